@@ -1,0 +1,49 @@
+// The process-wide settings: instruction set, threads, and the BLAS to use.
+#pragma once
+
+#include <string>
+#include <vector>
+
+namespace fastlstm {
+
+// --- instruction sets -------------------------------------------------------------------------
+
+/// The instruction sets that this build has kernels for and this CPU can run, best first.
+std::vector<std::string> available_isas();
+/// The active one: the best, or what FASTLSTM_ISA asks for.
+/// Throws std::invalid_argument when FASTLSTM_ISA names none of available_isas().
+std::string isa();
+
+// --- threads ----------------------------------------------------------------------------------
+
+/// The CPUs that this process may use: its affinity mask, limited by the cgroup's CPU quota
+/// (rounded up).
+int usable_cpus();
+/// How many threads a call from the calling thread may use.
+/// Throws std::invalid_argument when FASTLSTM_NUM_THREADS is not a positive integer.
+int num_threads();
+/// Sets the number for the whole process. n >= 1.
+void set_num_threads(int n);
+/// Sets the number for calls from the calling thread alone; 0 ends that. Returns the old value.
+int set_thread_local_num_threads(int n);
+
+// --- BLAS -------------------------------------------------------------------------------------
+
+/// The Fortran BLAS functions that the core uses, with 32-bit integers.
+struct BlasTable {
+  using Sgemm = void (*)(char* transa, char* transb, int* m, int* n, int* k, float* alpha, float* a,
+                         int* lda, float* b, int* ldb, float* beta, float* c, int* ldc);
+  using Dgemm = void (*)(char* transa, char* transb, int* m, int* n, int* k, double* alpha,
+                         double* a, int* lda, double* b, int* ldb, double* beta, double* c,
+                         int* ldc);
+  Sgemm sgemm = nullptr;
+  Dgemm dgemm = nullptr;
+  int (*get_num_threads)() = nullptr;  // null: the library's threads cannot be controlled
+  void (*set_num_threads)(int) = nullptr;
+};
+
+/// Hands the core its BLAS; the core links none. To be called before the first computation.
+void set_blas(const BlasTable& table);
+bool has_blas();
+
+}  // namespace fastlstm

@@ -1,0 +1,26 @@
+// The list of kernels, and the table of them that each target fills.
+#pragma once
+
+#include "kernels/arguments.hpp"
+
+/// X(name, struct of its arguments). The tables, their tests and the kernel benchmark come from it.
+#define FASTLSTM_KERNELS(X)               \
+  X(exp_values, MapValues)                \
+  X(sigmoid_values, MapValues)            \
+  X(tanh_values, MapValues)               \
+  X(lstm_step, LstmStep)                  \
+  X(lstm_step_backward, LstmStepBackward) \
+  X(lstm_hidden, LstmHidden)              \
+  X(add_column_sums, AddColumnSums)       \
+  X(dropout_row, DropoutRow)
+
+namespace fastlstm {
+
+template <class T>
+struct KernelTable {
+#define FASTLSTM_FIELD(name, Arguments) void (*name)(const Arguments<T>&) noexcept;
+  FASTLSTM_KERNELS(FASTLSTM_FIELD)
+#undef FASTLSTM_FIELD
+};
+
+}  // namespace fastlstm

@@ -1,0 +1,27 @@
+// All kernels of one target, and their tables.
+//
+// A target's file checks the compiler flags it needs, sets FASTLSTM_TARGET (its namespace) and
+// FASTLSTM_VECTOR_BYTES, and includes this. It is compiled with the flags of that target alone, so
+// it must not define anything that the linker could share with other files (see simd/vec.hpp).
+#pragma once
+
+#include "kernels/list.hpp"
+#include "kernels/lstm_step.hpp"
+#include "kernels/lstm_step_backward.hpp"
+#include "kernels/values.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+
+#define FASTLSTM_FLOAT32_ENTRY(name, Arguments) name<float>,
+#define FASTLSTM_FLOAT64_ENTRY(name, Arguments) name<double>,
+
+extern const KernelTable<float> float32_kernels;
+const KernelTable<float> float32_kernels = {FASTLSTM_KERNELS(FASTLSTM_FLOAT32_ENTRY)};
+
+extern const KernelTable<double> float64_kernels;
+const KernelTable<double> float64_kernels = {FASTLSTM_KERNELS(FASTLSTM_FLOAT64_ENTRY)};
+
+#undef FASTLSTM_FLOAT32_ENTRY
+#undef FASTLSTM_FLOAT64_ENTRY
+
+}  // namespace fastlstm::FASTLSTM_TARGET

@@ -1,0 +1,28 @@
+// Dropout between layers: masks that depend on a seed and a place, and are never stored.
+#pragma once
+
+#include <cstdint>
+
+#include "fastlstm/lstm.hpp"
+#include "rnn/row_schedule.hpp"
+#include "runtime/targets.hpp"
+
+namespace fastlstm {
+
+/// dropped = x times the mask of a layer's output, for packed rows; its own gradient too.
+/// dropped may be x. The mask of a row follows its time step and its place in the caller's batch.
+template <class T>
+void drop_rows(const RowSchedule& rows, const LstmDropout& dropout, Index layer, const T* x,
+               Index width, T* dropped) {
+  const KernelTable<T>& kernel = kernels<T>();
+  for (Index t = 0; t < rows.steps(); ++t) {
+    for (Index b = 0; b < rows.live(t); ++b) {
+      const Index at = (rows.offset(t) + b) * width;
+      const auto row = static_cast<std::uint64_t>(t * rows.B() + rows.place(b));
+      kernel.dropout_row({width, dropout.seed, static_cast<std::uint32_t>(layer), row, dropout.p,
+                          x + at, dropped + at});
+    }
+  }
+}
+
+}  // namespace fastlstm

@@ -1,0 +1,61 @@
+// One layer in one direction over a whole sequence, on BLAS products and the element-wise kernels.
+// This is all that the generic target runs on.
+#pragma once
+
+#include "rnn/lstm_weights.hpp"
+#include "rnn/row_schedule.hpp"
+
+namespace fastlstm {
+
+/// Memory of the forward pass, allocated before the time loop and reused by every direction.
+template <class T>
+struct LstmWorkspace {
+  /// For cells of this configuration over this schedule.
+  LstmWorkspace(const LstmConfig& config, const RowSchedule& rows, bool save_gates);
+
+  Buffer<T> gates;   // pre-activations of one block of steps; empty when the gates are saved
+  Buffer<T> hidden;  // [B, H] o tanh(c) before a projection; empty without one
+};
+
+template <class T>
+struct LstmDirectionForward {
+  const LstmWeights<T>& weights;
+  const RowSchedule& rows;
+  bool backward;  // from the end to the start
+  const T* x;     // [rows, I] in, packed
+  T* h;           // [B, P] in: h_0, sorted; out: h_n
+  T* c;           // [B, H] in: c_0, sorted; out: c_n
+  T* output;      // packed rows of ld_output elements; out: P of each
+  Index ld_output;
+  T* saved_gates;  // [rows, 4H] out, for training; null: not saved
+  T* saved_c;      // [rows, H] out, for training; null: not saved
+  LstmWorkspace<T>& workspace;
+};
+
+template <class T>
+void lstm_direction_forward(const LstmDirectionForward<T>& run);
+
+template <class T>
+struct LstmDirectionBackward {
+  const LstmWeights<T>& weights;
+  const RowSchedule& rows;
+  bool backward;    // the direction of the forward pass
+  const T* x;       // [rows, I] in, packed
+  const T* h_0;     // [B, P] in, sorted
+  const T* c_0;     // [B, H] in, sorted
+  const T* output;  // packed rows of ld_output elements; in: P of each, what forward wrote
+  Index ld_output;
+  const T* gates;          // [rows, 4H] in, as saved
+  const T* c;              // [rows, H] in, as saved
+  const T* d_output;       // as output; in; null: zeros
+  T* d_h;                  // [B, P] in: gradient of h_n, sorted; out: of h_0
+  T* d_c;                  // [B, H] in: gradient of c_n, sorted; out: of c_0
+  T* d_x;                  // [rows, I] out; null: not computed
+  bool add_to_d_x;         // d_x: in and out
+  LstmParams<T> d_params;  // added to; all of them are given
+};
+
+template <class T>
+void lstm_direction_backward(const LstmDirectionBackward<T>& run);
+
+}  // namespace fastlstm

@@ -1,0 +1,56 @@
+// What a training call keeps for its backward pass. All rows are in packed order.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+
+#include "rnn/lstm_weights.hpp"
+#include "rnn/row_schedule.hpp"
+
+namespace fastlstm {
+
+/// 4H + H + P values per row and cell, and the input. Activated gates are kept, not
+/// pre-activations: the derivatives of sigmoid and tanh follow from their values.
+template <class T>
+struct LstmTape<T>::Saved {
+  Saved(const Lstm<T>& lstm_, RowSchedule rows_, const LstmDropout& dropout_)
+      : lstm(lstm_),
+        rows(std::move(rows_)),
+        dropout(dropout_),
+        x(rows.rows(), config().input_size),
+        outputs(config().num_layers * rows.rows(), config().directions() * config().output_size()),
+        all_gates(config().cells() * rows.rows(), 4 * config().hidden_size),
+        all_c(config().cells() * rows.rows(), config().hidden_size),
+        h_0(config().cells() * rows.B(), config().output_size()),
+        c_0(config().cells() * rows.B(), config().hidden_size) {}
+
+  const LstmConfig& config() const { return lstm.config(); }
+
+  // Of cell k = layer * D + direction, or of a layer.
+  T* gates(Index k) { return all_gates.data() + k * rows.rows() * 4 * config().hidden_size; }
+  T* c(Index k) { return all_c.data() + k * rows.rows() * config().hidden_size; }
+  T* output(Index layer) {
+    return outputs.data() + layer * rows.rows() * config().directions() * config().output_size();
+  }
+  Index h_0_at(Index k) const { return k * rows.B() * config().output_size(); }
+  Index c_0_at(Index k) const { return k * rows.B() * config().hidden_size; }
+  void save_state(Index k, const T* h, const T* c) {
+    std::copy_n(h, rows.B() * config().output_size(), h_0.data() + h_0_at(k));
+    std::copy_n(c, rows.B() * config().hidden_size, c_0.data() + c_0_at(k));
+  }
+
+  Lstm<T> lstm;  // shares the parameters of the call
+  RowSchedule rows;
+  LstmDropout dropout;
+  Buffer<T> x;          // [rows, I]
+  Buffer<T> outputs;    // [L, rows, D * P] before dropout
+  Buffer<T> all_gates;  // [L * D, rows, 4H]
+  Buffer<T> all_c;      // [L * D, rows, H]
+  Buffer<T> h_0;        // [L * D, B, P] sorted
+  Buffer<T> c_0;        // [L * D, B, H] sorted
+};
+
+template <class T>
+using LstmSaved = typename LstmTape<T>::Saved;
+
+}  // namespace fastlstm

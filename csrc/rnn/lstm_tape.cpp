@@ -1,0 +1,108 @@
+#include <utility>
+
+#include "fastlstm/lstm.hpp"
+#include "rnn/dropout.hpp"
+#include "rnn/lstm_direction.hpp"
+#include "rnn/lstm_saved.hpp"
+#include "runtime/blas.hpp"
+#include "runtime/fp_mode.hpp"
+
+namespace fastlstm {
+
+template <class T>
+LstmTape<T>::LstmTape(std::unique_ptr<Saved> saved) : saved_(std::move(saved)) {}
+template <class T>
+LstmTape<T>::LstmTape(LstmTape&&) noexcept = default;
+template <class T>
+LstmTape<T>::~LstmTape() = default;
+
+template <class T>
+void LstmTape<T>::backward(const LstmBackward<T>& call) const {
+  const FlushDenormals flush_denormals;
+  const BlasThreads blas_threads;
+  Saved& saved = *saved_;
+  const LstmConfig& config = saved.config();
+  const RowSchedule& rows = saved.rows;
+  const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  const Index width = D * P;
+
+  Buffer<T> d_h(rows.B(), P), d_c(rows.B(), H);
+  Buffer<T> dropped;         // the input of a layer above the first, when there was dropout
+  Buffer<T> d_layer_output;  // from above: the caller's gradient, then each layer's d_x
+  if (call.d_output.data != nullptr) {
+    d_layer_output.resize(rows.rows(), width);
+    pack_rows(rows, call.d_output, width, d_layer_output.data());
+  }
+
+  for (Index layer = config.num_layers - 1; layer >= 0; --layer) {
+    const bool drops = layer > 0 && saved.dropout.p > 0;
+    const T* layer_x = layer == 0 ? saved.x.data() : saved.output(layer - 1);
+    if (drops) {
+      if (dropped.size() == 0) dropped.resize(rows.rows(), width);
+      drop_rows(rows, saved.dropout, layer - 1, layer_x, width, dropped.data());
+      layer_x = dropped.data();
+    }
+    Buffer<T> d_layer_x;
+    if (layer > 0 || call.d_x.data != nullptr) {
+      d_layer_x.resize(rows.rows(), config.layer_input_size(layer));
+    }
+    for (Index d = 0; d < D; ++d) {
+      const Index k = layer * D + d;
+      const Index h_at = saved.h_0_at(k), c_at = saved.c_0_at(k);
+      sort_state(rows, call.d_h_n ? call.d_h_n + h_at : nullptr, P, d_h.data());
+      sort_state(rows, call.d_c_n ? call.d_c_n + c_at : nullptr, H, d_c.data());
+      const T* d_output = d_layer_output.data();
+      lstm_direction_backward<T>({saved.lstm.weights(k), rows, config.runs_backward(d), layer_x,
+                                  saved.h_0.data() + h_at, saved.c_0.data() + c_at,
+                                  saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
+                                  d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
+                                  d_layer_x.data(), d > 0, call.d_params[k]});
+      unsort_state(rows, d_h.data(), P, call.d_h_0 + h_at);
+      unsort_state(rows, d_c.data(), H, call.d_c_0 + c_at);
+    }
+    if (drops) drop_rows(rows, saved.dropout, layer - 1, d_layer_x.data(), width, d_layer_x.data());
+    d_layer_output = std::move(d_layer_x);
+  }
+  if (call.d_x.data != nullptr) {
+    unpack_rows(rows, d_layer_output.data(), config.input_size, call.d_x);
+  }
+}
+
+namespace {
+
+/// A time-major [T, B, width] array.
+template <class T>
+SequenceView<T> time_major(const RowSchedule& rows, Index width, T* data) {
+  return {data, rows.B() * width, width};
+}
+
+}  // namespace
+
+template <class T>
+void LstmTape<T>::copy_gates(Index k, T* gates) const {
+  const Index width = 4 * saved_->config().hidden_size;
+  unpack_rows(saved_->rows, saved_->gates(k), width, time_major(saved_->rows, width, gates));
+}
+
+template <class T>
+void LstmTape<T>::copy_cells(Index k, T* c) const {
+  const Index width = saved_->config().hidden_size;
+  unpack_rows(saved_->rows, saved_->c(k), width, time_major(saved_->rows, width, c));
+}
+
+template <class T>
+void LstmTape<T>::copy_hidden(Index k, T* h) const {
+  const LstmConfig& config = saved_->config();
+  const Index D = config.directions(), P = config.output_size();
+  Buffer<T> one(saved_->rows.rows(), P);
+  const T* both = saved_->output(k / D) + k % D * P;
+  for (Index row = 0; row < saved_->rows.rows(); ++row) {
+    std::copy_n(both + row * D * P, P, one.data() + row * P);
+  }
+  unpack_rows(saved_->rows, one.data(), P, time_major(saved_->rows, P, h));
+}
+
+template class LstmTape<float>;
+template class LstmTape<double>;
+
+}  // namespace fastlstm

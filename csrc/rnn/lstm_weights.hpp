@@ -1,0 +1,24 @@
+// The parameters of one layer and direction, copied into the layout that the kernels want.
+#pragma once
+
+#include "fastlstm/lstm.hpp"
+#include "runtime/buffer.hpp"
+
+namespace fastlstm {
+
+template <class T>
+struct LstmWeights {
+  /// params: read during the construction only.
+  LstmWeights(const LstmConfig& config, Index layer, const LstmParams<const T>& params);
+
+  Index I;  // this layer's input size
+  Index H;
+  Index P;
+  bool projects;
+  Buffer<T> W;     // [4H, I]
+  Buffer<T> R;     // [4H, P]
+  Buffer<T> bias;  // [4H] the sum of both biases; zeros without
+  Buffer<T> W_hr;  // [P, H]; empty without a projection
+};
+
+}  // namespace fastlstm

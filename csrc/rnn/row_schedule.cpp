@@ -1,0 +1,76 @@
+#include "rnn/row_schedule.hpp"
+
+#include <algorithm>
+#include <numeric>
+
+namespace fastlstm {
+
+RowSchedule::RowSchedule(Index T, Index B, const Index* lengths)
+    : steps_(T), batch_(B), order_(static_cast<std::size_t>(B)) {
+  std::iota(order_.begin(), order_.end(), Index{0});
+  Index longest = B > 0 ? T : 0;
+  if (lengths != nullptr && B > 0) {
+    std::stable_sort(order_.begin(), order_.end(),
+                     [lengths](Index a, Index b) { return lengths[a] > lengths[b]; });
+    longest = lengths[place(0)];
+    dense_ = lengths[place(B - 1)] == T;
+  }
+  offsets_.reserve(static_cast<std::size_t>(longest) + 1);
+  Index live = B;
+  for (Index t = 0; t < longest; ++t) {
+    while (lengths != nullptr && lengths[place(live - 1)] <= t) --live;
+    offsets_.push_back(offsets_.back() + live);
+  }
+}
+
+template <class T>
+void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed) {
+  for (Index t = 0; t < rows.steps(); ++t) {
+    for (Index b = 0; b < rows.live(t); ++b) {
+      std::copy_n(from.row(t, rows.place(b)), width, packed);
+      packed += width;
+    }
+  }
+}
+
+template <class T>
+void unpack_rows(const RowSchedule& rows, const T* packed, Index width, SequenceView<T> to) {
+  for (Index t = 0; t < rows.T(); ++t) {
+    const Index live = t < rows.steps() ? rows.live(t) : 0;
+    for (Index b = 0; b < live; ++b) {
+      std::copy_n(packed, width, to.row(t, rows.place(b)));
+      packed += width;
+    }
+    for (Index b = live; b < rows.B(); ++b) {
+      std::fill_n(to.row(t, rows.place(b)), width, T(0));
+    }
+  }
+}
+
+template <class T>
+void sort_state(const RowSchedule& rows, const T* state, Index width, T* sorted) {
+  if (state == nullptr) {
+    std::fill_n(sorted, rows.B() * width, T(0));
+    return;
+  }
+  for (Index b = 0; b < rows.B(); ++b) {
+    std::copy_n(state + rows.place(b) * width, width, sorted + b * width);
+  }
+}
+
+template <class T>
+void unsort_state(const RowSchedule& rows, const T* sorted, Index width, T* state) {
+  for (Index b = 0; b < rows.B(); ++b) {
+    std::copy_n(sorted + b * width, width, state + rows.place(b) * width);
+  }
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                                    \
+  template void pack_rows(const RowSchedule&, SequenceView<const T>, Index, T*);   \
+  template void unpack_rows(const RowSchedule&, const T*, Index, SequenceView<T>); \
+  template void sort_state(const RowSchedule&, const T*, Index, T*);               \
+  template void unsort_state(const RowSchedule&, const T*, Index, T*);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
+
+}  // namespace fastlstm

@@ -1,0 +1,69 @@
+// Which rows of a batch live at which time step, and where they stand in packed order.
+//
+// Rows are sorted by length, longest first, so that the live rows of every step are a prefix of the
+// sorted rows. Packed order is step by step, and within a step the live rows:
+//
+//   lengths (4, 1, 3), sorted rows 0 1 2 = the caller's rows 0 2 1
+//   t = 0: packed rows 0 1 2      t = 2: packed rows 5 6
+//   t = 1: packed rows 3 4        t = 3: packed row 7
+//
+// Both directions use the same order. The one from the end runs t downwards: a row joins at its
+// last step with its initial state, which has waited in the state buffer until then.
+#pragma once
+
+#include <vector>
+
+#include "fastlstm/types.hpp"
+
+namespace fastlstm {
+
+class RowSchedule {
+ public:
+  RowSchedule() = default;
+  /// lengths: [B] 0 <= length <= T; null: all are T.
+  RowSchedule(Index T, Index B, const Index* lengths);
+
+  Index B() const { return batch_; }
+  /// The caller's T.
+  Index T() const { return steps_; }
+  /// Steps with live rows: the longest length.
+  Index steps() const { return static_cast<Index>(offsets_.size()) - 1; }
+  Index live(Index t) const { return offset(t + 1) - offset(t); }
+  /// The first packed row of step t; offset(steps()) is the number of packed rows.
+  Index offset(Index t) const { return offsets_[static_cast<std::size_t>(t)]; }
+  Index rows() const { return offsets_.back(); }
+  /// The place in the caller's batch of sorted row b.
+  Index place(Index b) const { return order_[static_cast<std::size_t>(b)]; }
+
+  /// Whether a sequence with these strides is in packed order already, row after row of width.
+  template <class T>
+  bool is_packed(const SequenceView<T>& view, Index width) const {
+    return dense_ && (view.stride_b == width || batch_ <= 1) &&
+           (view.stride_t == batch_ * width || steps() <= 1);
+  }
+
+ private:
+  Index steps_ = 0;
+  Index batch_ = 0;
+  bool dense_ = true;  // all lengths are T
+  std::vector<Index> order_;
+  std::vector<Index> offsets_{0};
+};
+
+/// packed: [rows, width] out, from the caller's order.
+template <class T>
+void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed);
+
+/// packed: [rows, width] in; to: the caller's order, zero past the end of each sequence.
+template <class T>
+void unpack_rows(const RowSchedule& rows, const T* packed, Index width, SequenceView<T> to);
+
+/// sorted: [B, width] out, from the caller's [B, width]; null: zeros.
+template <class T>
+void sort_state(const RowSchedule& rows, const T* state, Index width, T* sorted);
+
+/// state: [B, width] out in the caller's order, from sorted: [B, width].
+template <class T>
+void unsort_state(const RowSchedule& rows, const T* sorted, Index width, T* state);
+
+}  // namespace fastlstm

@@ -1,0 +1,48 @@
+// Aligned memory for weights, states and workspaces.
+#pragma once
+
+#include <cstddef>
+#include <cstring>
+#include <limits>
+#include <memory>
+#include <new>
+
+#include "fastlstm/types.hpp"
+
+namespace fastlstm {
+
+/// Memory for a number of elements, aligned to a cache line (and the widest vector).
+/// Not initialised. Throws std::bad_alloc, also where the size in bytes does not fit.
+template <class T>
+class Buffer {
+ public:
+  Buffer() = default;
+  explicit Buffer(Index rows, Index columns = 1) { resize(rows, columns); }
+
+  /// Drops what was there.
+  void resize(Index rows, Index columns = 1) {
+    constexpr Index kMost = std::numeric_limits<Index>::max() / static_cast<Index>(sizeof(T));
+    if (rows < 0 || columns < 0 || (columns > 0 && rows > kMost / columns)) throw std::bad_alloc();
+    const auto bytes = static_cast<std::size_t>(rows * columns) * sizeof(T);
+    memory_.reset(static_cast<T*>(::operator new(bytes, kAlignment)));
+    size_ = rows * columns;
+  }
+
+  void fill_zero() {
+    if (size_ > 0) std::memset(memory_.get(), 0, static_cast<std::size_t>(size_) * sizeof(T));
+  }
+
+  T* data() { return memory_.get(); }
+  const T* data() const { return memory_.get(); }
+  Index size() const { return size_; }
+
+ private:
+  static constexpr std::align_val_t kAlignment{64};
+  struct Free {
+    void operator()(T* p) const { ::operator delete(p, kAlignment); }
+  };
+  std::unique_ptr<T, Free> memory_;
+  Index size_ = 0;
+};
+
+}  // namespace fastlstm

@@ -1,0 +1,74 @@
+#include "runtime/targets.hpp"
+
+#include <cstdlib>
+#include <stdexcept>
+
+#include "fastlstm/runtime.hpp"
+
+namespace fastlstm {
+
+namespace generic {
+extern const KernelTable<float> float32_kernels;
+extern const KernelTable<double> float64_kernels;
+}  // namespace generic
+
+namespace {
+
+bool any_cpu() { return true; }
+
+// Best first. A new target is one line here, one file in kernels/targets and one in CMakeLists.txt.
+const Target kTargets[] = {
+    {"generic", any_cpu, &generic::float32_kernels, &generic::float64_kernels},
+};
+
+}  // namespace
+
+const std::vector<Target>& supported_targets() {
+  static const std::vector<Target> supported = [] {
+    std::vector<Target> list;
+    for (const Target& target : kTargets) {
+      if (target.supported()) list.push_back(target);
+    }
+    return list;
+  }();
+  return supported;
+}
+
+const Target& find_target(const std::string& name, const std::string& source) {
+  std::string valid;
+  for (const Target& target : supported_targets()) {
+    if (name == target.name) return target;
+    valid += std::string(valid.empty() ? "" : ", ") + "'" + target.name + "'";
+  }
+  throw std::invalid_argument(source + ": expected one of " + valid + " on this CPU, got '" + name +
+                              "'");
+}
+
+const Target& active_target() {
+  static const Target& active = []() -> const Target& {
+    const char* name = std::getenv("FASTLSTM_ISA");
+    if (name == nullptr || *name == '\0') return supported_targets().front();
+    return find_target(name, "FASTLSTM_ISA");
+  }();
+  return active;
+}
+
+template <>
+const KernelTable<float>& kernels_of<float>(const Target& target) {
+  return *target.float32;
+}
+
+template <>
+const KernelTable<double>& kernels_of<double>(const Target& target) {
+  return *target.float64;
+}
+
+std::vector<std::string> available_isas() {
+  std::vector<std::string> names;
+  for (const Target& target : supported_targets()) names.emplace_back(target.name);
+  return names;
+}
+
+std::string isa() { return active_target().name; }
+
+}  // namespace fastlstm

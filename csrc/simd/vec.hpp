@@ -1,0 +1,107 @@
+// Vec<T>: one SIMD register of float or double, for the target that this file is compiled for.
+//
+// Built on the vector extensions of GCC and Clang, so that one text serves every width; a target
+// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Without FMA
+// instructions (the generic target) fma(a, b, c) rounds twice.
+//
+// Everything here has internal linkage: this file is compiled for several instruction sets, and a
+// function that the linker could merge would run on CPUs that lack its instructions.
+#pragma once
+
+#include <stdint.h>
+#include <string.h>
+
+#include "fastlstm/types.hpp"
+
+#define FASTLSTM_INLINE inline __attribute__((always_inline))
+#define FASTLSTM_INLINE_LAMBDA __attribute__((always_inline))
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+template <class T>
+struct VecTypes;
+
+template <>
+struct VecTypes<float> {
+  typedef float Raw __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+  typedef int32_t Int __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+};
+
+template <>
+struct VecTypes<double> {
+  typedef double Raw __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+  typedef int64_t Int __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+};
+
+template <class T>
+struct Vec {
+  using Raw = typename VecTypes<T>::Raw;
+  using Int = typename VecTypes<T>::Int;
+  static constexpr Index kLanes = FASTLSTM_VECTOR_BYTES / sizeof(T);
+
+  Raw raw;
+
+  static FASTLSTM_INLINE Vec broadcast(T value) { return {value - Raw{}}; }
+
+  /// p: [kLanes], any alignment.
+  static FASTLSTM_INLINE Vec load(const T* p) {
+    Vec v;
+    memcpy(&v.raw, p, sizeof v.raw);
+    return v;
+  }
+  FASTLSTM_INLINE void store(T* p) const { memcpy(p, &raw, sizeof raw); }
+
+  /// The first n lanes, 0 <= n < kLanes; the others are zero. Reads nothing past p + n.
+  static FASTLSTM_INLINE Vec load_first(const T* p, Index n) {
+    Vec v{};
+    for (Index k = 0; k < n; ++k) v.raw[k] = p[k];
+    return v;
+  }
+  /// Writes nothing past p + n.
+  FASTLSTM_INLINE void store_first(T* p, Index n) const {
+    for (Index k = 0; k < n; ++k) p[k] = raw[k];
+  }
+
+  friend FASTLSTM_INLINE Vec operator+(Vec a, Vec b) { return {a.raw + b.raw}; }
+  friend FASTLSTM_INLINE Vec operator-(Vec a, Vec b) { return {a.raw - b.raw}; }
+  friend FASTLSTM_INLINE Vec operator*(Vec a, Vec b) { return {a.raw * b.raw}; }
+  friend FASTLSTM_INLINE Vec operator/(Vec a, Vec b) { return {a.raw / b.raw}; }
+};
+
+/// a * b + c
+template <class T>
+FASTLSTM_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+  return {a.raw * b.raw + c.raw};
+}
+
+/// The smaller and the larger; x where x is NaN.
+template <class T>
+FASTLSTM_INLINE Vec<T> min(Vec<T> x, Vec<T> bound) {
+  return {bound.raw < x.raw ? bound.raw : x.raw};
+}
+template <class T>
+FASTLSTM_INLINE Vec<T> max(Vec<T> x, Vec<T> bound) {
+  return {bound.raw > x.raw ? bound.raw : x.raw};
+}
+
+/// Calls body(k, load, store) for the vectors that start at element k and together cover n
+/// elements; load and store reach full vectors, and only what is left of n in the last one.
+template <class T, class Body>
+FASTLSTM_INLINE void for_each_vector(Index n, Body body) {
+  Index k = 0;
+  for (; k + Vec<T>::kLanes <= n; k += Vec<T>::kLanes) {
+    body(
+        k, [](const T* p) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(p); },
+        [](Vec<T> v, T* p) FASTLSTM_INLINE_LAMBDA { v.store(p); });
+  }
+  const Index left = n - k;
+  if (left > 0) {
+    body(
+        k, [left](const T* p) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load_first(p, left); },
+        [left](Vec<T> v, T* p) FASTLSTM_INLINE_LAMBDA { v.store_first(p, left); });
+  }
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET

@@ -1,0 +1,53 @@
+"""Hands SciPy's BLAS to the core, when it is first needed: importing SciPy takes half a second."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+
+from . import _core
+
+_lock = threading.Lock()
+_library = "not loaded"
+
+# The thread settings are not part of the BLAS interface; these are the names in the builds of
+# OpenBLAS that SciPy's wheels carry, and in a plain one.
+_PREFIXES = ("scipy_openblas", "openblas")
+
+
+def _address(library: ctypes.CDLL, name: str) -> int:
+    """Where a function of the library, or of what it is linked to, stands; 0 without one."""
+    try:
+        return ctypes.cast(getattr(library, name), ctypes.c_void_p).value or 0
+    except AttributeError:
+        return 0
+
+
+def require_blas() -> None:
+    """Give the core its BLAS, unless it has one."""
+    if _core.has_blas():
+        return
+    global _library
+    with _lock:
+        if _core.has_blas():
+            return
+        import scipy.linalg.cython_blas as scipy_blas
+
+        from . import _scipy_blas
+
+        functions = _scipy_blas.addresses()
+        library = ctypes.CDLL(scipy_blas.__file__)
+        get_num_threads = set_num_threads = 0
+        _library = "SciPy's, its threads out of reach"
+        for prefix in _PREFIXES:
+            get_num_threads = _address(library, f"{prefix}_get_num_threads")
+            set_num_threads = _address(library, f"{prefix}_set_num_threads")
+            if get_num_threads and set_num_threads:
+                _library = "SciPy's OpenBLAS"
+                break
+        _core.set_blas(functions["sgemm"], functions["dgemm"], get_num_threads, set_num_threads)
+
+
+def blas_name() -> str:
+    """What the core's BLAS is, for people."""
+    return _library

@@ -1,0 +1,142 @@
+"""Checks and conversions of arguments: each error names the argument, what was expected, what came."""
+
+from __future__ import annotations
+
+import operator
+from collections.abc import Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray: TypeAlias = "npt.NDArray[np.floating[Any]]"
+IndexArray: TypeAlias = "npt.NDArray[np.int64]"
+# One axis of an expected shape: its size, or a letter for any size.
+Axis: TypeAlias = "int | str"
+
+
+def as_int(name: str, value: Any, least: int, most: int) -> int:
+    """Return value as an int within the bounds."""
+    try:
+        n = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
+    if not least <= n <= most:
+        raise ValueError(f"{name}: expected an integer from {least} to {most}, got {n}")
+    return n
+
+
+def as_bool(name: str, value: Any) -> bool:
+    """Return value as a bool; only bools are."""
+    if not isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{name}: expected True or False, got {value!r}")
+    return bool(value)
+
+
+def as_real(name: str, value: Any, least: float, most: float) -> float:
+    """Return value as a float within the bounds."""
+    try:
+        real = float(value)
+    except (TypeError, ValueError):
+        raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
+    if not least <= real <= most:
+        raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {real:g}")
+    return real
+
+
+def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
+    """Return float32 or float64 as a dtype."""
+    try:
+        result = np.dtype(dtype)
+    except TypeError:
+        result = None
+    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
+    return result
+
+
+def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return what NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
+    if isinstance(value, np.ndarray):
+        return value
+    if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
+        value = value.detach()
+    try:
+        if hasattr(value, "__dlpack__"):
+            try:
+                return np.from_dlpack(value)
+            except (BufferError, RuntimeError, TypeError):
+                if not hasattr(value, "__array__"):
+                    raise
+        return np.asarray(value)
+    except Exception as error:
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected an array, got {kind}, which NumPy cannot read: {error}") from error
+
+
+def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
+    """Return value as a C-contiguous array of dtype: itself if it is one, a copy otherwise.
+
+    Integers and booleans convert; complex numbers, objects and text do not.
+    """
+    array = _to_numpy(name, value)
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}")
+    # Not ascontiguousarray, which makes a scalar an array of one axis.
+    array = np.asarray(array, dtype=dtype, order="C")
+    return array if array.flags.aligned else array.copy()
+
+
+def check_shape(name: str, array: npt.NDArray[Any], *expected: Sequence[Axis]) -> None:
+    """Raise ValueError unless the array's shape is one of the expected ones."""
+    for shape in expected:
+        if len(shape) == array.ndim and all(
+            isinstance(axis, str) or axis == size
+            for axis, size in zip(shape, array.shape, strict=True)
+        ):
+            return
+    texts = " or ".join(shape_text(shape) for shape in expected)
+    raise ValueError(f"{name}: expected {texts}, got {shape_text(array.shape)}")
+
+
+def shape_text(shape: Sequence[Axis]) -> str:
+    """Return a shape as Python writes a tuple, letters without quotes."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def as_lengths(value: Any, B: int, T: int) -> IndexArray:
+    """Return lengths as a new (B,) array of integers from 0 to T."""
+    array = _to_numpy("lengths", value)
+    if array.size == 0:
+        array = array.astype(np.int64)  # an empty list is an array of floats
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"lengths: expected integers, got an array of {array.dtype}")
+    check_shape("lengths", array, (B,))
+    if array.size and not (0 <= array.min() and array.max() <= T):
+        raise ValueError(
+            f"lengths: expected values from 0 to {T}, got {array.min()} to {array.max()}"
+        )
+    # A copy, so that nobody changes it while the core reads it.
+    return np.array(array, dtype=np.int64, order="C", copy=True)
+
+
+def check_out(name: str, array: Any, dtype: np.dtype[Any], shape: Sequence[int]) -> FloatArray:
+    """Return an array of the caller's that results are written to."""
+    if not isinstance(array, np.ndarray):
+        raise TypeError(f"{name}: expected a NumPy array, got {type(array).__name__}")
+    if array.dtype != dtype:
+        raise TypeError(f"{name}: expected an array of {dtype}, got {array.dtype}")
+    check_shape(name, array, shape)
+    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+        raise ValueError(f"{name}: expected a writable C-contiguous array")
+    return array
+
+
+def check_apart(outs: dict[str, FloatArray], others: dict[str, FloatArray | None]) -> None:
+    """Raise ValueError where an array to write to shares memory with any other array."""
+    seen = dict(others)
+    for name, out in outs.items():
+        for other_name, other in seen.items():
+            if other is not None and np.may_share_memory(out, other):
+                raise ValueError(f"{name}: expected memory of its own, got some of {other_name}'s")
+        seen[name] = out

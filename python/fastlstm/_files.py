@@ -1,0 +1,84 @@
+"""Layers as safetensors files: PyTorch's tensor names, the configuration as metadata."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._layer import RecurrentLayer
+
+# The metadata's entry, and the version of its meaning.
+_KEY = "fastlstm"
+_FORMAT = 1
+
+
+def save_layer(layer: RecurrentLayer, path: str | os.PathLike[str]) -> None:
+    """Write a layer to a file, which is complete or not there."""
+    import safetensors.numpy
+
+    config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
+    data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
+    folder, name = os.path.split(os.fspath(path))
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        umask = os.umask(0)
+        os.umask(umask)
+        os.chmod(temporary, 0o666 & ~umask)  # mkstemp lets only the owner read
+        os.replace(temporary, path)
+    except BaseException:
+        os.unlink(temporary)
+        raise
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Load a layer that its ``save`` method wrote.
+
+    Parameters
+    ----------
+    path : path-like
+        A safetensors file.
+
+    Returns
+    -------
+    LSTM
+        A new layer of the saved class, configuration and values.
+
+    Raises
+    ------
+    ValueError
+        The file is no safetensors file, is damaged, or was not written by fastlstm.
+    OSError
+        It cannot be read.
+    """
+    import safetensors
+
+    from ._lstm import LSTM
+
+    path = os.fspath(path)
+    with open(path, "rb"):  # safetensors has errors of its own for files that cannot be read
+        pass
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (safetensors.SafetensorError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
+    if _KEY not in metadata:
+        raise ValueError(
+            f"{path}: a safetensors file, but not one that fastlstm saved; make a layer and use "
+            "load_state_dict for parameters from elsewhere"
+        )
+    try:
+        config = json.loads(metadata[_KEY])
+        if config["format"] != _FORMAT:
+            raise ValueError(f"format {config['format']} instead of {_FORMAT}")
+        layer = {"LSTM": LSTM}[config["layer"]](**config["options"])
+        layer.load_state_dict(tensors)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
+    return layer

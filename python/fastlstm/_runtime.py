@@ -1,0 +1,93 @@
+"""Settings of the process: threads and instruction sets."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+
+from . import _core
+from ._blas import blas_name
+from ._checks import as_int
+from ._version import __version__
+
+# What a C int holds; the core states its own, smaller limit.
+_MOST = 2**31 - 1
+
+
+def get_num_threads() -> int:
+    """Return how many threads a call from this thread may use.
+
+    The default is the number of CPUs that this process may use (its affinity, limited by the
+    container's CPU quota), or what the environment variable ``FASTLSTM_NUM_THREADS`` says.
+
+    Raises
+    ------
+    ValueError
+        ``FASTLSTM_NUM_THREADS`` is not a positive integer.
+
+    Examples
+    --------
+    >>> with fastlstm.num_threads(1):
+    ...     fastlstm.get_num_threads()
+    1
+    """
+    return _core.num_threads()
+
+
+def set_num_threads(n: int) -> None:
+    """Set how many threads a call may use, for the whole process.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    """
+    _core.set_num_threads(as_int("n", n, 1, _MOST))
+
+
+@contextmanager
+def num_threads(n: int) -> Iterator[None]:
+    """Set how many threads calls from the calling thread may use, inside a ``with`` block.
+
+    Parameters
+    ----------
+    n : int
+        At least 1.
+    """
+    before = _core.set_thread_local_num_threads(as_int("n", n, 1, _MOST))
+    try:
+        yield
+    finally:
+        _core.set_thread_local_num_threads(before)
+
+
+def available_isas() -> list[str]:
+    """Return the instruction sets this build has kernels for and this CPU can run, best first."""
+    return _core.available_isas()
+
+
+def isa() -> str:
+    """Return the active instruction set: the best available, or what ``FASTLSTM_ISA`` asks for.
+
+    Raises
+    ------
+    ValueError
+        ``FASTLSTM_ISA`` names none of :func:`available_isas`.
+    """
+    return _core.isa()
+
+
+def show_config() -> str:
+    """Return a few lines for people: version, compiler, instruction set, BLAS, threads."""
+    lines = {
+        "fastlstm": __version__,
+        "Python": f"{platform.python_version()}, NumPy {np.__version__}",
+        "compiler": _core.compiler(),
+        "ISA": f"{isa()} (available: {', '.join(available_isas())})",
+        "BLAS": blas_name(),
+        "threads": f"{get_num_threads()} (usable CPUs: {_core.usable_cpus()})",
+    }
+    return "\n".join(f"{name:<9} {value}" for name, value in lines.items())

@@ -1,0 +1,316 @@
+// Lstm, LstmTape and LstmStream for Python. The Python layer has checked and converted everything;
+// what is checked again here keeps a wrong call from touching memory that is not its own.
+#include <pybind11/numpy.h>
+#include <pybind11/stl.h>
+
+#include <cstdint>
+#include <optional>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "fastlstm/lstm.hpp"
+#include "register.hpp"
+
+namespace py = pybind11;
+
+namespace fastlstm::python {
+
+namespace {
+
+template <class T>
+using Array = py::array_t<T, py::array::c_style>;
+template <class T>
+using OptionalArray = std::optional<Array<T>>;
+using Shape = std::vector<Index>;
+
+void require(bool condition, const char* what) {
+  if (!condition) throw std::invalid_argument(std::string("_core: wrong array: ") + what);
+}
+
+template <class T>
+bool has_shape(const Array<T>& a, const Shape& shape) {
+  return Shape(a.shape(), a.shape() + a.ndim()) == shape;
+}
+
+/// array: contiguous, of this shape. Writable if the pointer is to be written to.
+template <class T>
+const T* read(const Array<T>& array, const Shape& shape, const char* what) {
+  require(has_shape(array, shape), what);
+  return array.data();
+}
+template <class T>
+T* write(Array<T>& array, const Shape& shape, const char* what) {
+  require(has_shape(array, shape), what);
+  return array.mutable_data();
+}
+template <class T>
+const T* read(const OptionalArray<T>& array, const Shape& shape, const char* what) {
+  return array ? read(*array, shape, what) : nullptr;
+}
+template <class T>
+T* write(OptionalArray<T>& array, const Shape& shape, const char* what) {
+  return array ? write(*array, shape, what) : nullptr;
+}
+
+/// The order of the first two axes of a sequence.
+struct Layout {
+  Index T, B;
+  bool batch_first;
+
+  Shape shape(Index width) const { return batch_first ? Shape{B, T, width} : Shape{T, B, width}; }
+  template <class V>
+  SequenceView<V> view(V* data, Index width) const {
+    return {data, batch_first ? width : B * width, batch_first ? T * width : width};
+  }
+};
+
+template <class T>
+Layout layout_of(const Array<T>& x, bool batch_first) {
+  require(x.ndim() == 3, "x");
+  return {x.shape(batch_first ? 1 : 0), x.shape(batch_first ? 0 : 1), batch_first};
+}
+
+struct Sizes {
+  explicit Sizes(const LstmConfig& c)
+      : I(c.input_size),
+        H(c.hidden_size),
+        P(c.output_size()),
+        cells(c.cells()),
+        width(c.directions() * c.output_size()) {}
+  Index I, H, P, cells, width;
+};
+
+/// The arrays of one cell: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+template <class T>
+using CellArrays = std::vector<OptionalArray<T>>;
+
+template <class T, class Pointer>
+LstmParams<std::remove_pointer_t<Pointer>> cell_params(
+    const LstmConfig& config, Index layer, CellArrays<T>& arrays,
+    Pointer (*access)(OptionalArray<T>&, const Shape&, const char*)) {
+  const Sizes s(config);
+  require(arrays.size() == 5 && arrays[0] && arrays[1] &&
+              arrays[2].has_value() == arrays[3].has_value() &&
+              arrays[4].has_value() == (config.proj_size > 0),
+          "parameters");
+  return {access(arrays[0], {4 * s.H, config.layer_input_size(layer)}, "weight_ih"),
+          access(arrays[1], {4 * s.H, s.P}, "weight_hh"), access(arrays[2], {4 * s.H}, "bias_ih"),
+          access(arrays[3], {4 * s.H}, "bias_hh"), access(arrays[4], {s.P, s.H}, "weight_hr")};
+}
+
+template <class T>
+LstmParams<const T> readable(const LstmConfig& config, Index layer, CellArrays<T>& arrays) {
+  return cell_params<T, const T*>(
+      config, layer, arrays,
+      +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> const T* {
+        return read(std::as_const(a), shape, what);
+      });
+}
+
+template <class T>
+LstmParams<T> writable(const LstmConfig& config, Index layer, CellArrays<T>& arrays) {
+  return cell_params<T, T*>(
+      config, layer, arrays, +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> T* {
+        return write(a, shape, what);
+      });
+}
+
+template <class T>
+Lstm<T> make_lstm(Index input_size, Index hidden_size, Index num_layers, Index proj_size,
+                  bool bidirectional, bool reverse, std::vector<CellArrays<T>> cells) {
+  const LstmConfig config{input_size,    hidden_size, num_layers, proj_size,
+                          bidirectional, reverse};
+  require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
+  std::vector<LstmParams<const T>> params;
+  for (Index k = 0; k < config.cells(); ++k) {
+    params.push_back(readable(config, k / config.directions(), cells[static_cast<std::size_t>(k)]));
+  }
+  return Lstm<T>(config, params.data());
+}
+
+/// A forward call's arrays, checked; `call` points into them.
+template <class T>
+LstmForward<T> forward_call(const LstmConfig& config, const Array<T>& x,
+                            const OptionalArray<T>& h_0, const OptionalArray<T>& c_0,
+                            const std::optional<Array<Index>>& lengths, Array<T>& output,
+                            Array<T>& h_n, Array<T>& c_n, bool batch_first) {
+  const Sizes s(config);
+  const Layout layout = layout_of(x, batch_first);
+  const Index B = layout.B;
+  if (lengths) {
+    read(*lengths, {B}, "lengths");
+    for (Index b = 0; b < B; ++b) {
+      require(0 <= lengths->data()[b] && lengths->data()[b] <= layout.T, "lengths");
+    }
+  }
+  const Shape h_shape{s.cells, B, s.P}, c_shape{s.cells, B, s.H};
+  return {layout.T,
+          B,
+          lengths ? lengths->data() : nullptr,
+          layout.view(read(x, layout.shape(s.I), "x"), s.I),
+          read(h_0, h_shape, "h_0"),
+          read(c_0, c_shape, "c_0"),
+          layout.view(write(output, layout.shape(s.width), "output"), s.width),
+          write(h_n, h_shape, "h_n"),
+          write(c_n, c_shape, "c_n")};
+}
+
+/// A tape for Python knows the shape of its call.
+template <class T>
+struct Tape {
+  LstmConfig config;
+  Layout layout;
+  LstmTape<T> tape;
+
+  void backward(const OptionalArray<T>& d_output, const OptionalArray<T>& d_h_n,
+                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0, Array<T> d_c_0,
+                std::vector<CellArrays<T>> d_params) const {
+    const Sizes s(config);
+    require(static_cast<Index>(d_params.size()) == s.cells, "number of cells");
+    std::vector<LstmParams<T>> params;
+    for (Index k = 0; k < s.cells; ++k) {
+      params.push_back(
+          writable(config, k / config.directions(), d_params[static_cast<std::size_t>(k)]));
+    }
+    const Shape h_shape{s.cells, layout.B, s.P}, c_shape{s.cells, layout.B, s.H};
+    const LstmBackward<T> call{
+        layout.view(read(d_output, layout.shape(s.width), "d_output"), s.width),
+        read(d_h_n, h_shape, "d_h_n"),
+        read(d_c_n, c_shape, "d_c_n"),
+        layout.view(write(d_x, layout.shape(s.I), "d_x"), s.I),
+        write(d_h_0, h_shape, "d_h_0"),
+        write(d_c_0, c_shape, "d_c_0"),
+        params.data()};
+    const py::gil_scoped_release release;
+    tape.backward(call);
+  }
+
+  Array<T> copied(Index k, Index width, void (LstmTape<T>::*copy)(Index, T*) const) const {
+    require(0 <= k && k < config.cells(), "index of a cell");
+    Array<T> to({layout.T, layout.B, width});
+    (tape.*copy)(k, to.mutable_data());
+    return to;
+  }
+};
+
+template <class T>
+void stream_step(LstmStream<T>& stream, const Array<T>& x, Array<T> out) {
+  const LstmConfig& config = stream.config();
+  const Index B = stream.batch_size();
+  const T* from = read(x, {B, config.input_size}, "x");
+  T* to = write(out, {B, config.output_size()}, "out");
+  const py::gil_scoped_release release;
+  stream.step(from, to);
+}
+
+template <class T>
+void stream_run(LstmStream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first) {
+  const Sizes s(stream.config());
+  const Layout layout = layout_of(x, batch_first);
+  require(layout.B == stream.batch_size(), "x");
+  const auto from = layout.view(read(x, layout.shape(s.I), "x"), s.I);
+  const auto to = layout.view(write(output, layout.shape(s.width), "output"), s.width);
+  const py::gil_scoped_release release;
+  stream.run(layout.T, from, to);
+}
+
+/// h: [L, B, P] and c: [L, B, H]; they keep the stream alive.
+template <class T>
+std::pair<Array<T>, Array<T>> stream_state(const py::object& self) {
+  auto& stream = self.cast<LstmStream<T>&>();
+  const Sizes s(stream.config());
+  const Index B = stream.batch_size();
+  return {Array<T>({s.cells, B, s.P}, stream.h(), self),
+          Array<T>({s.cells, B, s.H}, stream.c(), self)};
+}
+
+template <class T>
+void register_for(py::module_& m, const std::string& suffix) {
+  using Layers = Lstm<T>;
+  using PyTape = Tape<T>;
+  using Stream = LstmStream<T>;
+
+  py::class_<PyTape>(m, ("LstmTape" + suffix).c_str())
+      .def("backward", &PyTape::backward, py::arg("d_output").noconvert(),
+           py::arg("d_h_n").noconvert(), py::arg("d_c_n").noconvert(), py::arg("d_x").noconvert(),
+           py::arg("d_h_0").noconvert(), py::arg("d_c_0").noconvert(),
+           py::arg("d_params").noconvert())
+      .def(
+          "gates",
+          [](const PyTape& t, Index k) {
+            return t.copied(k, 4 * t.config.hidden_size, &LstmTape<T>::copy_gates);
+          },
+          py::arg("cell"))
+      .def(
+          "cells",
+          [](const PyTape& t, Index k) {
+            return t.copied(k, t.config.hidden_size, &LstmTape<T>::copy_cells);
+          },
+          py::arg("cell"))
+      .def(
+          "hidden",
+          [](const PyTape& t, Index k) {
+            return t.copied(k, t.config.output_size(), &LstmTape<T>::copy_hidden);
+          },
+          py::arg("cell"));
+
+  py::class_<Layers>(m, ("Lstm" + suffix).c_str())
+      .def(py::init(&make_lstm<T>), py::arg("input_size"), py::arg("hidden_size"),
+           py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
+           py::arg("reverse"), py::arg("cells").noconvert())
+      .def(
+          "with_params",
+          [](const Layers& lstm, Index k, CellArrays<T> arrays) {
+            const LstmConfig& config = lstm.config();
+            require(0 <= k && k < config.cells(), "index of a cell");
+            return lstm.with_params(k, readable(config, k / config.directions(), arrays));
+          },
+          py::arg("cell"), py::arg("arrays").noconvert())
+      .def(
+          "forward",
+          [](const Layers& lstm, const Array<T>& x, const OptionalArray<T>& h_0,
+             const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
+             Array<T> output, Array<T> h_n, Array<T> c_n, bool batch_first) {
+            const LstmForward<T> call =
+                forward_call<T>(lstm.config(), x, h_0, c_0, lengths, output, h_n, c_n, batch_first);
+            const py::gil_scoped_release release;
+            lstm.forward(call);
+          },
+          py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
+          py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
+          py::arg("c_n").noconvert(), py::arg("batch_first"))
+      .def(
+          "forward_train",
+          [](const Layers& lstm, const Array<T>& x, const OptionalArray<T>& h_0,
+             const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
+             Array<T> output, Array<T> h_n, Array<T> c_n, bool batch_first, double dropout,
+             std::uint64_t seed) {
+            const LstmForward<T> call =
+                forward_call<T>(lstm.config(), x, h_0, c_0, lengths, output, h_n, c_n, batch_first);
+            const py::gil_scoped_release release;
+            return PyTape{lstm.config(),
+                          {call.T_, call.B, batch_first},
+                          lstm.forward_train(call, {dropout, seed})};
+          },
+          py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
+          py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
+          py::arg("c_n").noconvert(), py::arg("batch_first"), py::arg("dropout"), py::arg("seed"));
+
+  py::class_<Stream>(m, ("LstmStream" + suffix).c_str())
+      .def(py::init<const Layers&, Index>(), py::arg("lstm"), py::arg("batch_size"))
+      .def("step", &stream_step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
+      .def("run", &stream_run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
+           py::arg("batch_first"))
+      .def("state", &stream_state<T>, "The arrays h and c that the stream itself works on.");
+}
+
+}  // namespace
+
+void register_lstm(py::module_& m) {
+  register_for<float>(m, "Float32");
+  register_for<double>(m, "Float64");
+}
+
+}  // namespace fastlstm::python

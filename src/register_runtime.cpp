@@ -1,0 +1,53 @@
+#include <pybind11/stl.h>
+
+#include <cstdint>
+
+#include "fastlstm/runtime.hpp"
+#include "register.hpp"
+
+namespace py = pybind11;
+
+namespace fastlstm::python {
+
+namespace {
+
+#define FASTLSTM_TEXT_OF(x) #x
+#define FASTLSTM_TEXT(x) FASTLSTM_TEXT_OF(x)
+
+const char* compiler() {
+#if defined(__clang__)
+  return "Clang " __clang_version__;
+#elif defined(__GNUC__)
+  return "GCC " __VERSION__;
+#else
+  return "unknown";
+#endif
+}
+
+/// Addresses of functions, as the Cython module and ctypes know them; 0: absent.
+void set_blas_addresses(std::uintptr_t sgemm, std::uintptr_t dgemm, std::uintptr_t get_num_threads,
+                        std::uintptr_t set_num_threads) {
+  BlasTable table;
+  table.sgemm = reinterpret_cast<BlasTable::Sgemm>(sgemm);
+  table.dgemm = reinterpret_cast<BlasTable::Dgemm>(dgemm);
+  table.get_num_threads = reinterpret_cast<int (*)()>(get_num_threads);
+  table.set_num_threads = reinterpret_cast<void (*)(int)>(set_num_threads);
+  set_blas(table);
+}
+
+}  // namespace
+
+void register_runtime(py::module_& m) {
+  m.def("available_isas", &available_isas);
+  m.def("isa", &isa);
+  m.def("usable_cpus", &usable_cpus);
+  m.def("num_threads", &num_threads);
+  m.def("set_num_threads", &set_num_threads, py::arg("n"));
+  m.def("set_thread_local_num_threads", &set_thread_local_num_threads, py::arg("n"));
+  m.def("has_blas", &has_blas);
+  m.def("set_blas", &set_blas_addresses, py::arg("sgemm"), py::arg("dgemm"),
+        py::arg("get_num_threads"), py::arg("set_num_threads"));
+  m.def("compiler", &compiler);
+}
+
+}  // namespace fastlstm::python
