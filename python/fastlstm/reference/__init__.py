@@ -1,0 +1,34 @@
+"""The textbook, in plain NumPy: every cell of the library, forward and backward, in float64.
+
+Read :mod:`fastlstm.reference.lstm` to learn how an LSTM works. All kernels of the library are
+checked against this package, and the package itself is checked by finite differences. It is made to
+be read and to be right, not to be fast: one loop over time, one line for each formula.
+"""
+
+from __future__ import annotations
+
+from ._arrays import sigmoid
+from ._layers import Gradients
+from .lstm import (
+    LSTMStep,
+    LSTMStepGradients,
+    LSTMTape,
+    LSTMTrace,
+    lstm_backward,
+    lstm_cell,
+    lstm_cell_backward,
+    lstm_forward,
+)
+
+__all__ = [
+    "Gradients",
+    "LSTMStep",
+    "LSTMStepGradients",
+    "LSTMTape",
+    "LSTMTrace",
+    "lstm_backward",
+    "lstm_cell",
+    "lstm_cell_backward",
+    "lstm_forward",
+    "sigmoid",
+]

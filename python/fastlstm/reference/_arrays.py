@@ -1,0 +1,66 @@
+"""What every cell needs: float64 arrays of a checked shape, and the sigmoid."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Array = npt.NDArray[np.float64]
+
+
+def as_array(name: str, value: npt.ArrayLike, shape: tuple[int | str, ...]) -> Array:
+    """Return `value` in float64 after checking its shape.
+
+    Parameters
+    ----------
+    name : str
+        What the error message calls it.
+    value : array_like
+        A new array is made only where the dtype differs.
+    shape : tuple of int or str
+        An int is the size of that axis; a str names an axis of any size.
+
+    Raises
+    ------
+    ValueError
+        ``x: expected (T, B, 64), got (100, 32, 63)``.
+    """
+    array = np.asarray(value, dtype=np.float64)
+    fits = array.ndim == len(shape) and all(
+        isinstance(expected, str) or expected == size
+        for expected, size in zip(shape, array.shape, strict=True)
+    )
+    if not fits:
+        raise ValueError(f"{name}: expected {shape_text(shape)}, got {array.shape}")
+    return array
+
+
+def shape_text(shape: tuple[int | str, ...]) -> str:
+    """Write a shape as Python writes a tuple, with the names of free axes unquoted."""
+    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+
+
+def sigmoid(x: npt.ArrayLike) -> Array:
+    """Return 1 / (1 + exp(-x)), the smooth switch from 0 (closed) to 1 (open).
+
+    Only exp(-abs(x)) is computed. It cannot overflow, and for large negative `x`, where the sigmoid
+    is about exp(x), no digits are lost either.
+
+    Parameters
+    ----------
+    x : array_like
+        Any shape.
+
+    Returns
+    -------
+    ndarray of float64
+        Shape of `x`, in [0, 1]. 0 at minus infinity, 1 at infinity, NaN at NaN.
+
+    Examples
+    --------
+    >>> sigmoid([-1000.0, 0.0, 1000.0])
+    array([0. , 0.5, 1. ])
+    """
+    x = np.asarray(x, dtype=np.float64)
+    e = np.exp(-np.abs(x))
+    return np.asarray(np.where(x >= 0, 1.0, e) / (1.0 + e))

@@ -1,0 +1,491 @@
+r"""The LSTM, explained and computed one step at a time.
+
+A recurrent layer reads a sequence x_1, x_2, ..., x_T and keeps a summary of what it has read. The
+LSTM keeps two vectors: the *hidden state* h, which is its output and what its own next step sees,
+and the *cell state* c, its memory. At each step four small networks look at the input x and at the
+last h:
+
+.. code-block:: text
+
+    i = sigmoid(W_i x + R_i h + b_i)     input gate:  how much of the candidate to write
+    f = sigmoid(W_f x + R_f h + b_f)     forget gate: how much of the memory to keep
+    g = tanh   (W_g x + R_g h + b_g)     candidate:   what to write, in [-1, 1]
+    o = sigmoid(W_o x + R_o h + b_o)     output gate: how much of the memory to show
+
+A gate is a vector of numbers between 0 (closed) and 1 (open), one for each of the H units. The
+products below are elementwise:
+
+.. code-block:: text
+
+    c' = f c + i g                       keep a part of the old memory, add a part of the candidate
+    h' = o tanh(c')                      show a part of the memory, squashed into [-1, 1]
+
+**Why the cell state carries gradients.** In a plain recurrent network h' = tanh(W x + R h + b), so
+a gradient that goes back n steps is multiplied n times by the transpose of R and by a slope of tanh
+that is below 1. It vanishes or explodes exponentially with n, and the network cannot learn from
+what it saw long ago. The memory of the LSTM has a second way back. In c' = f c + i g the derivative
+of c' with respect to c, at fixed gates, is f: no matrix, no squashing. After n steps it is the
+product of n forget gates, and a unit that learns to hold its forget gate near 1 passes the gradient
+on almost unchanged. The other ways, through h and the gates, are there as well and are what teaches
+the gates.
+
+The backward pass is the chain rule on the six lines above, read from the bottom to the top, and
+then one step further back in time: :func:`lstm_cell_backward`.
+
+References
+----------
+S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997. The cell state
+and the input and output gates; there the memory is never forgotten, f = 1.
+
+F. A. Gers, J. Schmidhuber, F. Cummins: Learning to Forget: Continual Prediction with LSTM. Neural
+Computation 12(10), 2000. The forget gate.
+
+H. Sak, A. Senior, F. Beaufays: Long Short-Term Memory Recurrent Neural Network Architectures for
+Large Scale Acoustic Modeling. Interspeech 2014. The projection h' = W_hr (o tanh(c')), which makes
+h narrower than c, and R smaller.
+
+Notes
+-----
+T time steps, B batch, I input size, H hidden size, L layers, D directions, P width of h (H without
+a projection). W and R stack the rows of i, f, g, o in this order, which is PyTorch's. As in PyTorch
+there are two biases, b_W and b_R; only their sum matters. A batch has one sequence in each row, so
+W x is written ``x @ W.T``. The gradient of a loss with respect to x is called d_x.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, as_array, sigmoid
+from ._layers import (
+    Call,
+    Gradients,
+    Lengths,
+    State,
+    Weights,
+    layers_backward,
+    layers_forward,
+    read_call,
+)
+
+
+class LSTMStep(NamedTuple):
+    """All values of one step. i, f, g, o, c and m are (B, H), h is (B, P)."""
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+    c: Array
+    m: Array  # o tanh(c), which is h without a projection
+    h: Array
+
+
+class LSTMStepGradients(NamedTuple):
+    """Gradients of a loss with respect to the arguments of one step, each in their shape.
+
+    d_b is the gradient of b_W and of b_R, as only their sum matters. d_W_hr is None without a
+    projection.
+    """
+
+    d_x: Array
+    d_h: Array
+    d_c: Array
+    d_W: Array  # noqa: N815
+    d_R: Array  # noqa: N815
+    d_b: Array
+    d_W_hr: Array | None  # noqa: N815
+
+
+def lstm_cell(
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    c: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    b_W: npt.ArrayLike | None = None,
+    b_R: npt.ArrayLike | None = None,
+    W_hr: npt.ArrayLike | None = None,
+) -> LSTMStep:
+    """Compute one step of an LSTM for a batch.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+        Input of this step.
+    h : array_like, shape (B, P)
+        Hidden state before this step.
+    c : array_like, shape (B, H)
+        Cell state before this step.
+    W : array_like, shape (4H, I)
+        Input weights, rows in the order i, f, g, o.
+    R : array_like, shape (4H, P)
+        Recurrent weights, rows in the same order.
+    b_W, b_R : array_like, shape (4H,), optional
+        Biases.
+    W_hr : array_like, shape (P, H), optional
+        Projection. Without it P is H.
+
+    Returns
+    -------
+    LSTMStep
+        The gates and the new state, ``c`` and ``h``.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+
+    Examples
+    --------
+    One unit with an open forget gate and a closed input gate remembers:
+
+    >>> step = lstm_cell(
+    ...     x=[[1.0]], h=[[0.0]], c=[[0.5]],
+    ...     W=[[-20.0], [20.0], [0.0], [20.0]], R=np.zeros((4, 1)),
+    ... )
+    >>> step.c.round(6), step.h.round(6)
+    (array([[0.5]]), array([[0.462117]]))
+    """
+    x, h, c, W, R, W_hr = _cell_arrays(x, h, c, W, R, W_hr)
+    b = np.zeros(W.shape[0])
+    for name, bias in (("b_W", b_W), ("b_R", b_R)):
+        if bias is not None:
+            b = b + as_array(name, bias, b.shape)
+
+    W_i, W_f, W_g, W_o = np.split(W, 4)
+    R_i, R_f, R_g, R_o = np.split(R, 4)
+    b_i, b_f, b_g, b_o = np.split(b, 4)
+
+    i = sigmoid(x @ W_i.T + h @ R_i.T + b_i)
+    f = sigmoid(x @ W_f.T + h @ R_f.T + b_f)
+    g = np.tanh(x @ W_g.T + h @ R_g.T + b_g)
+    o = sigmoid(x @ W_o.T + h @ R_o.T + b_o)
+    c_new = f * c + i * g
+    m = o * np.tanh(c_new)
+    h_new = m if W_hr is None else m @ W_hr.T
+    return LSTMStep(i, f, g, o, c_new, m, h_new)
+
+
+def lstm_cell_backward(
+    step: LSTMStep,
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    c: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    d_h: npt.ArrayLike,
+    d_c: npt.ArrayLike,
+    W_hr: npt.ArrayLike | None = None,
+) -> LSTMStepGradients:
+    """Compute the gradients of one step: the lines of `lstm_cell` from the last to the first.
+
+    Parameters
+    ----------
+    step : LSTMStep
+        What `lstm_cell` returned for the arguments below.
+    x, h, c, W, R, W_hr : array_like
+        The arguments of `lstm_cell`. `h` and `c` are the state *before* the step. Biases are not
+        needed.
+    d_h : array_like, shape (B, P)
+        Gradient of the loss with respect to the new hidden state ``step.h``: what came from the
+        output plus what the next step sent back.
+    d_c : array_like, shape (B, H)
+        Gradient with respect to the new cell state ``step.c`` from the next step alone. Its way
+        through ``step.h`` is added here.
+
+    Returns
+    -------
+    LSTMStepGradients
+        ``d_h`` and ``d_c`` in it are with respect to the state before the step.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+
+    Examples
+    --------
+    With the forget gate open, the gradient of the cell state passes unchanged:
+
+    >>> x, h, c, R = [[1.0]], [[0.0]], [[0.5]], np.zeros((4, 1))
+    >>> W = [[-20.0], [20.0], [0.0], [20.0]]
+    >>> step = lstm_cell(x, h, c, W, R)
+    >>> lstm_cell_backward(step, x, h, c, W, R, d_h=[[0.0]], d_c=[[1.0]]).d_c.round(6)
+    array([[1.]])
+    """
+    x, h, c, W, R, W_hr = _cell_arrays(x, h, c, W, R, W_hr)
+    d_h = as_array("d_h", d_h, h.shape)
+    d_c = as_array("d_c", d_c, c.shape)
+    i, f, g, o, c_new, m, _ = step
+
+    # h' = W_hr m
+    d_m = d_h if W_hr is None else d_h @ W_hr
+    d_W_hr = None if W_hr is None else d_h.T @ m
+    # m = o tanh(c'). The slope of tanh at c' is 1 - tanh(c')^2.
+    d_o = d_m * np.tanh(c_new)
+    d_c_new = d_c + d_m * o * (1 - np.tanh(c_new) ** 2)
+    # c' = f c + i g
+    d_f = d_c_new * c
+    d_i = d_c_new * g
+    d_g = d_c_new * i
+    d_c_old = d_c_new * f
+    # Through the sigmoids, whose slope is s (1 - s), and the tanh, to the gates' arguments a.
+    d_a = np.concatenate(
+        [
+            d_i * i * (1 - i),
+            d_f * f * (1 - f),
+            d_g * (1 - g**2),
+            d_o * o * (1 - o),
+        ],
+        axis=1,
+    )
+    # a = W x + R h + b. All rows of the batch used the same weights: their gradients are summed.
+    return LSTMStepGradients(
+        d_x=d_a @ W,
+        d_h=d_a @ R,
+        d_c=d_c_old,
+        d_W=d_a.T @ x,
+        d_R=d_a.T @ h,
+        d_b=d_a.sum(axis=0),
+        d_W_hr=d_W_hr,
+    )
+
+
+def _cell_arrays(
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    c: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    W_hr: npt.ArrayLike | None,
+) -> tuple[Array, Array, Array, Array, Array, Array | None]:
+    """Check the arguments that both directions of the cell take. R says what H and P are."""
+    R = as_array("R", R, ("4H", "P"))
+    H, P = R.shape[0] // 4, R.shape[1]
+    R = as_array("R", R, (4 * H, H if W_hr is None else P))
+    W = as_array("W", W, (4 * H, "I"))
+    x = as_array("x", x, ("B", W.shape[1]))
+    h = as_array("h", h, (x.shape[0], P))
+    c = as_array("c", c, (x.shape[0], H))
+    W_hr = None if W_hr is None else as_array("W_hr", W_hr, (P, H))
+    return x, h, c, W, R, W_hr
+
+
+class LSTMTrace(NamedTuple):
+    """Every value over time of one layer and direction, for looking inside.
+
+    i, f, g, o and c are (T, B, H), h is (T, B, P); without a batch axis where the input has none.
+    Values at time t are those that the step which read x[t] computed. They are zero past a
+    sequence's end.
+    """
+
+    i: Array
+    f: Array
+    g: Array
+    o: Array
+    c: Array
+    h: Array
+
+
+class _Visit(NamedTuple):
+    """One step of a walk: all that `lstm_cell_backward` needs."""
+
+    t: int
+    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
+    x: Array
+    h: Array
+    c: Array
+    step: LSTMStep
+
+
+class _Walk(NamedTuple):
+    trace: LSTMTrace
+    visits: list[_Visit]
+
+
+def _walk_forward(
+    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
+) -> tuple[Array, State, _Walk]:
+    """Walk through time in one direction of one layer.
+
+    A row of the batch takes part in step t only while t is inside its sequence; otherwise its state
+    stays as it is. Forward in time, this keeps the state of the sequence's end. Backward in time,
+    it keeps the initial state until the sequence's end is reached.
+    """
+    T = x.shape[0]
+    h, c = (s.copy() for s in state)
+    trace = LSTMTrace(*(np.zeros((T, *s.shape)) for s in (c, c, c, c, c, h)))
+    visits: list[_Visit] = []
+    for t in reversed(range(T)) if reverse else range(T):
+        rows = np.flatnonzero(t < lengths)
+        x_t, h_before, c_before = x[t, rows], h[rows], c[rows]
+        step = lstm_cell(x_t, h_before, c_before, *weights)
+        h[rows], c[rows] = step.h, step.c
+        for name, values in trace._asdict().items():
+            values[t, rows] = getattr(step, name)
+        visits.append(_Visit(t, rows, x_t, h_before, c_before, step))
+    return trace.h, (h, c), _Walk(trace, visits)
+
+
+def _walk_backward(
+    weights: Weights, walk: _Walk, d_output: Array, d_state: State
+) -> tuple[Array, State, Weights]:
+    """Backpropagation through time: make the visits of `_walk_forward` again, the last one first.
+
+    d_h and d_c go from visit to visit as h and c did. The gradients of the weights are summed, as
+    all visits used the same weights.
+    """
+    W, R, b_W, b_R, W_hr = weights
+    T, B, _ = d_output.shape
+    d_h, d_c = (s.copy() for s in d_state)
+    d_x = np.zeros((T, B, W.shape[1]))
+    d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(W.shape[0])
+    d_W_hr = None if W_hr is None else np.zeros_like(W_hr)
+    for t, rows, x, h, c, step in reversed(walk.visits):
+        d = lstm_cell_backward(
+            step, x, h, c, W, R, d_h=d_h[rows] + d_output[t, rows], d_c=d_c[rows], W_hr=W_hr
+        )
+        d_x[t, rows], d_h[rows], d_c[rows] = d.d_x, d.d_h, d.d_c
+        d_W += d.d_W
+        d_R += d.d_R
+        d_b += d.d_b
+        if d_W_hr is not None and d.d_W_hr is not None:
+            d_W_hr += d.d_W_hr
+    d_weights = Weights(
+        W=d_W,
+        R=d_R,
+        b_W=None if b_W is None else d_b,
+        b_R=None if b_R is None else d_b.copy(),
+        W_hr=d_W_hr,
+    )
+    return d_x, (d_h, d_c), d_weights
+
+
+@dataclass(frozen=True)
+class LSTMTape:
+    """What a forward pass leaves for the backward pass, and for looking inside.
+
+    Attributes
+    ----------
+    traces : list of list of LSTMTrace
+        ``traces[layer][direction]``.
+    """
+
+    traces: list[list[LSTMTrace]]
+    _call: Call = field(repr=False)
+    _walks: list[list[_Walk]] = field(repr=False)
+
+
+def lstm_forward(
+    params: Mapping[str, npt.ArrayLike],
+    x: npt.ArrayLike,
+    state: Sequence[npt.ArrayLike] | None = None,
+    *,
+    lengths: npt.ArrayLike | None = None,
+    reverse: bool = False,
+    masks: Sequence[npt.ArrayLike] | None = None,
+) -> tuple[Array, tuple[Array, Array], LSTMTape]:
+    """Run a batch of sequences through all layers of an LSTM.
+
+    Parameters
+    ----------
+    params : mapping of str to array_like
+        PyTorch's names: ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, P), ``bias_ih_l0`` and
+        ``bias_hh_l0`` (4H,), ``weight_hr_l0`` (P, H), then ``..._l0_reverse``, ``..._l1`` and so
+        on. The names say how many layers and directions there are, and whether there are biases and
+        projections. Layers above the first have D*P inputs.
+    x : array_like, shape (T, B, I) or (T, I)
+        Time first. Without a batch axis, `state` and all results have none either.
+    state : (h_0, c_0), optional
+        (L*D, B, P) and (L*D, B, H): the initial state of layer 0, of layer 0 reversed, of layer 1,
+        ... Zeros by default.
+    lengths : array_like of int, shape (B,), optional
+        Length of each sequence, from 0 to T, in any order. What `x` holds past the end is not read;
+        the output there is zero. The final state is the one at the sequence's end, which is where
+        the reverse direction starts. A sequence of length 0 returns its initial state.
+    reverse : bool
+        Run a layer of one direction backward in time. The output for x[t] stays at index t.
+    masks : sequence of L-1 array_like, optional
+        ``masks[k]`` is multiplied into the output of layer k before layer k+1 reads it: dropout,
+        with its scaling. Each broadcasts to (T, B, D*P).
+
+    Returns
+    -------
+    output : ndarray of float64, shape (T, B, D*P)
+        h of the last layer, both directions side by side.
+    state : (h_n, c_n)
+        Final state, in the shapes of `state`.
+    tape : LSTMTape
+        For `lstm_backward`; ``tape.traces[layer][direction]`` has every value over time.
+
+    Raises
+    ------
+    ValueError
+        A name is missing or unknown, or a shape or a length does not fit.
+    TypeError
+        `lengths` are not integers.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> params = {"weight_ih_l0": rng.normal(size=(8, 3)), "weight_hh_l0": rng.normal(size=(8, 2))}
+    >>> x = rng.normal(size=(5, 4, 3))
+    >>> output, (h_n, c_n), tape = lstm_forward(params, x, lengths=[5, 0, 3, 1])
+    >>> output.shape, h_n.shape, c_n.shape
+    ((5, 4, 2), (1, 4, 2), (1, 4, 2))
+    >>> bool((h_n[0, 2] == output[2, 2]).all()), output[3, 2]
+    (True, array([0., 0.]))
+    >>> grads = lstm_backward(tape, d_output=output)  # of the loss 0.5 * sum(output**2)
+    >>> grads.x.shape, sorted(grads.params)
+    ((5, 4, 3), ['weight_hh_l0', 'weight_ih_l0'])
+    """
+    call = read_call(params, x, state, lengths, reverse, masks, gates=4, state_names=("h", "c"))
+    output, (h_n, c_n), walks = layers_forward(call, _walk_forward)
+    traces = [[LSTMTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
+    final = (call.public(h_n), call.public(c_n))
+    return call.public(output), final, LSTMTape(traces, call, walks)
+
+
+def lstm_backward(
+    tape: LSTMTape,
+    d_output: npt.ArrayLike | None = None,
+    d_state: Sequence[npt.ArrayLike] | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss with respect to everything that `lstm_forward` was given.
+
+    Parameters
+    ----------
+    tape : LSTMTape
+        From `lstm_forward`. It is not changed, so it can be used again.
+    d_output : array_like, shape of the output, optional
+        Gradient of the loss with respect to the output. Zeros by default. What it holds past a
+        sequence's end is not read, as the output there is a constant.
+    d_state : (d_h_n, d_c_n), optional
+        Gradient of the loss with respect to the final state. Zeros by default.
+
+    Returns
+    -------
+    Gradients
+        ``x``, ``state`` as ``(d_h_0, d_c_0)``, and ``params`` by name.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": np.ones((4, 1)), "weight_hh_l0": np.zeros((4, 1))}
+    >>> state = ([[[0.0]]], [[[1.0]]])
+    >>> output, _, tape = lstm_forward(params, np.zeros((3, 1, 1)), state)
+    >>> grads = lstm_backward(tape, d_state=([[[0.0]]], [[[1.0]]]))
+    >>> grads.state[1]  # three forget gates of one half each: 0.5 ** 3
+    array([[[0.125]]])
+    """
+    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_state)
