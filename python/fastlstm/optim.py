@@ -1,0 +1,406 @@
+"""Optimisers over named arrays, with PyTorch's arithmetic and defaults.
+
+An optimiser takes parameters and gradients as mappings from names to arrays and returns new
+parameters. It changes nothing that it is given, and it keeps its moments by name, so it fits any
+layer, or the parameters of several layers in one mapping.
+
+>>> params = {"w": np.array([1.0, -2.0])}
+>>> optimizer = SGD(lr=0.1)
+>>> for _ in range(3):
+...     grads = {"w": 2 * params["w"]}  # of the loss sum(w**2)
+...     grads, norm = clip_by_global_norm(grads, max_norm=10.0)
+...     params = optimizer.step(params, grads)
+>>> params["w"]
+array([ 0.512, -1.024])
+
+With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.params))``.
+"""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from numbers import Integral, Real
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
+
+Array = npt.NDArray[Any]  # of float32 or float64
+
+
+class _State(NamedTuple):
+    """What an optimiser knows of one parameter: how many steps it has made, and its moments."""
+
+    step: int
+    moments: dict[str, Array]
+
+
+class Optimizer(ABC):
+    """What `SGD`, `Adam` and `AdamW` share: the checks, the moments by name, and resuming."""
+
+    # The arguments of the constructor; each is an attribute.
+    _options: tuple[str, ...]
+
+    def __init__(self, lr: float, weight_decay: float) -> None:
+        self.lr = lr
+        self.weight_decay = _number("weight_decay", weight_decay)
+        self._state: dict[str, _State] = {}
+
+    @property
+    def lr(self) -> float:
+        """The learning rate. Assign to it between steps to follow a schedule."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, value: float) -> None:
+        self._lr = _number("lr", value)
+
+    def __repr__(self) -> str:
+        options = (f"{name}={getattr(self, name)!r}" for name in self._options)
+        return f"{type(self).__name__}({', '.join(options)})"
+
+    def step(
+        self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
+    ) -> dict[str, Array]:
+        """Return the parameters after one step.
+
+        Parameters
+        ----------
+        params : mapping of str to array_like
+            Values in float32 or float64. Moments have the same dtype.
+        grads : mapping of str to array_like
+            Gradients of the loss, with the names and shapes of `params`. To train a part of a
+            model, pass that part in both mappings.
+
+        Returns
+        -------
+        dict of str to ndarray
+            New arrays with the names, shapes and dtypes of `params`.
+
+        Raises
+        ------
+        ValueError
+            A name is missing or unknown, a shape does not fit, or a parameter differs in shape or
+            dtype from its earlier steps. The optimiser is as it was.
+        TypeError
+            An array is not of floating-point numbers. The optimiser is as it was.
+        """
+        missing, unknown = sorted(set(params) - set(grads)), sorted(set(grads) - set(params))
+        if missing or unknown:
+            raise ValueError(f"grads: missing {missing}, unknown {unknown}")
+        new_params: dict[str, Array] = {}
+        new_state: dict[str, _State] = {}
+        for name in params:
+            p = _float_array(f"params[{name!r}]", params[name])
+            g = _float_array(f"grads[{name!r}]", grads[name])
+            if g.shape != p.shape:
+                raise ValueError(f"grads[{name!r}]: expected {p.shape}, got {g.shape}")
+            step, moments = self._state.get(name, _State(0, {}))
+            for moment in moments.values():
+                if (moment.shape, moment.dtype) != (p.shape, p.dtype):
+                    raise ValueError(
+                        f"params[{name!r}]: expected {moment.dtype} {moment.shape} as in earlier "
+                        f"steps, got {p.dtype} {p.shape}"
+                    )
+            p_new, moments = self._update(p, g.astype(p.dtype), step + 1, moments)
+            # NumPy turns operations on arrays without axes into scalars, and NumPy 1 into float64.
+            new_params[name] = np.asarray(p_new, dtype=p.dtype)
+            moments = {key: np.asarray(value, dtype=p.dtype) for key, value in moments.items()}
+            new_state[name] = _State(step + 1, moments)
+        self._state.update(new_state)
+        return new_params
+
+    @abstractmethod
+    def _update(
+        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        """Return new values of p and of its moments. In step 1, `moments` is empty."""
+
+    @abstractmethod
+    def _moment_names(self) -> tuple[str, ...]:
+        """Return the keys of the moments that `_update` returns."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that is needed to resume: the hyperparameters and, by name, the moments.
+
+        Returns
+        -------
+        dict
+            The arguments of the constructor, and ``"state"``, which maps the name of a parameter to
+            ``"step"``, the number of its steps, and its moments. Arrays are copies.
+        """
+        state = {
+            name: {"step": s.step, **{key: value.copy() for key, value in s.moments.items()}}
+            for name, s in self._state.items()
+        }
+        return {**{name: getattr(self, name) for name in self._options}, "state": state}
+
+    def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
+        """Continue where the optimiser that wrote `state_dict` stopped, with its hyperparameters.
+
+        Parameters
+        ----------
+        state_dict : mapping
+            From `state_dict` of an optimiser of the same class. Arrays are copied.
+
+        Raises
+        ------
+        ValueError, TypeError
+            The keys, hyperparameters or moments are not those of this class. The optimiser is as it
+            was.
+        """
+        _check_keys("state_dict", state_dict, {*self._options, "state"})
+        loaded = type(self)(**{name: state_dict[name] for name in self._options})
+        for name, entry in dict(state_dict["state"]).items():
+            label = f"state_dict['state'][{name!r}]"
+            _check_keys(label, entry, {"step", *loaded._moment_names()})
+            step = entry["step"]
+            if not isinstance(step, Integral) or step < 1:
+                raise ValueError(f"{label}['step']: expected a positive integer, got {step!r}")
+            moments = {
+                key: _float_array(f"{label}[{key!r}]", entry[key]).copy()
+                for key in loaded._moment_names()
+            }
+            if len({(value.shape, value.dtype) for value in moments.values()}) > 1:
+                raise ValueError(f"{label}: expected moments of one shape and dtype")
+            loaded._state[name] = _State(int(step), moments)
+        self.__dict__.update(loaded.__dict__)
+
+
+class SGD(Optimizer):
+    """Stochastic gradient descent, with momentum if wanted, as ``torch.optim.SGD``.
+
+    .. code-block:: text
+
+        g = g + weight_decay p
+        v = momentum v + g
+        p = p - lr v                       with nesterov: p = p - lr (g + momentum v)
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate.
+    momentum : float
+        How much of the last step's velocity v is kept.
+    nesterov : bool
+        Take the gradient one step ahead (Sutskever et al., ICML 2013). Needs a momentum.
+    weight_decay : float
+        Factor of the L2 penalty, 0.5 weight_decay p**2, whose gradient is added.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A hyperparameter is not a finite number of at least 0, or `nesterov` without momentum.
+    """
+
+    _options = ("lr", "momentum", "nesterov", "weight_decay")
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        momentum: float = 0.0,
+        *,
+        nesterov: bool = False,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        self.momentum = _number("momentum", momentum)
+        self.nesterov = bool(nesterov)
+        if self.nesterov and not self.momentum:
+            raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
+
+    def _moment_names(self) -> tuple[str, ...]:
+        return ("velocity",) if self.momentum else ()
+
+    def _update(
+        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        if not self.momentum:
+            return p - self.lr * g, {}
+        v = self.momentum * moments["velocity"] + g if moments else g
+        return p - self.lr * (g + self.momentum * v if self.nesterov else v), {"velocity": v}
+
+
+class Adam(Optimizer):
+    """Steps scaled by running moments of the gradient, as ``torch.optim.Adam``.
+
+    .. code-block:: text
+
+        g = g + weight_decay p
+        m = beta1 m + (1 - beta1) g        running mean of the gradient
+        v = beta2 v + (1 - beta2) g**2     and of its square
+        p = p - lr m' / (sqrt(v') + eps)
+
+    After step t, m' = m / (1 - beta1**t) and v' = v / (1 - beta2**t) are the means without their
+    bias towards the zeros that they start from. Kingma and Ba: Adam: A Method for Stochastic
+    Optimization, ICLR 2015.
+
+    Parameters
+    ----------
+    lr : float
+        Learning rate: about the length of a step in each coordinate.
+    betas : (float, float)
+        beta1 and beta2, each at least 0 and below 1.
+    eps : float
+        Keeps the division finite where gradients are tiny.
+    weight_decay : float
+        Factor of the L2 penalty, 0.5 weight_decay p**2, whose gradient is added.
+
+    Raises
+    ------
+    ValueError, TypeError
+        A hyperparameter is not a finite number of at least 0, or a beta is not below 1.
+    """
+
+    _options = ("lr", "betas", "eps", "weight_decay")
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
+        super().__init__(lr, weight_decay)
+        if len(betas) != 2:
+            raise ValueError(f"betas: expected two numbers, got {betas!r}")
+        self.betas = (_number("betas[0]", betas[0]), _number("betas[1]", betas[1]))
+        if max(self.betas) >= 1:
+            raise ValueError(f"betas: expected numbers below 1, got {betas!r}")
+        self.eps = _number("eps", eps)
+
+    def _moment_names(self) -> tuple[str, ...]:
+        return ("m", "v")
+
+    def _update(
+        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        if self.weight_decay:
+            g = g + self.weight_decay * p
+        return self._adam(p, g, step, moments)
+
+    def _adam(
+        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        beta1, beta2 = self.betas
+        m = (1 - beta1) * g
+        v = (1 - beta2) * g**2
+        if moments:
+            m = beta1 * moments["m"] + m
+            v = beta2 * moments["v"] + v
+        # The corrections are applied in PyTorch's order, to agree with it to the last digits.
+        denominator = np.sqrt(v) / math.sqrt(1 - beta2**step) + self.eps
+        return p - self.lr / (1 - beta1**step) * (m / denominator), {"m": m, "v": v}
+
+
+class AdamW(Adam):
+    """Adam with decoupled weight decay, as ``torch.optim.AdamW``.
+
+    Before the step of `Adam` each parameter shrinks, p = p (1 - lr weight_decay), whatever the size
+    of its gradients. Loshchilov and Hutter: Decoupled Weight Decay Regularization, ICLR 2019.
+
+    Parameters
+    ----------
+    lr, betas, eps : float
+        As for `Adam`.
+    weight_decay : float
+        How fast parameters shrink.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As for `Adam`.
+    """
+
+    def __init__(
+        self,
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 1e-2,
+    ) -> None:
+        super().__init__(lr, betas, eps, weight_decay)
+
+    def _update(
+        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+    ) -> tuple[Array, dict[str, Array]]:
+        return self._adam(p * (1 - self.lr * self.weight_decay), g, step, moments)
+
+
+def clip_by_global_norm(
+    grads: Mapping[str, npt.ArrayLike], max_norm: float
+) -> tuple[dict[str, Array], float]:
+    """Scale all gradients by one factor so that their common Euclidean norm is at most `max_norm`.
+
+    The direction of the step stays what it was. Pascanu, Mikolov, Bengio: On the difficulty of
+    training recurrent neural networks, ICML 2013.
+
+    Parameters
+    ----------
+    grads : mapping of str to array_like
+        Gradients in float32 or float64.
+    max_norm : float
+        At least 0; infinity measures without clipping.
+
+    Returns
+    -------
+    clipped : dict of str to ndarray
+        New arrays with the shapes and dtypes of `grads`.
+    norm : float
+        The norm before clipping, computed in float64. Where it is infinite or NaN, no factor means
+        anything and `clipped` holds the gradients as they came: test ``math.isfinite(norm)`` to
+        skip such a step.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `max_norm` is NaN, negative or no number, or an array is not of floating-point numbers.
+
+    Examples
+    --------
+    >>> clipped, norm = clip_by_global_norm({"a": np.array([3.0]), "b": np.array([4.0])}, 1.0)
+    >>> clipped["a"], clipped["b"], norm
+    (array([0.6]), array([0.8]), 5.0)
+    """
+    max_norm = _number("max_norm", max_norm, finite=False)
+    arrays = {name: _float_array(f"grads[{name!r}]", grads[name]) for name in grads}
+    # The square of a value beyond 1e154 overflows in float64, so the largest is divided out first.
+    largest = float(np.max([np.max(np.abs(g), initial=0) for g in arrays.values()], initial=0))
+    norm = largest
+    if 0 < largest < math.inf:
+        scaled = (np.divide(g, largest, dtype=np.float64) for g in arrays.values())
+        norm = largest * math.sqrt(sum(np.sum(g**2) for g in scaled))
+    if norm <= max_norm or not math.isfinite(norm):
+        return {name: g.copy() for name, g in arrays.items()}, norm
+    return {
+        name: np.asarray(np.divide(g, norm, dtype=np.float64) * max_norm, dtype=g.dtype)
+        for name, g in arrays.items()
+    }, norm
+
+
+def _number(name: str, value: float, *, finite: bool = True) -> float:
+    """Check a hyperparameter."""
+    if not isinstance(value, Real):
+        raise TypeError(f"{name}: expected a number, got {value!r}")
+    if not value >= 0 or (finite and math.isinf(value)):
+        kind = "finite number" if finite else "number"
+        raise ValueError(f"{name}: expected a {kind} of at least 0, got {value!r}")
+    return float(value)
+
+
+def _float_array(name: str, value: npt.ArrayLike) -> Array:
+    array = np.asarray(value)
+    if array.dtype not in (np.float32, np.float64):
+        raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
+    return array
+
+
+def _check_keys(name: str, mapping: Mapping[str, Any], expected: set[str]) -> None:
+    if set(mapping) != expected:
+        raise ValueError(f"{name}: expected the keys {sorted(expected)}, got {sorted(mapping)}")
