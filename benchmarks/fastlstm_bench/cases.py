@@ -1,0 +1,221 @@
+"""What is measured: the grid, as tables.
+
+T time steps, B batch, H hidden size; the input size I is H everywhere, as every published
+comparison of recurrent layers has it. To add a point, add a line.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import fnmatch
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+Task = Literal["step", "inference", "training"]
+Cell = Literal["lstm", "gru", "rnn"]
+DType = Literal["float32", "float64"]
+
+CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
+GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+
+# A system is checked on this many steps of a stream before a step is timed: enough for a state that
+# is not carried, or carried wrongly, to show.
+CHECKED_STEPS = 8
+
+
+@dataclass(frozen=True)
+class Case:
+    """One thing to time.
+
+    Attributes
+    ----------
+    task : {"step", "inference", "training"}
+        One step of a stream whose state is carried; a whole sequence forward; a whole sequence
+        forward and backward, with the gradients of x and of every parameter.
+    cell : {"lstm", "gru", "rnn"}
+        PyTorch's definitions: GRU with the reset gate after the product, RNN with tanh.
+    T, B, H : int
+        Time steps, batch, hidden and input size. A step has T = 1.
+    layers : int
+    bidirectional : bool
+    lengths : bool
+        The sequences of the batch end at different steps, uniform in T/5 to T.
+    dtype : {"float32", "float64"}
+    """
+
+    task: Task
+    cell: Cell
+    T: int
+    B: int
+    H: int
+    layers: int = 1
+    bidirectional: bool = False
+    lengths: bool = False
+    dtype: DType = "float32"
+
+    @property
+    def directions(self) -> int:
+        return 2 if self.bidirectional else 1
+
+    @property
+    def gates(self) -> int:
+        """Blocks of H rows in a weight matrix."""
+        return GATES[self.cell]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return 8 if self.dtype == "float64" else 4
+
+    def input_size(self, layer: int) -> int:
+        """Width of what `layer` reads: I for the first, else the output of the layer below."""
+        return self.H if layer == 0 else self.H * self.directions
+
+    @property
+    def variant(self) -> str:
+        """What differs from one layer, one direction, whole batches, float32. Empty: nothing."""
+        parts = [
+            f"{self.layers}layers" if self.layers > 1 else "",
+            "bidirectional" if self.bidirectional else "",
+            "lengths" if self.lengths else "",
+            self.dtype if self.dtype != "float32" else "",
+        ]
+        return "-".join(part for part in parts if part)
+
+    @property
+    def name(self) -> str:
+        """Unique and stable: what `--case` selects by and `--compare` matches by."""
+        size = f"B{self.B}-H{self.H}" if self.task == "step" else f"T{self.T}-B{self.B}-H{self.H}"
+        return "-".join(part for part in (self.cell, self.task, size, self.variant) if part)
+
+
+Point = tuple[int, int, int, int]
+
+# (T, B, H, layers)
+STREAMS: tuple[Point, ...] = (
+    (1, 1, 32, 1),
+    (1, 1, 64, 1),
+    (1, 1, 128, 1),
+    (1, 1, 256, 1),
+    (1, 1, 512, 1),
+    (1, 1, 1024, 1),
+    # The stacks of the STAC-ML and FPGA vendors' tables.
+    (1, 1, 128, 2),
+    (1, 1, 256, 3),
+    (1, 1, 480, 3),
+    # Many streams at once.
+    (1, 64, 128, 1),
+    (1, 512, 128, 1),
+)
+SEQUENCES: tuple[Point, ...] = (
+    (100, 1, 64, 1),
+    (100, 1, 128, 1),
+    (100, 1, 256, 1),
+    (100, 1, 512, 1),
+    (100, 1, 1024, 1),
+    (300, 1, 512, 1),
+    (2000, 8, 256, 2),
+)
+BATCHES: tuple[Point, ...] = (
+    (100, 8, 128, 1),
+    (100, 32, 128, 1),
+    (100, 8, 256, 1),
+    (100, 32, 256, 1),
+    (100, 32, 512, 1),
+    (50, 32, 1024, 1),
+    (50, 64, 512, 1),
+    (50, 128, 256, 1),
+    (50, 128, 512, 1),
+    (20, 128, 1024, 1),
+)
+# One point for each regime (latency, cache, arithmetic), each variant at each of them: the product
+# with all of the grid is the suite "exhaustive", and takes a day.
+VARIANT_POINTS: tuple[Point, ...] = ((100, 1, 128, 1), (100, 32, 256, 1), (50, 64, 512, 1))
+VARIANTS: tuple[dict[str, object], ...] = (
+    {"layers": 2},
+    {"bidirectional": True},
+    {"lengths": True},
+    {"dtype": "float64"},
+)
+
+# What a sceptic looks at first, in three minutes.
+QUICK: tuple[Case, ...] = (
+    Case("step", "lstm", 1, 1, 64),
+    Case("step", "lstm", 1, 1, 256),
+    Case("step", "lstm", 1, 1, 128, layers=2),
+    Case("inference", "lstm", 100, 1, 128),
+    Case("inference", "lstm", 100, 32, 256),
+    Case("inference", "lstm", 100, 8, 128, bidirectional=True),
+    Case("inference", "lstm", 50, 32, 128, lengths=True),
+    Case("inference", "lstm", 50, 8, 128, dtype="float64"),
+    Case("inference", "gru", 100, 8, 128),
+    Case("inference", "rnn", 100, 8, 128),
+    Case("training", "lstm", 100, 1, 128),
+    Case("training", "lstm", 50, 32, 256),
+    Case("training", "gru", 50, 8, 128),
+)
+
+
+def _expand(tasks: Sequence[Task], points: Iterable[Point]) -> Iterator[Case]:
+    for cell in CELLS:
+        for task in tasks:
+            for T, B, H, layers in points:
+                yield Case(task, cell, T, B, H, layers)
+
+
+def _variants(cases: Iterable[Case]) -> Iterator[Case]:
+    for case in cases:
+        for change in VARIANTS:
+            if not (case.B == 1 and "lengths" in change):
+                yield dataclasses.replace(case, **change)  # type: ignore[arg-type]
+
+
+def _suites() -> dict[str, tuple[Case, ...]]:
+    both: tuple[Task, ...] = ("inference", "training")
+    streaming = tuple(_expand(("step",), STREAMS))
+    sequences = tuple(_expand(both, SEQUENCES))
+    batches = tuple(_expand(both, BATCHES))
+    variants = tuple(_variants(_expand(both, VARIANT_POINTS)))
+    full = streaming + sequences + batches + variants
+    everything = full + tuple(_variants(sequences + batches))
+    return {
+        "quick": QUICK,
+        "streaming": streaming,
+        "sequences": sequences,
+        "batches": batches,
+        "variants": variants,
+        "full": full,
+        "exhaustive": tuple(dict.fromkeys(everything)),
+    }
+
+
+SUITES = _suites()
+
+
+def select(suite: str, patterns: Sequence[str] = ()) -> list[Case]:
+    """Return the cases of a suite whose name matches any of `patterns`.
+
+    Parameters
+    ----------
+    suite : str
+        A key of `SUITES`.
+    patterns : sequence of str
+        Shell patterns, or parts of a name. Empty: all.
+
+    Raises
+    ------
+    ValueError
+        The suite is unknown, or a pattern matches nothing.
+    """
+    if suite not in SUITES:
+        raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    cases = SUITES[suite]
+    for pattern in patterns:
+        if not any(_matches(case.name, pattern) for case in cases):
+            raise ValueError(f"case: nothing in the suite {suite!r} matches {pattern!r}")
+    return [case for case in cases if not patterns or any(_matches(case.name, p) for p in patterns)]
+
+
+def _matches(name: str, pattern: str) -> bool:
+    return pattern in name or fnmatch.fnmatchcase(name, pattern)
