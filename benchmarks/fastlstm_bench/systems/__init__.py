@@ -1,0 +1,64 @@
+"""The systems that are compared: one adapter file each.
+
+An adapter is a module with two functions. The worker imports it in a process of its own, pinned and
+with its thread settings already in the environment:
+
+``start(threads) -> dict[str, str]``
+    Imports the library, sets its threads, and returns versions and settings for the record.
+    ImportError: the system is not installed.
+
+``prepare(case, problem, threads) -> Call``
+    Loads the weights and inputs. `UnsupportedError`: the system cannot do this case, and why.
+
+To add a system, write such a file and name it in `SYSTEMS`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
+
+from fastlstm_bench.problem import Array, Arrays
+
+SUBJECT = "fastlstm"
+REFERENCE = "reference"
+SYSTEMS = {
+    SUBJECT: "fastlstm_bench.systems.run_fastlstm",
+    "torch": "fastlstm_bench.systems.run_torch",
+    "onnxruntime": "fastlstm_bench.systems.run_onnxruntime",
+    "openvino": "fastlstm_bench.systems.run_openvino",
+    "jax": "fastlstm_bench.systems.run_jax",
+    "keras": "fastlstm_bench.systems.run_keras",
+    REFERENCE: "fastlstm_bench.systems.run_reference",
+}
+
+
+class UnsupportedError(Exception):
+    """A system cannot do a case. The message says why; it stands in the report."""
+
+
+class Call(ABC):
+    """A case, prepared in one system: what is timed, and what it gave."""
+
+    def mode(self) -> AbstractContextManager[object]:
+        """What a user would enter once around many calls, such as torch.inference_mode."""
+        return nullcontext()
+
+    def feed(self, x: Array) -> None:
+        """For a stream: put the input (B, I) of the next steps in place. Not timed."""
+        raise NotImplementedError
+
+    @abstractmethod
+    def run(self) -> None:
+        """What is timed: one step, one sequence forward, or one forward and backward.
+
+        The results stay in the system's own arrays, complete when this returns.
+        """
+
+    @abstractmethod
+    def fetch(self) -> Arrays:
+        """The results of the last run, in PyTorch's names and layout. Not timed.
+
+        A step gives output (B, H); a sequence output, h_n and, for the LSTM, c_n; training also d_x
+        and d_<parameter>. The arrays may be views that the next run changes.
+        """

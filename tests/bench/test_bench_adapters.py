@@ -1,0 +1,87 @@
+"""Every installed system gives the reference's results, in every form that it supports."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+from fastlstm_bench.cases import CELLS, Case
+from fastlstm_bench.check import check
+from fastlstm_bench.oracle import solve
+from fastlstm_bench.problem import make_problem
+from fastlstm_bench.systems import SYSTEMS
+from fastlstm_bench.workers import Worker, WorkerError
+
+LIBRARIES = {
+    "onnxruntime": ("onnxruntime", "onnx"),
+    "openvino": ("openvino", "onnx"),
+    "keras": ("keras", "tensorflow"),
+    "reference": ("numpy",),
+}
+
+# What a system may refuse, by a part of the case's name.
+REFUSALS = {
+    "fastlstm": ("gru", "rnn"),
+    "onnxruntime": ("training", "float64"),
+    "openvino": ("training", "float64"),
+}
+
+# Odd sizes, so that a transposition or a wrong axis cannot go unseen.
+CASES = [
+    Case("step", cell, 1, B, 5, layers) for cell in CELLS for B, layers in ((1, 1), (3, 2))
+] + [
+    Case(task, cell, 7, 3, 5, **form)  # type: ignore[arg-type]
+    for cell in CELLS
+    for task in ("inference", "training")
+    for form in (
+        {},
+        {"layers": 2, "bidirectional": True},
+        {"layers": 2, "bidirectional": True, "lengths": True},
+        {"dtype": "float64"},
+    )
+]
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
+def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, Worker]]:
+    name: str = request.param
+    for library in LIBRARIES.get(name, (name,)):
+        if importlib.util.find_spec(library) is None:
+            pytest.skip(f"{library} is not installed")
+    worker = Worker(SYSTEMS[name], 1, timeout=120.0)
+    yield name, worker
+    worker.close()
+
+
+def prepare(name: str, worker: Worker, case: Case, path: Path) -> None:
+    """Prepare a case; skip the test where the system may refuse it, and does."""
+    try:
+        worker.ask("prepare", case=asdict(case), results=str(path))
+    except WorkerError as error:
+        may_refuse = any(part in case.name for part in REFUSALS.get(name, ()))
+        if may_refuse and error.status == "unsupported":
+            pytest.skip(error.reason)
+        raise
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_agrees_with_the_reference(system: tuple[str, Worker], case: Case, tmp_path: Path) -> None:
+    name, worker = system
+    path = tmp_path / "results.npz"
+    prepare(name, worker, case, path)
+    want = solve(case, make_problem(case))
+    if case.task == "step":
+        want = {"output": want["output"]}
+    with np.load(path) as results:
+        assert check(results, want, case.dtype).complaint == ""
+    reply = worker.ask("measure", seconds=0.001)
+    assert min(reply["times_ns"]) > 0
+
+
+def test_versions_are_recorded(system: tuple[str, Worker]) -> None:
+    name, worker = system
+    assert worker.versions.get("numpy" if name == "reference" else name)
