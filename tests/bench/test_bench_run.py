@@ -1,0 +1,152 @@
+"""A whole run with systems that lie, crash, hang, fail or are absent: each harms itself only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from fastlstm_bench import schedule
+from fastlstm_bench.cases import Case
+from fastlstm_bench.limits import Limits
+from fastlstm_bench.results import Group, Result, Run
+from fastlstm_bench.schedule import Plan, execute
+from fastlstm_bench.systems import SYSTEMS
+from fastlstm_bench.workers import Worker, WorkerError
+
+FAKES = ("liar", "crasher", "hanger", "raiser", "refuser", "absent")
+CASES = (
+    Case("inference", "rnn", 3, 2, 2),
+    Case("inference", "gru", 3, 2, 2),
+)
+
+
+class Recorder:
+    """A listener that keeps what it hears."""
+
+    def __init__(self) -> None:
+        self.messages: list[str] = []
+        self.groups: list[Group] = []
+
+    def status(self, text: str) -> None:
+        assert text
+
+    def message(self, text: str) -> None:
+        self.messages.append(text)
+
+    def group_done(self, run: Run, group: Group) -> None:
+        self.groups.append(group)
+
+
+@pytest.fixture(autouse=True)
+def _fakes_can_be_imported(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+@pytest.fixture(scope="module")
+def finished() -> tuple[Run, Recorder]:
+    """One run of all fakes next to two honest systems. The limits are not what is tested here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(str(Path(__file__).parent))
+        patch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+        systems = {"reference": SYSTEMS["reference"]}
+        systems |= {name: f"fakes.{name}" for name in FAKES}
+        systems["second"] = SYSTEMS["reference"]
+        run, recorder = Run(), Recorder()
+        # Silence of 5 s is a hang; starting an interpreter takes a tenth of that.
+        execute(Plan(CASES, systems, [1], rounds=2, turn=0.002, timeout=5.0), run, recorder)
+    return run, recorder
+
+
+def results_of(finished: tuple[Run, Recorder], system: str) -> list[Result]:
+    return [result for result in finished[0].results if result.system == system]
+
+
+@pytest.mark.parametrize("system", ["reference", "second"])
+def test_honest_systems_are_timed_next_to_the_broken(
+    finished: tuple[Run, Recorder], system: str
+) -> None:
+    for result in results_of(finished, system):
+        assert result.timed
+        assert sorted(result.rounds) == [0, 1]
+        assert result.calls >= 2
+        assert 0 <= result.errors["output"] < 1e-6
+
+
+def test_wrong_numbers_are_caught_and_not_timed(finished: tuple[Run, Recorder]) -> None:
+    for result in results_of(finished, "liar"):
+        assert result.status == "disagrees"
+        assert "output is off by 1.0e-03" in result.reason
+        assert result.calls == 0
+        assert not result.rounds
+
+
+def test_a_killed_worker_costs_one_case_and_starts_again(finished: tuple[Run, Recorder]) -> None:
+    killed, next_case = results_of(finished, "crasher")
+    assert killed.status == "died"
+    assert "signal 9" in killed.reason
+    assert not killed.timed
+    assert next_case.timed
+
+
+def test_a_hanging_worker_is_killed(finished: tuple[Run, Recorder]) -> None:
+    hung, next_case = results_of(finished, "hanger")
+    assert hung.status == "timeout"
+    assert "no answer for 5 s" in hung.reason
+    assert next_case.timed
+
+
+def test_an_exception_is_a_result(finished: tuple[Run, Recorder]) -> None:
+    for result in results_of(finished, "raiser"):
+        assert (result.status, result.reason) == ("failed", "RuntimeError: no such kernel")
+
+
+def test_a_refusal_keeps_its_reason(finished: tuple[Run, Recorder]) -> None:
+    for result in results_of(finished, "refuser"):
+        assert (result.status, result.reason) == ("unsupported", "no such cell")
+
+
+def test_an_absent_system_is_named_once_and_left_out(finished: tuple[Run, Recorder]) -> None:
+    run, recorder = finished
+    assert results_of(finished, "absent") == []
+    assert "a_library_that_nobody_has" in run.systems["absent"]["absent"]
+    assert len([m for m in recorder.messages if "absent is skipped" in m]) == 1
+
+
+def test_the_listener_hears_of_every_case(finished: tuple[Run, Recorder]) -> None:
+    run, recorder = finished
+    assert [group.case for group in recorder.groups] == list(CASES)
+    assert [g.case for g in run.groups()] == list(CASES)
+    assert run.machine["cpu"]
+    assert run.started <= run.finished
+
+
+def test_a_worker_that_dies_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+    monkeypatch.setattr(schedule, "_MOST_STARTS", 1)
+    case = CASES[0]
+    run = Run()
+    plan = Plan([case, case], {"crasher": "fakes.crasher"}, [1], rounds=1, turn=0.002)
+    execute(plan, run, Recorder())
+    assert [r.status for r in run.results] == ["died", "died"]
+    assert "given up" in run.results[1].reason
+
+
+def test_a_slow_system_sits_out_later_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+    run = Run()
+    systems = {"reference": SYSTEMS["reference"]}
+    execute(Plan(CASES[:1], systems, [1], rounds=5, turn=0.002, patience=0.0), run, Recorder())
+    assert sorted(run.results[0].rounds) == [0, 1, 2]
+
+
+def test_a_closed_worker_is_gone() -> None:
+    worker = Worker(SYSTEMS["reference"], 1, timeout=30.0)
+    assert worker.alive
+    worker.close()
+    assert not worker.alive
+
+
+def test_a_worker_that_cannot_start_says_why() -> None:
+    with pytest.raises(WorkerError, match="no_such_module") as caught:
+        Worker("no_such_module", 1, timeout=30.0)
+    assert caught.value.status == "absent"
