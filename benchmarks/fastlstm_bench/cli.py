@@ -1,0 +1,197 @@
+"""``fastlstm bench``."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from fastlstm_bench import machine, text
+from fastlstm_bench.cases import SUITES, select
+from fastlstm_bench.compare import compare
+from fastlstm_bench.results import Group, Run
+from fastlstm_bench.schedule import Plan, execute
+from fastlstm_bench.systems import SYSTEMS
+
+# (rounds, seconds of a turn): enough samples for p99.9 in a full run, three minutes in all for a
+# quick one.
+_EFFORT = {"quick": (5, 0.06)}
+_DEFAULT_EFFORT = (7, 0.2)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the command line; `argv` is what follows ``fastlstm bench``. Returns the exit status."""
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        if options.compare:
+            print(compare(*(Run.read(path) for path in options.compare)))
+            return 0
+        if options.report:
+            return _report(Run.read(options.report), options.out)
+        plan = _plan(options)
+    except (OSError, ValueError) as error:
+        parser.error(str(error))
+    if options.list:
+        for case in plan.cases:
+            print(case.name)
+        return 0
+    return _run(plan, argv, options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="fastlstm bench",
+        description="Compare recurrent layers on this CPU. Every system's results are checked "
+        "against float64 before it is timed.",
+    )
+    parser.add_argument("--suite", default="quick", choices=SUITES, help="default: quick")
+    parser.add_argument(
+        "--case",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="only cases whose name contains or matches this, e.g. 'lstm-*-H256' (repeatable)",
+    )
+    parser.add_argument(
+        "--peer",
+        action="append",
+        choices=SYSTEMS,
+        help="only these systems (repeatable); fastlstm always takes part. Default: all installed",
+    )
+    parser.add_argument(
+        "--threads",
+        help="numbers of threads, such as 1,2; default: 1 and all CPUs of this process",
+    )
+    parser.add_argument("--rounds", type=_positive, help="turns of each system on each case")
+    parser.add_argument("--turn", type=float, metavar="SECONDS", help="length of one turn")
+    parser.add_argument(
+        "--timeout",
+        type=float,
+        default=180.0,
+        metavar="SECONDS",
+        help="silence after which a system is killed (default: 180)",
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path("benchmark-results"), metavar="DIR", help="for all results"
+    )
+    parser.add_argument("--list", action="store_true", help="print the cases and stop")
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        type=Path,
+        metavar=("A.json", "B.json"),
+        help="say what changed beyond noise from A to B, and stop",
+    )
+    parser.add_argument(
+        "--report",
+        type=Path,
+        metavar="A.json",
+        help="draw plots and report of an earlier run, and stop",
+    )
+    return parser
+
+
+def _positive(value: str) -> int:
+    number = int(value)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected at least 1, got {number}")
+    return number
+
+
+def _plan(options: argparse.Namespace) -> Plan:
+    available = len(machine.available_cpus())
+    if options.threads is None:
+        threads = sorted({1, available})
+    else:
+        try:
+            threads = [int(part) for part in options.threads.split(",")]
+        except ValueError:
+            raise ValueError(f"--threads: expected numbers, got {options.threads!r}") from None
+        if not all(1 <= n <= available for n in threads):
+            raise ValueError(f"--threads: expected 1 to {available}, got {options.threads}")
+    chosen = options.peer or list(SYSTEMS)
+    rounds, turn = _EFFORT.get(options.suite, _DEFAULT_EFFORT)
+    return Plan(
+        cases=select(options.suite, options.case),
+        systems={n: m for n, m in SYSTEMS.items() if n in chosen or n == "fastlstm"},
+        threads=threads,
+        rounds=options.rounds or rounds,
+        turn=options.turn or turn,
+        timeout=options.timeout,
+    )
+
+
+class _Console:
+    """Progress on standard error, one line that is written over; results on standard output.
+
+    Results are saved after each case, so that an interruption loses at most one.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.overwrite = sys.stderr.isatty()
+
+    def status(self, text_: str) -> None:
+        if self.overwrite:
+            print(f"\r\x1b[K{text_}", end="", file=sys.stderr, flush=True)
+
+    def clear(self) -> None:
+        self.status("")
+
+    def message(self, text_: str) -> None:
+        self.clear()
+        print(text_, file=sys.stderr, flush=True)
+
+    def group_done(self, run: Run, group: Group) -> None:
+        self.clear()
+        print(text.group_table(run, group))
+        if group.case.task == "step":
+            print(text.latency_table(group))
+        print(flush=True)
+        run.write(self.path)
+
+
+def _run(plan: Plan, argv: list[str] | None, options: argparse.Namespace) -> int:
+    options.out.mkdir(parents=True, exist_ok=True)
+    run = Run()
+    run.settings["command"] = shlex.join(
+        ["fastlstm", "bench", *(sys.argv[1:] if argv is None else argv)]
+    )
+    run.settings["suite"] = options.suite
+    path = options.out / "results.json"
+    console = _Console(path)
+    interrupted = False
+    try:
+        execute(plan, run, console)
+    except KeyboardInterrupt:
+        interrupted = True
+        console.message("interrupted: what is measured is kept")
+    console.clear()
+    run.write(path)
+    status = _report(run, options.out)
+    return 130 if interrupted else status
+
+
+def _report(run: Run, out: Path) -> int:
+    """Print the summary, draw plots, write the report. 1: a system gave wrong results or broke."""
+    # matplotlib takes a second to load and is an extra: only here.
+    from fastlstm_bench.plots import save_plots
+    from fastlstm_bench.report import write_report
+
+    out.mkdir(parents=True, exist_ok=True)
+    try:
+        plots = save_plots(run, out)
+    except ImportError as error:
+        print(f"No plots: {error}", file=sys.stderr)
+        plots = []
+    write_report(run, plots, out / "report.html")
+    if run.limits:
+        print(text.limits_table(run), end="\n\n")
+    print(text.summary_table(run), end="\n\n")
+    for line in (*text.standing(run), *run.warnings):
+        print(line)
+    print(f"\nresults.json, {len(plots)} plots and report.html are in {out}/")
+    broken = [r for r in run.results if r.status not in ("ok", "unsupported")]
+    return 1 if broken else 0

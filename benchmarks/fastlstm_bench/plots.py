@@ -1,0 +1,164 @@
+"""The plots: ratio to the best peer over the grid, roofline, latency distribution."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fastlstm_bench.results import Group, Run
+from fastlstm_bench.roofline import flop, weights_read
+from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
+from fastlstm_bench.text import by_task, threads_text
+
+# Colours that stay apart for colour-blind readers (Okabe and Ito), the subject in the strongest.
+_COLOURS = dict(
+    zip(
+        SYSTEMS,
+        ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
+        strict=True,
+    )
+)
+
+
+def _pyplot() -> Any:
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    return plt
+
+
+def colour(system: str) -> str:
+    return _COLOURS.get(system, "black")
+
+
+def draw_ratios(plt: Any, groups: Sequence[Group], title: str) -> Any:
+    """One row for each case: every system's speed over the best peer's, which is the line at 1."""
+    figure, axes = plt.subplots(figsize=(9, 1.5 + 0.22 * len(groups)))
+    for system in SYSTEMS:
+        rows = [(row, group.ratio(system)) for row, group in enumerate(groups)]
+        known = [(row, ratio) for row, ratio in rows if ratio is not None]
+        if known:
+            below = [ratio.median - ratio.q25 for _, ratio in known]
+            above = [ratio.q75 - ratio.median for _, ratio in known]
+            axes.errorbar(
+                [ratio.median for _, ratio in known],
+                [row for row, _ in known],
+                xerr=[below, above],
+                fmt="o",
+                markersize=6 if system == SUBJECT else 4,
+                elinewidth=0.8,
+                color=colour(system),
+                label=system,
+                zorder=3 if system == SUBJECT else 2,
+            )
+    axes.axvline(1.0, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.set_yticks(range(len(groups)), [group.case.name for group in groups], fontsize=7)
+    axes.set_ylim(len(groups) - 0.5, -0.5)
+    axes.grid(axis="x", which="both", linewidth=0.3)
+    axes.set_xlabel("speed over the best peer's, median and quartiles by round")
+    axes.set_title(title, fontsize=10)
+    axes.legend(fontsize=7, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return figure
+
+
+def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
+    """Speed over operations per byte of weights, with the measured limits as roofs."""
+    limits = run.limits[threads]
+    figure, axes = plt.subplots(figsize=(9, 5.5))
+    points = [r for r in run.results if r.timed and r.threads == threads and r.system != REFERENCE]
+    points = [r for r in points if r.case.dtype == "float32"]
+    intensity = {r.case.name: flop(r.case) / weights_read(r.case)[1] for r in points}
+    for system in SYSTEMS:
+        own = [r for r in points if r.system == system]
+        if own:
+            axes.scatter(
+                [intensity[r.case.name] for r in own],
+                [flop(r.case) / r.seconds.median / 1e9 for r in own],
+                s=26 if system == SUBJECT else 14,
+                color=colour(system),
+                label=system,
+                zorder=3 if system == SUBJECT else 2,
+            )
+    low, high = min(intensity.values()) / 2, max(intensity.values()) * 2
+    peak = limits.flops["float32"] / 1e9
+    for level in limits.levels:
+        roof = level.bandwidth / 1e9
+        knee = min(max(peak / roof, low), high)
+        axes.plot(
+            [low, knee, high], [roof * low, min(roof * knee, peak), peak], "k-", linewidth=0.7
+        )
+        axes.annotate(level.name, (low, roof * low), fontsize=8)
+    axes.axhline(peak, color="black", linewidth=0.9)
+    axes.annotate(f"peak {peak:.0f} GFLOP/s", (high, peak), ha="right", va="bottom", fontsize=8)
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_xlim(low, high)
+    axes.set_xlabel("operations per byte of weights that must be read")
+    axes.set_ylabel("GFLOP/s")
+    axes.set_title(f"Roofline, float32, {threads_text(threads)}", fontsize=10)
+    axes.legend(fontsize=7, loc="lower right")
+    return figure
+
+
+def draw_latencies(plt: Any, groups: Sequence[Group], threads: int) -> Any:
+    """How long the slowest one in N steps takes, by case."""
+    columns = min(3, len(groups))
+    rows = -(-len(groups) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False)
+    for axes in grid.flat[len(groups) :]:
+        axes.axis("off")
+    for axes, group in zip(grid.flat, groups, strict=False):
+        for result in group:
+            if result.timed:
+                # 1 - q on a log scale gives the tail its room; p0 to p49 are of no interest.
+                tail = [(1 - q, s) for q, s in result.distribution if 0.5 <= q < 1]
+                axes.plot(
+                    [beyond for beyond, _ in tail],
+                    [s * 1e6 for _, s in tail],
+                    color=colour(result.system),
+                    label=result.system,
+                    linewidth=1.2,
+                )
+        axes.set_xscale("log")
+        axes.set_yscale("log")
+        axes.invert_xaxis()
+        axes.set_xticks([0.5, 0.1, 0.01, 0.001], ["p50", "p90", "p99", "p99.9"], fontsize=7)
+        axes.set_title(f"{group.case.name}, {threads_text(threads)}", fontsize=8)
+        axes.set_ylabel("us a step", fontsize=7)
+    grid.flat[0].legend(fontsize=6)
+    return figure
+
+
+def save_plots(run: Run, folder: Path) -> list[Path]:
+    """Draw what the run has data for, as PNG files.
+
+    Raises
+    ------
+    ImportError
+        matplotlib is not installed.
+    """
+    plt = _pyplot()
+    figures: dict[str, Any] = {}
+    for (task, threads), groups in by_task(run).items():
+        with_ratio = [group for group in groups if group.best_peer is not None]
+        if with_ratio:
+            title = f"{task}, {threads_text(threads)}"
+            figures[f"ratio-{task}-{threads}"] = draw_ratios(plt, with_ratio, title)
+        timed = [group for group in groups if any(r.timed for r in group)]
+        if task == "step" and timed:
+            figures[f"latency-{threads}"] = draw_latencies(plt, timed, threads)
+    for threads, limits in run.limits.items():
+        peers = (r for r in run.results if r.system != REFERENCE and r.case.dtype == "float32")
+        if limits.flops and any(r.timed and r.threads == threads for r in peers):
+            figures[f"roofline-{threads}"] = draw_roofline(plt, run, threads)
+    paths = []
+    for name, figure in figures.items():
+        path = folder / f"{name}.png"
+        figure.savefig(path, dpi=110, bbox_inches="tight")
+        plt.close(figure)
+        paths.append(path)
+    return paths

@@ -1,0 +1,164 @@
+"""Results on disk, tables, plots, the report, and comparing two runs."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from fastlstm_bench import text
+from fastlstm_bench.compare import changes, compare, drift
+from fastlstm_bench.report import write_report
+from fastlstm_bench.results import Run
+
+from .conftest import make_run
+
+
+def test_a_run_survives_its_file(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "results.json"
+    run.write(path)
+    assert Run.read(path) == run
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_the_file_holds_what_follows_from_the_times(run: Run, tmp_path: Path) -> None:
+    run.write(tmp_path / "results.json")
+    record = json.loads((tmp_path / "results.json").read_text())
+    derived = next(
+        r["derived"]
+        for r in record["results"]
+        if r["system"] == "fastlstm" and r["case"]["name"] == "lstm-inference-T100-B32-H256"
+    )
+    assert derived["seconds"]["median"] == pytest.approx(1e-3)
+    assert derived["gflops"] == pytest.approx(2 * 3200 * 1024 * 512 / 1e-3 / 1e9)
+    assert derived["ratio_to_best_peer"]["median"] == pytest.approx(2.0, rel=0.02)
+
+
+@pytest.mark.parametrize("content", ["", "[]", '{"schema": 0}', "{"])
+def test_foreign_files_are_refused(content: str, tmp_path: Path) -> None:
+    path = tmp_path / "other.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"other\.json: not"):
+        Run.read(path)
+
+
+def test_best_peer_is_the_fastest_but_fastlstm_and_the_reference(run: Run) -> None:
+    for group in run.groups():
+        best = group.best_peer
+        assert best is not None
+        assert best.system == "torch"
+        ratio = group.ratio()
+        assert ratio is not None
+        assert ratio.median == pytest.approx(2.0, rel=0.02)
+
+
+def test_tables_hold_every_system_and_the_reasons(run: Run) -> None:
+    run.results[0].fail("disagrees", "output is off")
+    shown = "\n".join(text.group_table(run, group) for group in run.groups())
+    assert shown.count("torch") == 3
+    assert "fastlstm disagrees: output is off" in shown
+    assert "2.00x" in text.summary_table(run)
+
+
+def test_the_standing_names_what_is_slower() -> None:
+    run = make_run(fastlstm=4e-3)
+    lines = text.standing(run)
+    assert "inference, 1 thread: 0.50x" in lines[2]
+    assert sum("slower: " in line for line in lines) == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(1.2345, "1.23 s"), (0.0012, "1.2 ms"), (1.5e-6, "1.5 us"), (2e-8, "20 ns"), (None, "-")],
+)
+def test_times_have_units(value: float | None, shown: str) -> None:
+    assert text.seconds(value) == shown
+
+
+def test_report_is_one_file_without_links(run: Run, tmp_path: Path) -> None:
+    png = tmp_path / "plot.png"
+    png.write_bytes(b"\x89PNG not really")
+    run.warnings.append("limits look <odd>")
+    write_report(run, [png], tmp_path / "report.html")
+    html = (tmp_path / "report.html").read_text()
+    assert not re.search(r"(src|href)=[\"'](?!data:)|https?://|@import|url\(", html)
+    assert 'src="data:image/png;base64,' in html
+    assert "Made &lt;up&gt; CPU" in html
+    assert "limits look &lt;odd&gt;" in html
+    assert html.count("lstm-inference-T100-B32-H256, 1 thread") == 1
+    assert "unsupported: inference only" in html
+    for tag in ("table", "details", "pre", "tr", "td"):
+        assert len(re.findall(rf"<{tag}[ >]", html)) == html.count(f"</{tag}>")
+
+
+def test_plots_are_drawn(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from fastlstm_bench.plots import save_plots
+
+    names = {path.stem for path in save_plots(run, tmp_path)}
+    assert names == {"ratio-step-1", "ratio-inference-1", "ratio-training-1"} | {
+        "latency-1",
+        "roofline-1",
+    }
+    assert all((tmp_path / f"{name}.png").stat().st_size > 5000 for name in names)
+
+
+def test_plots_of_a_run_without_limits_or_peers(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from fastlstm_bench.plots import save_plots
+
+    run.limits.clear()
+    run.results = [r for r in run.results if r.system == "fastlstm" and r.case.task != "step"]
+    assert save_plots(run, tmp_path) == []
+
+
+def test_readme_plot_is_drawn_from_the_newest_run(
+    run: Run, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("matplotlib")
+    from fastlstm_bench.readme_plot import main
+
+    for name in ("2026-01-02-a.json", "2026-02-01-b.json", "callgrind.json"):
+        run.write(tmp_path / name)
+    out = tmp_path / "readme.png"
+    assert main(["--results", str(tmp_path), "--out", str(out)]) == 0
+    assert "2026-02-01-b.json" in capsys.readouterr().out
+    assert out.stat().st_size > 5000
+
+
+def changed(before: Run, after: Run) -> set[tuple[str, bool]]:
+    return {(c.after.system, c.log_change < 0) for c in changes(before, after) if c.real}
+
+
+def test_a_real_change_is_seen() -> None:
+    assert changed(make_run(1e-3), make_run(0.9e-3)) == {("fastlstm", True)}
+    assert changed(make_run(1e-3), make_run(1.1e-3)) == {("fastlstm", False)}
+
+
+def test_a_change_within_noise_is_not() -> None:
+    assert changed(make_run(1e-3, noise=0.2), make_run(1.1e-3, noise=0.2)) == set()
+    assert changed(make_run(1e-3), make_run(1.02e-3)) == set()
+
+
+def test_a_slower_machine_is_not_a_slower_library() -> None:
+    before, after = make_run(1e-3), make_run(1e-3, machine=1.5)
+    assert drift(before, after)[1] == pytest.approx(0.405, abs=0.001)
+    assert changed(before, after) == set()
+    assert "+50.0 %" in compare(before, after)
+
+
+def test_updated_peers_do_not_count_as_drift() -> None:
+    before, after = make_run(1e-3), make_run(1e-3, machine=1.5)
+    after.systems = {name: {"version": "new"} for name in after.systems}
+    assert drift(before, after) == {}
+    assert "torch: was" in compare(before, after)
+
+
+def test_compare_says_what_broke() -> None:
+    before, after = make_run(), make_run()
+    after.results[0].fail("disagrees", "output is off by 1")
+    after.machine["cpu"] = "Another"
+    shown = compare(before, after)
+    assert "No longer timed: fastlstm, lstm-step-B1-H64: output is off by 1" in shown
+    assert "cpu was Made <up> CPU, is Another" in shown
