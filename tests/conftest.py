@@ -1,0 +1,45 @@
+"""Settings for all tests. One process tests one instruction set: FASTLSTM_ISA chooses it."""
+
+from __future__ import annotations
+
+import importlib.util
+
+import fastlstm
+import hypothesis
+import numpy as np
+import pytest
+
+# All that the library has kernels for, on some machine.
+KNOWN_ISAS = ("avx512", "avx2", "neon", "generic")
+
+# The same examples in every run, so that a failure is one of the change that it came with.
+hypothesis.settings.register_profile(
+    "fastlstm", deadline=None, derandomize=True, print_blob=True, max_examples=60
+)
+# --hypothesis-profile=search looks further, for new examples each time.
+hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not config.getoption("--hypothesis-profile", default=None):
+        hypothesis.settings.load_profile("fastlstm")
+    if importlib.util.find_spec("torch") is not None:
+        import torch
+
+        torch.set_num_threads(1)
+
+
+def pytest_report_header() -> list[str]:
+    available = fastlstm.available_isas()
+    skipped = [isa for isa in KNOWN_ISAS if isa not in available]
+    return [
+        f"fastlstm {fastlstm.__version__}: ISA {fastlstm.isa()} "
+        f"(FASTLSTM_ISA chooses one of: {', '.join(available)})",
+        f"not on this machine, not tested: {', '.join(skipped) or 'none'}",
+    ]
+
+
+@pytest.fixture
+def rng() -> np.random.Generator:
+    """Random numbers, the same in every run."""
+    return np.random.default_rng(0)
