@@ -120,8 +120,7 @@ LstmParams<T> writable(const LstmConfig& config, Index layer, CellArrays<T>& arr
 template <class T>
 Lstm<T> make_lstm(Index input_size, Index hidden_size, Index num_layers, Index proj_size,
                   bool bidirectional, bool reverse, std::vector<CellArrays<T>> cells) {
-  const LstmConfig config{input_size,    hidden_size, num_layers, proj_size,
-                          bidirectional, reverse};
+  const LstmConfig config{input_size, hidden_size, num_layers, proj_size, bidirectional, reverse};
   require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
   std::vector<LstmParams<const T>> params;
   for (Index k = 0; k < config.cells(); ++k) {
@@ -216,14 +215,20 @@ void stream_run(LstmStream<T>& stream, const Array<T>& x, Array<T> output, bool 
   stream.run(layout.T, from, to);
 }
 
-/// h: [L, B, P] and c: [L, B, H]; they keep the stream alive.
+/// h: [L, B, P] and c: [L, B, H]
 template <class T>
-std::pair<Array<T>, Array<T>> stream_state(const py::object& self) {
-  auto& stream = self.cast<LstmStream<T>&>();
+std::pair<Array<T>, Array<T>> stream_state(const LstmStream<T>& stream) {
+  const Sizes s(stream.config());
+  Array<T> h({s.cells, stream.batch_size(), s.P}), c({s.cells, stream.batch_size(), s.H});
+  stream.get_state(h.mutable_data(), c.mutable_data());
+  return {h, c};
+}
+
+template <class T>
+void set_stream_state(LstmStream<T>& stream, const Array<T>& h, const Array<T>& c) {
   const Sizes s(stream.config());
   const Index B = stream.batch_size();
-  return {Array<T>({s.cells, B, s.P}, stream.h(), self),
-          Array<T>({s.cells, B, s.H}, stream.c(), self)};
+  stream.set_state(read(h, {s.cells, B, s.P}, "h"), read(c, {s.cells, B, s.H}, "c"));
 }
 
 template <class T>
@@ -303,7 +308,8 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def("step", &stream_step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("run", &stream_run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
            py::arg("batch_first"))
-      .def("state", &stream_state<T>, "The arrays h and c that the stream itself works on.");
+      .def("state", &stream_state<T>)
+      .def("set_state", &set_stream_state<T>, py::arg("h").noconvert(), py::arg("c").noconvert());
 }
 
 }  // namespace

@@ -28,6 +28,55 @@ struct LstmStep {
   T* h;           // [rows, H] out: o tanh(c), before a projection
 };
 
+/// Tile kernels work on panels: weights packed so that one vector after the other holds the same
+/// lanes of units, all four gates for one input before the next input:
+///
+///   panel: [block][K][4][lanes]   block b holds units b * lanes ... (b + 1) * lanes - 1
+///   bias:  [block][4][lanes]
+///
+/// with zeros for units that do not exist. A plain matrix (a projection) has its columns in blocks
+/// of 4 * lanes instead. A kernel works on the blocks first_block <= b < end_block.
+
+/// out = bias + x W, for some rows.
+template <class T>
+struct ProjectRows {
+  Index rows;
+  Index first_block, end_block;
+  Index K;
+  const T* const* x;  // [rows] in: pointers to [K]
+  const T* panel;     // [blocks][K][4][lanes] in
+  const T* bias;      // [blocks][4][lanes] in; null: zeros
+  T* out;             // [rows] of ld_out elements, out: [blocks][4][lanes] of each
+  Index ld_out;
+};
+
+/// One time step of an LSTM for some rows and blocks of units, products and gates together.
+/// With x == null, `projected` holds the part of the pre-activations that comes from the input.
+template <class T>
+struct LstmStepTile {
+  Index rows;
+  Index first_block, end_block;
+  Index H, I, P;
+  const T* const* x;   // [rows] in: pointers to [I], or null
+  const T* W;          // panel of K = I, in
+  const T* bias;       // [blocks][4][lanes] in
+  const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
+  Index ld_projected;
+  const T* h_prev;  // [rows] of ld_h_prev elements, in: [P] of each
+  Index ld_h_prev;
+  const T* R;  // panel of K = P, in
+  T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks
+  Index ld_c;
+  T* h;  // [rows] of ld_h elements, out: o tanh(c); padded to whole blocks
+  Index ld_h;
+  T* const* output;  // [rows] out: pointers to [H], o tanh(c) once more; or null
+  T* gates;          // [rows] of ld_gates elements, out: i, f, g, o, [H] each; or null
+  Index ld_gates;
+  T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
+  Index ld_saved_c;
+  T* scratch;  // [rows][4][lanes]
+};
+
 /// The gradient of one time step for some rows.
 template <class T>
 struct LstmStepBackward {

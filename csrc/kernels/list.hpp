@@ -9,6 +9,8 @@
   X(sigmoid_values, MapValues)            \
   X(tanh_values, MapValues)               \
   X(lstm_step, LstmStep)                  \
+  X(project_rows, ProjectRows)            \
+  X(lstm_step_tile, LstmStepTile)         \
   X(lstm_step_backward, LstmStepBackward) \
   X(lstm_hidden, LstmHidden)              \
   X(add_column_sums, AddColumnSums)       \
@@ -18,6 +20,8 @@ namespace fastlstm {
 
 template <class T>
 struct KernelTable {
+  Index lanes;      // units in a block of a panel
+  Index tile_rows;  // rows that a tile kernel handles at once
 #define FASTLSTM_FIELD(name, Arguments) void (*name)(const Arguments<T>&) noexcept;
   FASTLSTM_KERNELS(FASTLSTM_FIELD)
 #undef FASTLSTM_FIELD

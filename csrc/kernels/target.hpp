@@ -8,6 +8,8 @@
 #include "kernels/list.hpp"
 #include "kernels/lstm_step.hpp"
 #include "kernels/lstm_step_backward.hpp"
+#include "kernels/lstm_step_tile.hpp"
+#include "kernels/project_rows.hpp"
 #include "kernels/values.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -16,10 +18,12 @@ namespace fastlstm::FASTLSTM_TARGET {
 #define FASTLSTM_FLOAT64_ENTRY(name, Arguments) name<double>,
 
 extern const KernelTable<float> float32_kernels;
-const KernelTable<float> float32_kernels = {FASTLSTM_KERNELS(FASTLSTM_FLOAT32_ENTRY)};
+const KernelTable<float> float32_kernels = {Vec<float>::kLanes, kTileRows,
+                                            FASTLSTM_KERNELS(FASTLSTM_FLOAT32_ENTRY)};
 
 extern const KernelTable<double> float64_kernels;
-const KernelTable<double> float64_kernels = {FASTLSTM_KERNELS(FASTLSTM_FLOAT64_ENTRY)};
+const KernelTable<double> float64_kernels = {Vec<double>::kLanes, kTileRows,
+                                             FASTLSTM_KERNELS(FASTLSTM_FLOAT64_ENTRY)};
 
 #undef FASTLSTM_FLOAT32_ENTRY
 #undef FASTLSTM_FLOAT64_ENTRY

@@ -17,8 +17,8 @@ void drop_rows(const RowSchedule& rows, const LstmDropout& dropout, Index layer,
   const KernelTable<T>& kernel = kernels<T>();
   for (Index t = 0; t < rows.steps(); ++t) {
     for (Index b = 0; b < rows.live(t); ++b) {
-      const Index at = (rows.offset(t) + b) * width;
-      const auto row = static_cast<std::uint64_t>(t * rows.B() + rows.place(b));
+      const Index at = rows.packed_row(t, b) * width;
+      const auto row = static_cast<std::uint64_t>(rows.place(b) * rows.T() + t);
       kernel.dropout_row({width, dropout.seed, static_cast<std::uint32_t>(layer), row, dropout.p,
                           x + at, dropped + at});
     }

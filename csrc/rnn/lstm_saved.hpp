@@ -34,9 +34,12 @@ struct LstmTape<T>::Saved {
   }
   Index h_0_at(Index k) const { return k * rows.B() * config().output_size(); }
   Index c_0_at(Index k) const { return k * rows.B() * config().hidden_size; }
-  void save_state(Index k, const T* h, const T* c) {
-    std::copy_n(h, rows.B() * config().output_size(), h_0.data() + h_0_at(k));
-    std::copy_n(c, rows.B() * config().hidden_size, c_0.data() + c_0_at(k));
+  /// h, c: [L * D, B, .] of the call, in the caller's order; null: zeros.
+  void save_state(const T* h, const T* c) {
+    for (Index k = 0; k < config().cells(); ++k) {
+      sort_state(rows, h ? h + h_0_at(k) : nullptr, config().output_size(), h_0.data() + h_0_at(k));
+      sort_state(rows, c ? c + c_0_at(k) : nullptr, config().hidden_size, c_0.data() + c_0_at(k));
+    }
   }
 
   Lstm<T> lstm;  // shares the parameters of the call

@@ -1,9 +1,12 @@
+#include <deque>
 #include <stdexcept>
 #include <utility>
 #include <vector>
 
 #include "fastlstm/lstm.hpp"
-#include "rnn/lstm_direction.hpp"
+#include "fastlstm/runtime.hpp"
+#include "rnn/lstm_blas.hpp"
+#include "rnn/lstm_tiles.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
 
@@ -11,23 +14,136 @@ namespace fastlstm {
 
 template <class T>
 struct LstmStream<T>::State {
-  State(const Lstm<T>& lstm_, Index B)
-      : lstm(lstm_),
-        one_step(1, B, nullptr),
-        workspace(lstm.config(), one_step, false),
-        h(lstm.config().num_layers * B, lstm.config().output_size()),
-        c(lstm.config().num_layers * B, lstm.config().hidden_size) {
-    h.fill_zero();
-    c.fill_zero();
+  State(const Lstm<T>& lstm_, Index B) : lstm(lstm_), one_step(1, B, nullptr) {
     for (Buffer<T>& buffer : between) buffer.resize(B, lstm.config().output_size());
+  }
+  virtual ~State() = default;
+
+  virtual void step(const T* x, T* out) = 0;
+  virtual void get_state(T* h, T* c) const = 0;
+  virtual void set_state(const T* h, const T* c) = 0;
+
+  Index B() const { return one_step.B(); }
+  /// The output of a layer: the caller's for the last.
+  T* output_of(Index layer, T* out) {
+    return layer + 1 == lstm.config().num_layers ? out : between[layer % 2].data();
   }
 
   Lstm<T> lstm;
   RowSchedule one_step;
-  LstmWorkspace<T> workspace;
-  Buffer<T> h, c;
-  Buffer<T> between[2];  // outputs of layers below the last
+  Buffer<T> between[2];  // [B, P] outputs of layers below the last
 };
+
+namespace {
+
+template <class T>
+class StreamOnBlas : public LstmStream<T>::State {
+ public:
+  StreamOnBlas(const Lstm<T>& layers, Index B)
+      : LstmStream<T>::State(layers, B),
+        workspace_(layers.config(), this->one_step, false),
+        h_(layers.config().num_layers * B, layers.config().output_size()),
+        c_(layers.config().num_layers * B, layers.config().hidden_size) {
+    h_.fill_zero();
+    c_.fill_zero();
+  }
+
+  void step(const T* x, T* out) override {
+    const FlushDenormals flush_denormals;
+    const BlasThreads blas_threads;
+    const LstmConfig& config = this->lstm.config();
+    const Index P = config.output_size(), B = this->B();
+    for (Index layer = 0; layer < config.num_layers; ++layer) {
+      T* output = this->output_of(layer, out);
+      lstm_direction_forward<T>(
+          {this->lstm.weights(layer), this->one_step, false, x, h_.data() + layer * B * P,
+           c_.data() + layer * B * config.hidden_size, output, P, nullptr, nullptr, workspace_});
+      x = output;
+    }
+  }
+  void get_state(T* h, T* c) const override {
+    std::copy_n(h_.data(), h_.size(), h);
+    std::copy_n(c_.data(), c_.size(), c);
+  }
+  void set_state(const T* h, const T* c) override {
+    std::copy_n(h, h_.size(), h_.data());
+    std::copy_n(c, c_.size(), c_.data());
+  }
+
+ private:
+  LstmWorkspace<T> workspace_;
+  Buffer<T> h_;  // [L, B, P]
+  Buffer<T> c_;  // [L, B, H]
+};
+
+// Products per step and thread that pay for waking a thread: about 10 us of work.
+constexpr double kProductsPerThread = 2.5e5;
+
+template <class T>
+class StreamOnTiles : public LstmStream<T>::State {
+ public:
+  StreamOnTiles(const Lstm<T>& layers, Index B) : LstmStream<T>::State(layers, B) {
+    const LstmConfig& config = layers.config();
+    double products = 0;
+    for (Index layer = 0; layer < config.num_layers; ++layer) {
+      cells_.emplace_back(this->lstm.weights(layer), this->one_step, false);
+      products += static_cast<double>(B * 4 * config.hidden_size) *
+                  static_cast<double>(config.layer_input_size(layer) + config.output_size());
+    }
+    most_threads_ = static_cast<int>(std::max(1.0, std::min(64.0, products / kProductsPerThread)));
+    for (int thread = 0; thread < most_threads_; ++thread) {
+      scratch_.emplace_back(LstmTileCell<T>::scratch_rows(this->one_step));
+    }
+  }
+
+  void step(const T* x, T* out) override {
+    const int threads = most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads());
+    SpinBarrier barrier(threads);
+    const auto body = [&](int rank) noexcept {
+      run({rank, threads, threads > 1 ? &barrier : nullptr}, x, out);
+    };
+    if (!run_on_team(threads, body)) run({}, x, out);
+    for (LstmTileCell<T>& cell : cells_) cell.restart();
+  }
+  void get_state(T* h, T* c) const override {
+    const LstmConfig& config = this->lstm.config();
+    for (Index layer = 0; layer < config.num_layers; ++layer) {
+      cells_[static_cast<std::size_t>(layer)].get_state(
+          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.hidden_size);
+    }
+  }
+  void set_state(const T* h, const T* c) override {
+    const LstmConfig& config = this->lstm.config();
+    for (Index layer = 0; layer < config.num_layers; ++layer) {
+      cells_[static_cast<std::size_t>(layer)].set_state(
+          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.hidden_size);
+    }
+  }
+
+ private:
+  void run(const Part& part, const T* x, T* out) noexcept {
+    const FlushDenormals flush_denormals;
+    const LstmConfig& config = this->lstm.config();
+    const Index P = config.output_size();
+    for (Index layer = 0; layer < config.num_layers; ++layer) {
+      T* output = this->output_of(layer, out);
+      cells_[static_cast<std::size_t>(layer)].run(
+          {{0, 1},
+           RowView<const T>(SequenceView<const T>{x, 0, config.layer_input_size(layer)}),
+           RowView<T>(SequenceView<T>{output, 0, P}),
+           nullptr,
+           nullptr},
+          part, scratch_[static_cast<std::size_t>(part.rank)]);
+      x = output;
+    }
+  }
+
+  std::deque<LstmTileCell<T>> cells_;  // by layer
+  std::vector<TileScratch<T>> scratch_;
+  int most_threads_ = 1;
+};
+
+}  // namespace
 
 template <class T>
 LstmStream<T>::LstmStream(const Lstm<T>& lstm, Index batch_size) {
@@ -35,7 +151,11 @@ LstmStream<T>::LstmStream(const Lstm<T>& lstm, Index batch_size) {
     throw std::invalid_argument("stream: a layer that reads from the end cannot stream");
   }
   if (batch_size < 1) throw std::invalid_argument("stream: batch_size must be at least 1");
-  state_ = std::make_unique<State>(lstm, batch_size);
+  if (active_target().tiles) {
+    state_ = std::make_unique<StreamOnTiles<T>>(lstm, batch_size);
+  } else {
+    state_ = std::make_unique<StreamOnBlas<T>>(lstm, batch_size);
+  }
 }
 
 template <class T>
@@ -45,40 +165,34 @@ LstmStream<T>::~LstmStream() = default;
 
 template <class T>
 void LstmStream<T>::step(const T* x, T* out) {
-  const FlushDenormals flush_denormals;
-  const BlasThreads blas_threads;
-  State& s = *state_;
-  const LstmConfig& config = s.lstm.config();
-  const Index B = batch_size(), P = config.output_size(), H = config.hidden_size;
-  for (Index layer = 0; layer < config.num_layers; ++layer) {
-    T* output = layer + 1 == config.num_layers ? out : s.between[layer % 2].data();
-    lstm_direction_forward<T>({s.lstm.weights(layer), s.one_step, false, x,
-                               s.h.data() + layer * B * P, s.c.data() + layer * B * H, output, P,
-                               nullptr, nullptr, s.workspace});
-    x = output;
-  }
+  state_->step(x, out);
 }
 
 template <class T>
 void LstmStream<T>::run(Index T_, SequenceView<const T> x, SequenceView<T> output) {
-  State& s = *state_;
-  // forward reads an initial state row by row before it writes the final one over it.
-  s.lstm.forward({T_, batch_size(), nullptr, x, h(), c(), output, h(), c()});
+  const LstmConfig& c = config();
+  Buffer<T> h(c.num_layers * batch_size(), c.output_size());
+  Buffer<T> cell(c.num_layers * batch_size(), c.hidden_size);
+  get_state(h.data(), cell.data());
+  // Each layer's initial state is read before its final one is written over it.
+  state_->lstm.forward(
+      {T_, batch_size(), nullptr, x, h.data(), cell.data(), output, h.data(), cell.data()});
+  set_state(h.data(), cell.data());
 }
 
 template <class T>
-T* LstmStream<T>::h() {
-  return state_->h.data();
+void LstmStream<T>::get_state(T* h, T* c) const {
+  state_->get_state(h, c);
 }
 
 template <class T>
-T* LstmStream<T>::c() {
-  return state_->c.data();
+void LstmStream<T>::set_state(const T* h, const T* c) {
+  state_->set_state(h, c);
 }
 
 template <class T>
 Index LstmStream<T>::batch_size() const {
-  return state_->one_step.B();
+  return state_->B();
 }
 
 template <class T>

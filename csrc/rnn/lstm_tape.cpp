@@ -2,7 +2,7 @@
 
 #include "fastlstm/lstm.hpp"
 #include "rnn/dropout.hpp"
-#include "rnn/lstm_direction.hpp"
+#include "rnn/lstm_blas.hpp"
 #include "rnn/lstm_saved.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"

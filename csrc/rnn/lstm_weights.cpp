@@ -2,7 +2,26 @@
 
 #include <algorithm>
 
+#include "runtime/targets.hpp"
+
 namespace fastlstm {
+
+namespace {
+
+/// panel: [blocks][K][width] out; the value of column j of a block is weights(block, j)[k * ld], or
+/// zero where weights gives null.
+template <class T, class Weights>
+void pack_panel(Index blocks, Index K, Index width, Weights weights, T* panel) {
+  for (Index block = 0; block < blocks; ++block) {
+    for (Index j = 0; j < width; ++j) {
+      const T* w = weights(block, j);
+      T* column = panel + block * K * width + j;
+      for (Index k = 0; k < K; ++k) column[k * width] = w != nullptr ? w[k] : T(0);
+    }
+  }
+}
+
+}  // namespace
 
 template <class T>
 LstmWeights<T>::LstmWeights(const LstmConfig& config, Index layer,
@@ -24,6 +43,35 @@ LstmWeights<T>::LstmWeights(const LstmConfig& config, Index layer,
   if (projects) {
     W_hr.resize(P, H);
     std::copy_n(params.weight_hr, W_hr.size(), W_hr.data());
+  }
+  if (active_target().tiles) pack_panels();
+}
+
+template <class T>
+void LstmWeights<T>::pack_panels() {
+  const Index lanes = kernels<T>().lanes, width = 4 * lanes;
+  blocks = (H + lanes - 1) / lanes;
+  // Column j of a block belongs to gate j / lanes of unit block * lanes + j % lanes.
+  const auto gate_row = [&](const T* matrix, Index K) {
+    return [=](Index block, Index j) -> const T* {
+      const Index unit = block * lanes + j % lanes;
+      return unit < H ? matrix + (j / lanes * H + unit) * K : nullptr;
+    };
+  };
+  W_panel.resize(blocks, I * width);
+  pack_panel(blocks, I, width, gate_row(W.data(), I), W_panel.data());
+  R_panel.resize(blocks, P * width);
+  pack_panel(blocks, P, width, gate_row(R.data(), P), R_panel.data());
+  bias_panel.resize(blocks, width);
+  pack_panel(blocks, 1, width, gate_row(bias.data(), 1), bias_panel.data());
+  if (projects) {
+    proj_blocks = (P + width - 1) / width;
+    W_hr_panel.resize(proj_blocks, H * width);
+    const auto row = [&](Index block, Index j) -> const T* {
+      const Index column = block * width + j;
+      return column < P ? W_hr.data() + column * H : nullptr;
+    };
+    pack_panel(proj_blocks, H, width, row, W_hr_panel.data());
   }
 }
 

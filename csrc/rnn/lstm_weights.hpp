@@ -19,6 +19,18 @@ struct LstmWeights {
   Buffer<T> R;     // [4H, P]
   Buffer<T> bias;  // [4H] the sum of both biases; zeros without
   Buffer<T> W_hr;  // [P, H]; empty without a projection
+
+  // The same for tile kernels (kernels/arguments.hpp says how panels look); empty on targets that
+  // do their products with BLAS.
+  Index blocks = 0;       // of units
+  Index proj_blocks = 0;  // of the projection's columns
+  Buffer<T> W_panel;      // [blocks][I][4][lanes]
+  Buffer<T> R_panel;      // [blocks][P][4][lanes]
+  Buffer<T> bias_panel;   // [blocks][4][lanes]
+  Buffer<T> W_hr_panel;   // [proj_blocks][H][4][lanes]
+
+ private:
+  void pack_panels();
 };
 
 }  // namespace fastlstm

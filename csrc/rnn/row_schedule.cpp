@@ -8,17 +8,31 @@ namespace fastlstm {
 RowSchedule::RowSchedule(Index T, Index B, const Index* lengths)
     : steps_(T), batch_(B), order_(static_cast<std::size_t>(B)) {
   std::iota(order_.begin(), order_.end(), Index{0});
-  Index longest = B > 0 ? T : 0;
-  if (lengths != nullptr && B > 0) {
+  if (lengths != nullptr) {
     std::stable_sort(order_.begin(), order_.end(),
                      [lengths](Index a, Index b) { return lengths[a] > lengths[b]; });
-    longest = lengths[place(0)];
-    dense_ = lengths[place(B - 1)] == T;
   }
+  for (const Index b : order_) lengths_.push_back(lengths != nullptr ? lengths[b] : T);
+  set_offsets();
+}
+
+RowSchedule::RowSchedule(const RowSchedule& all, Index first, Index stride)
+    : steps_(all.steps_), all_offsets_(all.offsets_), all_first_(first), all_stride_(stride) {
+  for (Index b = first; b < all.B(); b += stride) {
+    order_.push_back(all.place(b));
+    lengths_.push_back(all.length(b));
+  }
+  batch_ = static_cast<Index>(order_.size());
+  set_offsets();
+}
+
+void RowSchedule::set_offsets() {
+  const Index longest = batch_ > 0 ? lengths_.front() : 0;
+  dense_ = batch_ == 0 || lengths_.back() == steps_;
   offsets_.reserve(static_cast<std::size_t>(longest) + 1);
-  Index live = B;
+  Index live = batch_;
   for (Index t = 0; t < longest; ++t) {
-    while (lengths != nullptr && lengths[place(live - 1)] <= t) --live;
+    while (length(live - 1) <= t) --live;
     offsets_.push_back(offsets_.back() + live);
   }
 }

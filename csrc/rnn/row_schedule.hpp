@@ -23,6 +23,10 @@ class RowSchedule {
   /// lengths: [B] 0 <= length <= T; null: all are T.
   RowSchedule(Index T, Index B, const Index* lengths);
 
+  /// The sorted rows first, first + stride, ... of another schedule: a share of its rows that has
+  /// about the same share of its steps.
+  RowSchedule(const RowSchedule& all, Index first, Index stride);
+
   Index B() const { return batch_; }
   /// The caller's T.
   Index T() const { return steps_; }
@@ -35,6 +39,15 @@ class RowSchedule {
   /// The place in the caller's batch of sorted row b.
   Index place(Index b) const { return order_[static_cast<std::size_t>(b)]; }
 
+  /// The packed row of sorted row b at step t; for a share of rows, among all rows.
+  Index packed_row(Index t, Index b) const {
+    return all_offsets_.empty()
+               ? offset(t) + b
+               : all_offsets_[static_cast<std::size_t>(t)] + all_first_ + b * all_stride_;
+  }
+  /// The steps of sorted row b: its length.
+  Index length(Index b) const { return lengths_[static_cast<std::size_t>(b)]; }
+
   /// Whether a sequence with these strides is in packed order already, row after row of width.
   template <class T>
   bool is_packed(const SequenceView<T>& view, Index width) const {
@@ -46,8 +59,71 @@ class RowSchedule {
   Index steps_ = 0;
   Index batch_ = 0;
   bool dense_ = true;  // all lengths are T
-  std::vector<Index> order_;
+  void set_offsets();
+
+  std::vector<Index> order_;    // [B]
+  std::vector<Index> lengths_;  // [B] sorted
   std::vector<Index> offsets_{0};
+  // Of a share of rows: the packing of all of them.
+  std::vector<Index> all_offsets_;
+  Index all_first_ = 0;
+  Index all_stride_ = 1;
+};
+
+/// Rows of a sequence where they stand: in the caller's order, packed, or in sorted order from some
+/// step on.
+template <class V>
+class RowView {
+ public:
+  /// A sequence in the caller's order.
+  explicit RowView(SequenceView<V> sequence)
+      : order_(kCallers),
+        data_(sequence.data),
+        stride_t_(sequence.stride_t),
+        stride_b_(sequence.stride_b) {}
+  /// Packed rows of ld elements each.
+  RowView(V* packed, Index ld) : order_(kPacked), data_(packed), stride_b_(ld) {}
+  /// Sorted rows of ld elements each, B of them for each step, from step t on.
+  RowView(V* sorted, Index ld, Index B, Index t)
+      : order_(kSorted), data_(sorted), stride_t_(B * ld), stride_b_(ld), first_t_(t) {}
+  /// A view to read from, of one to write to.
+  template <class W>
+  RowView(const RowView<W>& other)
+      : order_(static_cast<Order>(other.order_)),
+        data_(other.data_),
+        stride_t_(other.stride_t_),
+        stride_b_(other.stride_b_),
+        first_t_(other.first_t_) {}
+
+  /// The row of sorted row b at step t.
+  V* row(const RowSchedule& rows, Index t, Index b) const {
+    switch (order_) {
+      case kCallers:
+        return data_ + t * stride_t_ + rows.place(b) * stride_b_;
+      case kPacked:
+        return data_ + rows.packed_row(t, b) * stride_b_;
+      default:
+        return data_ + (t - first_t_) * stride_t_ + b * stride_b_;
+    }
+  }
+
+  /// The same rows, from column n on.
+  RowView from_column(Index n) const {
+    RowView other = *this;
+    other.data_ += n;
+    return other;
+  }
+
+ private:
+  template <class W>
+  friend class RowView;
+  enum Order { kCallers, kPacked, kSorted };
+
+  Order order_;
+  V* data_;
+  Index stride_t_ = 0;
+  Index stride_b_;
+  Index first_t_ = 0;
 };
 
 /// packed: [rows, width] out, from the caller's order.

@@ -4,21 +4,38 @@
 #include <stdexcept>
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/cpu.hpp"
 
 namespace fastlstm {
 
-namespace generic {
-extern const KernelTable<float> float32_kernels;
-extern const KernelTable<double> float64_kernels;
-}  // namespace generic
+#define FASTLSTM_DECLARE(target)                    \
+  namespace target {                                \
+  extern const KernelTable<float> float32_kernels;  \
+  extern const KernelTable<double> float64_kernels; \
+  }
+#define FASTLSTM_KERNELS_OF(target) &target::float32_kernels, &target::float64_kernels
+
+FASTLSTM_DECLARE(generic)
+#if defined(__x86_64__)
+FASTLSTM_DECLARE(avx2)
+FASTLSTM_DECLARE(avx512)
+#elif defined(__aarch64__)
+FASTLSTM_DECLARE(neon)
+#endif
 
 namespace {
 
-bool any_cpu() { return true; }
+bool always() { return true; }
 
 // Best first. A new target is one line here, one file in kernels/targets and one in CMakeLists.txt.
 const Target kTargets[] = {
-    {"generic", any_cpu, &generic::float32_kernels, &generic::float64_kernels},
+#if defined(__x86_64__)
+    {"avx512", cpu_has_avx512, true, FASTLSTM_KERNELS_OF(avx512)},
+    {"avx2", cpu_has_avx2, true, FASTLSTM_KERNELS_OF(avx2)},
+#elif defined(__aarch64__)
+    {"neon", always, true, FASTLSTM_KERNELS_OF(neon)},
+#endif
+    {"generic", always, false, FASTLSTM_KERNELS_OF(generic)},
 };
 
 }  // namespace

@@ -1,8 +1,10 @@
 // Vec<T>: one SIMD register of float or double, for the target that this file is compiled for.
 //
 // Built on the vector extensions of GCC and Clang, so that one text serves every width; a target
-// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Without FMA
-// instructions (the generic target) fma(a, b, c) rounds twice.
+// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Only fma
+// needs intrinsics: the compiler's own contraction of a * b + c may differ from one place to the
+// next, and then the bits would. Without FMA instructions (the generic target on x86-64) fma rounds
+// twice.
 //
 // Everything here has internal linkage: this file is compiled for several instruction sets, and a
 // function that the linker could merge would run on CPUs that lack its instructions.
@@ -10,6 +12,12 @@
 
 #include <stdint.h>
 #include <string.h>
+
+#if defined(__FMA__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 
 #include "fastlstm/types.hpp"
 
@@ -72,7 +80,29 @@ struct Vec {
 /// a * b + c
 template <class T>
 FASTLSTM_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  if constexpr (sizeof(T) == 4) {
+    return {(typename Vec<T>::Raw)_mm512_fmadd_ps((__m512)a.raw, (__m512)b.raw, (__m512)c.raw)};
+  } else {
+    return {(typename Vec<T>::Raw)_mm512_fmadd_pd((__m512d)a.raw, (__m512d)b.raw, (__m512d)c.raw)};
+  }
+#elif defined(__FMA__) && FASTLSTM_VECTOR_BYTES == 32
+  if constexpr (sizeof(T) == 4) {
+    return {(typename Vec<T>::Raw)_mm256_fmadd_ps((__m256)a.raw, (__m256)b.raw, (__m256)c.raw)};
+  } else {
+    return {(typename Vec<T>::Raw)_mm256_fmadd_pd((__m256d)a.raw, (__m256d)b.raw, (__m256d)c.raw)};
+  }
+#elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
+  if constexpr (sizeof(T) == 4) {
+    return {(typename Vec<T>::Raw)vfmaq_f32((float32x4_t)c.raw, (float32x4_t)a.raw,
+                                            (float32x4_t)b.raw)};
+  } else {
+    return {(typename Vec<T>::Raw)vfmaq_f64((float64x2_t)c.raw, (float64x2_t)a.raw,
+                                            (float64x2_t)b.raw)};
+  }
+#else
   return {a.raw * b.raw + c.raw};
+#endif
 }
 
 /// The smaller and the larger; x where x is NaN.

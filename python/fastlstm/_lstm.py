@@ -608,7 +608,6 @@ class Stream:
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
         require_blas()
         self._core = _STREAMS[layer.dtype.name](layer._snapshot[1], self._batch_size)
-        self._h, self._c = self._core.state()  # the arrays that the core works on
 
     @property
     def batch_size(self) -> int:
@@ -672,14 +671,14 @@ class Stream:
     @property
     def state(self) -> State:
         """The state ``(h, c)``, (L, B, P) and (L, B, H), as copies. Can be assigned."""
-        return self._h.copy(), self._c.copy()
+        h, c = self._core.state()
+        return h, c
 
     @state.setter
     def state(self, state: tuple[Any, Any]) -> None:
         layout = _Layout(1, self._batch_size, batch_first=False, batched=True)
         h, c = self._layer._as_state("state", state, layout)
-        self._h[:] = h
-        self._c[:] = c
+        self._core.set_state(h, c)
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of some.
@@ -692,10 +691,12 @@ class Stream:
         index = slice(None) if rows is None else rows
         if isinstance(index, (list, tuple)):
             index = np.asarray(index, dtype=np.intp if len(index) == 0 else None)
+        h, c = self._core.state()
         try:
-            self._h[:, index] = 0
-            self._c[:, index] = 0
+            h[:, index] = 0
+            c[:, index] = 0
         except IndexError as error:
             raise ValueError(
                 f"rows: expected indices of {self._batch_size} sequences: {error}"
             ) from None
+        self._core.set_state(h, c)

@@ -135,6 +135,7 @@ class Lstm {
 template <class T>
 class LstmStream {
  public:
+  struct State;
   /// Throws std::invalid_argument for a stack that reads sequences from their end.
   LstmStream(const Lstm<T>& lstm, Index batch_size);
   LstmStream(LstmStream&&) noexcept;
@@ -146,13 +147,14 @@ class LstmStream {
   /// T_ time steps. x.data: in; output.data: out.
   void run(Index T_, SequenceView<const T> x, SequenceView<T> output);
 
-  T* h();  // [L, B, P] in the caller's order of rows; may be written between steps
-  T* c();  // [L, B, H]
+  /// h: [L, B, P], c: [L, B, H]
+  void get_state(T* h, T* c) const;
+  void set_state(const T* h, const T* c);
+
   Index batch_size() const;
   const LstmConfig& config() const;
 
  private:
-  struct State;
   std::unique_ptr<State> state_;
 };
 

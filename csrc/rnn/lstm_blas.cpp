@@ -1,4 +1,4 @@
-#include "rnn/lstm_direction.hpp"
+#include "rnn/lstm_blas.hpp"
 
 #include <algorithm>
 

@@ -1,0 +1,136 @@
+// The tile: some rows of inputs times some blocks of a panel, accumulated in registers.
+//
+// Each accumulator is one chain of FMAs over the inputs in order, whatever the tile's height, the
+// number of blocks side by side, and the places where the chain is parked in memory. That is what
+// makes results independent of the batch, the threads and the path through time.
+#pragma once
+
+#include "simd/vec.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+// The registers decide the tile's height: four accumulators a row, and room for a vector of each
+// gate and one input.
+#if FASTLSTM_VECTOR_BYTES == 64 || defined(__aarch64__)
+constexpr int kTileRows = 6;  // of 32 registers 24 + 5
+constexpr int kMostBlocks = 4;
+#else
+constexpr int kTileRows = 3;  // of 16 registers 12 + 1, and weights straight from memory
+constexpr int kMostBlocks = 2;
+#endif
+
+/// How many blocks a tile of this height takes side by side. A single block would leave the FMA
+/// units waiting for results when there are few rows.
+constexpr int tile_blocks(int rows) {
+  return rows == 1 ? kMostBlocks : rows <= kTileRows / 2 ? 2 : 1;
+}
+
+/// The part of a panel that stays in the L1 cache while all rows pass over it: 16 KB.
+template <class T>
+constexpr Index kInputsInCache = 16384 / (4 * FASTLSTM_VECTOR_BYTES);
+
+template <class T, int Rows, int Blocks>
+struct Tile {
+  static constexpr Index kLanes = Vec<T>::kLanes;
+  static constexpr int kVectors = 4 * Blocks;
+
+  Vec<T> sum[Rows][kVectors];
+
+  /// values: [4 * Blocks][lanes], for every row alike.
+  FASTLSTM_INLINE void set(const T* values) {
+#pragma GCC unroll 16
+    for (int v = 0; v < kVectors; ++v) {
+      const Vec<T> value = Vec<T>::load(values + v * kLanes);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) sum[r][v] = value;
+    }
+  }
+
+  FASTLSTM_INLINE void set_zero() {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<T>::broadcast(0);
+    }
+  }
+
+  /// values: [Rows] of ld elements, in: [4 * Blocks][lanes] of each.
+  FASTLSTM_INLINE void load(const T* values, Index ld) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<T>::load(values + r * ld + v * kLanes);
+    }
+  }
+
+  FASTLSTM_INLINE void store(T* values, Index ld) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v].store(values + r * ld + v * kLanes);
+    }
+  }
+
+  /// sum += input * panel for the inputs first <= k < end.
+  /// input(r): pointer to the inputs of row r. panel: of the first block, of K inputs.
+  template <class Input>
+  FASTLSTM_INLINE void multiply(Input input, Index first, Index end, const T* panel, Index K) {
+    const T* in[Rows];
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) in[r] = input(r);
+    const T* block[Blocks];
+#pragma GCC unroll 16
+    for (int b = 0; b < Blocks; ++b) block[b] = panel + (b * K + first) * 4 * kLanes;
+    for (Index k = first; k < end; ++k) {
+      Vec<T> x[Rows];
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) x[r] = Vec<T>::broadcast(in[r][k]);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec<T> w = Vec<T>::load(block[v / 4] + v % 4 * kLanes);
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) sum[r][v] = fma(x[r], w, sum[r][v]);
+      }
+#pragma GCC unroll 16
+      for (int b = 0; b < Blocks; ++b) block[b] += 4 * kLanes;
+    }
+  }
+};
+
+/// A number that is a constant for the compiler.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
+/// Calls body(Constant<rows>) for a number of rows from 1 to kTileRows.
+template <int Rows = kTileRows, class Body>
+FASTLSTM_INLINE void with_constant_rows(Index rows, Body body) {
+  if constexpr (Rows > 1) {
+    if (rows < Rows) return with_constant_rows<Rows - 1>(rows, body);
+  }
+  body(Constant<Rows>{});
+}
+
+/// Calls body(first_row, Constant<Rows>) for tiles of nearly equal height that together cover the
+/// rows: no thin tile is left at the end.
+template <class Body>
+FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
+  const Index tiles = (rows + kTileRows - 1) / kTileRows;
+  for (Index tile = 0; tile < tiles; ++tile) {
+    const Index first = rows * tile / tiles, end = rows * (tile + 1) / tiles;
+    with_constant_rows(end - first,
+                       [&](auto height) FASTLSTM_INLINE_LAMBDA { body(first, height); });
+  }
+}
+
+/// Calls body(block, Constant<Blocks>) so that together the blocks first <= b < end are covered.
+template <int Most, class Body>
+FASTLSTM_INLINE void for_each_block(Index first, Index end, Body body) {
+  for (; first + Most <= end; first += Most) body(first, Constant<Most>{});
+  if constexpr (Most > 1) for_each_block<Most / 2>(first, end, body);
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET

@@ -1,0 +1,70 @@
+#include "rnn/dropout.hpp"
+#include "rnn/lstm_blas.hpp"
+#include "rnn/lstm_forward.hpp"
+#include "runtime/blas.hpp"
+
+namespace fastlstm {
+
+template <class T>
+void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowSchedule& rows,
+                     LstmSaved<T>* saved) {
+  const BlasThreads blas_threads;
+  const LstmConfig& config = lstm.config();
+  const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  const Index width = D * P;
+  LstmWorkspace<T> workspace(config, rows, saved != nullptr);
+
+  Buffer<T> h(rows.B(), P), c(rows.B(), H);
+  Buffer<T> packed_x, dropped;
+  // In inference the layers pass their rows on through two buffers, used in turn.
+  Buffer<T> between[2];
+
+  const T* layer_x = call.x.data;
+  if (saved != nullptr) {
+    layer_x = saved->x.data();
+  } else if (!rows.is_packed(call.x, config.input_size)) {
+    packed_x.resize(rows.rows(), config.input_size);
+    pack_rows(rows, call.x, config.input_size, packed_x.data());
+    layer_x = packed_x.data();
+  }
+
+  for (Index layer = 0; layer < config.num_layers; ++layer) {
+    const bool last = layer + 1 == config.num_layers;
+    const bool direct = last && saved == nullptr && rows.is_packed(call.output, width);
+    T* layer_output = direct ? call.output.data : nullptr;
+    if (saved != nullptr) {
+      layer_output = saved->output(layer);
+    } else if (!direct) {
+      Buffer<T>& buffer = between[layer % 2];
+      if (buffer.size() == 0) buffer.resize(rows.rows(), width);
+      layer_output = buffer.data();
+    }
+    for (Index d = 0; d < D; ++d) {
+      const Index k = layer * D + d;
+      const Index state_h = k * rows.B() * P, state_c = k * rows.B() * H;
+      sort_state(rows, call.h_0 ? call.h_0 + state_h : nullptr, P, h.data());
+      sort_state(rows, call.c_0 ? call.c_0 + state_c : nullptr, H, c.data());
+      lstm_direction_forward<T>({lstm.weights(k), rows, config.runs_backward(d), layer_x, h.data(),
+                                 c.data(), layer_output + d * P, width,
+                                 saved ? saved->gates(k) : nullptr, saved ? saved->c(k) : nullptr,
+                                 workspace});
+      unsort_state(rows, h.data(), P, call.h_n + state_h);
+      unsort_state(rows, c.data(), H, call.c_n + state_c);
+    }
+    if (last && !direct) unpack_rows(rows, layer_output, width, call.output);
+    layer_x = layer_output;
+    if (!last && saved != nullptr && saved->dropout.p > 0) {
+      if (dropped.size() == 0) dropped.resize(rows.rows(), width);
+      drop_rows(rows, saved->dropout, layer, layer_output, width, dropped.data());
+      layer_x = dropped.data();
+    }
+  }
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                                            \
+  template void forward_on_blas(const Lstm<T>&, const LstmForward<T>&, const RowSchedule&, \
+                                LstmSaved<T>*);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
+
+}  // namespace fastlstm

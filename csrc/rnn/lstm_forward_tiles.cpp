@@ -1,0 +1,202 @@
+#include <deque>
+#include <vector>
+
+#include "fastlstm/runtime.hpp"
+#include "rnn/dropout.hpp"
+#include "rnn/lstm_forward.hpp"
+#include "rnn/lstm_tiles.hpp"
+#include "rnn/thread_plan.hpp"
+#include "runtime/fp_mode.hpp"
+
+namespace fastlstm {
+
+namespace {
+
+/// Steps that a layer computes before the next one follows, where layers alternate in time: what
+/// passes between them then stays in the caches, and the memory for it does not grow with T.
+constexpr Index kAlternateRows = 384;
+
+/// The threads that go through all layers for one share of the rows, and what they share.
+template <class T>
+class RowGroup {
+ public:
+  RowGroup(const Lstm<T>& lstm, const LstmForward<T>& call, RowSchedule rows,
+           const ThreadPlan& plan, LstmSaved<T>* saved, T* dropped)
+      : lstm_(lstm),
+        call_(call),
+        plan_(plan),
+        rows_(std::move(rows)),
+        saved_(saved),
+        dropped_(dropped),
+        barrier_(plan.threads_of_rows()) {
+    const LstmConfig& config = lstm.config();
+    const Index D = config.directions();
+    for (Index k = 0; k < config.cells(); ++k) {
+      cells_.emplace_back(lstm.weights(k), rows_, config.runs_backward(k % D));
+      cells_.back().set_state(call.h_0 ? call.h_0 + k * call.B * config.output_size() : nullptr,
+                              call.c_0 ? call.c_0 + k * call.B * config.hidden_size : nullptr);
+    }
+    for (int d = 0; d < plan.directions; ++d) step_barriers_.emplace_back(plan.units);
+    for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
+      scratch_.emplace_back(LstmTileCell<T>::scratch_rows(rows_));
+    }
+    // One direction in inference: the layers alternate in time. Otherwise each layer needs all of
+    // the one below (both directions of it, or its saved values) before it can start.
+    const bool alternate = D == 1 && saved == nullptr;
+    const Index at_once = LstmTileCell<T>::projected_steps(rows_);
+    block_steps_ = rows_.steps();
+    if (alternate && config.num_layers > 1 && rows_.B() > 0) {
+      const Index steps = std::max<Index>(1, kAlternateRows / rows_.B() / at_once) * at_once;
+      block_steps_ = std::min(block_steps_, steps);
+    }
+    if (config.num_layers > 1 && saved == nullptr) {
+      for (Buffer<T>& buffer : between_) {
+        buffer.resize(block_steps_ * rows_.B(), D * config.output_size());
+        if (config.num_layers == 2) break;
+      }
+    }
+  }
+
+  /// What thread `rank` of the group does. Allocates nothing.
+  void run(int rank) noexcept {
+    const FlushDenormals flush_denormals;
+    const LstmConfig& config = lstm_.config();
+    const int direction = rank / plan_.units;  // the one this thread works on, if they are divided
+    const Part part{
+        rank % plan_.units, plan_.units,
+        plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(direction)] : nullptr};
+    TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
+    for (Index first = 0; first < rows_.steps(); first += block_steps_) {
+      const StepRange steps{first, std::min(first + block_steps_, rows_.steps())};
+      for (Index layer = 0; layer < config.num_layers; ++layer) {
+        for (Index d = 0; d < config.directions(); ++d) {
+          if (plan_.directions > 1 && d != direction) continue;
+          run_cell(layer, d, steps, part, scratch);
+        }
+        if (plan_.directions > 1) barrier_.wait();
+        if (drops(layer)) drop(layer, rank);
+      }
+    }
+  }
+
+  void get_state() const {
+    const LstmConfig& config = lstm_.config();
+    for (Index k = 0; k < config.cells(); ++k) {
+      cells_[static_cast<std::size_t>(k)].get_state(call_.h_n + k * call_.B * config.output_size(),
+                                                    call_.c_n + k * call_.B * config.hidden_size);
+    }
+  }
+
+ private:
+  Index width() const { return lstm_.config().directions() * lstm_.config().output_size(); }
+
+  void run_cell(Index layer, Index d, StepRange steps, const Part& part,
+                TileScratch<T>& scratch) noexcept {
+    const LstmConfig& config = lstm_.config();
+    const Index k = layer * config.directions() + d;
+    const RowView<T> output = layer_output(layer, steps);
+    typename LstmTileCell<T>::Run run{
+        steps, layer_input(layer, steps), output.from_column(d * config.output_size()),
+        saved_ ? saved_->gates(k) : nullptr, saved_ ? saved_->c(k) : nullptr};
+    cells_[static_cast<std::size_t>(k)].run(run, part, scratch);
+  }
+
+  /// Rows that pass between layers in inference, for one block of steps.
+  RowView<T> between(Index layer, StepRange steps) {
+    const bool backward = lstm_.config().runs_backward(0);
+    const Index t = backward ? rows_.steps() - steps.end : steps.first;
+    return RowView<T>(between_[layer % 2].data(), width(), rows_.B(), t);
+  }
+
+  RowView<T> layer_output(Index layer, StepRange steps) {
+    if (saved_ != nullptr) return RowView<T>(saved_->output(layer), width());
+    if (layer + 1 == lstm_.config().num_layers) return RowView<T>(call_.output);
+    return between(layer, steps);
+  }
+
+  RowView<const T> layer_input(Index layer, StepRange steps) {
+    if (layer == 0) {
+      return saved_ ? RowView<const T>(saved_->x.data(), lstm_.config().input_size)
+                    : RowView<const T>(call_.x);
+    }
+    if (drops(layer - 1)) return RowView<const T>(dropped_, width());
+    return layer_output(layer - 1, steps);
+  }
+
+  bool drops(Index layer) const {
+    return saved_ != nullptr && saved_->dropout.p > 0 && layer + 1 < lstm_.config().num_layers;
+  }
+
+  /// The next layer's input, by one thread of the group while the others wait.
+  void drop(Index layer, int rank) noexcept {
+    barrier_.wait();
+    if (rank == 0) {
+      drop_rows(rows_, saved_->dropout, layer, saved_->output(layer), width(), dropped_);
+    }
+    barrier_.wait();
+  }
+
+  const Lstm<T>& lstm_;
+  const LstmForward<T>& call_;
+  const ThreadPlan plan_;
+  const RowSchedule rows_;
+  LstmSaved<T>* const saved_;
+  T* const dropped_;  // [rows, D * P] packed: a layer's input after dropout
+  Index block_steps_ = 0;
+  std::deque<LstmTileCell<T>> cells_;
+  std::vector<TileScratch<T>> scratch_;
+  SpinBarrier barrier_;
+  std::deque<SpinBarrier> step_barriers_;  // by direction
+  Buffer<T> between_[2];
+};
+
+/// Zeros in the output past the end of each sequence.
+template <class T>
+void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> output) {
+  for (Index b = 0; b < rows.B(); ++b) {
+    for (Index t = rows.length(b); t < rows.T(); ++t) {
+      std::fill_n(output.row(t, rows.place(b)), width, T(0));
+    }
+  }
+}
+
+}  // namespace
+
+template <class T>
+void forward_on_tiles(const Lstm<T>& lstm, const LstmForward<T>& call, const RowSchedule& rows,
+                      LstmSaved<T>* saved) {
+  const LstmConfig& config = lstm.config();
+  const Index width = config.directions() * config.output_size();
+  Buffer<T> dropped;
+  if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
+  const auto compute = [&](const ThreadPlan& plan) {
+    std::deque<RowGroup<T>> groups;
+    for (int g = 0; g < plan.rows; ++g) {
+      groups.emplace_back(lstm, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
+    }
+    const auto body = [&](int rank) noexcept {
+      groups[static_cast<std::size_t>(rank / plan.threads_of_rows())].run(rank %
+                                                                          plan.threads_of_rows());
+    };
+    if (!run_on_team(plan.threads(), body)) return false;
+    for (const RowGroup<T>& group : groups) group.get_state();
+    return true;
+  };
+  // Where another call has the team, this thread does it all.
+  if (!compute(plan_threads(config, rows, num_threads(), kernels<T>().tile_rows))) {
+    compute(ThreadPlan{});
+  }
+  if (saved != nullptr) {
+    unpack_rows(rows, saved->output(config.num_layers - 1), width, call.output);
+  } else {
+    clear_padding(rows, width, call.output);
+  }
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                                             \
+  template void forward_on_tiles(const Lstm<T>&, const LstmForward<T>&, const RowSchedule&, \
+                                 LstmSaved<T>*);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
+
+}  // namespace fastlstm

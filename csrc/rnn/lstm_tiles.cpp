@@ -1,0 +1,178 @@
+#include "rnn/lstm_tiles.hpp"
+
+namespace fastlstm {
+
+namespace {
+
+/// Rows that the chunked path projects at once: each weight is then read from the L2 cache for many
+/// rows, and what they give stays there until the recurrence reads it.
+constexpr Index kProjectedRows = 48;
+
+Index padded(Index n, Index multiple) { return (n + multiple - 1) / multiple * multiple; }
+
+/// Elements between the rows of a state: not a multiple of 4096 bytes, whose rows would share sets
+/// of the L1 cache.
+template <class T>
+Index padded_row(Index n, Index multiple) {
+  const Index row = padded(n, multiple);
+  return row * static_cast<Index>(sizeof(T)) % 4096 == 0 ? row + multiple : row;
+}
+
+}  // namespace
+
+template <class T>
+LstmTileCell<T>::LstmTileCell(const LstmWeights<T>& weights, const RowSchedule& rows, bool backward)
+    : w_(weights),
+      rows_(rows),
+      backward_(backward),
+      grain_(std::max<Index>(1, 64 / (kernels<T>().lanes * static_cast<Index>(sizeof(T))))),
+      width_(4 * kernels<T>().lanes),
+      ld_c_(padded_row<T>(w_.H, kernels<T>().lanes * grain_)),
+      ld_h_(w_.projects ? padded_row<T>(w_.P, width_) : ld_c_),
+      h_(2 * rows.B(), ld_h_),
+      c_(rows.B(), ld_c_),
+      projected_(
+          projected_steps(rows) > 1 ? std::min(rows.rows(), projected_steps(rows) * rows.B()) : 0,
+          w_.blocks * width_) {
+  if (w_.projects) hidden_.resize(rows.B(), ld_c_);
+  h_.fill_zero();
+  c_.fill_zero();
+}
+
+template <class T>
+Index LstmTileCell<T>::projected_steps(const RowSchedule& rows) {
+  if (rows.B() == 0) return 1;
+  return std::max<Index>(1, std::min(kProjectedRows / rows.B(), rows.steps()));
+}
+
+template <class T>
+Index LstmTileCell<T>::scratch_rows(const RowSchedule& rows) {
+  return std::max(kProjectedRows, rows.B());
+}
+
+template <class T>
+void LstmTileCell<T>::set_state(const T* h_0, const T* c_0) {
+  for (Index b = 0; b < rows_.B(); ++b) {
+    const Index place = rows_.place(b);
+    for (Index s : {0, 1}) {  // a row that starts late finds its state in either
+      T* to = h(s) + b * ld_h_;
+      if (h_0 != nullptr) {
+        std::copy_n(h_0 + place * w_.P, w_.P, to);
+      } else {
+        std::fill_n(to, w_.P, T(0));
+      }
+    }
+    T* to = c_.data() + b * ld_c_;
+    if (c_0 != nullptr) {
+      std::copy_n(c_0 + place * w_.H, w_.H, to);
+    } else {
+      std::fill_n(to, w_.H, T(0));
+    }
+  }
+}
+
+template <class T>
+void LstmTileCell<T>::get_state(T* h_n, T* c_n) const {
+  for (Index b = 0; b < rows_.B(); ++b) {
+    const Index place = rows_.place(b);
+    // The steps computed when the row's last one was: it has written the other buffer.
+    const Index steps = backward_ ? rows_.steps() : rows_.length(b);
+    std::copy_n(h_.data() + (((steps ^ swap_) & 1) * rows_.B() + b) * ld_h_, w_.P,
+                h_n + place * w_.P);
+    std::copy_n(c_.data() + b * ld_c_, w_.H, c_n + place * w_.H);
+  }
+}
+
+template <class T>
+void LstmTileCell<T>::run(const Run& run, const Part& part, TileScratch<T>& scratch) {
+  const Index at_once = projected_steps(rows_);
+  for (Index first = run.steps.first; first < run.steps.end; first += at_once) {
+    const StepRange steps{first, std::min(first + at_once, run.steps.end)};
+    if (at_once > 1) project(run, steps, part, scratch);
+    // Packed rows follow time, whichever way the steps go.
+    const Index first_row = rows_.offset(std::min(time(steps.first), time(steps.end - 1)));
+    for (Index s = steps.first; s < steps.end; ++s) {
+      step(run, s, rows_.offset(time(s)) - first_row, part, scratch);
+    }
+  }
+}
+
+template <class T>
+void LstmTileCell<T>::project(const Run& run, StepRange steps, const Part& part,
+                              TileScratch<T>& scratch) {
+  const auto [first_block, end_block] = part.range(w_.blocks, grain_);
+  const Index t_first = std::min(time(steps.first), time(steps.end - 1));
+  const Index t_end = t_first + (steps.end - steps.first);
+  Index n = 0;
+  for (Index t = t_first; t < t_end; ++t) {
+    for (Index b = 0; b < rows_.live(t); ++b) {
+      scratch.inputs[static_cast<std::size_t>(n++)] = run.x.row(rows_, t, b);
+    }
+  }
+  kernels<T>().project_rows({n, first_block, end_block, w_.I, scratch.inputs.data(),
+                             w_.W_panel.data(), w_.bias_panel.data(), projected_.data(),
+                             w_.blocks * width_});
+}
+
+template <class T>
+void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const Part& part,
+                           TileScratch<T>& scratch) {
+  const KernelTable<T>& kernel = kernels<T>();
+  const Index t = time(s), live = rows_.live(t);
+  const bool fused = projected_.size() == 0;
+  const auto [first_block, end_block] = part.range(w_.blocks, grain_);
+  for (Index b = 0; b < live; ++b) {
+    if (fused) scratch.inputs[static_cast<std::size_t>(b)] = run.x.row(rows_, t, b);
+    scratch.outputs[static_cast<std::size_t>(b)] = run.output.row(rows_, t, b);
+  }
+  const bool save = run.gates != nullptr;
+  const Index saved_row = save ? rows_.packed_row(t, 0) : 0;
+  const Index saved_stride = save && live > 1 ? rows_.packed_row(t, 1) - saved_row : 1;
+
+  LstmStepTile<T> call{};
+  call.rows = live;
+  call.first_block = first_block;
+  call.end_block = end_block;
+  call.H = w_.H;
+  call.I = w_.I;
+  call.P = w_.P;
+  call.x = fused ? scratch.inputs.data() : nullptr;
+  call.W = w_.W_panel.data();
+  call.bias = w_.bias_panel.data();
+  call.ld_projected = w_.blocks * width_;
+  call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
+  call.h_prev = h(s);
+  call.ld_h_prev = ld_h_;
+  call.R = w_.R_panel.data();
+  call.c = c_.data();
+  call.ld_c = ld_c_;
+  call.h = w_.projects ? hidden_.data() : h(s + 1);
+  call.ld_h = w_.projects ? ld_c_ : ld_h_;
+  call.output = w_.projects ? nullptr : scratch.outputs.data();
+  call.gates = save ? run.gates + saved_row * 4 * w_.H : nullptr;
+  call.ld_gates = saved_stride * 4 * w_.H;
+  call.saved_c = save ? run.c + saved_row * w_.H : nullptr;
+  call.ld_saved_c = saved_stride * w_.H;
+  call.scratch = scratch.sums.data();
+  kernel.lstm_step_tile(call);
+  part.wait();
+  if (!w_.projects) return;
+
+  const auto [first_column, end_column] = part.range(w_.proj_blocks, 1);
+  for (Index b = 0; b < live; ++b) {
+    scratch.inputs[static_cast<std::size_t>(b)] = hidden_.data() + b * ld_c_;
+  }
+  kernel.project_rows({live, first_column, end_column, w_.H, scratch.inputs.data(),
+                       w_.W_hr_panel.data(), nullptr, h(s + 1), ld_h_});
+  const Index from = first_column * width_, to = std::min(w_.P, end_column * width_);
+  for (Index b = 0; b < live && from < to; ++b) {
+    std::copy_n(h(s + 1) + b * ld_h_ + from, to - from,
+                scratch.outputs[static_cast<std::size_t>(b)] + from);
+  }
+  part.wait();
+}
+
+template class LstmTileCell<float>;
+template class LstmTileCell<double>;
+
+}  // namespace fastlstm

@@ -1,0 +1,106 @@
+// The LSTM on tile kernels: forward passes for targets that have them.
+#pragma once
+
+#include <algorithm>
+#include <utility>
+#include <vector>
+
+#include "rnn/lstm_weights.hpp"
+#include "rnn/row_schedule.hpp"
+#include "runtime/targets.hpp"
+#include "runtime/thread_team.hpp"
+
+namespace fastlstm {
+
+/// The share of one thread in work that several do together.
+struct Part {
+  int rank = 0;
+  int size = 1;
+  SpinBarrier* barrier = nullptr;  // of the threads that share; null for one
+
+  void wait() const {
+    if (barrier != nullptr) barrier->wait();
+  }
+  /// This thread's of n items, in whole groups of grain.
+  std::pair<Index, Index> range(Index n, Index grain) const {
+    const Index groups = (n + grain - 1) / grain;
+    return {std::min(n, groups * rank / size * grain),
+            std::min(n, groups * (rank + 1) / size * grain)};
+  }
+};
+
+/// Memory that one thread needs in a run of steps.
+template <class T>
+struct TileScratch {
+  /// rows: the most that one kernel call gets.
+  explicit TileScratch(Index rows)
+      : sums(rows, 4 * kernels<T>().lanes),
+        inputs(static_cast<std::size_t>(rows)),
+        outputs(static_cast<std::size_t>(rows)) {}
+
+  Buffer<T> sums;
+  std::vector<const T*> inputs;
+  std::vector<T*> outputs;
+};
+
+/// Steps s of a run, counted in the order in which they are computed.
+struct StepRange {
+  Index first, end;
+};
+
+/// One layer and direction over the rows of one schedule. It keeps its state between runs.
+template <class T>
+class LstmTileCell {
+ public:
+  /// The schedule and the weights must outlive the cell.
+  LstmTileCell(const LstmWeights<T>& weights, const RowSchedule& rows, bool backward);
+
+  /// h_0: [B, P] and c_0: [B, H] in the caller's order; null: zeros.
+  void set_state(const T* h_0, const T* c_0);
+  /// h_n: [B, P] and c_n: [B, H] out, in the caller's order.
+  void get_state(T* h_n, T* c_n) const;
+
+  struct Run {
+    StepRange steps;  // after those of the last run
+    RowView<const T> x;
+    RowView<T> output;  // P of each row are written
+    T* gates;           // packed rows of 4H, out: i, f, g, o; null: not saved
+    T* c;               // packed rows of H, out; null: not saved
+  };
+
+  /// All threads of a part call it with the same run.
+  void run(const Run& run, const Part& part, TileScratch<T>& scratch);
+
+  /// Goes on from the state after the schedule's last step as if the schedule began again.
+  void restart() { swap_ ^= rows_.steps() & 1; }
+
+  /// The steps that the cell's run projects at once, ahead of the recurrence. With 1 it does not:
+  /// each step then multiplies inputs and states in one go.
+  static Index projected_steps(const RowSchedule& rows);
+  /// The rows that a scratch must have for this schedule.
+  static Index scratch_rows(const RowSchedule& rows);
+
+ private:
+  /// The time step of step s, and the other way round.
+  Index time(Index s) const { return backward_ ? rows_.steps() - 1 - s : s; }
+  void project(const Run& run, StepRange steps, const Part& part, TileScratch<T>& scratch);
+  void step(const Run& run, Index s, Index projected_row, const Part& part,
+            TileScratch<T>& scratch);
+  /// The hidden states that step s reads; those that it writes are h(s + 1).
+  T* h(Index s) { return h_.data() + ((s ^ swap_) & 1) * rows_.B() * ld_h_; }
+
+  const LstmWeights<T>& w_;
+  const RowSchedule& rows_;
+  const bool backward_;
+  const Index grain_;  // blocks that share a cache line
+  const Index width_;  // columns of a block: 4 * lanes
+  const Index ld_c_;
+  const Index ld_h_;
+  Index swap_ = 0;       // 1: step 0 reads the second of h_
+  Buffer<T> h_;          // [2][B][ld_h]
+  Buffer<T> c_;          // [B][ld_c]
+  Buffer<T> hidden_;     // [B][ld_c] o tanh(c) before a projection
+  Buffer<T> projected_;  // [rows of projected_steps][blocks][4][lanes]
+};
+
+}  // namespace fastlstm

@@ -1,0 +1,48 @@
+#include "rnn/thread_plan.hpp"
+
+#include <algorithm>
+
+namespace fastlstm {
+
+namespace {
+
+// Products (multiply and add) per thread that pay for waking it: about 20 us of work.
+constexpr double kProductsPerThread = 5e5;
+// Products per step and thread that pay for meeting at each step: about 0.5 us of work.
+constexpr double kProductsPerMeeting = 2e4;
+// Rows a thread needs, in tiles, to use each weight often enough that reading all the weights,
+// instead of a share of them, costs nothing.
+constexpr Index kTilesPerThread = 4;
+
+}  // namespace
+
+ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, int threads,
+                        Index tile_rows) {
+  const double per_row =
+      4.0 * static_cast<double>(config.hidden_size) *
+      static_cast<double>(config.layer_input_size(config.num_layers - 1) + config.output_size());
+  const double products =
+      per_row * static_cast<double>(rows.rows()) * static_cast<double>(config.cells());
+  const double worth = std::max(1.0, std::min(1e6, products / kProductsPerThread));
+  const int n = std::min(threads, static_cast<int>(worth));
+  ThreadPlan plan;
+  if (n == 1 || rows.rows() == 0) return plan;
+
+  const Index B = rows.B();
+  if (B >= n * kTilesPerThread * tile_rows) {
+    plan.rows = n;
+    return plan;
+  }
+  if (config.bidirectional) plan.directions = 2;
+  const double per_step =
+      per_row * static_cast<double>(rows.rows()) / static_cast<double>(rows.steps());
+  const int left = n / plan.directions;
+  if (per_step / left >= kProductsPerMeeting) {
+    plan.units = left;
+  } else {
+    plan.rows = static_cast<int>(std::min<Index>(left, B));
+  }
+  return plan;
+}
+
+}  // namespace fastlstm

@@ -1,0 +1,11 @@
+// What this CPU can run, and what its operating system saves at a switch of threads.
+#pragma once
+
+namespace fastlstm {
+
+/// AVX2 and FMA.
+bool cpu_has_avx2();
+/// AVX-512 F, DQ, BW, VL, and all that cpu_has_avx2 asks for.
+bool cpu_has_avx512();
+
+}  // namespace fastlstm

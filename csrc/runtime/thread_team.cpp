@@ -1,0 +1,138 @@
+#include "runtime/thread_team.hpp"
+
+#include <condition_variable>
+#include <cstdint>
+#include <mutex>
+#include <thread>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+namespace fastlstm {
+
+namespace {
+
+// Spins before a waiting thread gives its CPU away (a few microseconds), and pauses before a worker
+// without work sleeps (tens of microseconds, longer than the gap between a busy caller's calls).
+constexpr int kSpinsBeforeYield = 200;
+constexpr int kPausesBeforeSleep = 300;
+
+void cpu_relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// The workers, which live as long as the process. A region is published by one store: its number
+/// and size together, so that a worker that it leaves out never touches what belongs to a later
+/// one.
+class Team {
+ public:
+  bool run(int n, RegionBody body, void* context) {
+    if (busy_.exchange(true, std::memory_order_acquire)) return false;
+    struct Release {
+      std::atomic<bool>& busy;
+      ~Release() { busy.store(false, std::memory_order_release); }
+    } release{busy_};
+
+    while (workers_ < n - 1) {
+      std::thread(&Team::work, this, workers_ + 1, region_.load()).detach();
+      ++workers_;
+    }
+    body_ = body;
+    context_ = context;
+    unfinished_.store(n - 1, std::memory_order_relaxed);
+    {
+      // Under the lock, so that a worker about to sleep sees the new region or is woken for it.
+      const std::lock_guard<std::mutex> lock(mutex_);
+      const std::uint64_t number = region_.load(std::memory_order_relaxed) / kMostSize + 1;
+      region_.store(number * kMostSize + static_cast<std::uint64_t>(n), std::memory_order_release);
+    }
+    if (sleepers_.load(std::memory_order_acquire) > 0) wake_.notify_all();
+    body(context, 0);
+    for (Backoff backoff; unfinished_.load(std::memory_order_acquire) > 0;) backoff.pause();
+    return true;
+  }
+
+ private:
+  void work(int rank, std::uint64_t seen) noexcept {
+    while (true) {
+      seen = wait_for_region(seen);
+      if (rank < static_cast<int>(seen % kMostSize)) {
+        body_(context_, rank);
+        unfinished_.fetch_sub(1, std::memory_order_acq_rel);
+      }
+    }
+  }
+
+  std::uint64_t wait_for_region(std::uint64_t seen) noexcept {
+    for (Backoff backoff; backoff.count() < kPausesBeforeSleep; backoff.pause()) {
+      const std::uint64_t region = region_.load(std::memory_order_acquire);
+      if (region != seen) return region;
+    }
+    std::unique_lock<std::mutex> lock(mutex_);
+    sleepers_.fetch_add(1, std::memory_order_release);
+    wake_.wait(lock, [&] { return region_.load(std::memory_order_acquire) != seen; });
+    sleepers_.fetch_sub(1, std::memory_order_release);
+    return region_.load(std::memory_order_acquire);
+  }
+
+  static constexpr std::uint64_t kMostSize = 1 << 16;
+
+  std::atomic<bool> busy_{false};
+  int workers_ = 0;
+  RegionBody body_ = nullptr;
+  void* context_ = nullptr;
+  alignas(64) std::atomic<std::uint64_t> region_{0};
+  alignas(64) std::atomic<int> unfinished_{0};
+  std::atomic<int> sleepers_{0};
+  std::mutex mutex_;
+  std::condition_variable wake_;
+};
+
+// Never destroyed: its workers may outlive the statics. After a fork the child has none of them, so
+// it gets a new team.
+std::atomic<Team*> g_team{nullptr};
+
+Team& team() {
+  static const bool created = [] {
+    g_team.store(new Team);
+#if defined(__unix__) || defined(__APPLE__)
+    pthread_atfork(nullptr, nullptr, [] { g_team.store(new Team); });
+#endif
+    return true;
+  }();
+  (void)created;
+  return *g_team.load(std::memory_order_acquire);
+}
+
+}  // namespace
+
+void Backoff::pause() noexcept {
+  if (count_ < kSpinsBeforeYield) {
+    cpu_relax();
+  } else {
+    std::this_thread::yield();
+  }
+  ++count_;
+}
+
+void SpinBarrier::wait() noexcept {
+  const unsigned phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
+    arrived_.store(0, std::memory_order_relaxed);
+    phase_.store(phase + 1, std::memory_order_release);
+    return;
+  }
+  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) backoff.pause();
+}
+
+bool run_on_team(int n, RegionBody body, void* context) { return team().run(n, body, context); }
+
+}  // namespace fastlstm
