@@ -1,4 +1,4 @@
-"""Checks and conversions of arguments: each error names the argument, what was expected, what came."""
+"""Checks and conversions of arguments: errors name the argument, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -35,7 +35,10 @@ def as_bool(name: str, value: Any) -> bool:
 
 def as_real(name: str, value: Any, least: float, most: float) -> float:
     """Return value as a float within the bounds."""
+    # Text and booleans convert to float, but whoever passes one has mistaken the argument.
     try:
+        if isinstance(value, (str, bytes, bool, np.bool_)):
+            raise TypeError
         real = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
@@ -46,17 +49,19 @@ def as_real(name: str, value: Any, least: float, most: float) -> float:
 
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
+    # NumPy takes None for float64, as an argument and in comparisons of dtypes.
     try:
-        result = np.dtype(dtype)
-    except TypeError:
-        result = None
-    if result not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
-    return result
+        name = None if dtype is None else np.dtype(dtype).str
+    except (TypeError, ValueError):
+        name = None
+    for kind in (np.float32, np.float64):
+        if name == np.dtype(kind).str:
+            return np.dtype(kind)
+    raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
 
 
 def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
-    """Return what NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
+    """What NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
     if isinstance(value, np.ndarray):
         return value
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
@@ -71,7 +76,9 @@ def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
         return np.asarray(value)
     except Exception as error:
         kind = type(value).__name__
-        raise TypeError(f"{name}: expected an array, got {kind}, which NumPy cannot read: {error}") from error
+        raise TypeError(
+            f"{name}: expected an array, got {kind}, which NumPy cannot read: {error}"
+        ) from error
 
 
 def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
@@ -112,7 +119,7 @@ def as_lengths(value: Any, B: int, T: int) -> IndexArray:
     if array.dtype.kind not in "iu":
         raise TypeError(f"lengths: expected integers, got an array of {array.dtype}")
     check_shape("lengths", array, (B,))
-    if array.size and not (0 <= array.min() and array.max() <= T):
+    if array.size and (array.min() < 0 or array.max() > T):
         raise ValueError(
             f"lengths: expected values from 0 to {T}, got {array.min()} to {array.max()}"
         )

@@ -77,8 +77,14 @@ def load(path: str | os.PathLike[str]) -> Any:
         config = json.loads(metadata[_KEY])
         if config["format"] != _FORMAT:
             raise ValueError(f"format {config['format']} instead of {_FORMAT}")
-        layer = {"LSTM": LSTM}[config["layer"]](**config["options"])
+        cls, options = {"LSTM": LSTM}[config["layer"]], config["options"]
+        # Before a layer of sizes that only damage can explain is made.
+        sizes = (cls._gates * options["hidden_size"], options["input_size"])
+        last = f"weight_ih_l{options['num_layers'] - 1}"
+        if tensors["weight_ih_l0"].shape != sizes or last not in tensors:
+            raise ValueError("its configuration and its tensors differ in size")
+        layer = cls(**options)
         layer.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError) as error:
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
     return layer

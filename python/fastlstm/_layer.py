@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import threading
 from abc import ABC, abstractmethod
@@ -279,10 +280,16 @@ class RecurrentLayer(ABC):
         state = self.__dict__.copy()
         del state["_snapshot"], state["_lock"]
         state["_values"] = dict(self.params)
+        # A shallow copy draws random numbers of its own, too.
+        state["_random"] = copy.deepcopy(self._random)
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        values = dict(state.pop("_values"))
+        # Arrays may be views of a buffer that is not ours (pickle's protocol 5).
+        values = {
+            name: array if array.flags.owndata else array.copy()
+            for name, array in state.pop("_values").items()
+        }
         self.__dict__.update(state)
         self._lock = threading.Lock()
         self._set_values(values)

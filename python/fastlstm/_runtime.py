@@ -13,8 +13,7 @@ from ._blas import blas_name
 from ._checks import as_int
 from ._version import __version__
 
-# What a C int holds; the core states its own, smaller limit.
-_MOST = 2**31 - 1
+_MOST = 4096  # the core's limit
 
 
 def get_num_threads() -> int:
@@ -43,7 +42,7 @@ def set_num_threads(n: int) -> None:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 4096.
     """
     _core.set_num_threads(as_int("n", n, 1, _MOST))
 
@@ -55,7 +54,7 @@ def num_threads(n: int) -> Iterator[None]:
     Parameters
     ----------
     n : int
-        At least 1.
+        From 1 to 4096.
     """
     before = _core.set_thread_local_num_threads(as_int("n", n, 1, _MOST))
     try:
