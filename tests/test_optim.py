@@ -158,7 +158,6 @@ def test_moments_have_the_dtype_of_the_parameter(
     kind: type[Optimizer], options: dict[str, Any], dtype: str
 ) -> None:
     optimizer = kind(**options)
-    optimizer.lr = np.float64(0.1)  # as schedules compute it
     rng = np.random.default_rng(0)
     params = arrays(rng, dtype)
     for _ in range(2):
@@ -214,6 +213,16 @@ def test_names_are_independent(kind: type[Optimizer], options: dict[str, Any]) -
         if "b" in names:
             b = alone_b.step({"b": b}, {"b": grads["b"]})["b"]
             np.testing.assert_array_equal(new["b"], b)
+
+
+def test_lr_may_be_a_numpy_number() -> None:
+    """As schedules compute it; NumPy 2 would go from float32 to float64 with it."""
+    params = arrays(np.random.default_rng(0), "float32")
+    for kind in (SGD, Adam, AdamW):
+        optimizer = kind()
+        optimizer.lr = np.float64(0.1)
+        assert_same(run(optimizer, params, 3), run(kind(lr=0.1), params, 3))
+        assert type(optimizer.lr) is float
 
 
 def test_lr_zero_changes_nothing() -> None:
@@ -360,6 +369,7 @@ W, V = np.ones((2, 3)), np.ones(4)
         (ValueError, r"grads: missing \['v'\], unknown \[\]", {"w": W, "v": V}, {"w": W}),
         (ValueError, r"grads: missing \[\], unknown \['v'\]", {"w": W}, {"w": W, "v": V}),
         (ValueError, r"grads\['w'\]: expected \(2, 3\), got \(4,\)", {"w": W}, {"w": V}),
+        (ValueError, r"grads\['w'\]: expected \(2, 3\), got \(3, 2\)", {"w": W}, {"w": W.T}),
         (ValueError, r"params\['w'\]: expected float64 \(2, 3\) as .*, got float64 \(4,\)",
          {"w": V}, {"w": V}),
         (ValueError, r"params\['w'\]: expected float64 \(2, 3\) as .*, got float32 \(2, 3\)",

@@ -1,4 +1,4 @@
-r"""The LSTM, explained and computed one step at a time.
+"""The LSTM, explained and computed one step at a time.
 
 A recurrent layer reads a sequence x_1, x_2, ..., x_T and keeps a summary of what it has read. The
 LSTM keeps two vectors: the *hidden state* h, which is its output and what its own next step sees,
@@ -21,13 +21,12 @@ products below are elementwise:
     h' = o tanh(c')                      show a part of the memory, squashed into [-1, 1]
 
 **Why the cell state carries gradients.** In a plain recurrent network h' = tanh(W x + R h + b), so
-a gradient that goes back n steps is multiplied n times by the transpose of R and by a slope of tanh
-that is below 1. It vanishes or explodes exponentially with n, and the network cannot learn from
-what it saw long ago. The memory of the LSTM has a second way back. In c' = f c + i g the derivative
-of c' with respect to c, at fixed gates, is f: no matrix, no squashing. After n steps it is the
-product of n forget gates, and a unit that learns to hold its forget gate near 1 passes the gradient
-on almost unchanged. The other ways, through h and the gates, are there as well and are what teaches
-the gates.
+a gradient that goes back n steps is multiplied n times by the transpose of R and by slopes of tanh,
+which are at most 1. It vanishes or explodes exponentially with n, and what was seen long ago is
+hard to learn from. The memory of the LSTM has a second way back. In c' = f c + i g the derivative
+of c' with respect to c, at fixed gates, is f: no matrix, no squashing. Over n steps it is the
+product of n forget gates, and a unit that holds its forget gate near 1 passes the gradient on
+almost unchanged. The ways through h and the gates are there as well; they are how the gates learn.
 
 The backward pass is the chain rule on the six lines above, read from the bottom to the top, and
 then one step further back in time: :func:`lstm_cell_backward`.
@@ -158,14 +157,12 @@ def lstm_cell(
         if bias is not None:
             b = b + as_array(name, bias, b.shape)
 
-    W_i, W_f, W_g, W_o = np.split(W, 4)
-    R_i, R_f, R_g, R_o = np.split(R, 4)
-    b_i, b_f, b_g, b_o = np.split(b, 4)
-
-    i = sigmoid(x @ W_i.T + h @ R_i.T + b_i)
-    f = sigmoid(x @ W_f.T + h @ R_f.T + b_f)
-    g = np.tanh(x @ W_g.T + h @ R_g.T + b_g)
-    o = sigmoid(x @ W_o.T + h @ R_o.T + b_o)
+    # W x + R h + b of all four gates side by side.
+    a_i, a_f, a_g, a_o = np.split(x @ W.T + h @ R.T + b, 4, axis=1)
+    i = sigmoid(a_i)
+    f = sigmoid(a_f)
+    g = np.tanh(a_g)
+    o = sigmoid(a_o)
     c_new = f * c + i * g
     m = o * np.tanh(c_new)
     h_new = m if W_hr is None else m @ W_hr.T
@@ -235,17 +232,13 @@ def lstm_cell_backward(
     d_i = d_c_new * g
     d_g = d_c_new * i
     d_c_old = d_c_new * f
-    # Through the sigmoids, whose slope is s (1 - s), and the tanh, to the gates' arguments a.
-    d_a = np.concatenate(
-        [
-            d_i * i * (1 - i),
-            d_f * f * (1 - f),
-            d_g * (1 - g**2),
-            d_o * o * (1 - o),
-        ],
-        axis=1,
-    )
+    # i = sigmoid(a_i) and so on. The slope of the sigmoid is i (1 - i).
+    d_a_i = d_i * i * (1 - i)
+    d_a_f = d_f * f * (1 - f)
+    d_a_g = d_g * (1 - g**2)
+    d_a_o = d_o * o * (1 - o)
     # a = W x + R h + b. All rows of the batch used the same weights: their gradients are summed.
+    d_a = np.concatenate([d_a_i, d_a_f, d_a_g, d_a_o], axis=1)
     return LSTMStepGradients(
         d_x=d_a @ W,
         d_h=d_a @ R,
