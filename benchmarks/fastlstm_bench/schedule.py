@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import os
 import random
 import subprocess
 import sys
@@ -25,6 +26,13 @@ from fastlstm_bench.problem import Arrays, make_problem
 from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.workers import PACKAGE_ROOT, Worker, WorkerError, worker_environment
 
+# Variables that change what the libraries do.
+_TELLING_VARIABLES = (
+    *("FASTLSTM_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_"),
+    *("TF_", "XLA_", "JAX_", "KERAS_", "ORT_", "OV_", "TORCH_", "MALLOC_", "LD_PRELOAD"),
+)
+# A load over the last minute above which timings deserve distrust.
+_BUSY = 0.5
 # A system that dies again and again is not started anew for every case of a long run.
 _MOST_STARTS = 4
 
@@ -76,6 +84,13 @@ def execute(plan: Plan, run: Run, listener: Listener) -> None:
     run.machine = machine.describe()
     run.machine["revision"] = machine.git_revision(PACKAGE_ROOT)
     run.settings |= {k: v for k, v in asdict(plan).items() if k not in ("cases", "systems")}
+    run.settings["environment"] = {
+        name: value for name, value in os.environ.items() if name.startswith(_TELLING_VARIABLES)
+    }
+    load = machine.load_average()
+    if load is not None and load > _BUSY:
+        run.warnings.append(f"the machine was busy at the start: load {load:.1f}")
+        listener.message(run.warnings[-1])
     try:
         for threads in plan.threads:
             _run_threads(plan, threads, run, listener)

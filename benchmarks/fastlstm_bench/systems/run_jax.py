@@ -21,7 +21,8 @@ from fastlstm_bench.systems import Call
 def start(threads: int) -> dict[str, str]:
     jax.config.update("jax_platforms", "cpu")
     jax.config.update("jax_enable_x64", True)  # Allows float64; float32 arrays stay float32.
-    return {"jax": jax.__version__, "threads": "as many as CPUs in the process's affinity"}
+    # XLA's pool has a thread for each CPU in the process's affinity: there is nothing to set.
+    return {"jax": jax.__version__}
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:

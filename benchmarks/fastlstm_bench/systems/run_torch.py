@@ -27,7 +27,6 @@ def start(threads: int) -> dict[str, str]:
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": str(torch.backends.mkldnn.is_available()),
         "mkl": str(torch.backends.mkl.is_available()),
-        "threads": str(torch.get_num_threads()),
     }
 
 
