@@ -1,12 +1,13 @@
 """Instruction counts of a few fastlstm calls under callgrind: a regression that noise cannot hide.
 
 ``python -m fastlstm_bench.callgrind [--baseline FILE] [--save FILE]`` prints JSON: instructions of
-one call. The same binary gives the same counts to within some hundred instructions on any day, but
-another compiler or instruction set gives others: a baseline belongs to one build. Valgrind knows no
-AVX-512, so on a processor that has it the AVX2 kernels are counted.
+one call. The same binary gives the same counts on any day, but another compiler, Python or
+instruction set gives others: a baseline belongs to one build. Valgrind knows no AVX-512, so on a
+processor that has it the AVX2 kernels are counted.
 
-Everything around the calls (the interpreter's start, imports, preparation) is the same for N and
-2N calls, so the difference of two runs holds N calls and nothing else.
+Every process prepares all calls, then repeats one of them, or none. All around the repetitions (the
+interpreter's start, imports, preparation) is the same, so the difference of two processes holds the
+repeated calls and nothing else.
 """
 
 from __future__ import annotations
@@ -18,39 +19,45 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import make_problem
 from fastlstm_bench.workers import worker_environment
 
-# Small ones: valgrind is 50 times slower. Name -> case and N.
+# Name -> case, and how many calls are counted: some 3e8 instructions, because two starts of Python
+# differ by up to 5e5.
 CALLS: dict[str, tuple[Case, int]] = {
-    "step": (Case("step", "lstm", 1, 1, 64), 500),
-    "sequence": (Case("inference", "lstm", 50, 1, 64), 20),
-    "batch": (Case("inference", "lstm", 10, 16, 64), 20),
-    "lengths": (Case("inference", "lstm", 20, 8, 32, lengths=True), 20),
-    "training": (Case("training", "lstm", 20, 8, 32), 10),
+    "step": (Case("step", "lstm", 1, 1, 64), 5000),
+    "sequence": (Case("inference", "lstm", 50, 1, 64), 300),
+    "batch": (Case("inference", "lstm", 10, 16, 64), 300),
+    "lengths": (Case("inference", "lstm", 20, 8, 32, lengths=True), 1000),
+    "training": (Case("training", "lstm", 20, 8, 32), 100),
 }
 # Counts vary by less than this from run to run.
 TOLERANCE = 0.005
 
 
 def repeat(name: str, times: int) -> None:
-    """What runs under valgrind: prepare a call and make it so many times, after one to warm up."""
+    """What runs under valgrind: prepare all calls, make each once to warm up, then repeat one."""
     from fastlstm_bench.systems import run_fastlstm
 
-    case, _ = CALLS[name]
     run_fastlstm.start(1)
-    call = run_fastlstm.prepare(case, make_problem(case), 1)
-    if case.task == "step":
-        call.feed(make_problem(case).x[0])
-    for _ in range(1 + times):
+    calls = {}
+    for prepared, (case, _) in CALLS.items():
+        problem = make_problem(case)
+        calls[prepared] = call = run_fastlstm.prepare(case, problem, 1)
+        if case.task == "step":
+            call.feed(problem.x[0])
         call.run()
+    run = calls[name].run
+    for _ in range(times):
+        run()
 
 
 def instructions(name: str, times: int) -> int:
-    """Count all instructions of a process that makes a call so many times.
+    """Count all instructions of a process that repeats a call so many times.
 
     Raises
     ------
@@ -71,10 +78,14 @@ def instructions(name: str, times: int) -> int:
     return int(found.group(1))
 
 
-def count(name: str) -> int:
-    """Instructions of one call."""
-    _, times = CALLS[name]
-    return round((instructions(name, 2 * times) - instructions(name, times)) / times)
+def count(names: Sequence[str]) -> dict[str, int]:
+    """Instructions of one call, by name."""
+    around = instructions(names[0], 0)
+    counts = {}
+    for name in names:
+        _, times = CALLS[name]
+        counts[name] = round((instructions(name, times) - around) / times)
+    return counts
 
 
 def changes(counts: dict[str, int], baseline: dict[str, int]) -> dict[str, float]:
@@ -98,7 +109,7 @@ def main(argv: list[str]) -> int:
         parser.error("valgrind is not installed")
     # Read first: --save may name the same file.
     baseline = json.loads(options.baseline.read_text()) if options.baseline else {}
-    counts = {name: count(name) for name in options.call or CALLS}
+    counts = count(options.call or list(CALLS))
     text = json.dumps(counts, indent=1)
     print(text)
     if options.save:
