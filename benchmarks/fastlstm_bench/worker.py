@@ -48,20 +48,24 @@ def checked_results(call: Call, case: Case) -> Arrays:
 
 
 def time_calls(call: Call, seconds: float) -> list[int]:
-    """Nanoseconds of each call, for about `seconds` and at least one call, after a warm-up."""
+    """Nanoseconds of each call, for about `seconds` and at least one call, after a warm-up.
+
+    A call that takes longer than all of it is its own warm-up.
+    """
     clock, run = time.perf_counter_ns, call.run
+    turn = int(seconds * 1e9)
     times: list[int] = []
     collecting = gc.isenabled()
     gc.disable()
     try:
         with call.mode():
-            warm = clock() + int(_WARM_UP * seconds * 1e9)
-            while True:
+            begin = stop = clock()
+            while stop < begin + _WARM_UP * turn:
                 run()
-                if clock() >= warm:
-                    break
-            end = clock() + int(seconds * 1e9)
-            stop = 0
+                stop = clock()
+            if stop > begin + turn:
+                return [stop - begin]
+            end = stop + turn
             while stop < end:
                 start = clock()
                 run()
