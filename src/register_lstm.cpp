@@ -194,14 +194,59 @@ struct Tape {
   }
 };
 
+/// Multiply-adds of one step below which letting go of the interpreter lock would cost more than it
+/// gives: about 10 us of work.
+constexpr Index kProductsToRelease = 250000;
+
+template <class T>
+void step_stream(LstmStream<T>& stream, const T* x, T* out) {
+  const LstmConfig& c = stream.config();
+  const Index per_row = 4 * c.hidden_size * (c.input_size + c.num_layers * c.output_size());
+  if (stream.batch_size() * per_row < kProductsToRelease) {
+    stream.step(x, out);
+  } else {
+    const py::gil_scoped_release release;
+    stream.step(x, out);
+  }
+}
+
 template <class T>
 void stream_step(LstmStream<T>& stream, const Array<T>& x, Array<T> out) {
   const LstmConfig& config = stream.config();
   const Index B = stream.batch_size();
-  const T* from = read(x, {B, config.input_size}, "x");
-  T* to = write(out, {B, config.output_size()}, "out");
-  const py::gil_scoped_release release;
-  stream.step(from, to);
+  step_stream(stream, read(x, {B, config.input_size}, "x"),
+              write(out, {B, config.output_size()}, "out"));
+}
+
+/// The data of an array that can be used as it is, [rows, columns] of T; null otherwise. It looks
+/// at the array itself, since at a microsecond a step pybind11's conversions would cost as much.
+template <class T>
+T* plain_matrix(py::handle object, Index rows, Index columns, bool writable) {
+  auto& api = py::detail::npy_api::get();
+  if (!api.PyArray_Check_(object.ptr())) return nullptr;
+  const auto* array = py::detail::array_proxy(object.ptr());
+  static PyObject* const native = py::dtype::of<T>().release().ptr();  // one object in a process
+  int flags =
+      py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
+  if (writable) flags |= py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  const bool plain = array->descr == native && array->nd == 2 && array->dimensions[0] == rows &&
+                     array->dimensions[1] == columns && (array->flags & flags) == flags;
+  return plain ? reinterpret_cast<T*>(array->data) : nullptr;
+}
+
+/// The quick way into a step: false, with nothing done, where x or out need checks or conversions.
+template <class T>
+bool stream_try_step(LstmStream<T>& stream, py::handle x, py::handle out) {
+  const LstmConfig& config = stream.config();
+  const Index B = stream.batch_size();
+  const T* from = plain_matrix<T>(x, B, config.input_size, false);
+  T* to = plain_matrix<T>(out, B, config.output_size(), true);
+  if (from == nullptr || to == nullptr) return false;
+  const T* from_end = from + B * config.input_size;
+  const T* to_end = to + B * config.output_size();
+  if (to < from_end && from < to_end) return false;
+  step_stream(stream, from, to);
+  return true;
 }
 
 template <class T>
@@ -306,6 +351,7 @@ void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Stream>(m, ("LstmStream" + suffix).c_str())
       .def(py::init<const Layers&, Index>(), py::arg("lstm"), py::arg("batch_size"))
       .def("step", &stream_step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
+      .def("try_step", &stream_try_step<T>, py::arg("x"), py::arg("out"))
       .def("run", &stream_run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
            py::arg("batch_first"))
       .def("state", &stream_state<T>)

@@ -97,13 +97,13 @@ class StreamOnTiles : public LstmStream<T>::State {
   }
 
   void step(const T* x, T* out) override {
+    for (LstmTileCell<T>& cell : cells_) cell.restart();
     const int threads = most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads());
     SpinBarrier barrier(threads);
     const auto body = [&](int rank) noexcept {
       run({rank, threads, threads > 1 ? &barrier : nullptr}, x, out);
     };
     if (!run_on_team(threads, body)) run({}, x, out);
-    for (LstmTileCell<T>& cell : cells_) cell.restart();
   }
   void get_state(T* h, T* c) const override {
     const LstmConfig& config = this->lstm.config();

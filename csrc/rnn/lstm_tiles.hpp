@@ -71,7 +71,7 @@ class LstmTileCell {
   /// All threads of a part call it with the same run.
   void run(const Run& run, const Part& part, TileScratch<T>& scratch);
 
-  /// Goes on from the state after the schedule's last step as if the schedule began again.
+  /// Lets the schedule begin again from the state after its last step, or from the one just set.
   void restart() { swap_ ^= rows_.steps() & 1; }
 
   /// The steps that the cell's run projects at once, ahead of the recurrence. With 1 it does not:

@@ -608,6 +608,9 @@ class Stream:
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
         require_blas()
         self._core = _STREAMS[layer.dtype.name](layer._snapshot[1], self._batch_size)
+        self._try_step = self._core.try_step
+        self._dtype = layer.dtype
+        self._step_shape = (self._batch_size, layer._output_size)
 
     @property
     def batch_size(self) -> int:
@@ -629,15 +632,15 @@ class Stream:
         ndarray
             (B, P): the last layer's h.
         """
-        B, layer = self._batch_size, self._layer
-        x = as_float_array("x", x, layer.dtype)
-        check_shape("x", x, (B, layer.input_size))
-        shape = (B, layer._output_size)
         if out is None:
-            out = np.empty(shape, layer.dtype)
-        else:
-            out = check_out("out", out, layer.dtype, shape)
-            check_apart({"out": out}, {"x": x})
+            out = np.empty(self._step_shape, self._dtype)
+        if self._try_step(x, out):
+            return out
+        # Something needs a conversion, or is wrong.
+        x = as_float_array("x", x, self._dtype)
+        check_shape("x", x, (self._batch_size, self._layer.input_size))
+        out = check_out("out", out, self._dtype, self._step_shape)
+        check_apart({"out": out}, {"x": x})
         self._core.step(x, out)
         return out
 
