@@ -30,8 +30,8 @@ def step_times(
 ) -> dict[str, float]:
     """Measure a whole training step of each system: forward, backward, clipping, Adam.
 
-    All start from the same weights and read the same batch; PyTorch is set to as many threads
-    as fastlstm uses. Before anything is timed, their losses are compared over the first steps. Repeats of
+    All start from the same weights and read the same batch; PyTorch is set to as many threads as
+    fastlstm uses. Before anything is timed, the losses of the first steps are compared. Repeats of
     the systems alternate, so that a busy moment of the machine hits all.
 
     Parameters
