@@ -1,0 +1,151 @@
+// The core's LSTM on a problem: values go in and come out as doubles.
+#pragma once
+
+#include <utility>
+#include <vector>
+
+#include "fastlstm/lstm.hpp"
+#include "naive_lstm.hpp"
+
+/// A problem's arrays in the core's type, and the room for its results.
+template <class T>
+class CoreProblem {
+ public:
+  explicit CoreProblem(const Problem& p, bool batch_first = false)
+      : problem_(p),
+        batch_first_(batch_first),
+        x_(sequence(p.x, p.I())),
+        h_0_(converted(p.h_0)),
+        c_0_(converted(p.c_0)),
+        output(p.T * p.B * p.width()),
+        h_n(static_cast<Index>(p.h_0.size())),
+        c_n(static_cast<Index>(p.c_0.size())) {}
+
+  static fastlstm::Lstm<T> lstm(const Problem& p) {
+    std::vector<std::vector<T>> kept;
+    std::vector<fastlstm::LstmParams<const T>> params;
+    const auto keep = [&](const Values& v) -> const T* {
+      if (v.empty()) return nullptr;
+      kept.push_back(converted(v));
+      return kept.back().data();
+    };
+    for (const Cell& c : p.cells) {
+      params.push_back({keep(c.weight_ih), keep(c.weight_hh), keep(c.bias_ih), keep(c.bias_hh),
+                        keep(c.weight_hr)});
+    }
+    return fastlstm::Lstm<T>(p.config, params.data());
+  }
+
+  fastlstm::LstmForward<T> call() {
+    const Problem& p = problem_;
+    return {p.T,
+            p.B,
+            p.lengths.empty() ? nullptr : p.lengths.data(),
+            view<const T>(x_.data(), p.I()),
+            h_0_.data(),
+            c_0_.data(),
+            view<T>(output.data(), p.width()),
+            h_n.data(),
+            c_n.data()};
+  }
+
+  /// The results as doubles, time-major; without the cells' values.
+  Results results() const {
+    output.check_guards();
+    h_n.check_guards();
+    c_n.check_guards();
+    return {time_major(output, problem_.width()), doubles(h_n), doubles(c_n), {}, {}, {}};
+  }
+
+  void trace(const fastlstm::LstmTape<T>& tape, Results* r) const {
+    const Problem& p = problem_;
+    const Index rows = p.T * p.B;
+    for (Index k = 0; k < p.config.cells(); ++k) {
+      Guarded<T> gates(rows * 4 * p.H()), c(rows * p.H()), h(rows * p.P());
+      tape.copy_gates(k, gates.data());
+      tape.copy_cells(k, c.data());
+      tape.copy_hidden(k, h.data());
+      gates.check_guards();
+      c.check_guards();
+      h.check_guards();
+      r->gates.push_back(doubles(gates));
+      r->c.push_back(doubles(c));
+      r->h.push_back(doubles(h));
+    }
+  }
+
+  /// start: what stands in the parameters' gradients before the call, which adds to them.
+  Gradients backward(const fastlstm::LstmTape<T>& tape, double start = 0) const {
+    const Problem& p = problem_;
+    const std::vector<T> d_output = sequence(p.d_output, p.width());
+    const std::vector<T> d_h_n = converted(p.d_h_n), d_c_n = converted(p.d_c_n);
+    Guarded<T> d_x(p.T * p.B * p.I());
+    Guarded<T> d_h_0(static_cast<Index>(p.h_0.size())), d_c_0(static_cast<Index>(p.c_0.size()));
+    std::vector<std::vector<Guarded<T>>> d_cells;
+    std::vector<fastlstm::LstmParams<T>> d_params;
+    for (const Cell& c : p.cells) {
+      d_cells.emplace_back();
+      for (const Values* v : {&c.weight_ih, &c.weight_hh, &c.bias_ih, &c.bias_hh, &c.weight_hr}) {
+        d_cells.back().emplace_back(std::vector<T>(v->size(), static_cast<T>(start)));
+      }
+      std::vector<Guarded<T>>& d = d_cells.back();
+      const auto given = [&d](std::size_t k) { return d[k].size() > 0 ? d[k].data() : nullptr; };
+      d_params.push_back({given(0), given(1), given(2), given(3), given(4)});
+    }
+    tape.backward({view<const T>(d_output.data(), p.width()), d_h_n.data(), d_c_n.data(),
+                   view<T>(d_x.data(), p.I()), d_h_0.data(), d_c_0.data(), d_params.data()});
+    d_x.check_guards();
+    d_h_0.check_guards();
+    d_c_0.check_guards();
+    Gradients g{time_major(d_x, p.I()), doubles(d_h_0), doubles(d_c_0), {}};
+    for (const auto& d : d_cells) {
+      for (const Guarded<T>& array : d) array.check_guards();
+      g.cells.push_back(
+          {doubles(d[0]), doubles(d[1]), doubles(d[2]), doubles(d[3]), doubles(d[4])});
+    }
+    return g;
+  }
+
+ private:
+  static std::vector<T> converted(const Values& v) {
+    std::vector<T> to;
+    for (const double value : v) to.push_back(static_cast<T>(value));
+    return to;
+  }
+  static Values doubles(const Guarded<T>& v) { return Values(v.data(), v.data() + v.size()); }
+
+  template <class V>
+  fastlstm::SequenceView<V> view(V* data, Index width) const {
+    if (batch_first_) return {data, width, problem_.T * width};
+    return {data, problem_.B * width, width};
+  }
+  /// A time-major sequence in the call's layout.
+  std::vector<T> sequence(const Values& from, Index width) const {
+    std::vector<T> to(from.size());
+    const auto rows = view<T>(to.data(), width);
+    for (Index t = 0; t < problem_.T; ++t) {
+      for (Index b = 0; b < problem_.B; ++b) {
+        const double* row = from.data() + (t * problem_.B + b) * width;
+        for (Index k = 0; k < width; ++k) rows.row(t, b)[k] = static_cast<T>(row[k]);
+      }
+    }
+    return to;
+  }
+  Values time_major(const Guarded<T>& from, Index width) const {
+    Values to;
+    const auto rows = view<const T>(from.data(), width);
+    for (Index t = 0; t < problem_.T; ++t) {
+      for (Index b = 0; b < problem_.B; ++b) {
+        to.insert(to.end(), rows.row(t, b), rows.row(t, b) + width);
+      }
+    }
+    return to;
+  }
+
+  const Problem& problem_;
+  bool batch_first_;
+  std::vector<T> x_, h_0_, c_0_;
+
+ public:
+  Guarded<T> output, h_n, c_n;
+};

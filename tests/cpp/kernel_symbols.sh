@@ -1,0 +1,25 @@
+#!/bin/bash
+# Checks the objects of the kernel targets in a library: each may define its two tables and nothing
+# else that the linker sees. A weak or shared function compiled for AVX-512 could otherwise become
+# the one copy that every CPU runs.
+#
+#   kernel_symbols.sh NM LIBRARY TARGET...
+set -euo pipefail
+
+nm=$1 library=$2
+shift 2
+
+failed=0
+for target in "$@"; do
+  # Lines such as "libfastlstm.a:avx2.cpp.o:0000000000000000 R fastlstm::avx2::float32_kernels".
+  symbols=$("$nm" --demangle --print-file-name --defined-only --extern-only "$library" |
+    grep -F ":$target.cpp.o:" | sed 's/^[^ ]* //' | sort)
+  wanted=$(printf '%s\n' "D fastlstm::$target::float32_kernels" \
+    "D fastlstm::$target::float64_kernels")
+  # Tables of addresses are read-only (R) or relocated when loaded (D).
+  if [[ ${symbols//R fastlstm/D fastlstm} != "$wanted" ]]; then
+    printf '%s.cpp.o should define its two tables alone, but defines\n%s\n' "$target" "$symbols"
+    failed=1
+  fi
+done
+exit $failed

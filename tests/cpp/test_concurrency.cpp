@@ -1,0 +1,133 @@
+// One Lstm called from several threads at once. ThreadSanitizer looks for races; here the results
+// must have the bits of a lonely call.
+#include <algorithm>
+#include <atomic>
+#include <thread>
+#include <vector>
+
+#include "check.hpp"
+#include "core_lstm.hpp"
+#include "naive_blas.hpp"
+
+using namespace fastlstm;
+
+namespace {
+
+const bool blas_given = (set_blas(naive_blas()), true);
+
+Problem problem() {
+  Problem p;
+  p.config = {20, 40, 2, 0, true};  // enough work for several threads
+  p.T = 20;
+  p.B = 5;
+  p.lengths = {20, 0, 7, 20, 13};
+  p.dropout = {0.3, 11};
+  p.fill(5);
+  return p;
+}
+
+/// body(k, round) on threads k = 0, 1, ..., several rounds each; they start together.
+template <class Body>
+void on_threads(Body body) {
+  constexpr int kThreads = 4, kRounds = 20;
+  std::vector<std::thread> threads;
+  for (int k = 0; k < kThreads; ++k) {
+    threads.emplace_back([=] {
+      for (int round = 0; round < kRounds; ++round) body(k, round);
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+}
+
+/// Set by any thread that finds a difference; checks themselves belong to the main thread.
+class Flag {
+ public:
+  void raise_if(bool condition) {
+    if (condition) raised_.store(true);
+  }
+  bool raised() const { return raised_.load(); }
+
+ private:
+  std::atomic<bool> raised_{false};
+};
+
+}  // namespace
+
+// First: it leaves a number of threads behind that makes callers compete for the team.
+TEST(settings) {
+  Flag wrong;
+  on_threads([&](int k, int) {
+    set_num_threads(k + 1);
+    const int before = set_thread_local_num_threads(k + 2);
+    wrong.raise_if(num_threads() != k + 2);
+    set_thread_local_num_threads(before);
+    wrong.raise_if(num_threads() < 1);
+  });
+  CHECK(!wrong.raised());
+  set_num_threads(3);
+}
+
+TEST(inference) {
+  const Problem p = problem();
+  const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+  CoreProblem<float> alone(p);
+  lstm.forward(alone.call());
+  Flag wrong;
+  on_threads([&](int, int) {
+    CoreProblem<float> core(p);
+    lstm.forward(core.call());
+    wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
+                               alone.output.data()));
+  });
+  CHECK(!wrong.raised());
+}
+
+TEST(training) {
+  const Problem p = problem();
+  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  CoreProblem<double> alone(p);
+  const LstmTape<double> shared = lstm.forward_train(alone.call(), p.dropout);
+  const Gradients want = alone.backward(shared);
+  Flag wrong;
+  on_threads([&](int, int round) {
+    CoreProblem<double> core(p);
+    const LstmTape<double> own = lstm.forward_train(core.call(), p.dropout);
+    // A tape may serve several threads too.
+    const Gradients got = core.backward(round % 2 == 0 ? own : shared);
+    wrong.raise_if(got.x != want.x || got.h_0 != want.h_0 ||
+                   got.cells[1].weight_hh != want.cells[1].weight_hh);
+  });
+  CHECK(!wrong.raised());
+}
+
+TEST(replacing_parameters) {
+  const Problem p = problem();
+  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  on_threads([&](int k, int) {
+    const Cell& cell = p.cells[static_cast<std::size_t>(k)];
+    const Lstm<double> other = lstm.with_params(k, {cell.weight_ih.data(), cell.weight_hh.data(),
+                                                    cell.bias_ih.data(), cell.bias_hh.data()});
+    CoreProblem<double> core(p);
+    other.forward(core.call());
+  });
+}
+
+TEST(streams) {
+  Problem p = problem();
+  p.config.bidirectional = false;
+  p.cells.clear();
+  p.lengths.clear();
+  p.fill(6);
+  const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+  const std::vector<float> x(p.x.begin(), p.x.end());
+  const auto run = [&] {
+    LstmStream<float> stream(lstm, p.B);
+    std::vector<float> out(static_cast<std::size_t>(p.B * p.P()));
+    for (Index t = 0; t < p.T; ++t) stream.step(x.data() + t * p.B * p.I(), out.data());
+    return out;
+  };
+  const std::vector<float> want = run();
+  Flag wrong;
+  on_threads([&](int, int) { wrong.raise_if(run() != want); });
+  CHECK(!wrong.raised());
+}

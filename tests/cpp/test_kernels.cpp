@@ -1,0 +1,615 @@
+// Every kernel of every target that this CPU runs, against plain formulas in higher precision.
+//
+// The tests come from the list of kernels: each needs a check_NAME below, or this does not compile.
+#include <cstdint>
+#include <limits>
+#include <vector>
+
+#include "arrays.hpp"
+#include "check.hpp"
+#include "kernels/list.hpp"
+#include "runtime/fp_mode.hpp"
+#include "runtime/philox.hpp"
+#include "runtime/targets.hpp"
+
+using namespace fastlstm;
+
+namespace {
+
+using Exact = long double;
+
+// Around the vector widths w = 2, 4, 8, 16: 1, w - 1, w, w + 1, 3w + 5.
+const Index kSizes[] = {1, 2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 29, 53};
+
+template <class T>
+constexpr T kInfinity = std::numeric_limits<T>::infinity();
+template <class T>
+constexpr T kNaN = std::numeric_limits<T>::quiet_NaN();
+template <class T>
+constexpr T kEpsilon = std::numeric_limits<T>::epsilon();
+
+Exact exact_sigmoid(Exact x) { return 1 / (1 + std::exp(-x)); }
+Exact exact_exp(Exact x) { return std::exp(x); }
+Exact exact_tanh(Exact x) { return std::tanh(x); }
+
+/// The distance from one float to the next at this value; denormals count as zero.
+template <class T>
+Exact ulp(Exact value) {
+  const Exact magnitude = std::max(std::abs(value), Exact(std::numeric_limits<T>::min()));
+  return std::ldexp(Exact(1), std::ilogb(magnitude) + 1 - std::numeric_limits<T>::digits);
+}
+
+// --- exp, sigmoid, tanh
+// ---------------------------------------------------------------------------
+
+/// Every k-th bit pattern, so that all exponents and both signs occur, and a dense middle.
+template <class T>
+std::vector<T> range_of_values() {
+  using Bits = std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint64_t>;
+  constexpr Bits kStep = std::numeric_limits<Bits>::max() / 100003;
+  std::vector<T> values;
+  for (Bits k = 0; k < 100003; ++k) {
+    const Bits bits = k * kStep;
+    T value;
+    std::memcpy(&value, &bits, sizeof value);
+    values.push_back(value);
+  }
+  Random random(1);
+  const std::vector<T> middle = random.values<T>(100000, -110, 110);
+  values.insert(values.end(), middle.begin(), middle.end());
+  return values;
+}
+
+template <class T>
+void check_map(void (*kernel)(const MapValues<T>&) noexcept, Exact (*exact)(Exact),
+               double most_ulp) {
+  const std::vector<T> x = range_of_values<T>();
+  std::vector<T> y(x.size());
+  kernel({static_cast<Index>(x.size()), x.data(), y.data()});
+  for (std::size_t k = 0; k < x.size(); ++k) {
+    NOTE("x = " << x[k]);
+    const Exact want = exact(x[k]);
+    if (std::isnan(want)) {
+      CHECK(std::isnan(y[k]));
+    } else if (std::abs(want) > Exact(std::numeric_limits<T>::max())) {
+      CHECK_EQUAL(y[k], static_cast<T>(std::copysign(kInfinity<T>, want)));
+    } else if (std::abs(want) < Exact(std::numeric_limits<T>::min())) {
+      CHECK_CLOSE(y[k], want, Exact(std::numeric_limits<T>::min()));
+    } else {
+      CHECK_CLOSE(y[k], want, most_ulp * ulp<T>(want));
+    }
+  }
+  for (const Index n : kSizes) {
+    NOTE("n = " << n);
+    Guarded<T> from(std::vector<T>(x.end() - n, x.end())), to(n);
+    kernel({n, from.data(), to.data()});
+    to.check_guards();
+    // A value has the same bits wherever it stands, and in place.
+    CHECK(std::memcmp(to.data(), y.data() + y.size() - n, to.size() * sizeof(T)) == 0);
+    kernel({n, from.data(), from.data()});
+    from.check_guards();
+    CHECK(std::memcmp(to.data(), from.data(), to.size() * sizeof(T)) == 0);
+  }
+}
+
+template <class T>
+T map_one(void (*kernel)(const MapValues<T>&) noexcept, T x) {
+  T y;
+  kernel({1, &x, &y});
+  return y;
+}
+
+template <class T>
+void check_exp_values(const KernelTable<T>& table) {
+  const auto kernel = table.exp_values;
+  check_map<T>(kernel, exact_exp, 1.0);
+  CHECK_EQUAL(map_one<T>(kernel, 0), T(1));
+  CHECK_EQUAL(map_one<T>(kernel, kInfinity<T>), kInfinity<T>);
+  CHECK_EQUAL(map_one<T>(kernel, -kInfinity<T>), T(0));
+  CHECK(std::isnan(map_one<T>(kernel, kNaN<T>)));
+}
+
+template <class T>
+void check_sigmoid_values(const KernelTable<T>& table) {
+  const auto kernel = table.sigmoid_values;
+  check_map<T>(kernel, exact_sigmoid, 2.5);
+  CHECK_EQUAL(map_one<T>(kernel, 0), T(0.5));
+  CHECK_EQUAL(map_one<T>(kernel, kInfinity<T>), T(1));
+  CHECK_EQUAL(map_one<T>(kernel, -kInfinity<T>), T(0));
+  CHECK(std::isnan(map_one<T>(kernel, kNaN<T>)));
+}
+
+template <class T>
+void check_tanh_values(const KernelTable<T>& table) {
+  const auto kernel = table.tanh_values;
+  check_map<T>(kernel, exact_tanh, 2.5);
+  CHECK_EQUAL(map_one<T>(kernel, 0), T(0));
+  CHECK(std::signbit(map_one<T>(kernel, T(-0.0))));
+  CHECK_EQUAL(map_one<T>(kernel, kInfinity<T>), T(1));
+  CHECK_EQUAL(map_one<T>(kernel, -kInfinity<T>), T(-1));
+  CHECK(std::isnan(map_one<T>(kernel, kNaN<T>)));
+}
+
+// --- the LSTM's step
+// ------------------------------------------------------------------------------
+
+template <class T>
+void check_lstm_step_at(void (*kernel)(const LstmStep<T>&) noexcept, Index rows, Index H,
+                        bool save_gates) {
+  NOTE("rows = " << rows << ", H = " << H << ", save_gates = " << save_gates);
+  Random random(static_cast<unsigned>(100 * rows + H));
+  const Guarded<T> bias(random.values<T>(4 * H, -1, 1));
+  const std::vector<T> inputs = random.values<T>(rows * 4 * H, -6, 6);
+  const std::vector<T> c_prev = random.values<T>(rows * H, -2, 2);
+  Guarded<T> gates(inputs), c(c_prev), h(rows * H);
+  kernel({rows, H, save_gates, bias.data(), gates.data(), c.data(), h.data()});
+  gates.check_guards();
+  c.check_guards();
+  h.check_guards();
+  const Exact tolerance = 16 * kEpsilon<T>;
+  for (Index row = 0; row < rows; ++row) {
+    for (Index j = 0; j < H; ++j) {
+      NOTE("row = " << row << ", j = " << j);
+      const auto gate = [&](Index k) { return row * 4 * H + k * H + j; };
+      const auto input = [&](Index k) {
+        return Exact(inputs[static_cast<std::size_t>(gate(k))]) + bias[k * H + j];
+      };
+      const Exact i = exact_sigmoid(input(0)), f = exact_sigmoid(input(1));
+      const Exact g = exact_tanh(input(2)), o = exact_sigmoid(input(3));
+      const Exact want_c = f * c_prev[static_cast<std::size_t>(row * H + j)] + i * g;
+      CHECK_CLOSE(c[row * H + j], want_c, tolerance);
+      CHECK_CLOSE(h[row * H + j], o * exact_tanh(want_c), tolerance);
+      if (!save_gates) continue;
+      CHECK_CLOSE(gates[gate(0)], i, tolerance);
+      CHECK_CLOSE(gates[gate(1)], f, tolerance);
+      CHECK_CLOSE(gates[gate(2)], g, tolerance);
+      CHECK_CLOSE(gates[gate(3)], o, tolerance);
+    }
+  }
+}
+
+/// One row whose pre-activations are the same four values for every unit.
+template <class T>
+void check_lstm_step_limits(void (*kernel)(const LstmStep<T>&) noexcept, T i, T f, T g, T o,
+                            T c_prev, T want_c, T want_h) {
+  constexpr Index H = 21;
+  NOTE("i f g o c' = " << i << " " << f << " " << g << " " << o << " " << c_prev);
+  const std::vector<T> bias(4 * H, 0);
+  std::vector<T> gates, c(H, c_prev), h(H);
+  for (const T value : {i, f, g, o}) gates.insert(gates.end(), H, value);
+  kernel({1, H, false, bias.data(), gates.data(), c.data(), h.data()});
+  for (std::size_t j = 0; j < H; ++j) {
+    CHECK_EQUAL(c[j], want_c);
+    CHECK_EQUAL(h[j], want_h);
+  }
+}
+
+/// A NaN reaches its own unit and no other.
+template <class T>
+void check_lstm_step_nan(void (*kernel)(const LstmStep<T>&) noexcept) {
+  constexpr Index H = 21;
+  for (std::size_t at = 0; at < 5 * H; ++at) {
+    NOTE("NaN at " << at);
+    std::vector<T> bias(4 * H, 0), gates(4 * H, T(0.5)), c(H, T(0.5)), h(H);
+    (at < 4 * H ? gates[at] : c[at - 4 * H]) = kNaN<T>;
+    kernel({1, H, true, bias.data(), gates.data(), c.data(), h.data()});
+    const bool output_gate = at >= 3 * H && at < 4 * H;
+    for (std::size_t j = 0; j < H; ++j) {
+      const bool here = j == at % H;
+      CHECK_EQUAL(std::isnan(h[j]), here);
+      CHECK_EQUAL(std::isnan(c[j]), here && !output_gate);
+    }
+  }
+}
+
+template <class T>
+void check_lstm_step(const KernelTable<T>& table) {
+  const auto kernel = table.lstm_step;
+  for (const Index rows : {0, 1, 3}) {
+    for (const Index H : kSizes) {
+      check_lstm_step_at(kernel, rows, H, false);
+      check_lstm_step_at(kernel, rows, H, true);
+    }
+  }
+  constexpr T inf = kInfinity<T>;
+  check_lstm_step_limits<T>(kernel, -inf, inf, 0, -inf, T(3), T(3), 0);  // keeps c, shows nothing
+  check_lstm_step_limits<T>(kernel, -inf, -inf, 0, inf, T(3), 0, 0);     // forgets
+  check_lstm_step_limits<T>(kernel, -inf, inf, 0, inf, inf, inf, 1);  // an infinite c saturates h
+  check_lstm_step_limits<T>(kernel, inf, -inf, -inf, -inf, T(3), T(-1), T(-0.0));
+  check_lstm_step_nan(kernel);
+}
+
+template <class T>
+void check_lstm_step_backward_at(void (*kernel)(const LstmStepBackward<T>&) noexcept, Index rows,
+                                 Index H, bool in_place) {
+  NOTE("rows = " << rows << ", H = " << H << ", in_place = " << in_place);
+  Random random(static_cast<unsigned>(1000 * rows + H));
+  std::vector<T> activated = random.values<T>(rows * 4 * H, 0, 1);
+  for (Index row = 0; row < rows; ++row) {
+    for (Index j = 0; j < H; ++j) {  // g is a tanh
+      T& g = activated[static_cast<std::size_t>(row * 4 * H + 2 * H + j)];
+      g = 2 * g - 1;
+    }
+  }
+  Guarded<T> gates(activated);
+  const Guarded<T> c(random.values<T>(rows * H, -2, 2)), c_prev(random.values<T>(rows * H, -2, 2));
+  const Guarded<T> d_h(random.values<T>(rows * H, -1, 1));
+  const std::vector<T> d_c_next = random.values<T>(rows * H, -1, 1);
+  Guarded<T> d_c(d_c_next), other(rows * 4 * H);
+  Guarded<T>& d_gates = in_place ? gates : other;
+  kernel({rows, H, gates.data(), c.data(), c_prev.data(), d_h.data(), d_c.data(), d_gates.data()});
+  d_c.check_guards();
+  d_gates.check_guards();
+  const Exact tolerance = 16 * kEpsilon<T>;
+  for (Index row = 0; row < rows; ++row) {
+    for (Index j = 0; j < H; ++j) {
+      NOTE("row = " << row << ", j = " << j);
+      const Index at = row * H + j, first = row * 4 * H + j;
+      const auto gate = [&](Index k) {
+        return Exact(activated[static_cast<std::size_t>(first + k * H)]);
+      };
+      const Exact i = gate(0), f = gate(1), g = gate(2), o = gate(3), tanh_c = exact_tanh(c[at]);
+      const Exact dc = d_h[at] * o * (1 - tanh_c * tanh_c) + d_c_next[static_cast<std::size_t>(at)];
+      CHECK_CLOSE(d_gates[first], dc * g * i * (1 - i), tolerance);
+      CHECK_CLOSE(d_gates[first + H], dc * c_prev[at] * f * (1 - f), tolerance);
+      CHECK_CLOSE(d_gates[first + 2 * H], dc * i * (1 - g * g), tolerance);
+      CHECK_CLOSE(d_gates[first + 3 * H], d_h[at] * tanh_c * o * (1 - o), tolerance);
+      CHECK_CLOSE(d_c[at], dc * f, tolerance);
+    }
+  }
+}
+
+template <class T>
+void check_lstm_step_backward(const KernelTable<T>& table) {
+  const auto kernel = table.lstm_step_backward;
+  for (const Index rows : {0, 1, 3}) {
+    for (const Index H : kSizes) {
+      check_lstm_step_backward_at(kernel, rows, H, false);
+      check_lstm_step_backward_at(kernel, rows, H, true);
+    }
+  }
+}
+
+template <class T>
+void check_lstm_hidden(const KernelTable<T>& table) {
+  const auto kernel = table.lstm_hidden;
+  for (const Index rows : {0, 1, 3}) {
+    for (const Index H : kSizes) {
+      NOTE("rows = " << rows << ", H = " << H);
+      Random random(static_cast<unsigned>(H));
+      const Guarded<T> gates(random.values<T>(rows * 4 * H, 0, 1));
+      const Guarded<T> c(random.values<T>(rows * H, -3, 3));
+      Guarded<T> hidden(rows * H);
+      kernel({rows, H, gates.data(), c.data(), hidden.data()});
+      hidden.check_guards();
+      for (Index k = 0; k < rows * H; ++k) {
+        const Exact o = gates[k / H * 4 * H + 3 * H + k % H];
+        CHECK_CLOSE(hidden[k], o * exact_tanh(c[k]), 4 * kEpsilon<T>);
+      }
+    }
+  }
+}
+
+// --- tiles
+// ----------------------------------------------------------------------------------------
+
+/// Rows in memory of their own each, and the pointers to them.
+template <class T>
+struct Rows {
+  Rows(Random& random, Index rows, Index width) {
+    for (Index row = 0; row < rows; ++row) {
+      values.emplace_back(random.values<T>(width, -1, 1));
+      pointers.push_back(values.back().data());
+    }
+  }
+  void check_guards() const {
+    for (const Guarded<T>& row : values) row.check_guards();
+  }
+  T at(Index row, Index k) const { return values[static_cast<std::size_t>(row)][k]; }
+
+  std::vector<Guarded<T>> values;
+  std::vector<T*> pointers;
+};
+
+template <class T>
+bool same_bits(const Guarded<T>& a, const Guarded<T>& b) {
+  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+}
+
+/// Heights below, at and above a tile's, for all targets.
+const Index kRows[] = {1, 2, 3, 4, 6, 7, 13};
+
+template <class T>
+void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks, Index K,
+                           bool has_bias) {
+  NOTE("rows = " << rows << ", blocks = " << blocks << ", K = " << K << ", bias " << has_bias);
+  const Index width = 4 * table.lanes, ld = blocks * width + 3;
+  Random random(static_cast<unsigned>(rows * 1000 + K));
+  const Rows<T> x(random, rows, K);
+  const Guarded<T> panel(random.values<T>(blocks * K * width, -1, 1));
+  const Guarded<T> bias(random.values<T>(blocks * width, -1, 1));
+  const auto project = [&](Index first_row, Index n, Index first_block, Index end_block) {
+    Guarded<T> out(std::vector<T>(static_cast<std::size_t>(n * ld), T(77)));
+    table.project_rows({n, first_block, end_block, K, x.pointers.data() + first_row, panel.data(),
+                        has_bias ? bias.data() : nullptr, out.data(), ld});
+    out.check_guards();
+    return out;
+  };
+  const Guarded<T> out = project(0, rows, 0, blocks);
+  for (Index row = 0; row < rows; ++row) {
+    for (Index j = 0; j < ld; ++j) {
+      NOTE("row = " << row << ", j = " << j);
+      if (j >= blocks * width) {
+        CHECK_EQUAL(out[row * ld + j], T(77));
+        continue;
+      }
+      Exact want = has_bias ? bias[j] : 0;
+      for (Index k = 0; k < K; ++k) {
+        want += Exact(x.at(row, k)) * panel[j / width * K * width + k * width + j % width];
+      }
+      CHECK_CLOSE(out[row * ld + j], want, kEpsilon<T> * static_cast<T>(K + 2));
+    }
+  }
+  // A row by itself, and a block by itself: the same bits, and nothing else is written.
+  for (Index row = 0; row < rows; ++row) {
+    const Guarded<T> alone = project(row, 1, 0, blocks);
+    CHECK(std::equal(alone.data(), alone.data() + ld, out.data() + row * ld));
+  }
+  for (Index block = 0; block < blocks; ++block) {
+    const Guarded<T> one = project(0, rows, block, block + 1);
+    for (Index at = 0; at < rows * ld; ++at) {
+      CHECK_EQUAL(one[at], at % ld / width == block ? out[at] : T(77));
+    }
+  }
+}
+
+template <class T>
+void check_project_rows(const KernelTable<T>& table) {
+  for (const Index rows : kRows) {
+    for (const Index blocks : {1, 2, 3, 7}) {
+      for (const Index K : {1, 2, 17}) check_project_rows_at(table, rows, blocks, K, true);
+    }
+    // More inputs than one part of a panel has.
+    check_project_rows_at(table, rows, 2, 600, false);
+  }
+}
+
+/// A step's weights as matrices and as panels, and its inputs.
+template <class T>
+struct TileStep {
+  TileStep(const KernelTable<T>& table_, Index rows_, Index H_, Index I_, Index P_)
+      : table(table_),
+        rows(rows_),
+        H(H_),
+        I(I_),
+        P(P_),
+        lanes(table.lanes),
+        blocks((H + lanes - 1) / lanes),
+        padded(blocks * lanes),
+        random(static_cast<unsigned>(rows * 1000 + H)),
+        W(random.values<T>(4 * H * I, -1, 1)),
+        R(random.values<T>(4 * H * P, -1, 1)),
+        b(random.values<T>(4 * H, -1, 1)),
+        W_panel(packed(W, I)),
+        R_panel(packed(R, P)),
+        b_panel(packed(b, 1)),
+        x(random, rows, I),
+        h_prev(random.values<T>(rows * ld_h_prev(), -1, 1)),
+        c_prev(random.values<T>(rows * padded, -2, 2)) {}
+
+  Index ld_h_prev() const { return P + 1; }
+
+  /// Lane l of block n holds unit n * lanes + l; weights of units that do not exist are zero.
+  Guarded<T> packed(const std::vector<T>& matrix, Index K) const {
+    Guarded<T> panel(blocks * K * 4 * lanes);
+    for (Index at = 0; at < blocks * K * 4 * lanes; ++at) {
+      const Index lane = at % lanes, gate = at / lanes % 4, k = at / lanes / 4 % K;
+      const Index unit = at / lanes / 4 / K * lanes + lane;
+      panel[at] = unit < H ? matrix[static_cast<std::size_t>((gate * H + unit) * K + k)] : T(0);
+    }
+    return panel;
+  }
+
+  struct Result {
+    Guarded<T> c, h, gates, saved_c, scratch;
+    Rows<T> output;
+    void check_guards() const {
+      for (const Guarded<T>* array : {&c, &h, &gates, &saved_c, &scratch}) array->check_guards();
+      output.check_guards();
+    }
+  };
+
+  /// The kernel on all rows or one, with x or with its projection, with all outputs or fewest.
+  Result run(Index first_row, Index n, bool fused, bool save, Index first_block, Index end_block) {
+    Result r{Guarded<T>(std::vector<T>(c_prev.begin() + first_row * padded,
+                                       c_prev.begin() + (first_row + n) * padded)),
+             Guarded<T>(n * padded),
+             Guarded<T>(save ? n * 4 * H : 0),
+             Guarded<T>(save ? n * H : 0),
+             Guarded<T>(n * 4 * lanes),
+             Rows<T>(random, n, H)};
+    Guarded<T> projected(n * blocks * 4 * lanes);
+    table.project_rows({n, 0, blocks, I, x.pointers.data() + first_row, W_panel.data(),
+                        b_panel.data(), projected.data(), blocks * 4 * lanes});
+    LstmStepTile<T> s{};
+    s.rows = n;
+    s.first_block = first_block;
+    s.end_block = end_block;
+    s.H = H;
+    s.I = I;
+    s.P = P;
+    s.x = fused ? x.pointers.data() + first_row : nullptr;
+    s.W = W_panel.data();
+    s.bias = b_panel.data();
+    s.projected = fused ? nullptr : projected.data();
+    s.ld_projected = blocks * 4 * lanes;
+    s.h_prev = h_prev.data() + first_row * ld_h_prev();
+    s.ld_h_prev = ld_h_prev();
+    s.R = R_panel.data();
+    s.c = r.c.data();
+    s.ld_c = padded;
+    s.h = r.h.data();
+    s.ld_h = padded;
+    s.output = save ? r.output.pointers.data() : nullptr;
+    s.gates = save ? r.gates.data() : nullptr;
+    s.ld_gates = 4 * H;
+    s.saved_c = save ? r.saved_c.data() : nullptr;
+    s.ld_saved_c = H;
+    s.scratch = r.scratch.data();
+    table.lstm_step_tile(s);
+    r.check_guards();
+    return r;
+  }
+
+  Exact sum(Index row, Index gate, Index j) const {
+    const Index at = gate * H + j;
+    Exact s = b[static_cast<std::size_t>(at)];
+    for (Index k = 0; k < I; ++k)
+      s += Exact(x.at(row, k)) * W[static_cast<std::size_t>(at * I + k)];
+    for (Index k = 0; k < P; ++k) {
+      s += Exact(h_prev[row * ld_h_prev() + k]) * R[static_cast<std::size_t>(at * P + k)];
+    }
+    return s;
+  }
+
+  const KernelTable<T>& table;
+  Index rows, H, I, P, lanes, blocks, padded;
+  Random random;
+  std::vector<T> W, R, b;
+  Guarded<T> W_panel, R_panel, b_panel;
+  Rows<T> x;
+  Guarded<T> h_prev;
+  std::vector<T> c_prev;
+};
+
+template <class T>
+void check_lstm_step_tile_at(const KernelTable<T>& table, Index rows, Index H, Index I, Index P) {
+  NOTE("rows = " << rows << ", H = " << H << ", I = " << I << ", P = " << P);
+  TileStep<T> step(table, rows, H, I, P);
+  const auto whole = step.run(0, rows, true, true, 0, step.blocks);
+  const Exact tolerance = 4 * kEpsilon<T> * static_cast<T>(4 + I + P);
+  for (Index row = 0; row < rows; ++row) {
+    for (Index j = 0; j < H; ++j) {
+      NOTE("row = " << row << ", j = " << j);
+      const Exact i = exact_sigmoid(step.sum(row, 0, j)), f = exact_sigmoid(step.sum(row, 1, j));
+      const Exact g = exact_tanh(step.sum(row, 2, j)), o = exact_sigmoid(step.sum(row, 3, j));
+      const Exact c = f * step.c_prev[static_cast<std::size_t>(row * step.padded + j)] + i * g;
+      CHECK_CLOSE(whole.c[row * step.padded + j], c, tolerance);
+      CHECK_CLOSE(whole.h[row * step.padded + j], o * exact_tanh(c), tolerance);
+      CHECK_CLOSE(whole.gates[row * 4 * H + j], i, tolerance);
+      CHECK_CLOSE(whole.gates[row * 4 * H + H + j], f, tolerance);
+      CHECK_CLOSE(whole.gates[row * 4 * H + 2 * H + j], g, tolerance);
+      CHECK_CLOSE(whole.gates[row * 4 * H + 3 * H + j], o, tolerance);
+      CHECK_EQUAL(whole.saved_c[row * H + j], whole.c[row * step.padded + j]);
+      CHECK_EQUAL(whole.output.at(row, j), whole.h[row * step.padded + j]);
+    }
+  }
+  // The same bits with the inputs projected before, without the outputs for training, for a row by
+  // itself, and for some blocks by themselves.
+  const auto projected = step.run(0, rows, false, false, 0, step.blocks);
+  CHECK(same_bits(projected.c, whole.c));
+  CHECK(same_bits(projected.h, whole.h));
+  for (Index row = 0; row < rows; ++row) {
+    const auto alone = step.run(row, 1, true, false, 0, step.blocks);
+    CHECK(std::equal(alone.h.data(), alone.h.data() + step.padded,
+                     &whole.h.data()[row * step.padded]));
+    CHECK(std::equal(alone.c.data(), alone.c.data() + step.padded,
+                     &whole.c.data()[row * step.padded]));
+  }
+  const Index cut = step.blocks / 2;
+  const auto right = step.run(0, rows, true, false, cut, step.blocks);
+  for (Index at = 0; at < rows * step.padded; ++at) {
+    const bool computed = at % step.padded / step.lanes >= cut;
+    CHECK_EQUAL(right.c[at], computed ? whole.c[at] : step.c_prev[static_cast<std::size_t>(at)]);
+  }
+}
+
+template <class T>
+void check_lstm_step_tile(const KernelTable<T>& table) {
+  for (const Index rows : kRows) {
+    for (const Index H : kSizes) check_lstm_step_tile_at(table, rows, H, 3, H);
+    // More inputs than one part of a panel has, in x and in h.
+    check_lstm_step_tile_at(table, rows, 9, 600, 9);
+    check_lstm_step_tile_at(table, rows, 9, 2, 600);
+  }
+}
+
+// --- others
+// ---------------------------------------------------------------------------------------
+
+template <class T>
+void check_add_column_sums(const KernelTable<T>& table) {
+  const auto kernel = table.add_column_sums;
+  for (const Index rows : {0, 1, 63, 64, 65, 200}) {
+    for (const Index columns : kSizes) {
+      NOTE("rows = " << rows << ", columns = " << columns);
+      Random random(static_cast<unsigned>(columns));
+      const Guarded<T> values(random.values<T>(rows * columns, -1, 1));
+      const std::vector<T> before = random.values<T>(columns, -1, 1);
+      Guarded<T> sums(before);
+      kernel({rows, columns, values.data(), sums.data()});
+      sums.check_guards();
+      for (Index k = 0; k < columns; ++k) {
+        Exact want = before[static_cast<std::size_t>(k)];
+        for (Index row = 0; row < rows; ++row) want += values[row * columns + k];
+        CHECK_CLOSE(sums[k], want, 4 * kEpsilon<T> * static_cast<T>(64 + rows / 64));
+      }
+    }
+  }
+}
+
+template <class T>
+void check_dropout_row(const KernelTable<T>& table) {
+  const auto kernel = table.dropout_row;
+  constexpr std::uint64_t kSeed = 0x123456789abcdef0;
+  constexpr std::uint64_t kRow = 0x300000005;
+  constexpr std::uint32_t kLayer = 2;
+  for (const double p : {0.0, 0.25, 0.5, 0.9, 1.0}) {
+    for (const Index columns : kSizes) {
+      NOTE("p = " << p << ", columns = " << columns);
+      Random random(3);
+      const Guarded<T> x(random.values<T>(columns, 1, 2));
+      Guarded<T> y(columns), in_place(x);
+      kernel({columns, kSeed, kLayer, kRow, p, x.data(), y.data()});
+      kernel({columns, kSeed, kLayer, kRow, p, in_place.data(), in_place.data()});
+      y.check_guards();
+      in_place.check_guards();
+      for (Index k = 0; k < columns; ++k) {
+        std::uint32_t bits[4];
+        philox_4x32(kSeed, kRow, static_cast<std::uint32_t>(k / 4), kLayer, bits);
+        const bool kept = bits[k % 4] < (1 - p) * 4294967296.0;
+        CHECK_EQUAL(y[k] != 0, kept);
+        CHECK_CLOSE(y[k], kept ? x[k] / (1 - Exact(p)) : 0, 4 * kEpsilon<T> * std::abs(y[k]));
+        CHECK_EQUAL(in_place[k], y[k]);
+      }
+    }
+  }
+  // The part that becomes zero is p.
+  constexpr Index kMany = 100000;
+  const std::vector<T> ones(kMany, T(1));
+  std::vector<T> y(kMany);
+  kernel({kMany, kSeed, kLayer, kRow, 0.3, ones.data(), y.data()});
+  const auto zeros = std::count(y.begin(), y.end(), T(0));
+  CHECK_CLOSE(static_cast<double>(zeros) / kMany, 0.3, 0.006);  // four standard deviations
+}
+
+// --- the list
+// -------------------------------------------------------------------------------------
+
+template <class Check>
+void for_each_table(Check check) {
+  const FlushDenormals flush_denormals;  // as inside every call
+  for (const Target& target : supported_targets()) {
+    NOTE("target " << target.name);
+    check(*target.float32);
+    check(*target.float64);
+  }
+}
+
+#define FASTLSTM_TEST(name, Arguments)                              \
+  TEST(name) {                                                      \
+    for_each_table([](const auto& table) { check_##name(table); }); \
+  }
+FASTLSTM_KERNELS(FASTLSTM_TEST)
+
+}  // namespace

@@ -1,0 +1,441 @@
+// Forward and backward passes against the naive loop and its finite differences, for the target
+// that FASTLSTM_ISA names.
+#include <cfenv>
+#include <limits>
+#include <stdexcept>
+
+#include "check.hpp"
+#include "core_lstm.hpp"
+#include "fastlstm/runtime.hpp"
+#include "naive_blas.hpp"
+#include "naive_lstm.hpp"
+
+using namespace fastlstm;
+
+namespace {
+
+const bool blas_given = (set_blas(naive_blas()), true);
+
+Problem problem(const char* name, LstmConfig config, Index T, Index B,
+                std::vector<Index> lengths = {}, bool bias = true, LstmDropout dropout = {}) {
+  Problem p;
+  p.name = name;
+  p.config = config;
+  p.T = T;
+  p.B = B;
+  p.lengths = std::move(lengths);
+  p.bias = bias;
+  p.dropout = dropout;
+  p.fill(static_cast<unsigned>(T * 100 + B));
+  return p;
+}
+
+/// config: I, H, L, projection, bidirectional, reverse.
+std::vector<Problem> small_problems() {
+  const LstmDropout dropout{0.4, 0x123456789a};
+  return {
+      problem("one unit, one step", {1, 1}, 1, 1),
+      problem("one layer", {3, 5}, 4, 3),
+      problem("no bias", {3, 5}, 4, 3, {}, false),
+      problem("wide", {17, 19}, 2, 5),
+      problem("ragged", {3, 5}, 6, 5, {2, 6, 0, 5, 2}),
+      problem("none full", {3, 5}, 6, 3, {2, 4, 3}),
+      problem("all empty", {3, 5}, 2, 2, {0, 0}),
+      problem("reverse", {3, 5, 1, 0, false, true}, 4, 3),
+      problem("reverse, ragged", {3, 5, 1, 0, false, true}, 6, 5, {2, 6, 0, 5, 2}),
+      problem("projection", {3, 5, 1, 2}, 4, 3),
+      problem("three layers, dropout", {3, 5, 3}, 4, 3, {}, true, dropout),
+      problem("dropout of everything", {3, 5, 2}, 4, 3, {}, true, {1.0, 5}),
+      problem("two directions, ragged", {3, 5, 2, 0, true}, 5, 4, {5, 0, 2, 4}),
+      problem("everything", {3, 6, 2, 4, true}, 5, 4, {3, 5, 0, 3}, true, dropout),
+  };
+}
+
+/// More rows than one block of steps has.
+std::vector<Problem> long_problems() {
+  return {
+      problem("long", {2, 3}, 700, 3),
+      problem("long, ragged", {2, 3, 1, 0, true}, 800, 4, {800, 30, 790, 333}),
+  };
+}
+
+void check_values(const char* what, const Values& got, const Values& want, double tolerance) {
+  NOTE(what);
+  CHECK_EQUAL(got.size(), want.size());
+  for (std::size_t k = 0; k < got.size(); ++k) {
+    NOTE("element " << k);
+    CHECK_CLOSE(got[k], want[k], tolerance);
+  }
+}
+
+void check_cells(const char* what, const std::vector<Values>& got, const std::vector<Values>& want,
+                 double tolerance) {
+  CHECK_EQUAL(got.size(), want.size());
+  for (std::size_t k = 0; k < got.size(); ++k) {
+    NOTE("cell " << k);
+    check_values(what, got[k], want[k], tolerance);
+  }
+}
+
+void check_results(const Results& got, const Results& want, double tolerance) {
+  check_values("output", got.output, want.output, tolerance);
+  check_values("h_n", got.h_n, want.h_n, tolerance);
+  check_values("c_n", got.c_n, want.c_n, tolerance);
+}
+
+bool same_bits(const Results& a, const Results& b) {
+  return a.output == b.output && a.h_n == b.h_n && a.c_n == b.c_n;
+}
+
+template <class T>
+void check_forward(double tolerance) {
+  std::vector<Problem> problems = small_problems();
+  for (const Problem& p : long_problems()) problems.push_back(p);
+  for (Problem& p : problems) {
+    for (const bool batch_first : {false, true}) {
+      NOTE(p.name << (batch_first ? ", batch first" : ""));
+      const Lstm<T> lstm = CoreProblem<T>::lstm(p);
+      // Training, with dropout.
+      CoreProblem<T> training(p, batch_first);
+      const LstmTape<T> tape = lstm.forward_train(training.call(), p.dropout);
+      Results got = training.results();
+      training.trace(tape, &got);
+      const Results want = naive_forward(p);
+      check_results(got, want, tolerance);
+      check_cells("gates", got.gates, want.gates, tolerance);
+      check_cells("c", got.c, want.c, tolerance);
+      check_cells("h", got.h, want.h, tolerance);
+      // Inference, without.
+      Problem calm = p;
+      calm.dropout = {};
+      CoreProblem<T> inference(calm, batch_first);
+      lstm.forward(inference.call());
+      check_results(inference.results(), naive_forward(calm), tolerance);
+      if (p.dropout.p == 0) CHECK(same_bits(inference.results(), training.results()));
+    }
+  }
+}
+
+/// Checks at most `most` elements of an array's gradient, evenly spread.
+void check_gradient(const char* what, Problem* p, Values* array, const Values& got,
+                    std::size_t most = 150) {
+  NOTE(what);
+  CHECK_EQUAL(got.size(), array->size());
+  const std::size_t stride = array->size() / most + 1;
+  for (std::size_t k = 0; k < array->size(); k += stride) {
+    NOTE("element " << k);
+    double& value = (*array)[k];
+    if (std::isnan(value)) {  // past the end of a sequence
+      CHECK_EQUAL(got[k], 0.0);
+      continue;
+    }
+    constexpr double kStep = 1e-5;
+    const double before = value;
+    value = before + kStep;
+    const double above = naive_loss(*p);
+    value = before - kStep;
+    const double below = naive_loss(*p);
+    value = before;
+    CHECK_CLOSE(got[k], (above - below) / (2 * kStep), 2e-8 * (1 + std::abs(got[k])));
+  }
+}
+
+template <class Array>
+void for_each_param(Array each) {
+  each("weight_ih", &Cell::weight_ih);
+  each("weight_hh", &Cell::weight_hh);
+  each("bias_ih", &Cell::bias_ih);
+  each("bias_hh", &Cell::bias_hh);
+  each("weight_hr", &Cell::weight_hr);
+}
+
+template <class T>
+Gradients core_gradients(const Problem& p, double start = 0) {
+  CoreProblem<T> core(p);
+  const LstmTape<T> tape = CoreProblem<T>::lstm(p).forward_train(core.call(), p.dropout);
+  return core.backward(tape, start);
+}
+
+}  // namespace
+
+TEST(forced_target_is_active) {
+  const char* forced = std::getenv("FASTLSTM_ISA");
+  CHECK_EQUAL(isa(), forced != nullptr ? std::string(forced) : available_isas().front());
+}
+
+TEST(forward_float64) { check_forward<double>(1e-12); }
+
+TEST(forward_float32) { check_forward<float>(5e-6); }
+
+TEST(backward_float64) {
+  for (Problem& p : small_problems()) {
+    NOTE(p.name);
+    const Gradients g = core_gradients<double>(p);
+    check_gradient("x", &p, &p.x, g.x);
+    check_gradient("h_0", &p, &p.h_0, g.h_0);
+    check_gradient("c_0", &p, &p.c_0, g.c_0);
+    for (std::size_t k = 0; k < p.cells.size(); ++k) {
+      NOTE("cell " << k);
+      for_each_param([&](const char* name, Values Cell::* param) {
+        check_gradient(name, &p, &(p.cells[k].*param), g.cells[k].*param);
+      });
+    }
+  }
+}
+
+TEST(backward_float64_over_blocks) {
+  for (Problem& p : long_problems()) {
+    NOTE(p.name);
+    const Gradients g = core_gradients<double>(p);
+    check_gradient("x", &p, &p.x, g.x, 60);
+    check_gradient("h_0", &p, &p.h_0, g.h_0);
+    check_gradient("c_0", &p, &p.c_0, g.c_0);
+    for (std::size_t k = 0; k < p.cells.size(); ++k) {
+      NOTE("cell " << k);
+      for_each_param([&](const char* name, Values Cell::* param) {
+        check_gradient(name, &p, &(p.cells[k].*param), g.cells[k].*param, 20);
+      });
+    }
+  }
+}
+
+TEST(backward_float32) {
+  for (const Problem& p : small_problems()) {
+    NOTE(p.name);
+    const Gradients got = core_gradients<float>(p), want = core_gradients<double>(p);
+    constexpr double kTolerance = 5e-5;
+    check_values("x", got.x, want.x, kTolerance);
+    check_values("h_0", got.h_0, want.h_0, kTolerance);
+    check_values("c_0", got.c_0, want.c_0, kTolerance);
+    for (std::size_t k = 0; k < p.cells.size(); ++k) {
+      NOTE("cell " << k);
+      for_each_param([&](const char* name, Values Cell::* param) {
+        check_values(name, got.cells[k].*param, want.cells[k].*param, kTolerance);
+      });
+    }
+  }
+}
+
+TEST(backward_adds_to_parameters) {
+  for (const Problem& p : small_problems()) {
+    NOTE(p.name);
+    const Gradients zero = core_gradients<double>(p), one = core_gradients<double>(p, 1.0);
+    CHECK(zero.x == one.x);  // not added to, and the same bits again
+    for (std::size_t k = 0; k < p.cells.size(); ++k) {
+      for_each_param([&](const char* name, Values Cell::* param) {
+        Values want = zero.cells[k].*param;
+        for (double& value : want) value += 1;
+        check_values(name, one.cells[k].*param, want, 1e-12);
+      });
+    }
+  }
+}
+
+TEST(backward_without_some_gradients) {
+  Problem p = problem("", {3, 5, 2, 0, true}, 4, 3);
+  CoreProblem<double> core(p);
+  const LstmTape<double> tape = CoreProblem<double>::lstm(p).forward_train(core.call(), {});
+  for (Values* zeros : {&p.d_output, &p.d_h_n, &p.d_c_n})
+    std::fill(zeros->begin(), zeros->end(), 0);
+  const Gradients want = core.backward(tape);
+  // The same with null pointers, and no gradient of x.
+  std::vector<Gradients> kept(1);
+  std::vector<LstmParams<double>> d_params;
+  kept[0].cells = p.cells;
+  for (Cell& c : kept[0].cells) {
+    for_each_param([&](const char*, Values Cell::* param) {
+      std::fill((c.*param).begin(), (c.*param).end(), 0.0);
+    });
+    d_params.push_back(
+        {c.weight_ih.data(), c.weight_hh.data(), c.bias_ih.data(), c.bias_hh.data(), nullptr});
+  }
+  Values d_h_0(p.h_0.size(), 7.0), d_c_0(p.c_0.size(), 7.0);
+  tape.backward({{}, nullptr, nullptr, {}, d_h_0.data(), d_c_0.data(), d_params.data()});
+  CHECK(d_h_0 == want.h_0);
+  CHECK(d_c_0 == want.c_0);
+  CHECK(kept[0].cells[0].weight_ih == want.cells[0].weight_ih);
+}
+
+namespace {
+
+/// One sequence of a problem, by itself and without padding.
+Problem alone(const Problem& p, Index b) {
+  Problem one = p;
+  one.T = p.length(b);
+  one.B = 1;
+  one.lengths.clear();
+  const auto rows = [](const Values& from, Index n, Index stride, Index first, Index width) {
+    Values to;
+    for (Index k = 0; k < n; ++k) {
+      const auto row = from.begin() + (k * stride + first) * width;
+      to.insert(to.end(), row, row + width);
+    }
+    return to;
+  };
+  one.x = rows(p.x, one.T, p.B, b, p.I());
+  one.h_0 = rows(p.h_0, p.config.cells(), p.B, b, p.P());
+  one.c_0 = rows(p.c_0, p.config.cells(), p.B, b, p.H());
+  return one;
+}
+
+template <class T>
+void check_promise_on_bits() {
+  // Large enough for several threads: by rows, by units, by directions.
+  const std::vector<Problem> problems = {
+      problem("rows", {16, 32}, 10, 100),
+      problem("units", {64, 96}, 6, 8),
+      problem("directions", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29}),
+      problem("projection", {40, 70, 2, 35}, 30, 5, {3, 30, 29, 30, 8}),
+      problem("layers", {20, 40, 3}, 100, 2),
+      problem("reverse", {20, 40, 2, 0, false, true}, 60, 5, {3, 60, 29, 60, 8}),
+  };
+  for (const Problem& p : problems) {
+    NOTE(p.name);
+    const Lstm<T> lstm = CoreProblem<T>::lstm(p);
+    set_num_threads(1);
+    CoreProblem<T> core(p);
+    lstm.forward(core.call());
+    const Results want = core.results();
+    for (const int threads : {2, 3, 4, 5}) {
+      NOTE("threads = " << threads);
+      set_num_threads(threads);
+      for (const bool batch_first : {false, true}) {
+        CoreProblem<T> other(p, batch_first);
+        lstm.forward(other.call());
+        CHECK(same_bits(other.results(), want));
+      }
+      CoreProblem<T> training(p);
+      lstm.forward_train(training.call(), {});
+      CHECK(same_bits(training.results(), want));
+    }
+    for (Index b = 0; b < p.B; b += 1 + p.B / 7) {
+      if (p.length(b) == 0) continue;
+      NOTE("b = " << b);
+      const Problem one = alone(p, b);
+      CoreProblem<T> row(one);
+      lstm.forward(row.call());
+      const Results got = row.results();
+      for (Index t = 0; t < one.T; ++t) {
+        const auto output = want.output.begin() + (t * p.B + b) * p.width();
+        CHECK(std::equal(output, output + p.width(), got.output.begin() + t * p.width()));
+      }
+    }
+  }
+  set_num_threads(1);
+}
+
+template <class T>
+void check_gradients_have_the_same_bits() {
+  for (const Problem& p : {problem("one direction", {20, 40, 2}, 30, 20),
+                           problem("two", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29})}) {
+    NOTE(p.name);
+    set_num_threads(1);
+    const Gradients want = core_gradients<T>(p);
+    for (const int threads : {2, 3, 4}) {
+      NOTE("threads = " << threads);
+      set_num_threads(threads);
+      const Gradients got = core_gradients<T>(p);
+      CHECK(got.x == want.x && got.h_0 == want.h_0 && got.c_0 == want.c_0);
+      for (std::size_t k = 0; k < p.cells.size(); ++k) {
+        for_each_param([&](const char*, Values Cell::* param) {
+          CHECK(got.cells[k].*param == want.cells[k].*param);
+        });
+      }
+    }
+  }
+  set_num_threads(1);
+}
+
+}  // namespace
+
+// For the generic target this holds because the tests' BLAS treats every row alike.
+TEST(promise_on_bits_float32) { check_promise_on_bits<float>(); }
+
+TEST(promise_on_bits_float64) { check_promise_on_bits<double>(); }
+
+TEST(gradients_have_the_same_bits_for_any_number_of_threads) {
+  check_gradients_have_the_same_bits<float>();
+  check_gradients_have_the_same_bits<double>();
+}
+
+TEST(null_states_are_zeros) {
+  Problem p = problem("", {3, 5, 2, 2, true}, 4, 3, {4, 0, 2});
+  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  CoreProblem<double> given(p);
+  LstmForward<double> call = given.call();
+  call.h_0 = nullptr;
+  call.c_0 = nullptr;
+  lstm.forward(call);
+  std::fill(p.h_0.begin(), p.h_0.end(), 0);
+  std::fill(p.c_0.begin(), p.c_0.end(), 0);
+  check_results(given.results(), naive_forward(p), 1e-12);
+}
+
+TEST(parameters_are_fixed) {
+  const Problem p = problem("", {3, 5, 2}, 4, 3);
+  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  CoreProblem<double> core(p);
+  const LstmTape<double> tape = lstm.forward_train(core.call(), {});
+  const Gradients before = core.backward(tape);
+  const Results results = core.results();
+
+  Problem changed = p;
+  for (double& w : changed.cells[1].weight_ih) w = -w;
+  const Cell& cell = changed.cells[1];
+  const Lstm<double> other =
+      lstm.with_params(1, {cell.weight_ih.data(), cell.weight_hh.data(), cell.bias_ih.data(),
+                           cell.bias_hh.data(), nullptr});
+  other.forward(core.call());
+  check_results(core.results(), naive_forward(changed), 1e-12);
+  CHECK(!same_bits(core.results(), results));
+  // The first layer and the tape hold what they had.
+  lstm.forward(core.call());
+  CHECK(same_bits(core.results(), results));
+  CHECK(core.backward(tape).x == before.x);
+}
+
+TEST(nan_stays_in_its_sequence) {
+  Problem p = problem("", {3, 5, 2, 0, true}, 6, 4);
+  p.x[static_cast<std::size_t>((2 * p.B + 1) * p.I())] = std::nan("");  // t = 2, b = 1
+  CoreProblem<double> core(p);
+  CoreProblem<double>::lstm(p).forward(core.call());
+  const Results got = core.results();
+  for (std::size_t k = 0; k < got.output.size(); ++k) {
+    const Index b = static_cast<Index>(k) / p.width() % p.B;
+    CHECK_EQUAL(std::isnan(got.output[k]), b == 1);
+  }
+}
+
+TEST(infinite_inputs_saturate) {
+  Problem p = problem("", {1, 4}, 3, 1);
+  for (double& x : p.x) x = std::numeric_limits<double>::infinity();
+  CoreProblem<double> core(p);
+  CoreProblem<double>::lstm(p).forward(core.call());
+  check_results(core.results(), naive_forward(p), 1e-12);
+}
+
+TEST(floating_point_mode_is_restored) {
+  const Problem p = problem("", {3, 5}, 4, 3);
+  CoreProblem<float> core(p);
+  std::fesetround(FE_UPWARD);
+  const LstmTape<float> tape = CoreProblem<float>::lstm(p).forward_train(core.call(), {});
+  core.backward(tape);
+  CHECK_EQUAL(std::fegetround(), FE_UPWARD);
+  std::fesetround(FE_TONEAREST);
+  volatile float smallest = std::numeric_limits<float>::min();
+  CHECK(smallest / 2 > 0);  // a denormal
+}
+
+TEST(wrong_configurations_are_refused) {
+  const LstmParams<const float> none;
+  const auto make = [&](LstmConfig config) { return Lstm<float>(config, &none); };
+  constexpr Index kHuge = std::numeric_limits<Index>::max();
+  for (const LstmConfig& config :
+       {LstmConfig{0, 1}, LstmConfig{1, 0}, LstmConfig{1, -1}, LstmConfig{1, 1, 0},
+        LstmConfig{1, 2, 1, -1}, LstmConfig{1, 2, 1, 2}, LstmConfig{1, 2, 1, 3},
+        LstmConfig{1, 1, 1, 0, true, true}, LstmConfig{kHuge, 1}, LstmConfig{1, kHuge}}) {
+    NOTE("I H L P = " << config.input_size << " " << config.hidden_size << " " << config.num_layers
+                      << " " << config.proj_size);
+    CHECK_THROWS(make(config), std::invalid_argument);
+  }
+}
