@@ -130,7 +130,7 @@ BATCHES: tuple[Point, ...] = (
     (20, 128, 1024, 1),
 )
 # One point for each regime (latency, cache, arithmetic), each variant at each of them: the product
-# with all of the grid is the suite "exhaustive", and takes a day.
+# with all of the grid is the suite "exhaustive".
 VARIANT_POINTS: tuple[Point, ...] = ((100, 1, 128, 1), (100, 32, 256, 1), (50, 64, 512, 1))
 VARIANTS: tuple[dict[str, object], ...] = (
     {"layers": 2},

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from fastlstm_bench import machine, text
+from fastlstm_bench import machine, tables
 from fastlstm_bench.cases import SUITES, select
 from fastlstm_bench.compare import compare
 from fastlstm_bench.results import Group, Run
@@ -133,22 +133,22 @@ class _Console:
         self.path = path
         self.overwrite = sys.stderr.isatty()
 
-    def status(self, text_: str) -> None:
+    def status(self, text: str) -> None:
         if self.overwrite:
-            print(f"\r\x1b[K{text_}", end="", file=sys.stderr, flush=True)
+            print(f"\r\x1b[K{text}", end="", file=sys.stderr, flush=True)
 
     def clear(self) -> None:
         self.status("")
 
-    def message(self, text_: str) -> None:
+    def message(self, text: str) -> None:
         self.clear()
-        print(text_, file=sys.stderr, flush=True)
+        print(text, file=sys.stderr, flush=True)
 
     def group_done(self, run: Run, group: Group) -> None:
         self.clear()
-        print(text.group_table(run, group))
+        print(tables.group_table(run, group))
         if group.case.task == "step":
-            print(text.latency_table(group))
+            print(tables.latency_table(group))
         print(flush=True)
         run.write(self.path)
 
@@ -188,9 +188,9 @@ def _report(run: Run, out: Path) -> int:
         plots = []
     write_report(run, plots, out / "report.html")
     if run.limits:
-        print(text.limits_table(run), end="\n\n")
-    print(text.summary_table(run), end="\n\n")
-    for line in (*text.standing(run), *run.warnings):
+        print(tables.limits_table(run), end="\n\n")
+    print(tables.summary_table(run), end="\n\n")
+    for line in (*tables.standing(run), *run.warnings):
         print(line)
     print(f"\nresults.json, {len(plots)} plots and report.html are in {out}/")
     broken = [r for r in run.results if r.status not in ("ok", "unsupported")]

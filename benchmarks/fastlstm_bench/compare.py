@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from fastlstm_bench import text
+from fastlstm_bench import tables
 from fastlstm_bench.results import Result, Run
 from fastlstm_bench.statistics import beyond_noise, standard_error
 from fastlstm_bench.systems import SUBJECT
@@ -33,8 +33,12 @@ class Change:
 Key = tuple[str, str, int]
 
 
+def _key(result: Result) -> Key:
+    return result.system, result.case.name, result.threads
+
+
 def _timed(run: Run) -> dict[Key, Result]:
-    return {(r.system, r.case.name, r.threads): r for r in run.results if r.timed}
+    return {_key(result): result for result in run.results if result.timed}
 
 
 def _log_change(before: Result, after: Result) -> float:
@@ -76,19 +80,12 @@ def changes(before: Run, after: Run) -> list[Change]:
 
 def compare(before: Run, after: Run) -> str:
     """Say what changed beyond noise, what broke, and how far the machines differ."""
-    lines = []
-    for name in ("cpu", "governor", "isa_flags", "kernel"):
-        old, new = before.machine.get(name), after.machine.get(name)
-        if old != new:
-            lines.append(f"Not the same machine: {name} was {old}, is {new}")
-    for system in before.systems.keys() & after.systems.keys():
-        if before.systems[system] != after.systems[system]:
-            lines.append(f"{system}: was {before.systems[system]}, is {after.systems[system]}")  # noqa: PERF401
-    for threads, value in sorted(drift(before, after).items()):
-        lines.append(
-            f"{text.threads_text(threads)}: unchanged peers take {100 * math.expm1(value):+.1f} % "
-            "time; taken off below"
-        )
+    lines = _differences(before, after)
+    lines += [
+        f"{tables.threads_text(threads)}: unchanged peers take {100 * math.expm1(value):+.1f} % "
+        "time; taken off below"
+        for threads, value in sorted(drift(before, after).items())
+    ]
 
     found = changes(before, after)
     real = sorted((c for c in found if c.real), key=lambda c: -abs(c.log_change))
@@ -99,21 +96,30 @@ def compare(before: Run, after: Run) -> str:
                 change.after.case.name,
                 change.after.system,
                 str(change.after.threads),
-                text.seconds(change.before.seconds.median),
-                text.seconds(change.after.seconds.median),
+                tables.seconds(change.before.seconds.median),
+                tables.seconds(change.after.seconds.median),
                 f"{100 * math.expm1(change.log_change):+.1f} %",
             ]
             for change in real
         ]
-        lines.append(text.table(rows))
+        lines.append(tables.table(rows))
     lines.append(f"{len(real)} of {len(found)} results changed beyond noise.")
 
-    before_ok, after_by_key = (
-        _timed(before),
-        {(r.system, r.case.name, r.threads): r for r in after.results},
-    )
-    for key in before_ok:
-        broken = after_by_key.get(key)
-        if broken is not None and not broken.timed:
-            lines.append(f"No longer timed: {broken.system}, {broken.case.name}: {broken.reason}")
+    timed = _timed(before)
+    lines += [
+        f"No longer timed: {result.system}, {result.case.name}: {result.reason}"
+        for result in after.results
+        if not result.timed and _key(result) in timed
+    ]
     return "\n".join(lines)
+
+
+def _differences(before: Run, after: Run) -> list[str]:
+    """What else than the code under test differs between the runs."""
+    facts = ("cpu", "governor", "isa_flags", "kernel")
+    pairs = {
+        f"machine, {fact}": (before.machine.get(fact), after.machine.get(fact)) for fact in facts
+    }
+    for system in before.systems.keys() & after.systems.keys():
+        pairs[system] = (before.systems[system], after.systems[system])
+    return [f"{what}: was {old}, is {new}" for what, (old, new) in pairs.items() if old != new]

@@ -9,7 +9,7 @@ from typing import Any
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.roofline import flop, weights_read
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
-from fastlstm_bench.text import by_task, threads_text
+from fastlstm_bench.tables import by_task, threads_text
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito), the subject in the strongest.
 _COLOURS = dict(

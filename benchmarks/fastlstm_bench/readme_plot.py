@@ -12,7 +12,7 @@ from fastlstm_bench.cases import Case
 from fastlstm_bench.plots import colour
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
-from fastlstm_bench.text import threads_text
+from fastlstm_bench.tables import threads_text
 
 _RESULTS = Path(__file__).resolve().parents[1] / "results"
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from pathlib import Path
 
-from fastlstm_bench import text
+from fastlstm_bench import tables
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.systems import SUBJECT
 
@@ -33,16 +33,17 @@ def write_report(run: Run, plots: Sequence[Path], path: Path) -> None:
         "<h1>Recurrent layers on this CPU</h1>",
         f"<p>{escape(about)}</p>",
         "<h2>Where fastlstm stands</h2>",
-        _pre("\n".join(text.standing(run)) or "fastlstm was not timed next to a peer."),
+        _pre("\n".join(tables.standing(run)) or "fastlstm was not timed next to a peer."),
         *(f"<p><b>Warning:</b> {escape(warning)}</p>" for warning in run.warnings),
         "<h2>Plots</h2>" if plots else "",
         *map(_image, plots),
         "<h2>Limits of the machine</h2>",
-        _pre(text.limits_table(run)) if run.limits else "<p>Not measured.</p>",
+        _pre(tables.limits_table(run)) if run.limits else "<p>Not measured.</p>",
         "<h2>Results</h2>",
         "<p>Time: median over rounds. Spread: half the interquartile range. Roofline: the least "
         "time that the machine's limits allow, over the time taken. Error: largest difference from "
         "float64, relative to the largest value.</p>",
+        _pre(tables.summary_table(run)),
         *(_group(run, group) for group in run.groups()),
         "<h2>Systems</h2>",
         _pre(json.dumps(run.systems, indent=1)),
@@ -72,13 +73,13 @@ def _row(cells: Iterable[str], tag: str = "td", kind: str = "") -> str:
 
 def _group(run: Run, group: Group) -> str:
     quantiles = ("p50", "p99", "p99.9") if group.case.task == "step" else ()
-    head = ["", *text.RESULT_HEAD[1:], "error", *quantiles]
+    head = ["", *tables.RESULT_HEAD[1:], "error", *quantiles]
     rows = [_row(head, "th")]
     for result in group:
         if result.timed:
-            cells = text.result_cells(run, group, result)
+            cells = tables.result_cells(run, group, result)
             cells.append(f"{max(result.errors.values(), default=0.0):.0e}")
-            cells += [text.seconds(result.quantiles.get(q)) for q in quantiles]
+            cells += [tables.seconds(result.quantiles.get(q)) for q in quantiles]
             rows.append(_row(cells, kind="subject" if result.system == SUBJECT else ""))
         else:
             reason = escape(f"{result.status}: {result.reason}")
@@ -86,7 +87,9 @@ def _group(run: Run, group: Group) -> str:
                 f"<tr><td>{escape(result.system)}</td>"
                 f'<td class="reason" colspan="{len(head) - 1}">{reason}</td></tr>'
             )
-    title = f"{group.case.name}, {text.threads_text(group.threads)}: {text.ratio(group.ratio())}"
+    title = (
+        f"{group.case.name}, {tables.threads_text(group.threads)}: {tables.ratio(group.ratio())}"
+    )
     return (
         f"<details><summary>{escape(title)}</summary>\n<table>\n"
         + "\n".join(rows)

@@ -80,9 +80,8 @@ class Result:
         self.distribution = [(q, float(v)) for q, v in zip(_DISTRIBUTION, values, strict=True)]
 
     def fail(self, status: str, reason: str) -> None:
-        """Record why there is no time; whatever was timed before is void."""
+        """Record why there is no result; rounds that were timed before it stay in the file only."""
         self.status, self.reason = status, reason
-        self.rounds.clear()
 
 
 class Group(list[Result]):

@@ -38,6 +38,7 @@ def worker_environment(threads: int) -> dict[str, str]:
     environment["FASTLSTM_NUM_THREADS"] = str(threads)
     # No system may find a GPU, or wait for a network.
     environment["CUDA_VISIBLE_DEVICES"] = "-1"
+    # A worker finds what this process finds: a checkout that is not installed, a test's adapters.
     paths = [str(PACKAGE_ROOT), *sys.path, environment.get("PYTHONPATH", "")]
     environment["PYTHONPATH"] = os.pathsep.join(dict.fromkeys(path for path in paths if path))
     return environment
@@ -127,6 +128,7 @@ class Worker:
             line = self._lines.get(timeout=self.timeout)
         except queue.Empty:
             self._process.kill()
+            self._process.wait()
             raise WorkerError("timeout", f"no answer for {self.timeout:g} s") from None
         if line is None:
             raise self._died()

@@ -4,8 +4,9 @@
 //   g++ -std=c++17 -O3 -shared -fPIC -pthread limits.cpp -o _limits.so
 // Built without -march: each loop is compiled for several instruction sets and chosen at run time.
 //
-// The numbers are upper bounds that code can reach, not data sheet values: independent chains of fused
-// multiply-adds on registers, and plain sums over a buffer that each thread owns and has touched.
+// The numbers are upper bounds that code can reach, not data sheet values: independent chains of
+// fused multiply-adds on registers, and plain sums over a buffer that each thread owns and has
+// touched.
 #include <algorithm>
 #include <atomic>
 #include <chrono>
@@ -33,16 +34,16 @@ double seconds_since(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// 12 chains hide the latency of every FMA pipe built so far (4 cycles x 2 pipes = 8 at least), and with the
-// two operands fit in the 16 registers of AVX2. 8 do for adds, which are no slower.
+// 12 chains hide the latency of every FMA pipe built so far (4 cycles x 2 pipes = 8 at least), and
+// with the two operands fit in the 16 registers of AVX2. 8 do for adds, which are no slower.
 constexpr int kFmaChains = 12;
 constexpr int kSumChains = 8;
 constexpr long kFmaRounds = 20000;
 
 volatile double g_sink;  // Keeps results alive, so that no loop is dropped.
 
-// The bodies of the loops. Always inlined into a function of each target, whose registers they then use; the
-// vector type is a template argument, because an attribute cannot be.
+// The bodies of the loops. Always inlined into a function of each target, whose registers they then
+// use; the vector type is a template argument, because an attribute cannot be.
 template <typename V>
 __attribute__((always_inline)) inline double fma_body(double seed) {
   using T = typename std::remove_reference<decltype(std::declval<V&>()[0])>::type;
@@ -121,7 +122,8 @@ const Isa& best_isa() {
   return kBase;
 }
 
-// Each thread on a CPU of its own, of those that the process may use: two on one would halve the limit.
+// Each thread on a CPU of its own, of those that the process may use: two on one would halve the
+// limit.
 void pin(std::thread& thread, int index) {
 #if defined(__linux__)
   cpu_set_t allowed;
@@ -140,8 +142,8 @@ void pin(std::thread& thread, int index) {
 #endif
 }
 
-// Runs `work` again and again on `threads` threads for about `seconds`; the sum of the threads' speeds in
-// units of work per second. prepare() makes each thread's private data on that thread.
+// Runs `work` again and again on `threads` threads for about `seconds`; the sum of the threads'
+// speeds in units of work per second. prepare() makes each thread's private data on that thread.
 template <typename Prepare>
 double total_speed(int threads, double seconds, Prepare prepare) {
   std::atomic<int> waiting{threads};
@@ -206,8 +208,8 @@ double fastlstm_limits_flops(int is_double, int threads, double seconds) {
   return speed * static_cast<double>(kFmaRounds) * kFmaChains * lanes * 2.0;
 }
 
-// Bytes read per second, all threads together; each thread reads its own buffer of bytes_per_thread, rounded
-// to 4 KiB, from start to end. 0: no memory.
+// Bytes read per second, all threads together; each thread reads its own buffer of
+// bytes_per_thread, rounded to 4 KiB, from start to end. 0: no memory.
 double fastlstm_limits_bandwidth(std::size_t bytes_per_thread, int threads, double seconds) {
   const auto body = best_isa().sum;
   const std::size_t bytes = std::max<std::size_t>(4096, bytes_per_thread / 4096 * 4096);

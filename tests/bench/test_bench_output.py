@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
-from fastlstm_bench import text
+from fastlstm_bench import tables
 from fastlstm_bench.compare import changes, compare, drift
 from fastlstm_bench.report import write_report
 from fastlstm_bench.results import Run
@@ -55,15 +55,15 @@ def test_best_peer_is_the_fastest_but_fastlstm_and_the_reference(run: Run) -> No
 
 def test_tables_hold_every_system_and_the_reasons(run: Run) -> None:
     run.results[0].fail("disagrees", "output is off")
-    shown = "\n".join(text.group_table(run, group) for group in run.groups())
+    shown = "\n".join(tables.group_table(run, group) for group in run.groups())
     assert shown.count("torch") == 3
     assert "fastlstm disagrees: output is off" in shown
-    assert "2.00x" in text.summary_table(run)
+    assert "2.00x" in tables.summary_table(run)
 
 
 def test_the_standing_names_what_is_slower() -> None:
     run = make_run(fastlstm=4e-3)
-    lines = text.standing(run)
+    lines = tables.standing(run)
     assert "inference, 1 thread: 0.50x" in lines[2]
     assert sum("slower: " in line for line in lines) == 3
 
@@ -73,7 +73,7 @@ def test_the_standing_names_what_is_slower() -> None:
     [(1.2345, "1.23 s"), (0.0012, "1.2 ms"), (1.5e-6, "1.5 us"), (2e-8, "20 ns"), (None, "-")],
 )
 def test_times_have_units(value: float | None, shown: str) -> None:
-    assert text.seconds(value) == shown
+    assert tables.seconds(value) == shown
 
 
 def test_report_is_one_file_without_links(run: Run, tmp_path: Path) -> None:
@@ -86,6 +86,7 @@ def test_report_is_one_file_without_links(run: Run, tmp_path: Path) -> None:
     assert 'src="data:image/png;base64,' in html
     assert "Made &lt;up&gt; CPU" in html
     assert "limits look &lt;odd&gt;" in html
+    assert "<up>" not in html
     assert html.count("lstm-inference-T100-B32-H256, 1 thread") == 1
     assert "unsupported: inference only" in html
     for tag in ("table", "details", "pre", "tr", "td"):
@@ -161,4 +162,4 @@ def test_compare_says_what_broke() -> None:
     after.machine["cpu"] = "Another"
     shown = compare(before, after)
     assert "No longer timed: fastlstm, lstm-step-B1-H64: output is off by 1" in shown
-    assert "cpu was Made <up> CPU, is Another" in shown
+    assert "machine, cpu: was Made <up> CPU, is Another" in shown

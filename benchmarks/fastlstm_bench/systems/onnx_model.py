@@ -7,6 +7,7 @@ transposition.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -105,7 +106,9 @@ def build(case: Case, problem: Problem) -> onnx.ModelProto:
     return model
 
 
-def _to_input(case: Case, layer: int, nodes: list[Any], constant: Any) -> str:
+def _to_input(
+    case: Case, layer: int, nodes: list[Any], constant: Callable[[str, Array], str]
+) -> str:
     """Make (T, D, B, H) of one layer the (T, B, D*H) of the next."""
     source, target = f"y_{layer}", f"x_{layer + 1}"
     if case.directions == 1:

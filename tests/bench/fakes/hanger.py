@@ -1,4 +1,4 @@
-"""Never answers when it is to prepare the RNN's case."""
+"""Never answers when it is to prepare a case."""
 
 import time
 
@@ -10,6 +10,5 @@ start = run_reference.start
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
-    if case.cell == "rnn":
-        time.sleep(3600)
-    return run_reference.prepare(case, problem, threads)
+    time.sleep(3600)
+    raise AssertionError("the parent kills this process first")
