@@ -1,0 +1,283 @@
+"""Threads, instruction sets, environment variables, show_config, and what an import costs."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import fastlstm
+import numpy as np
+import pytest
+from support import Case, assert_promised, assert_same_bits, make_problem
+
+TESTS = Path(__file__).parent
+
+
+def output_of(code: str, input: str = "", **environment: str) -> str:
+    """What code prints in a new process, without FASTLSTM_ variables but these."""
+    clean = {k: v for k, v in os.environ.items() if not k.startswith("FASTLSTM_")}
+    path = os.pathsep.join([str(TESTS), clean.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    run = subprocess.run(
+        [sys.executable, "-c", code],
+        env=clean | {"PYTHONPATH": path} | environment,
+        input=input,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert run.returncode == 0, run.stderr
+    return run.stdout.strip()
+
+
+# --- importing ----------------------------------------------------------------------------------
+
+
+def test_import_loads_neither_scipy_nor_safetensors_nor_frameworks() -> None:
+    code = """
+import sys, numpy
+before = set(sys.modules)
+def loaded():
+    new = {m.partition(".")[0] for m in set(sys.modules) - before}
+    ours = new - set(sys.stdlib_module_names) - {"numpy"}
+    return sorted(m for m in ours if "cython" not in m)  # of numpy.random
+import fastlstm
+print(loaded())
+fastlstm.LSTM(3, 4).update({})
+fastlstm.show_config()
+print(loaded())
+"""
+    assert output_of(code).splitlines() == ["['fastlstm']"] * 2
+
+
+def test_the_public_names() -> None:
+    for name in fastlstm.__all__:
+        assert hasattr(fastlstm, name), name
+    names = {"LSTM", "load", "set_num_threads", "get_num_threads", "num_threads"}
+    assert names | {"available_isas", "isa", "show_config", "reference"} <= set(fastlstm.__all__)
+
+
+# --- instruction sets ---------------------------------------------------------------------------
+
+
+def test_the_best_isa_is_active_unless_another_is_asked_for() -> None:
+    isas = fastlstm.available_isas()
+    assert isas[-1] == "generic"
+    assert len(set(isas)) == len(isas)
+    assert fastlstm.isa() in isas
+    assert fastlstm.isa() == (os.environ.get("FASTLSTM_ISA") or isas[0])
+    code = "import fastlstm; print(fastlstm.isa())"
+    assert output_of(code) == output_of(code, FASTLSTM_ISA="") == isas[0]
+
+
+# The whole suite runs for one ISA; here the others show that they are used, and right.
+OTHER_ISA = """
+import fastlstm, numpy as np
+from support import CASES, DTYPES, assert_gradients_close, make_problem, solve_case
+from tolerances import BACKWARD, FORWARD, assert_close
+for name in ("plain", "H=53", "large weights", "lengths, everything", "B=17"):
+    for dtype in DTYPES:
+        p, expected = make_problem(CASES[name], dtype), solve_case(name, dtype)
+        output, _, tape = p.layer.forward(p.x, p.state, lengths=p.lengths)
+        assert_close(output, expected.output, FORWARD[dtype], name)
+        grads = tape.backward(p.d_output, p.d_state)
+        assert_gradients_close(grads, expected.grads, BACKWARD[dtype])
+print(fastlstm.isa(), p.layer(p.x, p.state)[0].tobytes().hex())
+"""
+
+
+def test_every_isa_is_right_and_the_forced_one_is_used() -> None:
+    results = {}
+    for isa in fastlstm.available_isas():
+        active, results[isa] = output_of(OTHER_ISA, FASTLSTM_ISA=isa).split()
+        assert active == isa
+    if "avx2" in results:
+        # Without FMA instructions products are rounded, so that the bits are others.
+        assert results["avx2"] != results["generic"]
+
+
+def test_an_unknown_or_unsupported_isa_is_an_error() -> None:
+    isas = fastlstm.available_isas()
+    wrong = {"nonsense", "AVX2", " generic", "generic,avx2", "neon", "avx512"} - set(isas)
+    code = """
+import os, sys, fastlstm
+for isa in sys.stdin.read().split("|"):
+    os.environ["FASTLSTM_ISA"] = isa
+    for action in (fastlstm.isa, fastlstm.show_config, lambda: fastlstm.LSTM(3, 4)([[[1, 2, 3]]])):
+        try:
+            action()
+        except ValueError as error:
+            print(error)
+os.environ["FASTLSTM_ISA"] = "generic"
+print(fastlstm.isa())
+"""
+    valid = ", ".join(f"'{name}'" for name in isas)
+    expected = [
+        f"FASTLSTM_ISA: expected one of {valid} on this CPU, got '{isa}'"
+        for isa in sorted(wrong)
+        for _ in range(3)
+    ]
+    lines = output_of(code, input="|".join(sorted(wrong)), FASTLSTM_ISA="nonsense").splitlines()
+    assert lines == [*expected, "generic"]
+
+
+# --- threads ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def restored_threads():
+    before = fastlstm.get_num_threads()
+    yield before
+    fastlstm.set_num_threads(before)
+
+
+def test_the_default_is_what_this_process_may_use() -> None:
+    code = """
+import os
+if {one}:
+    os.sched_setaffinity(0, [min(os.sched_getaffinity(0))])
+import fastlstm
+print(fastlstm.get_num_threads())
+"""
+    assert 1 <= int(output_of(code.format(one=False))) <= len(os.sched_getaffinity(0))
+    assert output_of(code.format(one=True)) == "1"
+
+
+def test_set_num_threads(restored_threads: int) -> None:
+    for n in (1, 3, 4096, np.int64(2)):
+        fastlstm.set_num_threads(n)
+        assert fastlstm.get_num_threads() == n
+        seen = []
+        thread = threading.Thread(target=lambda seen=seen: seen.append(fastlstm.get_num_threads()))
+        thread.start()
+        thread.join()
+        assert seen == [n]
+
+
+def test_num_threads_is_for_one_block_and_one_thread(restored_threads: int) -> None:
+    fastlstm.set_num_threads(2)
+    seen = []
+    with fastlstm.num_threads(5):
+        assert fastlstm.get_num_threads() == 5
+        with fastlstm.num_threads(3):
+            assert fastlstm.get_num_threads() == 3
+        assert fastlstm.get_num_threads() == 5
+        thread = threading.Thread(target=lambda: seen.append(fastlstm.get_num_threads()))
+        thread.start()
+        thread.join()
+        fastlstm.set_num_threads(4)
+        assert fastlstm.get_num_threads() == 5
+    assert seen == [2]
+    assert fastlstm.get_num_threads() == 4
+    with pytest.raises(KeyError), fastlstm.num_threads(7):
+        raise KeyError
+    assert fastlstm.get_num_threads() == 4
+
+
+def test_the_environment_sets_the_number_of_threads() -> None:
+    code = """
+import fastlstm
+print(fastlstm.get_num_threads())
+fastlstm.set_num_threads(2)
+print(fastlstm.get_num_threads())
+"""
+    assert output_of(code, FASTLSTM_NUM_THREADS="3").split() == ["3", "2"]
+
+
+def test_a_wrong_number_in_the_environment_is_an_error() -> None:
+    wrong = ["0", "-1", "two", "1.5", "3x", "99999999999999999999", "4097"]
+    code = """
+import os, sys, fastlstm
+layer = fastlstm.LSTM(3, 4)
+for text in sys.stdin.read().split():
+    os.environ["FASTLSTM_NUM_THREADS"] = text
+    for action in (fastlstm.get_num_threads, fastlstm.show_config, lambda: layer([[[1, 2, 3]]])):
+        try:
+            action()
+        except ValueError as error:
+            print(error)
+os.environ["FASTLSTM_NUM_THREADS"] = ""
+print(fastlstm.get_num_threads() >= 1)
+"""
+    expected = [
+        f"FASTLSTM_NUM_THREADS: expected an integer from 1 to 4096, got '{text}'"
+        for text in wrong
+        for _ in range(3)
+    ]
+    assert output_of(code, input=" ".join(wrong)).splitlines() == [*expected, "True"]
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 8])
+def test_results_do_not_depend_on_the_number_of_threads(n: int) -> None:
+    p = make_problem(Case(T=20, B=9, I=40, H=65, options={"num_layers": 2}), "float32")
+    with fastlstm.num_threads(1):
+        expected, _ = p.layer(p.x, p.state)
+    with fastlstm.num_threads(n):
+        assert_promised(p.layer(p.x, p.state)[0], expected)
+        assert_promised(p.layer.forward(p.x, p.state)[0], expected)
+
+
+def test_results_are_the_same_run_after_run() -> None:
+    p = make_problem(Case(T=20, B=9, I=40, H=65, options={"bidirectional": True}), "float32")
+    expected, _ = p.layer(p.x, p.state)
+    for _ in range(20):
+        assert_same_bits(p.layer(p.x, p.state)[0], expected)
+
+
+def test_calls_leave_the_number_of_threads_alone(restored_threads: int) -> None:
+    p = make_problem(Case(), "float32")
+    fastlstm.set_num_threads(3)
+    output, _, tape = p.layer.forward(p.x)
+    tape.backward(output)
+    with pytest.raises(ValueError, match="x: expected"):
+        p.layer(p.x[0, 0])
+    assert fastlstm.get_num_threads() == 3
+
+
+def test_calls_after_a_fork() -> None:
+    """The child of a fork has none of the parent's threads; it must compute all the same."""
+    code = """
+import os, warnings, fastlstm, numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)
+fastlstm.set_num_threads(4)
+layer = fastlstm.LSTM(64, 256, seed=0)
+x = np.ones((10, 8, 64), np.float32)
+expected = layer(x)[0]
+child = os.fork()
+if child == 0:
+    output, _, tape = layer.forward(x)
+    tape.backward(output)
+    os._exit(0 if np.allclose(layer(x)[0], expected, atol=1e-6) else 1)
+_, status = os.waitpid(child, 0)
+print(os.waitstatus_to_exitcode(status), np.allclose(layer(x)[0], expected, atol=1e-6))
+"""
+    assert output_of(code) == "0 True"
+
+
+def test_the_process_ends_while_workers_wait() -> None:
+    code = """
+import fastlstm, numpy as np
+fastlstm.set_num_threads(4)
+fastlstm.LSTM(64, 256, seed=0)(np.ones((10, 8, 64), np.float32))
+print("done")
+"""
+    assert output_of(code) == "done"
+
+
+# --- show_config --------------------------------------------------------------------------------
+
+
+def test_show_config() -> None:
+    fastlstm.LSTM(3, 4)(np.ones((1, 1, 3)))
+    lines = fastlstm.show_config().splitlines()
+    values = {line[:9].strip(): line[9:].strip() for line in lines}
+    assert list(values) == ["fastlstm", "Python", "compiler", "ISA", "BLAS", "threads"]
+    assert values["fastlstm"] == fastlstm.__version__
+    assert np.__version__ in values["Python"]
+    isas = fastlstm.available_isas()
+    assert values["ISA"] == f"{fastlstm.isa()} (available: {', '.join(isas)})"
+    assert values["threads"].startswith(f"{fastlstm.get_num_threads()} (usable CPUs: ")
+    with fastlstm.num_threads(7):
+        assert "threads   7 (" in fastlstm.show_config()

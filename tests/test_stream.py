@@ -1,0 +1,227 @@
+"""Streaming: the same results step by step, in chunks, or whole; state and reset."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import fastlstm
+import numpy as np
+import pytest
+from support import DTYPES, Case, assert_promised, assert_same_bits, make_problem
+
+CASES = {
+    "plain": Case(T=12),
+    "one sequence": Case(T=12, B=1),
+    "wide": Case(T=8, B=2, I=17, H=53),
+    "projection": Case(T=12, options={"proj_size": 3}),
+    "no bias": Case(T=12, options={"bias": False}),
+    "three layers": Case(T=12, B=5, options={"num_layers": 3}),
+    "two layers with projection": Case(T=12, options={"num_layers": 2, "proj_size": 2}),
+    "batch first": Case(T=12, options={"batch_first": True, "num_layers": 2}),
+    "more than a block": Case(T=30, B=50, I=3, H=9, options={"num_layers": 2}),
+}
+
+
+def steps_of(layer: fastlstm.LSTM, x: np.ndarray) -> np.ndarray:
+    return x.swapaxes(0, 1) if layer.batch_first else x
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
+def test_step_by_step(case: Case, dtype: str) -> None:
+    p = make_problem(case, dtype)
+    output, (h_n, c_n) = p.layer(p.x, p.state)
+    stream = p.layer.stream(case.B)
+    assert stream.batch_size == case.B
+    stream.state = p.state
+    for x_t, expected in zip(steps_of(p.layer, p.x), steps_of(p.layer, output), strict=True):
+        assert_promised(stream.step(x_t), expected, "h")
+    assert_promised(stream.state[0], h_n, "h_n")
+    assert_promised(stream.state[1], c_n, "c_n")
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("sizes", [(12,), (1, 11), (5, 0, 7), (4, 4, 4), (11, 1)], ids=str)
+@pytest.mark.parametrize("case", ["plain", "one sequence", "two layers with projection"])
+def test_chunks(case: str, sizes: tuple[int, ...], dtype: str) -> None:
+    p = make_problem(CASES[case], dtype)
+    output, (h_n, c_n) = p.layer(p.x, p.state)
+    stream = p.layer.stream(p.x.shape[1])
+    stream.state = p.state
+    chunks = [stream.run(x) for x in np.split(p.x, np.cumsum(sizes)[:-1])]
+    assert [len(chunk) for chunk in chunks] == list(sizes)
+    assert_promised(np.concatenate(chunks), output, "output")
+    assert_promised(stream.state[0], h_n, "h_n")
+    assert_promised(stream.state[1], c_n, "c_n")
+
+
+def test_steps_and_chunks_mix() -> None:
+    p = make_problem(CASES["three layers"], "float32")
+    output, _ = p.layer(p.x)
+    stream = p.layer.stream(5)
+    parts = [stream.run(p.x[:3]), stream.step(p.x[3])[None], stream.run(p.x[4:9])]
+    parts += [stream.step(x_t)[None] for x_t in p.x[9:]]
+    assert_promised(np.concatenate(parts), output, "output")
+
+
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_run_keeps_the_layout_of_the_layer(batch_first: bool) -> None:
+    p = make_problem(Case(options={"batch_first": batch_first}), "float32")
+    assert_promised(p.layer.stream(3).run(p.x), p.layer(p.x)[0])
+    single = p.x[:1] if batch_first else p.x[:, :1]
+    sequence = single.reshape(6, 5)
+    expected, _ = p.layer(sequence)
+    result = p.layer.stream().run(sequence)
+    assert result.shape == expected.shape == (6, 7)
+    assert_promised(result, expected)
+    assert_promised(p.layer.stream().run(single).reshape(6, 7), expected)
+
+
+def test_a_new_stream_starts_with_zeros() -> None:
+    layer = fastlstm.LSTM(3, 5, num_layers=2, proj_size=2)
+    h, c = layer.stream(4).state
+    assert h.shape == (2, 4, 2)
+    assert c.shape == (2, 4, 5)
+    assert h.dtype == c.dtype == np.float32
+    assert not h.any()
+    assert not c.any()
+
+
+def test_state_is_copied_both_ways() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    stream = p.layer.stream(3)
+    stream.state = p.state
+    h, c = stream.state
+    assert_same_bits(h, p.state[0])
+    assert_same_bits(c, p.state[1])
+    expected = stream.step(p.x[0])
+    kept = h.copy()
+    stream.step(p.x[1])
+    assert_same_bits(h, kept, "a state taken before")
+    stream.state = [a.astype(np.float64).tolist() for a in p.state]
+    for array in (h, c, *p.state):
+        array[:] = 7
+    assert_same_bits(stream.step(p.x[0]), expected)
+
+
+def test_streams_of_one_layer_are_apart() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    expected, _ = p.layer(p.x)
+    a, b = p.layer.stream(3), p.layer.stream(3)
+    for x_t, h in zip(p.x, expected, strict=True):
+        b.step(-x_t)
+        p.layer(x_t[None])
+        assert_promised(a.step(x_t), h)
+
+
+def test_a_stream_keeps_the_parameters_it_was_made_with() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    expected, _ = p.layer(p.x)
+    stream = p.layer.stream(3)
+    first = stream.run(p.x[:5])
+    p.layer.update({name: w * 2 for name, w in p.layer.params.items()})
+    assert_promised(np.concatenate([first, stream.run(p.x[5:])]), expected)
+    layer, p.layer = p.layer, None
+    del layer
+    stream.run(p.x)
+
+
+@pytest.mark.parametrize(
+    ("rows", "zeroed"),
+    [
+        (None, [0, 1, 2]),
+        (1, [1]),
+        (-1, [2]),
+        (np.int64(0), [0]),
+        (slice(1, None), [1, 2]),
+        ([0, 2], [0, 2]),
+        ((2, 0), [0, 2]),
+        ([], []),
+        ((), []),
+        (np.array([1, 1]), [1]),
+        ([True, False, True], [0, 2]),
+        (np.array([False, True, False]), [1]),
+    ],
+    ids=str,
+)
+def test_reset(rows: object, zeroed: list[int]) -> None:
+    p = make_problem(Case(T=4, options={"num_layers": 2}), "float32")
+    stream = p.layer.stream(3)
+    stream.run(p.x)
+    h, c = stream.state
+    stream.reset(rows)
+    for before, after in ((h, stream.state[0]), (c, stream.state[1])):
+        before[:, zeroed] = 0
+        assert_same_bits(after, before)
+    # The rows go on as new ones.
+    result = stream.run(p.x)
+    expected, _ = p.layer(p.x, (h, c))
+    assert_promised(result, expected)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_out(dtype: str) -> None:
+    p = make_problem(CASES["two layers with projection"], dtype)
+    stream, other = p.layer.stream(3), p.layer.stream(3)
+    out = np.full((3, 2), np.nan, dtype)
+    for x_t in p.x:
+        expected = other.step(x_t)
+        assert stream.step(x_t, out=out) is out
+        assert_same_bits(out, expected)
+    with pytest.raises(ValueError, match="out: expected memory of its own, got some of x's"):
+        fastlstm.LSTM(2, 2, dtype=dtype).stream(3).step(out, out)
+
+
+def test_results_are_new_arrays() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    stream = p.layer.stream(3)
+    first = stream.step(p.x[0])
+    kept = first.copy()
+    second = stream.step(p.x[1])
+    assert_same_bits(first, kept)
+    first[:] = second[:] = 7
+    assert not (stream.state[0] == 7).any()
+
+
+def test_steps_with_out_keep_no_memory() -> None:
+    stream = fastlstm.LSTM(100, 128, num_layers=2, seed=0).stream(64)
+    x, out = np.ones((64, 100), np.float32), np.empty((64, 128), np.float32)
+    stream.step(x, out)
+    tracemalloc.start()
+    try:
+        stream.step(x, out)
+        tracemalloc.reset_peak()
+        before, _ = tracemalloc.get_traced_memory()
+        for _ in range(100):
+            stream.step(x, out)
+        after, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    # NumPy reports the memory of its arrays; these have 25,600 bytes and more.
+    assert peak - before < 10_000
+    assert after - before < 10_000
+
+
+def test_inputs_are_converted() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    expected = p.layer.stream(3).step(p.x[0])
+    for x in (p.x[0].astype(np.float64), p.x[0].tolist(), np.asfortranarray(p.x[0])):
+        assert_same_bits(p.layer.stream(3).step(x), expected)
+
+
+def test_special_values_stay_in_their_row_until_it_is_reset() -> None:
+    p = make_problem(CASES["three layers"], "float32")
+    clean = p.layer.stream(5).run(p.x)
+    stream = p.layer.stream(5)
+    stream.step(np.where(np.arange(5)[:, None] == 2, np.nan, p.x[0]))
+    result = stream.run(p.x[1:])
+    assert np.isnan(result[:, 2]).all()
+    assert_promised(result[:, [0, 1, 3, 4]], clean[1:, [0, 1, 3, 4]])
+    stream.reset(2)
+    assert np.isfinite(stream.run(p.x)).all()
+
+
+def test_no_dropout() -> None:
+    layer = fastlstm.LSTM(3, 4, num_layers=2, dropout=0.9, seed=0)
+    x = np.ones((5, 1, 3), np.float32)
+    assert_promised(layer.stream().run(x), layer(x)[0])

@@ -1,0 +1,92 @@
+"""LSTM.trace: every value inside, against the reference and against the LSTM's own equations."""
+
+from __future__ import annotations
+
+import fastlstm
+import numpy as np
+import pytest
+from support import (
+    CASES,
+    DTYPES,
+    assert_promised,
+    make_problem,
+    reference_forward,
+    time_major,
+)
+from tolerances import FORWARD, assert_close
+
+NAMES = [
+    "plain",
+    "no bias",
+    "batch first",
+    "unbatched",
+    "unbatched, batch first",
+    "unbatched, two layers bidirectional",
+    "reverse",
+    "projection, two layers bidirectional",
+    "lengths with zeros",
+    "lengths all zero",
+    "lengths, everything",
+    "blocks, ragged",
+    "B=0",
+    "T=1",
+]
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", NAMES)
+def test_trace_is_the_references(name: str, dtype: str) -> None:
+    p = make_problem(CASES[name], dtype)
+    traces = p.layer.trace(p.x, p.state, lengths=p.lengths)
+    _, _, tape = reference_forward(p.layer, p.x, p.state, lengths=p.lengths)
+    assert len(traces) == p.layer.num_layers
+    for layer_traces, expected_traces in zip(traces, tape.traces, strict=True):
+        for trace, expected in zip(layer_traces, expected_traces, strict=True):
+            assert isinstance(trace, fastlstm.CellTrace)
+            assert trace._fields == ("i", "f", "g", "o", "c", "h")
+            for field in trace._fields:
+                values = time_major(p.layer, getattr(trace, field))
+                assert values.dtype == dtype
+                assert_close(values, getattr(expected, field), FORWARD[dtype], field)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_trace_ends_in_the_results_of_a_call(name: str) -> None:
+    p = make_problem(CASES[name], "float32")
+    traces = p.layer.trace(p.x, p.state, lengths=p.lengths)
+    output, (h_n, c_n) = p.layer(p.x, p.state, lengths=p.lengths)
+    assert_promised(np.concatenate([t.h for t in traces[-1]], axis=-1), output, "output")
+    if p.layer.reverse or p.layer.bidirectional or p.lengths is not None or p.x.size == 0:
+        return
+    for layer, (trace,) in enumerate(traces):
+        assert_promised(time_major(p.layer, trace.h)[-1], h_n[layer], "h_n")
+        assert_promised(time_major(p.layer, trace.c)[-1], c_n[layer], "c_n")
+
+
+def test_values_past_the_end_are_zero() -> None:
+    p = make_problem(CASES["lengths, everything"], "float32")
+    traces = p.layer.trace(p.x, p.state, lengths=p.lengths)
+    for trace in (trace for directions in traces for trace in directions):
+        for values in trace:
+            for b, length in enumerate(p.lengths):
+                assert not values[b, length:].any()
+                assert values[b, :length].all()
+
+
+def test_trace_has_no_dropout_and_leaves_the_layers_random_numbers_alone() -> None:
+    def layer() -> fastlstm.LSTM:
+        return fastlstm.LSTM(3, 8, num_layers=2, dropout=0.5, seed=0)
+
+    x = np.ones((5, 2, 3), np.float32)
+    traced = layer()
+    assert_promised(traced.trace(x)[1][0].h, traced(x)[0])
+    assert np.array_equal(traced.forward(x)[0], layer().forward(x)[0])
+
+
+def test_a_trace_is_the_callers() -> None:
+    p = make_problem(CASES["plain"], "float32")
+    ((trace,),) = p.layer.trace(p.x, p.state)
+    expected, _ = p.layer(p.x, p.state)
+    for values in trace:
+        values[...] = 7
+    assert np.array_equal(p.layer(p.x, p.state)[0], expected)
