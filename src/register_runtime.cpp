@@ -35,9 +35,16 @@ void set_blas_addresses(std::uintptr_t sgemm, std::uintptr_t dgemm, std::uintptr
   set_blas(table);
 }
 
+/// Runs Python's signal handlers; what they raise ends the call that asked.
+void check_signals() {
+  const py::gil_scoped_acquire acquire;
+  if (PyErr_CheckSignals() != 0) throw py::error_already_set();
+}
+
 }  // namespace
 
 void register_runtime(py::module_& m) {
+  set_interrupt_check(&check_signals);
   m.def("available_isas", &available_isas);
   m.def("isa", &isa);
   m.def("usable_cpus", &usable_cpus);
@@ -45,6 +52,7 @@ void register_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_thread_local_num_threads", &set_thread_local_num_threads, py::arg("n"));
   m.def("has_blas", &has_blas);
+  m.def("forward_needs_blas", &forward_needs_blas);
   m.def("set_blas", &set_blas_addresses, py::arg("sgemm"), py::arg("dgemm"),
         py::arg("get_num_threads"), py::arg("set_num_threads"));
   m.def("compiler", &compiler);

@@ -63,7 +63,8 @@ def remez(degree: int) -> tuple[list[mp.mpf], mp.mpf]:
 def main() -> None:
     for name, degree in (("float", 5), ("double", 10)):
         coefficients, error = remez(degree)
-        print(f"{name}: degree {degree} of s, largest relative error 2^{mp.nstr(mp.log(error, 2), 4)}")
+        bits = mp.nstr(mp.log(error, 2), 4)
+        print(f"{name}: degree {degree} of s, largest relative error 2^{bits}")
         for c in coefficients:
             print("   ", float(c).hex(), mp.nstr(c, 20))
 

@@ -4,6 +4,7 @@
 
 #include "rnn/step_blocks.hpp"
 #include "runtime/blas.hpp"
+#include "runtime/interrupt.hpp"
 #include "runtime/targets.hpp"
 
 namespace fastlstm {
@@ -33,6 +34,20 @@ PreviousRows previous_rows(const RowSchedule& rows, bool backward, Index t) {
   return {std::min(rows.live(t), rows.live(previous)), rows.offset(previous)};
 }
 
+/// A product of many rows is divided into pieces of this many among the threads. They do not depend
+/// on the number of threads, and so the bits of the results do not.
+constexpr Index kPieceRows = 256;
+
+struct Piece {
+  Index first, size;
+};
+
+Index pieces(Index n, Index size = kPieceRows) { return (n + size - 1) / size; }
+
+Piece piece(Index n, Index k, Index size = kPieceRows) {
+  return {k * size, std::min(size, n - k * size)};
+}
+
 }  // namespace
 
 template <class T>
@@ -52,9 +67,14 @@ void lstm_direction_forward(const LstmDirectionForward<T>& run) {
   T* hidden = w.projects ? run.workspace.hidden.data() : run.h;
 
   for_each_block(rows, run.backward, [&](const StepBlock& block) {
+    check_interrupt();
     T* block_gates = save ? run.saved_gates + block.first_row * 4 * H : run.workspace.gates.data();
-    gemm<T>(block.rows, 4 * H, I, {run.x + block.first_row * I, I}, {w.W.data(), I, true}, 0,
-            block_gates, 4 * H);
+    const T* x = run.x + block.first_row * I;
+    run.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
+      const Piece p = piece(block.rows, k);
+      gemm<T>(p.size, 4 * H, I, {x + p.first * I, I}, {w.W.data(), I, true}, 0,
+              block_gates + p.first * 4 * H, 4 * H);
+    });
     for_each_step(block, run.backward, [&](Index t) {
       const Index live = rows.live(t), row = rows.offset(t);
       T* gates = block_gates + (row - block.first_row) * 4 * H;
@@ -69,79 +89,143 @@ void lstm_direction_forward(const LstmDirectionForward<T>& run) {
   });
 }
 
+namespace {
+
+/// Rows that go through the steps of a block together, in the backward pass: independent of all
+/// others there, and so a task for a thread.
+constexpr Index kStepRows = 32;
+
+/// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
+/// then the products over all rows of the block.
 template <class T>
-void lstm_direction_backward(const LstmDirectionBackward<T>& run) {
-  const LstmWeights<T>& w = run.weights;
-  const RowSchedule& rows = run.rows;
-  const Index I = w.I, H = w.H, P = w.P;
-  const KernelTable<T>& kernel = kernels<T>();
-  const Index most_rows = most_block_rows(rows);
-  Buffer<T> block_d_gates(most_rows, 4 * H);
-  Buffer<T> block_h_prev(most_rows, P);
-  // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
-  // needs both o tanh(c) and the gradient of h over the block.
-  Buffer<T> d_hidden, block_hidden, block_d_h;
-  if (w.projects) {
-    d_hidden.resize(rows.B(), H);
-    block_hidden.resize(most_rows, H);
-    block_d_h.resize(most_rows, P);
+class DirectionBackward {
+ public:
+  explicit DirectionBackward(const LstmDirectionBackward<T>& run)
+      : run_(run),
+        rows_(run.rows),
+        w_(run.weights),
+        d_gates_(most_block_rows(rows_), 4 * w_.H),
+        h_prev_(most_block_rows(rows_), w_.P) {
+    if (w_.projects) {
+      d_hidden_.resize(rows_.B(), w_.H);
+      hidden_.resize(most_block_rows(rows_), w_.H);
+      d_h_.resize(most_block_rows(rows_), w_.P);
+    }
   }
 
-  const auto backward_step = [&](Index t, Index first_row) {
-    const Index live = rows.live(t), row = rows.offset(t);
-    T* d_gates = block_d_gates.data() + (row - first_row) * 4 * H;
-    T* h_prev = block_h_prev.data() + (row - first_row) * P;
-    if (run.d_output != nullptr) {
-      for (Index b = 0; b < live; ++b) {
-        const T* d_output = run.d_output + (row + b) * run.ld_output;
-        for (Index k = 0; k < P; ++k) run.d_h[b * P + k] += d_output[k];
+  void compute() {
+    for_each_block(rows_, !run_.backward, [&](const StepBlock& block) {
+      check_interrupt();
+      run_.team.run_tasks(pieces(rows_.B(), kStepRows), [&](Index k) noexcept {
+        const Piece p = piece(rows_.B(), k, kStepRows);
+        for_each_step(block, !run_.backward,
+                      [&](Index t) { step(t, block.first_row, p.first, p.first + p.size); });
+      });
+      products(block);
+    });
+  }
+
+ private:
+  /// Step t for the sorted rows first <= b < end, as far as they live.
+  void step(Index t, Index block_row, Index first, Index end) noexcept {
+    const Index H = w_.H, P = w_.P, row = rows_.offset(t);
+    end = std::min(end, rows_.live(t));
+    if (end <= first) return;
+    T* d_gates = d_gates_.data() + (row - block_row) * 4 * H;
+    T* h_prev = h_prev_.data() + (row - block_row) * P;
+    if (run_.d_output != nullptr) {
+      for (Index b = first; b < end; ++b) {
+        const T* d_output = run_.d_output + (row + b) * run_.ld_output;
+        for (Index k = 0; k < P; ++k) run_.d_h[b * P + k] += d_output[k];
       }
     }
-    const T* d_hidden_rows = run.d_h;
-    if (w.projects) {
-      std::copy_n(run.d_h, live * P, block_d_h.data() + (row - first_row) * P);
-      gemm<T>(live, H, P, {run.d_h, P}, {w.W_hr.data(), H}, 0, d_hidden.data(), H);
-      d_hidden_rows = d_hidden.data();
+    const T* d_hidden = run_.d_h;
+    if (w_.projects) {
+      std::copy_n(run_.d_h + first * P, (end - first) * P,
+                  d_h_.data() + (row - block_row + first) * P);
+      gemm<T>(end - first, H, P, {run_.d_h + first * P, P}, {w_.W_hr.data(), H}, 0,
+              d_hidden_.data() + first * H, H);
+      d_hidden = d_hidden_.data();
     }
-    const PreviousRows previous = previous_rows(rows, run.backward, t);
-    const auto backward_rows = [&](Index first, Index n, const T* c_prev) {
-      const Index at = row + first;
-      kernel.lstm_step_backward({n, H, run.gates + at * 4 * H, run.c + at * H, c_prev,
-                                 d_hidden_rows + first * H, run.d_c + first * H,
-                                 d_gates + first * 4 * H});
-    };
-    const Index started = live - previous.carried;
-    backward_rows(0, previous.carried, run.c + previous.row * H);
-    backward_rows(previous.carried, started, run.c_0 + previous.carried * H);
-    for (Index b = 0; b < previous.carried; ++b) {
-      std::copy_n(run.output + (previous.row + b) * run.ld_output, P, h_prev + b * P);
-    }
-    std::copy_n(run.h_0 + previous.carried * P, started * P, h_prev + previous.carried * P);
-    gemm<T>(live, P, 4 * H, {d_gates, 4 * H}, {w.R.data(), P}, 0, run.d_h, P);
-  };
 
-  for_each_block(rows, !run.backward, [&](const StepBlock& block) {
-    const Index n = block.rows, first = block.first_row;
-    for_each_step(block, !run.backward, [&](Index t) { backward_step(t, first); });
-    const T* d_gates = block_d_gates.data();
-    gemm<T>(4 * H, I, n, {d_gates, 4 * H, true}, {run.x + first * I, I}, 1, run.d_params.weight_ih,
-            I);
-    gemm<T>(4 * H, P, n, {d_gates, 4 * H, true}, {block_h_prev.data(), P}, 1,
-            run.d_params.weight_hh, P);
-    if (run.d_params.bias_ih != nullptr) {
-      kernel.add_column_sums({n, 4 * H, d_gates, run.d_params.bias_ih});
-      kernel.add_column_sums({n, 4 * H, d_gates, run.d_params.bias_hh});
+    const PreviousRows previous = previous_rows(rows_, run_.backward, t);
+    const Index carried = std::clamp(previous.carried, first, end);
+    // c_prev: of sorted row `from`
+    const auto units = [&](Index from, Index to, const T* c_prev) {
+      const Index at = row + from;
+      kernels<T>().lstm_step_backward({to - from, H, run_.gates + at * 4 * H, run_.c + at * H,
+                                       c_prev, d_hidden + from * H, run_.d_c + from * H,
+                                       d_gates + from * 4 * H});
+    };
+    units(first, carried, run_.c + (previous.row + first) * H);
+    units(carried, end, run_.c_0 + carried * H);
+    for (Index b = first; b < carried; ++b) {
+      std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
-    if (run.d_x != nullptr) {
-      gemm<T>(n, I, 4 * H, {d_gates, 4 * H}, {w.W.data(), I}, run.add_to_d_x ? 1 : 0,
-              run.d_x + first * I, I);
+    std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
+    gemm<T>(end - first, P, 4 * H, {d_gates + first * 4 * H, 4 * H}, {w_.R.data(), P}, 0,
+            run_.d_h + first * P, P);
+  }
+
+  /// Gradients of the parameters and the input, from all rows of a block at once.
+  void products(const StepBlock& block) {
+    const Index I = w_.I, H = w_.H, P = w_.P, n = block.rows;
+    const T* x = run_.x + block.first_row * I;
+    const Index of_units = pieces(4 * H), of_rows = run_.d_x != nullptr ? pieces(n) : 0;
+    run_.team.run_tasks(2 * of_units + of_rows + 1, [&](Index k) noexcept {
+      if (k < of_units) {
+        add_product(piece(4 * H, k), n, x, I, run_.d_params.weight_ih);
+      } else if (k < 2 * of_units) {
+        add_product(piece(4 * H, k - of_units), n, h_prev_.data(), P, run_.d_params.weight_hh);
+      } else if (k < 2 * of_units + of_rows) {
+        const Piece p = piece(n, k - 2 * of_units);
+        gemm<T>(p.size, I, 4 * H, {d_gates_.data() + p.first * 4 * H, 4 * H}, {w_.W.data(), I},
+                run_.add_to_d_x ? 1 : 0, run_.d_x + (block.first_row + p.first) * I, I);
+      } else {
+        small_products(block);
+      }
+    });
+  }
+
+  /// d_weight += d_gates^T values for some of its rows. values: [n, width]; d_weight: [4H, width].
+  void add_product(Piece units, Index n, const T* values, Index width, T* d_weight) noexcept {
+    gemm<T>(units.size, width, n, {d_gates_.data() + units.first, 4 * w_.H, true}, {values, width},
+            1, d_weight + units.first * width, width);
+  }
+
+  void small_products(const StepBlock& block) noexcept {
+    const Index H = w_.H, P = w_.P, n = block.rows;
+    if (run_.d_params.bias_ih != nullptr) {
+      // The biases are added to each other, so their gradients are the same.
+      for (T* sums : {run_.d_params.bias_ih, run_.d_params.bias_hh}) {
+        kernels<T>().add_column_sums({n, 4 * H, d_gates_.data(), sums});
+      }
     }
-    if (w.projects) {
-      kernel.lstm_hidden({n, H, run.gates + first * 4 * H, run.c + first * H, block_hidden.data()});
-      gemm<T>(P, H, n, {block_d_h.data(), P, true}, {block_hidden.data(), H}, 1,
-              run.d_params.weight_hr, H);
+    if (w_.projects) {
+      kernels<T>().lstm_hidden({n, H, run_.gates + block.first_row * 4 * H,
+                                run_.c + block.first_row * H, hidden_.data()});
+      gemm<T>(P, H, n, {d_h_.data(), P, true}, {hidden_.data(), H}, 1, run_.d_params.weight_hr, H);
     }
-  });
+  }
+
+  const LstmDirectionBackward<T>& run_;
+  const RowSchedule& rows_;
+  const LstmWeights<T>& w_;
+  // Of the rows of one block:
+  Buffer<T> d_gates_;  // [rows, 4H]
+  Buffer<T> h_prev_;   // [rows, P]
+  // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
+  // needs both o tanh(c) and the gradient of h.
+  Buffer<T> d_hidden_;  // [B, H]
+  Buffer<T> hidden_;    // [rows, H]
+  Buffer<T> d_h_;       // [rows, P]
+};
+
+}  // namespace
+
+template <class T>
+void lstm_direction_backward(const LstmDirectionBackward<T>& run) {
+  DirectionBackward<T>(run).compute();
 }
 
 #define FASTLSTM_INSTANTIATE(T)                                         \

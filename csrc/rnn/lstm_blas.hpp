@@ -4,6 +4,7 @@
 
 #include "rnn/lstm_weights.hpp"
 #include "rnn/row_schedule.hpp"
+#include "runtime/thread_team.hpp"
 
 namespace fastlstm {
 
@@ -30,6 +31,7 @@ struct LstmDirectionForward {
   T* saved_gates;  // [rows, 4H] out, for training; null: not saved
   T* saved_c;      // [rows, H] out, for training; null: not saved
   LstmWorkspace<T>& workspace;
+  TeamLease& team;
 };
 
 template <class T>
@@ -45,13 +47,14 @@ struct LstmDirectionBackward {
   const T* c_0;     // [B, H] in, sorted
   const T* output;  // packed rows of ld_output elements; in: P of each, what forward wrote
   Index ld_output;
-  const T* gates;          // [rows, 4H] in, as saved
-  const T* c;              // [rows, H] in, as saved
-  const T* d_output;       // as output; in; null: zeros
-  T* d_h;                  // [B, P] in: gradient of h_n, sorted; out: of h_0
-  T* d_c;                  // [B, H] in: gradient of c_n, sorted; out: of c_0
-  T* d_x;                  // [rows, I] out; null: not computed
-  bool add_to_d_x;         // d_x: in and out
+  const T* gates;     // [rows, 4H] in, as saved
+  const T* c;         // [rows, H] in, as saved
+  const T* d_output;  // as output; in; null: zeros
+  T* d_h;             // [B, P] in: gradient of h_n, sorted; out: of h_0
+  T* d_c;             // [B, H] in: gradient of c_n, sorted; out: of c_0
+  T* d_x;             // [rows, I] out; null: not computed
+  bool add_to_d_x;    // d_x: in and out
+  TeamLease& team;
   LstmParams<T> d_params;  // added to; all of them are given
 };
 

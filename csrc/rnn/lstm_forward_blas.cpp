@@ -1,6 +1,7 @@
 #include "rnn/dropout.hpp"
 #include "rnn/lstm_blas.hpp"
 #include "rnn/lstm_forward.hpp"
+#include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 
 namespace fastlstm {
@@ -8,9 +9,11 @@ namespace fastlstm {
 template <class T>
 void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowSchedule& rows,
                      LstmSaved<T>* saved) {
-  const BlasThreads blas_threads;
+  require_blas();
+  const SingleThreadedBlas single_threaded_blas;
   const LstmConfig& config = lstm.config();
   const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  TeamLease team(threads_worth(products_of(config, rows)));
   const Index width = D * P;
   LstmWorkspace<T> workspace(config, rows, saved != nullptr);
 
@@ -47,7 +50,7 @@ void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowS
       lstm_direction_forward<T>({lstm.weights(k), rows, config.runs_backward(d), layer_x, h.data(),
                                  c.data(), layer_output + d * P, width,
                                  saved ? saved->gates(k) : nullptr, saved ? saved->c(k) : nullptr,
-                                 workspace});
+                                 workspace, team});
       unsort_state(rows, h.data(), P, call.h_n + state_h);
       unsort_state(rows, c.data(), H, call.c_n + state_c);
     }

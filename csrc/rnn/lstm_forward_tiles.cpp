@@ -1,12 +1,11 @@
 #include <deque>
 #include <vector>
 
-#include "fastlstm/runtime.hpp"
 #include "rnn/dropout.hpp"
 #include "rnn/lstm_forward.hpp"
 #include "rnn/lstm_tiles.hpp"
 #include "rnn/thread_plan.hpp"
-#include "runtime/fp_mode.hpp"
+#include "runtime/interrupt.hpp"
 
 namespace fastlstm {
 
@@ -15,6 +14,38 @@ namespace {
 /// Steps that a layer computes before the next one follows, where layers alternate in time: what
 /// passes between them then stays in the caches, and the memory for it does not grow with T.
 constexpr Index kAlternateRows = 384;
+
+/// A call is divided in time, so that it can be interrupted: products (multiply and add) that take
+/// about a tenth of a second on one slow core.
+constexpr double kProductsPerShare = 1e9;
+
+/// Share number `index` of `count` of the steps: of all layers where they alternate, and of one
+/// layer otherwise.
+struct Share {
+  Index layer, index, count;
+
+  StepRange of(Index n) const { return {n * index / count, n * (index + 1) / count}; }
+  bool last() const { return index + 1 == count; }
+};
+
+/// Whether the layers take turns in time: in inference with one direction. Otherwise a layer needs
+/// all of the one below (both directions of it, or its saved values) before it can start.
+bool layers_alternate(const LstmConfig& config, bool training) {
+  return config.directions() == 1 && !training;
+}
+
+/// The shares of a call, in order.
+std::vector<Share> shares_of(const LstmConfig& config, const RowSchedule& rows, bool training) {
+  const Index layers = layers_alternate(config, training) ? 1 : config.num_layers;
+  const double wanted = products_of(config, rows) / static_cast<double>(layers) / kProductsPerShare;
+  const Index count =
+      std::max<Index>(1, static_cast<Index>(std::min(wanted, static_cast<double>(rows.steps()))));
+  std::vector<Share> shares;
+  for (Index layer = 0; layer < layers; ++layer) {
+    for (Index index = 0; index < count; ++index) shares.push_back({layer, index, count});
+  }
+  return shares;
+}
 
 /// The threads that go through all layers for one share of the rows, and what they share.
 template <class T>
@@ -40,12 +71,9 @@ class RowGroup {
     for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
       scratch_.emplace_back(LstmTileCell<T>::scratch_rows(rows_));
     }
-    // One direction in inference: the layers alternate in time. Otherwise each layer needs all of
-    // the one below (both directions of it, or its saved values) before it can start.
-    const bool alternate = D == 1 && saved == nullptr;
     const Index at_once = LstmTileCell<T>::projected_steps(rows_);
     block_steps_ = rows_.steps();
-    if (alternate && config.num_layers > 1 && rows_.B() > 0) {
+    if (layers_alternate(config, saved != nullptr) && rows_.B() > 0) {
       const Index steps = std::max<Index>(1, kAlternateRows / rows_.B() / at_once) * at_once;
       block_steps_ = std::min(block_steps_, steps);
     }
@@ -57,25 +85,20 @@ class RowGroup {
     }
   }
 
-  /// What thread `rank` of the group does. Allocates nothing.
-  void run(int rank) noexcept {
-    const FlushDenormals flush_denormals;
-    const LstmConfig& config = lstm_.config();
-    const int direction = rank / plan_.units;  // the one this thread works on, if they are divided
-    const Part part{
-        rank % plan_.units, plan_.units,
-        plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(direction)] : nullptr};
-    TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
-    for (Index first = 0; first < rows_.steps(); first += block_steps_) {
-      const StepRange steps{first, std::min(first + block_steps_, rows_.steps())};
-      for (Index layer = 0; layer < config.num_layers; ++layer) {
-        for (Index d = 0; d < config.directions(); ++d) {
-          if (plan_.directions > 1 && d != direction) continue;
-          run_cell(layer, d, steps, part, scratch);
+  /// What thread `rank` of the group does for a share of the call. Allocates nothing.
+  void run(const Share& share, int rank) noexcept {
+    const Index steps = rows_.steps();
+    const Index blocks = steps == 0 ? 0 : (steps + block_steps_ - 1) / block_steps_;
+    if (layers_alternate(lstm_.config(), saved_ != nullptr)) {
+      for (Index block = share.of(blocks).first; block < share.of(blocks).end; ++block) {
+        const StepRange range{block * block_steps_, std::min((block + 1) * block_steps_, steps)};
+        for (Index layer = 0; layer < lstm_.config().num_layers; ++layer) {
+          run_layer(layer, range, rank);
         }
-        if (plan_.directions > 1) barrier_.wait();
-        if (drops(layer)) drop(layer, rank);
       }
+    } else {
+      run_layer(share.layer, share.of(steps), rank);
+      if (share.last() && drops(share.layer)) drop(share.layer, rank);
     }
   }
 
@@ -89,6 +112,18 @@ class RowGroup {
 
  private:
   Index width() const { return lstm_.config().directions() * lstm_.config().output_size(); }
+
+  void run_layer(Index layer, StepRange steps, int rank) noexcept {
+    const int direction = rank / plan_.units;  // of this thread, if they are divided
+    const Part part{
+        rank % plan_.units, plan_.units,
+        plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(direction)] : nullptr};
+    TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
+    for (Index d = 0; d < lstm_.config().directions(); ++d) {
+      if (plan_.directions == 1 || d == direction) run_cell(layer, d, steps, part, scratch);
+    }
+    if (plan_.directions > 1) barrier_.wait();
+  }
 
   void run_cell(Index layer, Index d, StepRange steps, const Part& part,
                 TileScratch<T>& scratch) noexcept {
@@ -169,23 +204,21 @@ void forward_on_tiles(const Lstm<T>& lstm, const LstmForward<T>& call, const Row
   const Index width = config.directions() * config.output_size();
   Buffer<T> dropped;
   if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
-  const auto compute = [&](const ThreadPlan& plan) {
-    std::deque<RowGroup<T>> groups;
-    for (int g = 0; g < plan.rows; ++g) {
-      groups.emplace_back(lstm, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
-    }
-    const auto body = [&](int rank) noexcept {
-      groups[static_cast<std::size_t>(rank / plan.threads_of_rows())].run(rank %
-                                                                          plan.threads_of_rows());
-    };
-    if (!run_on_team(plan.threads(), body)) return false;
-    for (const RowGroup<T>& group : groups) group.get_state();
-    return true;
-  };
-  // Where another call has the team, this thread does it all.
-  if (!compute(plan_threads(config, rows, num_threads(), kernels<T>().tile_rows))) {
-    compute(ThreadPlan{});
+  ThreadPlan plan = plan_threads(config, rows, kernels<T>().tile_rows);
+  TeamLease team(plan.threads());
+  if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
+  std::deque<RowGroup<T>> groups;
+  for (int g = 0; g < plan.rows; ++g) {
+    groups.emplace_back(lstm, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
   }
+  for (const Share& share : shares_of(config, rows, saved != nullptr)) {
+    check_interrupt();
+    team.run([&](int rank) noexcept {
+      const int per_group = plan.threads_of_rows();
+      groups[static_cast<std::size_t>(rank / per_group)].run(share, rank % per_group);
+    });
+  }
+  for (const RowGroup<T>& group : groups) group.get_state();
   if (saved != nullptr) {
     unpack_rows(rows, saved->output(config.num_layers - 1), width, call.output);
   } else {

@@ -49,15 +49,16 @@ class StreamOnBlas : public LstmStream<T>::State {
   }
 
   void step(const T* x, T* out) override {
-    const FlushDenormals flush_denormals;
-    const BlasThreads blas_threads;
+    const SingleThreadedBlas single_threaded_blas;
+    TeamLease team(1);
     const LstmConfig& config = this->lstm.config();
     const Index P = config.output_size(), B = this->B();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       T* output = this->output_of(layer, out);
-      lstm_direction_forward<T>(
-          {this->lstm.weights(layer), this->one_step, false, x, h_.data() + layer * B * P,
-           c_.data() + layer * B * config.hidden_size, output, P, nullptr, nullptr, workspace_});
+      lstm_direction_forward<T>({this->lstm.weights(layer), this->one_step, false, x,
+                                 h_.data() + layer * B * P,
+                                 c_.data() + layer * B * config.hidden_size, output, P, nullptr,
+                                 nullptr, workspace_, team});
       x = output;
     }
   }
@@ -98,12 +99,11 @@ class StreamOnTiles : public LstmStream<T>::State {
 
   void step(const T* x, T* out) override {
     for (LstmTileCell<T>& cell : cells_) cell.restart();
-    const int threads = most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads());
-    SpinBarrier barrier(threads);
-    const auto body = [&](int rank) noexcept {
-      run({rank, threads, threads > 1 ? &barrier : nullptr}, x, out);
-    };
-    if (!run_on_team(threads, body)) run({}, x, out);
+    TeamLease team(most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads()));
+    SpinBarrier barrier(team.threads());
+    team.run([&](int rank) noexcept {
+      run({rank, team.threads(), team.threads() > 1 ? &barrier : nullptr}, x, out);
+    });
   }
   void get_state(T* h, T* c) const override {
     const LstmConfig& config = this->lstm.config();
@@ -122,7 +122,6 @@ class StreamOnTiles : public LstmStream<T>::State {
 
  private:
   void run(const Part& part, const T* x, T* out) noexcept {
-    const FlushDenormals flush_denormals;
     const LstmConfig& config = this->lstm.config();
     const Index P = config.output_size();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
@@ -154,6 +153,7 @@ LstmStream<T>::LstmStream(const Lstm<T>& lstm, Index batch_size) {
   if (active_target().tiles) {
     state_ = std::make_unique<StreamOnTiles<T>>(lstm, batch_size);
   } else {
+    require_blas();
     state_ = std::make_unique<StreamOnBlas<T>>(lstm, batch_size);
   }
 }
@@ -165,6 +165,7 @@ LstmStream<T>::~LstmStream() = default;
 
 template <class T>
 void LstmStream<T>::step(const T* x, T* out) {
+  const FlushDenormals flush_denormals;
   state_->step(x, out);
 }
 

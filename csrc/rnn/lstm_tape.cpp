@@ -4,6 +4,7 @@
 #include "rnn/dropout.hpp"
 #include "rnn/lstm_blas.hpp"
 #include "rnn/lstm_saved.hpp"
+#include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
 
@@ -19,11 +20,13 @@ LstmTape<T>::~LstmTape() = default;
 template <class T>
 void LstmTape<T>::backward(const LstmBackward<T>& call) const {
   const FlushDenormals flush_denormals;
-  const BlasThreads blas_threads;
+  require_blas();
+  const SingleThreadedBlas single_threaded_blas;
   Saved& saved = *saved_;
   const LstmConfig& config = saved.config();
   const RowSchedule& rows = saved.rows;
   const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  TeamLease team(threads_worth(2 * products_of(config, rows)));
   const Index width = D * P;
 
   Buffer<T> d_h(rows.B(), P), d_c(rows.B(), H);
@@ -56,7 +59,7 @@ void LstmTape<T>::backward(const LstmBackward<T>& call) const {
                                   saved.h_0.data() + h_at, saved.c_0.data() + c_at,
                                   saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
                                   d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
-                                  d_layer_x.data(), d > 0, call.d_params[k]});
+                                  d_layer_x.data(), d > 0, team, call.d_params[k]});
       unsort_state(rows, d_h.data(), P, call.d_h_0 + h_at);
       unsort_state(rows, d_c.data(), H, call.d_c_0 + c_at);
     }

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "fastlstm/runtime.hpp"
+
 namespace fastlstm {
 
 namespace {
@@ -16,16 +18,24 @@ constexpr Index kTilesPerThread = 4;
 
 }  // namespace
 
-ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, int threads,
-                        Index tile_rows) {
-  const double per_row =
-      4.0 * static_cast<double>(config.hidden_size) *
-      static_cast<double>(config.layer_input_size(config.num_layers - 1) + config.output_size());
-  const double products =
-      per_row * static_cast<double>(rows.rows()) * static_cast<double>(config.cells());
+double products_of(const LstmConfig& config, const RowSchedule& rows) {
+  double per_row = 0;
+  for (Index layer = 0; layer < config.num_layers; ++layer) {
+    per_row += 4.0 * static_cast<double>(config.directions() * config.hidden_size) *
+               static_cast<double>(config.layer_input_size(layer) + config.output_size());
+  }
+  return per_row * static_cast<double>(rows.rows());
+}
+
+int threads_worth(double products) {
   const double worth = std::max(1.0, std::min(1e6, products / kProductsPerThread));
-  const int n = std::min(threads, static_cast<int>(worth));
+  return std::min(num_threads(), static_cast<int>(worth));
+}
+
+ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, Index tile_rows) {
   ThreadPlan plan;
+  const double products = products_of(config, rows);
+  const int n = threads_worth(products);
   if (n == 1 || rows.rows() == 0) return plan;
 
   const Index B = rows.B();
@@ -34,8 +44,7 @@ ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, int t
     return plan;
   }
   if (config.bidirectional) plan.directions = 2;
-  const double per_step =
-      per_row * static_cast<double>(rows.rows()) / static_cast<double>(rows.steps());
+  const double per_step = products / static_cast<double>(config.cells() * rows.steps());
   const int left = n / plan.directions;
   if (per_step / left >= kProductsPerMeeting) {
     plan.units = left;

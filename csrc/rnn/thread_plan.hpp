@@ -17,8 +17,13 @@ struct ThreadPlan {
   int threads_of_rows() const { return directions * units; }
 };
 
-/// The plan for at most this many threads. tile_rows: of the active kernels.
-ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, int threads,
-                        Index tile_rows);
+/// The multiply-adds of one pass through all layers, forward; backward takes twice as many.
+double products_of(const LstmConfig& config, const RowSchedule& rows);
+
+/// How many threads a call with so many multiply-adds should use: at most num_threads().
+int threads_worth(double products);
+
+/// The plan for at most num_threads() threads. tile_rows: of the active kernels.
+ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, Index tile_rows);
 
 }  // namespace fastlstm

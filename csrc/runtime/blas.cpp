@@ -2,7 +2,10 @@
 
 #include <cassert>
 #include <limits>
+#include <mutex>
 #include <stdexcept>
+
+#include "runtime/targets.hpp"
 
 namespace fastlstm {
 
@@ -24,11 +27,15 @@ void set_blas(const BlasTable& table) { g_blas = table; }
 
 bool has_blas() { return g_blas.sgemm != nullptr && g_blas.dgemm != nullptr; }
 
+bool forward_needs_blas() { return !active_target().tiles; }
+
+void require_blas() {
+  if (!has_blas()) throw std::logic_error("no BLAS: call set_blas first");
+}
+
 template <class T>
-void gemm(Index m, Index n, Index k, Operand<T> a, Operand<T> b, T beta, T* c, Index ldc) {
+void gemm(Index m, Index n, Index k, Operand<T> a, Operand<T> b, T beta, T* c, Index ldc) noexcept {
   if (m == 0 || n == 0) return;
-  auto* function = gemm_function(T());
-  if (function == nullptr) throw std::logic_error("no BLAS: call set_blas first");
   // Fortran's matrices are column-major, so what it sees is C^T = op(B)^T op(A)^T.
   char transa = b.transposed ? 'T' : 'N';
   char transb = a.transposed ? 'T' : 'N';
@@ -36,24 +43,42 @@ void gemm(Index m, Index n, Index k, Operand<T> a, Operand<T> b, T beta, T* c, I
   int lda = blas_int(b.ld), ldb = blas_int(a.ld), ldc_int = blas_int(ldc);
   T alpha = 1;
   // BLAS reads A and B only; its C declaration just has no const.
-  function(&transa, &transb, &rows, &columns, &inner, &alpha, const_cast<T*>(b.data), &lda,
-           const_cast<T*>(a.data), &ldb, &beta, c, &ldc_int);
+  gemm_function(T())(&transa, &transb, &rows, &columns, &inner, &alpha, const_cast<T*>(b.data),
+                     &lda, const_cast<T*>(a.data), &ldb, &beta, c, &ldc_int);
 }
 
-template void gemm(Index, Index, Index, Operand<float>, Operand<float>, float, float*, Index);
-template void gemm(Index, Index, Index, Operand<double>, Operand<double>, double, double*, Index);
+template void gemm(Index, Index, Index, Operand<float>, Operand<float>, float, float*,
+                   Index) noexcept;
+template void gemm(Index, Index, Index, Operand<double>, Operand<double>, double, double*,
+                   Index) noexcept;
 
-BlasThreads::BlasThreads() {
-  if (g_blas.get_num_threads == nullptr || g_blas.set_num_threads == nullptr) return;
-  const int before = g_blas.get_num_threads();
-  const int wanted = num_threads();
-  if (before == wanted) return;
-  g_blas.set_num_threads(wanted);
-  before_ = before;
+namespace {
+
+// The library's setting is one for the process, and calls may overlap: the first sets it, the last
+// sets it back.
+std::mutex g_single_mutex;
+int g_single_users = 0;
+int g_threads_before = 1;
+
+bool threads_can_be_set() {
+  return g_blas.get_num_threads != nullptr && g_blas.set_num_threads != nullptr;
 }
 
-BlasThreads::~BlasThreads() {
-  if (before_ != 0) g_blas.set_num_threads(before_);
+}  // namespace
+
+SingleThreadedBlas::SingleThreadedBlas() {
+  if (!threads_can_be_set()) return;
+  const std::lock_guard<std::mutex> lock(g_single_mutex);
+  if (g_single_users++ > 0) return;
+  g_threads_before = g_blas.get_num_threads();
+  if (g_threads_before != 1) g_blas.set_num_threads(1);
+}
+
+SingleThreadedBlas::~SingleThreadedBlas() {
+  if (!threads_can_be_set()) return;
+  const std::lock_guard<std::mutex> lock(g_single_mutex);
+  if (--g_single_users > 0) return;
+  if (g_threads_before != 1) g_blas.set_num_threads(g_threads_before);
 }
 
 }  // namespace fastlstm

@@ -14,21 +14,22 @@ struct Operand {
   bool transposed = false;
 };
 
+/// Throws std::logic_error before set_blas.
+void require_blas();
+
 /// C = op(A) op(B) + beta C, with C: [m, n] and k the inner size. C must not overlap A or B.
-/// m, n, k and the leading dimensions must fit in an int.
+/// m, n, k and the leading dimensions must fit in an int. After require_blas.
 template <class T>
-void gemm(Index m, Index n, Index k, Operand<T> a, Operand<T> b, T beta, T* c, Index ldc);
+void gemm(Index m, Index n, Index k, Operand<T> a, Operand<T> b, T beta, T* c, Index ldc) noexcept;
 
-/// Limits the BLAS library's own threads to num_threads() while it lives.
-class BlasThreads {
+/// Keeps the BLAS library to the calling thread while any of these lives: fastlstm's own threads
+/// divide the work, in pieces that do not depend on their number, so that the bits do not either.
+class SingleThreadedBlas {
  public:
-  BlasThreads();
-  ~BlasThreads();
-  BlasThreads(const BlasThreads&) = delete;
-  BlasThreads& operator=(const BlasThreads&) = delete;
-
- private:
-  int before_ = 0;  // 0: nothing to restore
+  SingleThreadedBlas();
+  ~SingleThreadedBlas();
+  SingleThreadedBlas(const SingleThreadedBlas&) = delete;
+  SingleThreadedBlas& operator=(const SingleThreadedBlas&) = delete;
 };
 
 }  // namespace fastlstm

@@ -12,6 +12,8 @@
 #include <immintrin.h>
 #endif
 
+#include "runtime/fp_mode.hpp"
+
 namespace fastlstm {
 
 namespace {
@@ -29,22 +31,32 @@ void cpu_relax() {
 #endif
 }
 
+}  // namespace
+
 /// The workers, which live as long as the process. A region is published by one store: its number
 /// and size together, so that a worker that it leaves out never touches what belongs to a later
 /// one.
 class Team {
  public:
-  bool run(int n, RegionBody body, void* context) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return false;
-    struct Release {
-      std::atomic<bool>& busy;
-      ~Release() { busy.store(false, std::memory_order_release); }
-    } release{busy_};
+  using RegionBody = TeamLease::RegionBody;
 
-    while (workers_ < n - 1) {
-      std::thread(&Team::work, this, workers_ + 1, region_.load()).detach();
-      ++workers_;
+  bool acquire(int n) {
+    if (busy_.exchange(true, std::memory_order_acquire)) return false;
+    try {
+      while (workers_ < n - 1) {
+        std::thread(&Team::work, this, workers_ + 1, region_.load()).detach();
+        ++workers_;
+      }
+    } catch (...) {
+      release();
+      throw;
     }
+    return true;
+  }
+
+  void release() { busy_.store(false, std::memory_order_release); }
+
+  void run(int n, RegionBody body, void* context) {
     body_ = body;
     context_ = context;
     unfinished_.store(n - 1, std::memory_order_relaxed);
@@ -57,11 +69,11 @@ class Team {
     if (sleepers_.load(std::memory_order_acquire) > 0) wake_.notify_all();
     body(context, 0);
     for (Backoff backoff; unfinished_.load(std::memory_order_acquire) > 0;) backoff.pause();
-    return true;
   }
 
  private:
   void work(int rank, std::uint64_t seen) noexcept {
+    const FlushDenormals flush_denormals;  // as calls have it on their own threads
     while (true) {
       seen = wait_for_region(seen);
       if (rank < static_cast<int>(seen % kMostSize)) {
@@ -95,6 +107,8 @@ class Team {
   std::mutex mutex_;
   std::condition_variable wake_;
 };
+
+namespace {
 
 // Never destroyed: its workers may outlive the statics. After a fork the child has none of them, so
 // it gets a new team.
@@ -133,6 +147,18 @@ void SpinBarrier::wait() noexcept {
   for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) backoff.pause();
 }
 
-bool run_on_team(int n, RegionBody body, void* context) { return team().run(n, body, context); }
+TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {
+  if (n == 1) return;
+  Team& the_team = team();
+  if (!the_team.acquire(n)) return;
+  team_ = &the_team;
+  threads_ = n;
+}
+
+TeamLease::~TeamLease() {
+  if (team_ != nullptr) team_->release();
+}
+
+void TeamLease::run(RegionBody body, void* context) { team_->run(threads_, body, context); }
 
 }  // namespace fastlstm

@@ -1,7 +1,9 @@
-// The thread team: our own workers, one parallel region per call.
+// The thread team: our own workers, and a parallel region over whole pieces of a call.
 #pragma once
 
 #include <atomic>
+
+#include "fastlstm/types.hpp"
 
 namespace fastlstm {
 
@@ -29,25 +31,50 @@ class Backoff {
   int count_ = 0;
 };
 
-/// What a region runs: body(context, rank) on each thread.
-using RegionBody = void (*)(void* context, int rank) noexcept;
+/// The use of n threads, the caller's as rank 0 among them, for as long as it lives. One lease
+/// holds the team at a time; a lease for one thread needs no team.
+class TeamLease {
+ public:
+  /// Throws std::system_error when workers cannot be started.
+  explicit TeamLease(int n);
+  ~TeamLease();
+  TeamLease(const TeamLease&) = delete;
+  TeamLease& operator=(const TeamLease&) = delete;
 
-/// Runs body on n threads, the caller's as rank 0, and returns when all are done. False, with
-/// nothing run, when another call has the team: the caller then goes on with its own thread alone.
-/// Throws std::system_error when workers cannot be started.
-bool run_on_team(int n, RegionBody body, void* context);
+  /// False when another lease has the team: run then uses the caller's thread alone.
+  bool granted() const { return threads_ == wanted_; }
+  int threads() const { return threads_; }
 
-/// The same for a callable that takes the rank and must not throw; n == 1 needs no team.
-template <class Body>
-bool run_on_team(int n, const Body& body) {
-  if (n == 1) {
-    body(0);
-    return true;
+  /// Runs body(rank) on each thread, and returns when all are done. body must not throw.
+  template <class Body>
+  void run(const Body& body) {
+    if (threads_ == 1) {
+      body(0);
+      return;
+    }
+    const RegionBody call = [](void* context, int rank) noexcept {
+      (*static_cast<const Body*>(context))(rank);
+    };
+    run(call, const_cast<Body*>(&body));
   }
-  const RegionBody call = [](void* context, int rank) noexcept {
-    (*static_cast<const Body*>(context))(rank);
-  };
-  return run_on_team(n, call, const_cast<Body*>(&body));
-}
+
+  /// Runs task(k) for 0 <= k < n, each on whichever thread is free. task must not throw.
+  template <class Task>
+  void run_tasks(Index n, const Task& task) {
+    std::atomic<Index> next{0};
+    run([&](int) noexcept {
+      for (Index k; (k = next.fetch_add(1, std::memory_order_relaxed)) < n;) task(k);
+    });
+  }
+
+ private:
+  using RegionBody = void (*)(void* context, int rank) noexcept;
+  friend class Team;
+  void run(RegionBody body, void* context);
+
+  const int wanted_;
+  int threads_;
+  class Team* team_ = nullptr;
+};
 
 }  // namespace fastlstm

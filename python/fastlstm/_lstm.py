@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._blas import require_blas
+from ._blas import require_blas, require_blas_for_forward
 from ._checks import (
     FloatArray,
     IndexArray,
@@ -180,8 +180,8 @@ class LSTM(RecurrentLayer):
     seed : int, optional
         Makes the initial values, and the dropout of the layer's training calls, reproducible.
     forget_bias : float, optional
-        The initial sum of the forget gate's two biases, instead of random values. 1.0 helps to learn
-        long dependencies (Jozefowicz, Zaremba, Sutskever 2015).
+        The initial sum of the forget gate's two biases, instead of random values. 1.0 helps to
+        learn long dependencies (Jozefowicz, Zaremba, Sutskever 2015).
 
     Notes
     -----
@@ -277,8 +277,8 @@ class LSTM(RecurrentLayer):
         ----------
         x : array_like
             (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence; then outputs and
-            states have no batch axis either. T >= 1. NumPy arrays and whatever has ``__dlpack__`` or
-            ``__array__``.
+            states have no batch axis either. T >= 1. NumPy arrays and whatever has ``__dlpack__``
+            or ``__array__``.
         state : tuple of array_like, optional
             ``(h_0, c_0)``, (L * D, B, P) and (L * D, B, H); zeros by default.
         lengths : array_like of int, optional
@@ -326,8 +326,8 @@ class LSTM(RecurrentLayer):
         output, state
             As in a call of the layer.
         tape : Tape
-            For :meth:`Tape.backward`. It holds the input and about 5H values for each step, sequence,
-            layer and direction.
+            For :meth:`Tape.backward`. It holds the input and about 6H values for each step,
+            sequence, layer and direction.
 
         Examples
         --------
@@ -405,7 +405,7 @@ class LSTM(RecurrentLayer):
         out: FloatArray | tuple[FloatArray, State] | None,
     ) -> _Call:
         """Check and convert the arguments of a call, and make room for its results."""
-        require_blas()
+        require_blas_for_forward()
         x = as_float_array("x", x, self.dtype)
         layout = self._layout(x)
         if layout.T == 0:
@@ -464,17 +464,15 @@ class LSTM(RecurrentLayer):
                 check_out("out[1][1]", out[1][1], self.dtype, c_shape),
             )
         output = (
-            np.empty(shape, self.dtype)
-            if out is None
-            else check_out("out", out, self.dtype, shape)
+            np.empty(shape, self.dtype) if out is None else check_out("out", out, self.dtype, shape)
         )
         return output, np.empty(h_shape, self.dtype), np.empty(c_shape, self.dtype)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save the layer as a safetensors file that :func:`fastlstm.load` reads.
 
-        The tensors have PyTorch's names; the configuration is in the metadata. A file that was there
-        is replaced only when the new one is complete.
+        The tensors have PyTorch's names; the configuration is in the metadata. A file that was
+        there is replaced only when the new one is complete.
         """
         from ._files import save_layer
 
@@ -514,13 +512,14 @@ class Tape:
         accumulate : Gradients, optional
             An earlier result. The gradients of the parameters are added into its arrays, which the
             result shares. Those of the input and the state are added if it came from this tape (the
-            result has new arrays); for another call's, which had another input, they are this call's
-            alone.
+            result has new arrays); for another call's, which had another input, they are this
+            call's alone.
 
         Returns
         -------
         Gradients
         """
+        require_blas()
         layer, layout = self._layer, self._layout
         if d_output is not None:
             d_output = as_float_array("d_output", d_output, layer.dtype)
@@ -606,7 +605,7 @@ class Stream:
             raise ValueError("stream: a layer that reads sequences from their end cannot stream")
         self._layer = layer
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
-        require_blas()
+        require_blas_for_forward()
         self._core = _STREAMS[layer.dtype.name](layer._snapshot[1], self._batch_size)
         self._try_step = self._core.try_step
         self._dtype = layer.dtype
@@ -625,7 +624,8 @@ class Stream:
         x : array_like
             (B, I).
         out : ndarray, optional
-            (B, P), contiguous, of the layer's dtype: where the result goes. Nothing is allocated then.
+            (B, P), contiguous, of the layer's dtype: where the result goes. Nothing is allocated
+            then.
 
         Returns
         -------
@@ -660,7 +660,7 @@ class Stream:
         layer = self._layer
         x = as_float_array("x", x, layer.dtype)
         layout = layer._layout(x)
-        if layout.B != self._batch_size:
+        if self._batch_size != layout.B:
             raise ValueError(f"x: expected a batch of {self._batch_size}, got {layout.B}")
         output = np.empty(layout.shape(layer._output_size), layer.dtype)
         if layout.T > 0:

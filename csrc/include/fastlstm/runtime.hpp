@@ -27,6 +27,13 @@ void set_num_threads(int n);
 /// Sets the number for calls from the calling thread alone; 0 ends that. Returns the old value.
 int set_thread_local_num_threads(int n);
 
+// --- interruption -----------------------------------------------------------------------------
+
+/// A function that long calls call now and then on the caller's thread; it may throw, which ends
+/// the call: states, outputs and gradients are then unspecified, layers are as they were. Null:
+/// none.
+void set_interrupt_check(void (*check)());
+
 // --- BLAS -------------------------------------------------------------------------------------
 
 /// The Fortran BLAS functions that the core uses, with 32-bit integers.
@@ -42,8 +49,11 @@ struct BlasTable {
   void (*set_num_threads)(int) = nullptr;
 };
 
-/// Hands the core its BLAS; the core links none. To be called before the first computation.
+/// Hands the core its BLAS; the core links none. To be called before the first computation that
+/// needs it: every backward pass, and on some targets (generic) every forward pass. Without it
+/// those throw std::logic_error.
 void set_blas(const BlasTable& table);
 bool has_blas();
+bool forward_needs_blas();
 
 }  // namespace fastlstm

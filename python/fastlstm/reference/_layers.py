@@ -29,8 +29,8 @@ class Weights(NamedTuple):
 
     W: Array
     R: Array
-    b_W: Array | None = None  # noqa: N815
-    b_R: Array | None = None  # noqa: N815
+    b_W: Array | None = None
+    b_R: Array | None = None
     W_hr: Array | None = None
 
 

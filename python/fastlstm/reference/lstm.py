@@ -95,10 +95,10 @@ class LSTMStepGradients(NamedTuple):
     d_x: Array
     d_h: Array
     d_c: Array
-    d_W: Array  # noqa: N815
-    d_R: Array  # noqa: N815
+    d_W: Array
+    d_R: Array
     d_b: Array
-    d_W_hr: Array | None  # noqa: N815
+    d_W_hr: Array | None
 
 
 def lstm_cell(
