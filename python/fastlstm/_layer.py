@@ -130,7 +130,8 @@ class RecurrentLayer(ABC):
     @property
     def dtype(self) -> np.dtype[Any]:
         """The type of parameters, inputs and results: float32 or float64."""
-        return np.dtype(self._options["dtype"])
+        dtype: np.dtype[Any] = np.dtype(self._options["dtype"])
+        return dtype
 
     @property
     def _directions(self) -> int:

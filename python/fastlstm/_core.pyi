@@ -1,0 +1,153 @@
+# What src/register_*.cpp adds to the module. Arrays must be C-contiguous and of exactly these
+# types; csrc/include/fastlstm/lstm.hpp says their shapes.
+from typing import Protocol, TypeAlias, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+_Float32: TypeAlias = npt.NDArray[np.float32]
+_Float64: TypeAlias = npt.NDArray[np.float64]
+_Int64: TypeAlias = npt.NDArray[np.int64]
+_T = TypeVar("_T", np.float32, np.float64)
+
+class LstmFloat32:
+    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        proj_size: int,
+        bidirectional: bool,
+        reverse: bool,
+        cells: list[list[_Float32 | None]],
+    ) -> None: ...
+    def with_params(self, cell: int, arrays: list[_Float32 | None]) -> LstmFloat32: ...
+    def forward(
+        self,
+        x: _Float32,
+        h_0: _Float32 | None,
+        c_0: _Float32 | None,
+        lengths: _Int64 | None,
+        output: _Float32,
+        h_n: _Float32,
+        c_n: _Float32,
+        batch_first: bool,
+    ) -> None: ...
+    def forward_train(
+        self,
+        x: _Float32,
+        h_0: _Float32 | None,
+        c_0: _Float32 | None,
+        lengths: _Int64 | None,
+        output: _Float32,
+        h_n: _Float32,
+        c_n: _Float32,
+        batch_first: bool,
+        dropout: float,
+        seed: int,
+    ) -> LstmTapeFloat32: ...
+
+class LstmTapeFloat32:
+    def backward(
+        self,
+        d_output: _Float32 | None,
+        d_h_n: _Float32 | None,
+        d_c_n: _Float32 | None,
+        d_x: _Float32 | None,
+        d_h_0: _Float32,
+        d_c_0: _Float32,
+        d_params: list[list[_Float32 | None]],
+    ) -> None: ...
+    def gates(self, cell: int) -> _Float32: ...
+    def cells(self, cell: int) -> _Float32: ...
+    def hidden(self, cell: int) -> _Float32: ...
+
+class LstmStreamFloat32:
+    def __init__(self, lstm: LstmFloat32, batch_size: int) -> None: ...
+    def step(self, x: _Float32, out: _Float32) -> None: ...
+    def try_step(self, x: object, out: object) -> bool: ...
+    def run(self, x: _Float32, output: _Float32, batch_first: bool) -> None: ...
+    def state(self) -> tuple[_Float32, _Float32]: ...
+    def set_state(self, h: _Float32, c: _Float32) -> None: ...
+
+class LstmFloat64:
+    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int,
+        proj_size: int,
+        bidirectional: bool,
+        reverse: bool,
+        cells: list[list[_Float64 | None]],
+    ) -> None: ...
+    def with_params(self, cell: int, arrays: list[_Float64 | None]) -> LstmFloat64: ...
+    def forward(
+        self,
+        x: _Float64,
+        h_0: _Float64 | None,
+        c_0: _Float64 | None,
+        lengths: _Int64 | None,
+        output: _Float64,
+        h_n: _Float64,
+        c_n: _Float64,
+        batch_first: bool,
+    ) -> None: ...
+    def forward_train(
+        self,
+        x: _Float64,
+        h_0: _Float64 | None,
+        c_0: _Float64 | None,
+        lengths: _Int64 | None,
+        output: _Float64,
+        h_n: _Float64,
+        c_n: _Float64,
+        batch_first: bool,
+        dropout: float,
+        seed: int,
+    ) -> LstmTapeFloat64: ...
+
+class LstmTapeFloat64:
+    def backward(
+        self,
+        d_output: _Float64 | None,
+        d_h_n: _Float64 | None,
+        d_c_n: _Float64 | None,
+        d_x: _Float64 | None,
+        d_h_0: _Float64,
+        d_c_0: _Float64,
+        d_params: list[list[_Float64 | None]],
+    ) -> None: ...
+    def gates(self, cell: int) -> _Float64: ...
+    def cells(self, cell: int) -> _Float64: ...
+    def hidden(self, cell: int) -> _Float64: ...
+
+class LstmStreamFloat64:
+    def __init__(self, lstm: LstmFloat64, batch_size: int) -> None: ...
+    def step(self, x: _Float64, out: _Float64) -> None: ...
+    def try_step(self, x: object, out: object) -> bool: ...
+    def run(self, x: _Float64, output: _Float64, batch_first: bool) -> None: ...
+    def state(self) -> tuple[_Float64, _Float64]: ...
+    def set_state(self, h: _Float64, c: _Float64) -> None: ...
+
+def available_isas() -> list[str]: ...
+def isa() -> str: ...
+def usable_cpus() -> int: ...
+def num_threads() -> int: ...
+def set_num_threads(n: int) -> None: ...
+def set_thread_local_num_threads(n: int) -> int: ...
+def has_blas() -> bool: ...
+def set_blas(sgemm: int, dgemm: int, get_num_threads: int, set_num_threads: int) -> None: ...
+def compiler() -> str: ...
+
+class _Kernels(Protocol):
+    @staticmethod
+    def exp(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
+    @staticmethod
+    def sigmoid(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
+    @staticmethod
+    def tanh(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
+
+kernels: _Kernels  # a module: element-wise kernels by target, for tests

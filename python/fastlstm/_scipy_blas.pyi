@@ -1,0 +1,3 @@
+# src/_scipy_blas.pyx
+
+def addresses() -> dict[str, int]: ...
