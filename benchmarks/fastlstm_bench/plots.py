@@ -30,6 +30,14 @@ def _pyplot() -> Any:
     return plt
 
 
+def plain_log_labels(axis: Any) -> None:
+    """Label a logarithmic axis 0.6, 1, 2 instead of with powers of ten."""
+    from matplotlib.ticker import LogFormatter
+
+    axis.set_major_formatter(LogFormatter())
+    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+
+
 def colour(system: str) -> str:
     return _COLOURS.get(system, "black")
 
@@ -56,6 +64,7 @@ def draw_ratios(plt: Any, groups: Sequence[Group], title: str) -> Any:
             )
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    plain_log_labels(axes.xaxis)
     axes.set_yticks(range(len(groups)), [group.case.name for group in groups], fontsize=7)
     axes.set_ylim(len(groups) - 0.5, -0.5)
     axes.grid(axis="x", which="both", linewidth=0.3)

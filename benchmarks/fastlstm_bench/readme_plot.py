@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm_bench.cases import Case
-from fastlstm_bench.plots import colour
+from fastlstm_bench.plots import colour, plain_log_labels
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
 from fastlstm_bench.tables import threads_text
@@ -65,6 +65,7 @@ def _draw_panel(axes: Any, groups: Sequence[Group], title: str) -> None:
             axes.plot(*zip(*known, strict=True), style, color=colour(system), label=system)
     axes.axhline(1.0, color="black", linewidth=0.8)
     axes.set_yscale("log")
+    plain_log_labels(axes.yaxis)
     axes.set_xticks(range(len(groups)), [_label(g.case) for g in groups], fontsize=7, rotation=30)
     axes.set_title(title, fontsize=9)
 

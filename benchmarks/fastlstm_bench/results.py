@@ -23,6 +23,8 @@ from fastlstm_bench.statistics import (
 from fastlstm_bench.systems import REFERENCE, SUBJECT
 
 SCHEMA = 1
+# Weights that stay closer than the model says can lift a result a little above its roof.
+_ABOVE = 1.15
 # Points of a latency distribution that are kept for its plot: p0 to p99 by one, then the tail.
 _DISTRIBUTION = (*(q / 100 for q in range(100)), 0.995, 0.999, 0.9999, 1.0)
 
@@ -150,6 +152,11 @@ class Run:
         """Part of the roofline that a timed result reaches."""
         bound = self.roofline(result)
         return bound.seconds / result.seconds.median if bound else None
+
+    def above_roofline(self, threads: int) -> list[Result]:
+        """Results clearly faster than the limits allow: the limits were disturbed."""
+        fractions = ((r, self.roofline_fraction(r)) for r in self.results if r.timed)
+        return [r for r, part in fractions if r.threads == threads and part and part > _ABOVE]
 
     def to_json(self) -> dict[str, Any]:
         """Measured values, and with them what follows from them, so that no reader must compute."""

@@ -121,6 +121,12 @@ def _run_threads(plan: Plan, threads: int, run: Run, listener: Listener) -> None
         run.limits[threads] = best_of(before, _measure_limits(threads, plan.timeout, listener))
         for suspicion in run.limits[threads].suspicions():
             run.warnings.append(f"limits of {threads} threads: {suspicion}")
+        above = run.above_roofline(threads)
+        if above:
+            run.warnings.append(
+                f"limits of {threads} threads: {len(above)} results are above their roofline, so "
+                "the limits were measured in a disturbed moment"
+            )
 
 
 def _measure_limits(threads: int, timeout: float, listener: Listener) -> Limits:

@@ -108,6 +108,15 @@ def test_part_of_the_roofline(run: Run) -> None:
     assert run.roofline_fraction(result) == pytest.approx(bound.seconds / 1e-3)
 
 
+def test_results_above_the_roofline_are_found(run: Run) -> None:
+    # The batch is 3.4 GFLOP; the made-up times are 1 ms for fastlstm, 2 and 3 ms for the others.
+    run.limits[1] = Limits(flops={"float32": 10e12})
+    assert run.above_roofline(1) == []
+    run.limits[1] = Limits(flops={"float32": 2.5e12})
+    assert [(r.case.task, r.system) for r in run.above_roofline(1)] == [("inference", "fastlstm")]
+    assert run.above_roofline(2) == []
+
+
 def test_limits_survive_json() -> None:
     assert Limits.from_json(LIMITS.to_json()) == LIMITS
 
