@@ -31,11 +31,12 @@ def _pyplot() -> Any:
 
 
 def plain_log_labels(axis: Any) -> None:
-    """Label a logarithmic axis 0.6, 1, 2 instead of with powers of ten."""
-    from matplotlib.ticker import LogFormatter
+    """Label a logarithmic axis 0.5, 1, 2, 5 instead of with powers of ten."""
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    axis.set_major_formatter(LogFormatter())
-    axis.set_minor_formatter(LogFormatter(labelOnlyBase=False, minor_thresholds=(1.5, 0.5)))
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.set_major_formatter("{x:g}")
+    axis.set_minor_formatter(NullFormatter())
 
 
 def colour(system: str) -> str:
