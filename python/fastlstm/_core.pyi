@@ -4,6 +4,7 @@ from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import Never
 
 _Float32: TypeAlias = npt.NDArray[np.float32]
 _Float64: TypeAlias = npt.NDArray[np.float64]
@@ -49,6 +50,8 @@ class LstmFloat32:
     ) -> LstmTapeFloat32: ...
 
 class LstmTapeFloat32:
+    # Only forward_train makes tapes.
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
     def backward(
         self,
         d_output: _Float32 | None,
@@ -110,6 +113,8 @@ class LstmFloat64:
     ) -> LstmTapeFloat64: ...
 
 class LstmTapeFloat64:
+    # Only forward_train makes tapes.
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
     def backward(
         self,
         d_output: _Float64 | None,
