@@ -1,0 +1,174 @@
+"""Long calls can be interrupted, many calls keep no memory, and no thread goes on after a call."""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+import fastlstm
+import numpy as np
+import pytest
+
+# Calls of the soak test; FASTLSTM_SOAK_CALLS=100000 is the long run.
+SOAK_CALLS = int(os.environ.get("FASTLSTM_SOAK_CALLS", "3000"))
+
+
+@pytest.mark.parametrize(
+    "options",
+    ["", "num_layers=2", "bidirectional=True, num_layers=2", "proj_size=8"],
+)
+@pytest.mark.parametrize("mode", ["inference", "training"])
+def test_ctrl_c_ends_a_long_call(mode: str, options: str) -> None:
+    # The calls together would take minutes; the process says when it starts, and again once the
+    # layer has been used after the interruption.
+    program = f"""
+        import numpy as np, fastlstm
+        lstm = fastlstm.LSTM(64, 128, seed=0, {options})
+        x = np.zeros((2000, 32, 64), dtype=np.float32)
+        before = lstm(x[:3])[0]
+        try:
+            print("started", flush=True)
+            while True:
+                if "{mode}" == "inference":
+                    lstm(x)
+                else:
+                    output, _, tape = lstm.forward(x)
+                    tape.backward(output)
+        except KeyboardInterrupt:
+            print("interrupted", bool((lstm(x[:3])[0] == before).all()), flush=True)
+    """
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "started\n"
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=60)
+    assert output == "interrupted True\n", errors
+
+
+class TimerError(Exception):
+    pass
+
+
+def test_one_long_call_ends_before_its_time() -> None:
+    """A single call stops in the middle: a timer interrupts a call that would take 6 s or more."""
+    lstm = fastlstm.LSTM(8, 256, proj_size=8, seed=0)
+    x = np.zeros((1000, 16, 8), dtype=np.float32)
+    started = time.perf_counter()
+    lstm(x)
+    once = time.perf_counter() - started
+    times = max(10, math.ceil(6 / once))
+    long_x = np.tile(x, (times, 1, 1))
+
+    def interrupt(*_: object) -> None:
+        raise TimerError
+
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, 0.2)
+        started = time.perf_counter()
+        with pytest.raises(TimerError):
+            lstm(long_x)
+        assert time.perf_counter() - started < once * times / 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def test_many_calls_from_many_threads_keep_no_memory() -> None:
+    rng = np.random.default_rng(0)
+    layers = [
+        fastlstm.LSTM(5, 9, seed=0),
+        fastlstm.LSTM(16, 33, num_layers=2, bidirectional=True, seed=0),
+        fastlstm.LSTM(7, 24, num_layers=2, proj_size=5, dtype="float64", seed=0),
+    ]
+    problems = []
+    for layer in layers:
+        for T, B in ((1, 1), (7, 3), (30, 20)):
+            x = rng.normal(size=(T, B, layer.input_size)).astype(layer.dtype)
+            lengths = rng.integers(0, T, B, endpoint=True)
+            problems.append((layer, x, lengths, layer(x, lengths=lengths)[0]))
+
+    def call(k: int) -> None:
+        layer, x, lengths, expected = problems[k % len(problems)]
+        output = layer(x, lengths=lengths)[0]
+        if fastlstm.isa() == "generic":
+            np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5)
+        else:
+            np.testing.assert_array_equal(output, expected)
+        if k % 10 == 0:
+            layer.forward(x, lengths=lengths)[2].backward(output)
+
+    def soak(calls: int) -> int:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(call, range(calls)))
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+    warm = soak(SOAK_CALLS // 2)
+    grown = soak(SOAK_CALLS) - warm
+    assert grown < 8 * 1024  # KiB; arenas of the allocator settle, leaks of a call would add up
+
+
+def test_no_thread_works_after_a_call() -> None:
+    lstm = fastlstm.LSTM(64, 64, seed=0)
+    x = np.zeros((200, 32, 64), dtype=np.float32)
+    with fastlstm.num_threads(4):
+        lstm(x)
+    time.sleep(0.05)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.1  # four spinning workers would use 1 to 2 s
+
+
+def test_memory_that_cannot_be_had_is_an_error() -> None:
+    limit = 2 << 30
+    program = f"""
+        import resource, numpy as np, fastlstm
+        lstm = fastlstm.LSTM(8, 16, num_layers=2, bidirectional=True, seed=0)
+        x = np.zeros((10, 2, 8), dtype=np.float32)
+        lstm.forward(x)[2].backward(lstm(x)[0])
+        resource.setrlimit(resource.RLIMIT_AS, ({limit}, {limit}))
+        try:
+            lstm.forward(np.zeros((1_000_000, 4, 8), dtype=np.float32))
+        except MemoryError:
+            print("refused", lstm(x)[0].shape)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+        check=False,
+    )
+    assert done.stdout == "refused (10, 2, 32)\n", done.stderr
+
+
+def test_interruptions_belong_to_the_main_thread() -> None:
+    """A call in another thread goes on when a signal arrives; Python handles it in the main one."""
+    lstm = fastlstm.LSTM(64, 64, seed=0)
+    x = np.zeros((4000, 16, 64), dtype=np.float32)
+    expected = lstm(x)[0]
+    results: list[np.ndarray] = []
+    handled: list[int] = []
+    before = signal.signal(signal.SIGALRM, lambda number, _: handled.append(number))
+    try:
+        thread = threading.Thread(target=lambda: results.append(lstm(x)[0]))
+        thread.start()
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        thread.join()
+    finally:
+        signal.signal(signal.SIGALRM, before)
+    np.testing.assert_allclose(results[0], expected, rtol=0, atol=1e-6)
