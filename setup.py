@@ -14,11 +14,12 @@ ROOT = Path(__file__).resolve().parent
 
 
 class CMakeBuild(build_ext):
-    """Build both extension modules with one run of CMake, into the place setuptools asks for."""
+    """Build all extension modules with one run of CMake, into the places setuptools asks for."""
+
+    def folder_of(self, module: str) -> Path:
+        return Path(self.get_ext_fullpath(module)).resolve().parent
 
     def build_extensions(self) -> None:
-        # All extensions belong to one package, so that they share one output folder.
-        output = Path(self.get_ext_fullpath(self.extensions[0].name)).resolve().parent
         build = Path(self.build_temp).resolve()
         build.mkdir(parents=True, exist_ok=True)
         configure = [
@@ -28,7 +29,8 @@ class CMakeBuild(build_ext):
             "-GNinja",
             f"-DCMAKE_BUILD_TYPE={os.environ.get('FASTLSTM_BUILD_TYPE', 'Release')}",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DFASTLSTM_MODULE_DIR={output}",
+            f"-DFASTLSTM_MODULE_DIR={self.folder_of('fastlstm._core')}",
+            f"-DFASTLSTM_BENCH_DIR={self.folder_of('fastlstm_bench._limits')}",
             "-DFASTLSTM_PYTHON=ON",
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]
@@ -37,6 +39,9 @@ class CMakeBuild(build_ext):
 
 
 setup(
-    ext_modules=[Extension("fastlstm._core", []), Extension("fastlstm._scipy_blas", [])],
+    ext_modules=[
+        Extension(name, [])
+        for name in ("fastlstm._core", "fastlstm._scipy_blas", "fastlstm_bench._limits")
+    ],
     cmdclass={"build_ext": CMakeBuild},
 )

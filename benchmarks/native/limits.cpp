@@ -176,10 +176,10 @@ double total_speed(int threads, double seconds, Prepare prepare) {
 }
 
 struct Aligned {
-  explicit Aligned(std::size_t count)
-      : data(static_cast<float*>(std::aligned_alloc(4096, count * sizeof(float)))), count(count) {
+  explicit Aligned(std::size_t n)
+      : data(static_cast<float*>(std::aligned_alloc(4096, n * sizeof(float)))), count(n) {
     // Written, or every page would be the one page of zeros; 1, or the sums would be of denormals.
-    if (data != nullptr) std::fill(data, data + count, 1.0f);
+    if (data != nullptr) std::fill(data, data + n, 1.0f);
   }
   Aligned(Aligned&& other) noexcept : data(other.data), count(other.count) { other.data = nullptr; }
   Aligned(const Aligned&) = delete;

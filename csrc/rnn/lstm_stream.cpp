@@ -77,8 +77,9 @@ class StreamOnBlas : public LstmStream<T>::State {
   Buffer<T> c_;  // [L, B, H]
 };
 
-// Products per step and thread that pay for waking a thread: about 10 us of work.
-constexpr double kProductsPerThread = 2.5e5;
+// Products per step and thread that pay for waking a thread, which between steps may have gone to
+// sleep: about 80 us of work.
+constexpr double kProductsPerThread = 2e6;
 
 template <class T>
 class StreamOnTiles : public LstmStream<T>::State {
