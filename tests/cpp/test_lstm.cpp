@@ -1,8 +1,10 @@
 // Forward and backward passes against the naive loop and its finite differences, for the target
 // that FASTLSTM_ISA names.
 #include <cfenv>
+#include <chrono>
 #include <limits>
 #include <stdexcept>
+#include <thread>
 
 #include "check.hpp"
 #include "core_lstm.hpp"
@@ -424,6 +426,31 @@ TEST(floating_point_mode_is_restored) {
   std::fesetround(FE_TONEAREST);
   volatile float smallest = std::numeric_limits<float>::min();
   CHECK(smallest / 2 > 0);  // a denormal
+}
+
+TEST(calls_can_be_interrupted) {
+  struct Interrupt {};
+  const Problem p = problem("", {3, 5}, 4, 3);
+  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  CoreProblem<double> core(p);
+  const LstmTape<double> tape = lstm.forward_train(core.call(), {});
+  const Results results = core.results();
+  const Gradients gradients = core.backward(tape);
+  set_interrupt_check([] { throw Interrupt(); });
+  const auto pause = [] {  // between two checks
+    std::this_thread::sleep_for(std::chrono::milliseconds(60));
+  };
+  pause();
+  CHECK_THROWS(lstm.forward(core.call()), Interrupt);
+  pause();
+  CHECK_THROWS(lstm.forward_train(core.call(), {}), Interrupt);
+  pause();
+  CHECK_THROWS(core.backward(tape), Interrupt);
+  set_interrupt_check(nullptr);
+  // The layer and the tape are as they were.
+  lstm.forward(core.call());
+  CHECK(same_bits(core.results(), results));
+  CHECK(core.backward(tape).x == gradients.x);
 }
 
 TEST(wrong_configurations_are_refused) {

@@ -51,7 +51,7 @@ Problem problem(LstmConfig config, Index T, Index B) {
 std::vector<Problem> problems() {
   return {problem({1, 1}, 3, 1), problem({3, 5}, 12, 1), problem({3, 5, 3}, 12, 4),
           problem({5, 19, 2, 3}, 12, 7),
-          problem({40, 80, 2}, 12, 9)};  // the last for several threads
+          problem({40, 160, 2}, 4, 16)};  // enough work in a step for several threads
 }
 
 /// A problem's inputs in T, its expected results, and a stream with its initial state.

@@ -2,24 +2,54 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
 #include "check.hpp"
+#include "fastlstm/runtime.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/thread_team.hpp"
 
 using namespace fastlstm;
 
+namespace {
+
+/// How many threads a lease for n of them runs something on.
+int runs_on(int n) {
+  std::atomic<int> runs{0};
+  TeamLease(n).run([&](int) noexcept { ++runs; });
+  return runs;
+}
+
+}  // namespace
+
 TEST(every_rank_runs_once) {
   for (const int n : {1, 2, 5, 3, 1, 8, 2}) {  // the team grows, and leaves workers out
     NOTE("n = " << n);
-    for (int round = 0; round < 200; ++round) {
-      std::vector<int> runs(static_cast<std::size_t>(n),
-                            0);  // no atomics: a region ends with a join
-      CHECK(run_on_team(n, [&](int rank) noexcept { ++runs[static_cast<std::size_t>(rank)]; }));
-      CHECK(runs == std::vector<int>(runs.size(), 1));
+    for (int round = 0; round < 50; ++round) {
+      TeamLease lease(n);
+      CHECK(lease.granted());
+      CHECK_EQUAL(lease.threads(), n);
+      for (int region = 0; region < 4; ++region) {
+        std::vector<int> runs(static_cast<std::size_t>(n), 0);  // no atomics: a region is a join
+        lease.run([&](int rank) noexcept { ++runs[static_cast<std::size_t>(rank)]; });
+        CHECK_EQUAL(std::count(runs.begin(), runs.end(), 1), n);
+      }
+    }
+  }
+}
+
+TEST(every_task_runs_once) {
+  for (const int n : {1, 3}) {
+    TeamLease lease(n);
+    for (const Index tasks : {0, 1, 2, 100}) {
+      NOTE("n = " << n << ", tasks = " << tasks);
+      std::vector<int> runs(static_cast<std::size_t>(tasks), 0);
+      lease.run_tasks(tasks, [&](Index k) noexcept { ++runs[static_cast<std::size_t>(k)]; });
+      CHECK_EQUAL(std::count(runs.begin(), runs.end(), 1), tasks);
     }
   }
 }
@@ -27,9 +57,7 @@ TEST(every_rank_runs_once) {
 TEST(workers_wake_after_a_pause) {
   for (int round = 0; round < 20; ++round) {
     std::this_thread::sleep_for(std::chrono::milliseconds(2));  // they sleep by then
-    std::atomic<int> runs{0};
-    run_on_team(4, [&](int) noexcept { ++runs; });
-    CHECK_EQUAL(runs.load(), 4);
+    CHECK_EQUAL(runs_on(4), 4);
   }
 }
 
@@ -38,7 +66,7 @@ TEST(a_barrier_separates_phases) {
   SpinBarrier barrier(kThreads);
   int written[kThreads] = {};
   std::atomic<bool> wrong{false};
-  run_on_team(kThreads, [&](int rank) noexcept {
+  TeamLease(kThreads).run([&](int rank) noexcept {
     for (int phase = 1; phase <= kPhases; ++phase) {
       written[rank] = phase;
       barrier.wait();
@@ -51,44 +79,48 @@ TEST(a_barrier_separates_phases) {
   CHECK(!wrong);
 }
 
-TEST(one_call_at_a_time_has_the_team) {
-  run_on_team(2, [](int rank) noexcept {
-    if (rank != 0) return;
-    bool other = true;
-    std::thread([&] { other = run_on_team(2, [](int) noexcept {}); }).join();
-    if (other) std::terminate();
-  });
-  // Many callers: each region runs on the team or not at all.
-  std::atomic<int> regions{0}, runs{0};
+TEST(one_lease_at_a_time_has_the_team) {
+  {
+    TeamLease lease(2);
+    TeamLease other(2);
+    CHECK(lease.granted());
+    CHECK(!other.granted());
+    CHECK_EQUAL(other.threads(), 1);
+    int runs = 0;
+    other.run([&](int) noexcept { ++runs; });
+    CHECK_EQUAL(runs, 1);
+    CHECK(TeamLease(1).granted());
+  }
+  CHECK(TeamLease(2).granted());
+  // Many callers at once.
+  std::atomic<int> wanted{0}, runs{0};
   std::vector<std::thread> callers;
   for (int k = 0; k < 4; ++k) {
     callers.emplace_back([&] {
-      for (int round = 0; round < 500; ++round) {
-        if (run_on_team(3, [&](int) noexcept { ++runs; })) ++regions;
+      for (int round = 0; round < 300; ++round) {
+        TeamLease lease(3);
+        wanted += lease.threads();
+        lease.run([&](int) noexcept { ++runs; });
       }
     });
   }
   for (std::thread& caller : callers) caller.join();
-  CHECK_EQUAL(runs.load(), 3 * regions.load());
+  CHECK_EQUAL(runs.load(), wanted.load());
 }
 
 // ThreadSanitizer does not follow a process with threads into its fork.
 #if !defined(__SANITIZE_THREAD__)
 TEST(a_forked_child_has_a_team_of_its_own) {
-  run_on_team(4, [](int) noexcept {});
+  TeamLease held(4);  // the child does not inherit the lease either
+  held.run([](int) noexcept {});
   const pid_t child = fork();
   if (child == 0) {
-    std::atomic<int> runs{0};
     alarm(20);  // instead of waiting for ever for workers that are not there
-    run_on_team(4, [&](int) noexcept { ++runs; });
-    _exit(runs == 4 ? 0 : 1);
+    _exit(runs_on(4) == 4 ? 0 : 1);
   }
   int status = -1;
   CHECK_EQUAL(waitpid(child, &status, 0), child);
   CHECK_EQUAL(status, 0);
-  std::atomic<int> runs{0};
-  run_on_team(4, [&](int) noexcept { ++runs; });
-  CHECK_EQUAL(runs.load(), 4);
 }
 #endif
 
@@ -98,8 +130,9 @@ TEST(plans_use_no_more_threads_than_allowed) {
       for (const bool bidirectional : {false, true}) {
         for (int threads = 1; threads <= 9; ++threads) {
           NOTE("H = " << H << ", B = " << B << ", threads = " << threads);
+          set_num_threads(threads);
           const LstmConfig config{10, H, 2, 0, bidirectional};
-          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), threads, 3);
+          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), 3);
           CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.units >= 1);
           CHECK(plan.threads() <= threads);
           CHECK(plan.rows == 1 || plan.rows <= B);
@@ -111,5 +144,8 @@ TEST(plans_use_no_more_threads_than_allowed) {
 }
 
 TEST(little_work_stays_on_one_thread) {
-  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), 8, 6).threads(), 1);
+  set_num_threads(8);
+  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), 6).threads(), 1);
+  CHECK_EQUAL(threads_worth(1), 1);
+  CHECK_EQUAL(threads_worth(1e12), 8);
 }
