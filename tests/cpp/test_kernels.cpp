@@ -12,6 +12,11 @@
 #include "runtime/philox.hpp"
 #include "runtime/targets.hpp"
 
+namespace fastlstm::wide {
+extern const KernelTable<float> float32_kernels;
+extern const KernelTable<double> float64_kernels;
+}  // namespace fastlstm::wide
+
 using namespace fastlstm;
 
 namespace {
@@ -599,7 +604,10 @@ void check_dropout_row(const KernelTable<T>& table) {
 template <class Check>
 void for_each_table(Check check) {
   const FlushDenormals flush_denormals;  // as inside every call
-  for (const Target& target : supported_targets()) {
+  std::vector<Target> targets = supported_targets();
+  // The shapes of AVX-512 on any CPU (wide_target.cpp).
+  targets.push_back({"wide", nullptr, true, &wide::float32_kernels, &wide::float64_kernels});
+  for (const Target& target : targets) {
     NOTE("target " << target.name);
     check(*target.float32);
     check(*target.float64);
