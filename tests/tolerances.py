@@ -24,7 +24,9 @@ class Tolerance(NamedTuple):
 # inputs, so that all of the difference is rounding inside the layer.
 FORWARD = {
     "float64": Tolerance(1e-14, "45 ULP; 7e-16 measured. The promise is 1e-10"),
-    "float32": Tolerance(1e-6, "8 ULP: the roundings of one step, damped afterwards; 4e-7 measured"),
+    "float32": Tolerance(
+        1e-6, "8 ULP: the roundings of one step, damped afterwards; 4e-7 measured"
+    ),
 }
 BACKWARD = {
     "float64": Tolerance(5e-14, "sums over steps and rows that cancel in part; 4e-15 measured"),
