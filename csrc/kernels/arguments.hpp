@@ -85,9 +85,10 @@ struct LstmStepBackward {
   const T* gates;   // [rows, 4H] in: i, f, g, o
   const T* c;       // [rows, H] in
   const T* c_prev;  // [rows, H] in
-  const T* d_h;     // [rows, H] in: gradient of o tanh(c), from the output and the next step
-  T* d_c;           // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
-  T* d_gates;       // [rows, 4H] out: gradient of the pre-activations; may be gates
+  const T* d_h;     // [rows] of ld_d_h elements, in: gradient of o tanh(c), [H] of each
+  Index ld_d_h;
+  T* d_c;      // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
+  T* d_gates;  // [rows, 4H] out: gradient of the pre-activations; may be gates
 };
 
 /// What a projection reads: o tanh(c), for some rows.

@@ -104,12 +104,16 @@ class DirectionBackward {
       : run_(run),
         rows_(run.rows),
         w_(run.weights),
+        tiles_(active_target().tiles),
+        ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
+        d_h_(rows_.B(), ld_d_h_),
         d_gates_(most_block_rows(rows_), 4 * w_.H),
         h_prev_(most_block_rows(rows_), w_.P) {
+    copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
       hidden_.resize(most_block_rows(rows_), w_.H);
-      d_h_.resize(most_block_rows(rows_), w_.P);
+      projected_d_h_.resize(most_block_rows(rows_), w_.P);
     }
   }
 
@@ -123,6 +127,9 @@ class DirectionBackward {
       });
       products(block);
     });
+    for (Index b = 0; b < rows_.B(); ++b) {
+      std::copy_n(d_h_.data() + b * ld_d_h_, w_.P, run_.d_h + b * w_.P);
+    }
   }
 
  private:
@@ -136,16 +143,21 @@ class DirectionBackward {
     if (run_.d_output != nullptr) {
       for (Index b = first; b < end; ++b) {
         const T* d_output = run_.d_output + (row + b) * run_.ld_output;
-        for (Index k = 0; k < P; ++k) run_.d_h[b * P + k] += d_output[k];
+        T* d_h = d_h_.data() + b * ld_d_h_;
+        for (Index k = 0; k < P; ++k) d_h[k] += d_output[k];
       }
     }
-    const T* d_hidden = run_.d_h;
+    const T* d_hidden = d_h_.data();
+    Index ld_d_hidden = ld_d_h_;
     if (w_.projects) {
-      std::copy_n(run_.d_h + first * P, (end - first) * P,
-                  d_h_.data() + (row - block_row + first) * P);
-      gemm<T>(end - first, H, P, {run_.d_h + first * P, P}, {w_.W_hr.data(), H}, 0,
+      for (Index b = first; b < end; ++b) {
+        std::copy_n(d_h_.data() + b * ld_d_h_, P,
+                    projected_d_h_.data() + (row - block_row + b) * P);
+      }
+      gemm<T>(end - first, H, P, {d_h_.data() + first * ld_d_h_, ld_d_h_}, {w_.W_hr.data(), H}, 0,
               d_hidden_.data() + first * H, H);
       d_hidden = d_hidden_.data();
+      ld_d_hidden = H;
     }
 
     const PreviousRows previous = previous_rows(rows_, run_.backward, t);
@@ -154,8 +166,8 @@ class DirectionBackward {
     const auto units = [&](Index from, Index to, const T* c_prev) {
       const Index at = row + from;
       kernels<T>().lstm_step_backward({to - from, H, run_.gates + at * 4 * H, run_.c + at * H,
-                                       c_prev, d_hidden + from * H, run_.d_c + from * H,
-                                       d_gates + from * 4 * H});
+                                       c_prev, d_hidden + from * ld_d_hidden, ld_d_hidden,
+                                       run_.d_c + from * H, d_gates + from * 4 * H});
     };
     units(first, carried, run_.c + (previous.row + first) * H);
     units(carried, end, run_.c_0 + carried * H);
@@ -163,8 +175,24 @@ class DirectionBackward {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
     std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
-    gemm<T>(end - first, P, 4 * H, {d_gates + first * 4 * H, 4 * H}, {w_.R.data(), P}, 0,
-            run_.d_h + first * P, P);
+    multiply_by_R(d_gates, first, end);
+  }
+
+  /// d_h = d_gates R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS packs
+  /// R anew in every call: with one row, a whole training step took five times as long.
+  void multiply_by_R(const T* d_gates, Index first, Index end) noexcept {
+    const Index H = w_.H, P = w_.P;
+    T* d_h = d_h_.data() + first * ld_d_h_;
+    if (!tiles_) {
+      gemm<T>(end - first, P, 4 * H, {d_gates + first * 4 * H, 4 * H}, {w_.R.data(), P}, 0, d_h,
+              ld_d_h_);
+      return;
+    }
+    const T* inputs[kStepRows];
+    for (Index b = first; b < end; ++b) inputs[b - first] = d_gates + b * 4 * H;
+    const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
+    kernels<T>().project_rows(
+        {end - first, 0, blocks, 4 * H, inputs, R_panel_, nullptr, d_h, ld_d_h_});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.
@@ -204,21 +232,26 @@ class DirectionBackward {
     if (w_.projects) {
       kernels<T>().lstm_hidden({n, H, run_.gates + block.first_row * 4 * H,
                                 run_.c + block.first_row * H, hidden_.data()});
-      gemm<T>(P, H, n, {d_h_.data(), P, true}, {hidden_.data(), H}, 1, run_.d_params.weight_hr, H);
+      gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
+              run_.d_params.weight_hr, H);
     }
   }
 
   const LstmDirectionBackward<T>& run_;
   const RowSchedule& rows_;
   const LstmWeights<T>& w_;
+  const bool tiles_;
+  const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;
+  const Index ld_d_h_;
+  Buffer<T> d_h_;  // [B] of ld_d_h: gradient of h, from the steps after
   // Of the rows of one block:
   Buffer<T> d_gates_;  // [rows, 4H]
   Buffer<T> h_prev_;   // [rows, P]
   // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
   // needs both o tanh(c) and the gradient of h.
-  Buffer<T> d_hidden_;  // [B, H]
-  Buffer<T> hidden_;    // [rows, H]
-  Buffer<T> d_h_;       // [rows, P]
+  Buffer<T> d_hidden_;       // [B, H]
+  Buffer<T> hidden_;         // [rows, H]
+  Buffer<T> projected_d_h_;  // [rows, P]
 };
 
 }  // namespace

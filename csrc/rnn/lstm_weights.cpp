@@ -1,6 +1,8 @@
 #include "rnn/lstm_weights.hpp"
 
 #include <algorithm>
+#include <utility>
+#include <vector>
 
 #include "runtime/targets.hpp"
 
@@ -8,15 +10,15 @@ namespace fastlstm {
 
 namespace {
 
-/// panel: [blocks][K][width] out; the value of column j of a block is weights(block, j)[k * ld], or
-/// zero where weights gives null.
-template <class T, class Weights>
-void pack_panel(Index blocks, Index K, Index width, Weights weights, T* panel) {
+/// panel: [blocks][K][width] out: of input k and column j of a block, at(block, j)[k * ld], or zero
+/// where at gives null.
+template <class T, class At>
+void pack_panel(Index blocks, Index K, Index width, Index ld, At at, T* panel) {
+  std::vector<const T*> columns(static_cast<std::size_t>(width));
   for (Index block = 0; block < blocks; ++block) {
-    for (Index j = 0; j < width; ++j) {
-      const T* w = weights(block, j);
-      T* column = panel + block * K * width + j;
-      for (Index k = 0; k < K; ++k) column[k * width] = w != nullptr ? w[k] : T(0);
+    for (Index j = 0; j < width; ++j) columns[static_cast<std::size_t>(j)] = at(block, j);
+    for (Index k = 0; k < K; ++k) {
+      for (const T* column : columns) *panel++ = column != nullptr ? column[k * ld] : T(0);
     }
   }
 }
@@ -59,11 +61,11 @@ void LstmWeights<T>::pack_panels() {
     };
   };
   W_panel.resize(blocks, I * width);
-  pack_panel(blocks, I, width, gate_row(W.data(), I), W_panel.data());
+  pack_panel(blocks, I, width, 1, gate_row(W.data(), I), W_panel.data());
   R_panel.resize(blocks, P * width);
-  pack_panel(blocks, P, width, gate_row(R.data(), P), R_panel.data());
+  pack_panel(blocks, P, width, 1, gate_row(R.data(), P), R_panel.data());
   bias_panel.resize(blocks, width);
-  pack_panel(blocks, 1, width, gate_row(bias.data(), 1), bias_panel.data());
+  pack_panel(blocks, 1, width, 1, gate_row(bias.data(), 1), bias_panel.data());
   if (projects) {
     proj_blocks = (P + width - 1) / width;
     W_hr_panel.resize(proj_blocks, H * width);
@@ -71,8 +73,24 @@ void LstmWeights<T>::pack_panels() {
       const Index column = block * width + j;
       return column < P ? W_hr.data() + column * H : nullptr;
     };
-    pack_panel(proj_blocks, H, width, row, W_hr_panel.data());
+    pack_panel(proj_blocks, H, width, 1, row, W_hr_panel.data());
   }
+}
+
+template <class T>
+const T* LstmWeights<T>::R_backward_panel() const {
+  std::call_once(packed_for_backward_, [this] {
+    const Index width = 4 * kernels<T>().lanes;
+    const Index blocks_of_P = (P + width - 1) / width;
+    Buffer<T> panel(blocks_of_P, 4 * H * width);
+    const auto column = [&](Index block, Index j) -> const T* {
+      const Index p = block * width + j;
+      return p < P ? R.data() + p : nullptr;
+    };
+    pack_panel(blocks_of_P, 4 * H, width, P, column, panel.data());
+    R_backward_panel_ = std::move(panel);
+  });
+  return R_backward_panel_.data();
 }
 
 template struct LstmWeights<float>;

@@ -1,6 +1,8 @@
 // The parameters of one layer and direction, copied into the layout that the kernels want.
 #pragma once
 
+#include <mutex>
+
 #include "fastlstm/lstm.hpp"
 #include "runtime/buffer.hpp"
 
@@ -29,8 +31,15 @@ struct LstmWeights {
   Buffer<T> bias_panel;   // [blocks][4][lanes]
   Buffer<T> W_hr_panel;   // [proj_blocks][H][4][lanes]
 
+  /// For d_h = d_gates R on tile kernels: [blocks of P columns][4H][4][lanes]. Packed when first
+  /// asked for, since inference never is. Safe from several threads.
+  const T* R_backward_panel() const;
+
  private:
   void pack_panels();
+
+  mutable std::once_flag packed_for_backward_;
+  mutable Buffer<T> R_backward_panel_;
 };
 
 }  // namespace fastlstm

@@ -238,11 +238,13 @@ void check_lstm_step_backward_at(void (*kernel)(const LstmStepBackward<T>&) noex
   }
   Guarded<T> gates(activated);
   const Guarded<T> c(random.values<T>(rows * H, -2, 2)), c_prev(random.values<T>(rows * H, -2, 2));
-  const Guarded<T> d_h(random.values<T>(rows * H, -1, 1));
+  const Index ld_d_h = H + 3;
+  const Guarded<T> d_h(random.values<T>(rows * ld_d_h, -1, 1));
   const std::vector<T> d_c_next = random.values<T>(rows * H, -1, 1);
   Guarded<T> d_c(d_c_next), other(rows * 4 * H);
   Guarded<T>& d_gates = in_place ? gates : other;
-  kernel({rows, H, gates.data(), c.data(), c_prev.data(), d_h.data(), d_c.data(), d_gates.data()});
+  kernel({rows, H, gates.data(), c.data(), c_prev.data(), d_h.data(), ld_d_h, d_c.data(),
+          d_gates.data()});
   d_c.check_guards();
   d_gates.check_guards();
   const Exact tolerance = 16 * kEpsilon<T>;
@@ -254,11 +256,12 @@ void check_lstm_step_backward_at(void (*kernel)(const LstmStepBackward<T>&) noex
         return Exact(activated[static_cast<std::size_t>(first + k * H)]);
       };
       const Exact i = gate(0), f = gate(1), g = gate(2), o = gate(3), tanh_c = exact_tanh(c[at]);
-      const Exact dc = d_h[at] * o * (1 - tanh_c * tanh_c) + d_c_next[static_cast<std::size_t>(at)];
+      const Exact dh = d_h[row * ld_d_h + j];
+      const Exact dc = dh * o * (1 - tanh_c * tanh_c) + d_c_next[static_cast<std::size_t>(at)];
       CHECK_CLOSE(d_gates[first], dc * g * i * (1 - i), tolerance);
       CHECK_CLOSE(d_gates[first + H], dc * c_prev[at] * f * (1 - f), tolerance);
       CHECK_CLOSE(d_gates[first + 2 * H], dc * i * (1 - g * g), tolerance);
-      CHECK_CLOSE(d_gates[first + 3 * H], d_h[at] * tanh_c * o * (1 - o), tolerance);
+      CHECK_CLOSE(d_gates[first + 3 * H], dh * tanh_c * o * (1 - o), tolerance);
       CHECK_CLOSE(d_c[at], dc * f, tolerance);
     }
   }
