@@ -24,6 +24,7 @@ class CMakeBuild(build_ext):
         build.mkdir(parents=True, exist_ok=True)
         configure = [
             "cmake",
+            "--fresh",  # the tools of an earlier, isolated build are gone
             f"-S{ROOT}",
             f"-B{build}",
             "-GNinja",
