@@ -29,7 +29,7 @@ Problem problem() {
 /// body(k, round) on threads k = 0, 1, ..., several rounds each; they start together.
 template <class Body>
 void on_threads(Body body) {
-  constexpr int kThreads = 4, kRounds = 20;
+  constexpr int kThreads = 4, kRounds = 8;
   std::vector<std::thread> threads;
   for (int k = 0; k < kThreads; ++k) {
     threads.emplace_back([=] {
