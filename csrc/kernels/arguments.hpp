@@ -74,7 +74,6 @@ struct LstmStepTile {
   Index ld_gates;
   T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
   Index ld_saved_c;
-  T* scratch;  // [rows][4][lanes]
 };
 
 /// The gradient of one time step for some rows.

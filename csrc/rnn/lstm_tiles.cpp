@@ -153,7 +153,6 @@ void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const P
   call.ld_gates = saved_stride * 4 * w_.H;
   call.saved_c = save ? run.c + saved_row * w_.H : nullptr;
   call.ld_saved_c = saved_stride * w_.H;
-  call.scratch = scratch.sums.data();
   kernel.lstm_step_tile(call);
   part.wait();
   if (!w_.projects) return;

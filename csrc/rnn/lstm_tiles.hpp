@@ -29,16 +29,13 @@ struct Part {
   }
 };
 
-/// Memory that one thread needs in a run of steps.
+/// Pointers to rows that one thread needs in a run of steps.
 template <class T>
 struct TileScratch {
   /// rows: the most that one kernel call gets.
   explicit TileScratch(Index rows)
-      : sums(rows, 4 * kernels<T>().lanes),
-        inputs(static_cast<std::size_t>(rows)),
-        outputs(static_cast<std::size_t>(rows)) {}
+      : inputs(static_cast<std::size_t>(rows)), outputs(static_cast<std::size_t>(rows)) {}
 
-  Buffer<T> sums;
   std::vector<const T*> inputs;
   std::vector<T*> outputs;
 };

@@ -419,10 +419,10 @@ struct TileStep {
   }
 
   struct Result {
-    Guarded<T> c, h, gates, saved_c, scratch;
+    Guarded<T> c, h, gates, saved_c;
     Rows<T> output;
     void check_guards() const {
-      for (const Guarded<T>* array : {&c, &h, &gates, &saved_c, &scratch}) array->check_guards();
+      for (const Guarded<T>* array : {&c, &h, &gates, &saved_c}) array->check_guards();
       output.check_guards();
     }
   };
@@ -463,7 +463,6 @@ struct TileStep {
     s.ld_gates = 4 * H;
     s.saved_c = save ? r.saved_c.data() : nullptr;
     s.ld_saved_c = H;
-    s.scratch = r.scratch.data();
     table.lstm_step_tile(s);
     r.check_guards();
     return r;
