@@ -1,8 +1,8 @@
 // The tile: some rows of inputs times some blocks of a panel, accumulated in registers.
 //
 // Each accumulator is one chain of FMAs over the inputs in order, whatever the tile's height and
-// the number of blocks side by side, and wherever the chain is parked in memory on its way. That is
-// what makes results independent of the batch, the threads and the path through time.
+// the number of blocks side by side. That is what makes results independent of the batch, the
+// threads and the path through time.
 //
 // Tried without gain on Zen 3: to cut the inputs into parts whose panels (8 to 32 KB) stay in the
 // L1 cache while all rows pass. A tile reads 128 bytes of its panel for 12 FMAs, which the L2 cache
@@ -55,15 +55,7 @@ struct Tile {
     }
   }
 
-  /// values: [Rows] of ld elements, in: [4 * Blocks][lanes] of each.
-  FASTLSTM_INLINE void load(const T* values, Index ld) {
-#pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) {
-#pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<T>::load(values + r * ld + v * kLanes);
-    }
-  }
-
+  /// values: [Rows] of ld elements, out: [4 * Blocks][lanes] of each.
   FASTLSTM_INLINE void store(T* values, Index ld) const {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {

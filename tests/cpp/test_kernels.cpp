@@ -431,10 +431,7 @@ struct TileStep {
   Result run(Index first_row, Index n, bool fused, bool save, Index first_block, Index end_block) {
     Result r{Guarded<T>(std::vector<T>(c_prev.begin() + first_row * padded,
                                        c_prev.begin() + (first_row + n) * padded)),
-             Guarded<T>(n * padded),
-             Guarded<T>(save ? n * 4 * H : 0),
-             Guarded<T>(save ? n * H : 0),
-             Guarded<T>(n * 4 * lanes),
+             Guarded<T>(n * padded), Guarded<T>(save ? n * 4 * H : 0), Guarded<T>(save ? n * H : 0),
              Rows<T>(random, n, H)};
     Guarded<T> projected(n * blocks * 4 * lanes);
     table.project_rows({n, 0, blocks, I, x.pointers.data() + first_row, W_panel.data(),
