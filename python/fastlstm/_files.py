@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
-import tempfile
-from typing import TYPE_CHECKING, Any
+import secrets
+from typing import Any
 
-if TYPE_CHECKING:
-    from ._layer import RecurrentLayer
+from ._layer import LAYERS, RecurrentLayer
 
 # The metadata's entry, and the version of its meaning.
 _KEY = "fastlstm"
@@ -21,17 +21,15 @@ def save_layer(layer: RecurrentLayer, path: str | os.PathLike[str]) -> None:
 
     config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
     data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
-    folder, name = os.path.split(os.fspath(path))
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=folder or ".")
+    path = os.fspath(path)
+    temporary = f"{path}.{secrets.token_hex(8)}"
     try:
-        with os.fdopen(handle, "wb") as file:
+        with open(temporary, "xb") as file:
             file.write(data)
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp lets only the owner read
         os.replace(temporary, path)
     except BaseException:
-        os.unlink(temporary)
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(temporary)
         raise
 
 
@@ -57,8 +55,6 @@ def load(path: str | os.PathLike[str]) -> Any:
     """
     import safetensors
 
-    from ._lstm import LSTM
-
     path = os.fspath(path)
     with open(path, "rb"):  # safetensors has errors of its own for files that cannot be read
         pass
@@ -77,7 +73,7 @@ def load(path: str | os.PathLike[str]) -> Any:
         config = json.loads(metadata[_KEY])
         if config["format"] != _FORMAT:
             raise ValueError(f"format {config['format']} instead of {_FORMAT}")
-        cls, options = {"LSTM": LSTM}[config["layer"]], config["options"]
+        cls, options = LAYERS[config["layer"]], config["options"]
         # Before a layer of sizes that only damage can explain is made.
         sizes = (cls._gates * options["hidden_size"], options["input_size"])
         last = f"weight_ih_l{options['num_layers'] - 1}"

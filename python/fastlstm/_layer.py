@@ -19,6 +19,10 @@ from ._checks import FloatArray, as_bool, as_dtype, as_float_array, as_int, as_r
 MOST_SIZE = (2**31 - 1) // 8
 
 
+# The layers that files can hold, by name; each module of a layer adds its own.
+LAYERS: dict[str, type[Any]] = {}
+
+
 class RecurrentLayer(ABC):
     """A stack of recurrent layers: its configuration, its parameters and their values.
 

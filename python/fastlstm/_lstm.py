@@ -25,7 +25,7 @@ from ._checks import (
     check_out,
     check_shape,
 )
-from ._layer import MOST_SIZE, RecurrentLayer
+from ._layer import LAYERS, MOST_SIZE, RecurrentLayer
 
 State = tuple[FloatArray, FloatArray]
 
@@ -477,6 +477,9 @@ class LSTM(RecurrentLayer):
         from ._files import save_layer
 
         save_layer(self, path)
+
+
+LAYERS["LSTM"] = LSTM
 
 
 class Tape:
