@@ -1,0 +1,53 @@
+// Lets modules that were built with glibc 2.34 or newer run with older ones too, down to 2.28.
+//
+// Functions of libpthread have a second version since 2.34, which made them part of libc; it does
+// what the first one does, and so do fstat of 2.33 and its predecessor. The linker's --wrap sends
+// every use of them here, also those inside libstdc++, and from here they go to the old versions.
+#define _GNU_SOURCE
+#include <pthread.h>
+#include <sched.h>
+#include <sys/stat.h>
+
+#if defined(__x86_64__)
+#define FIRST_VERSION "GLIBC_2.2.5"
+#define AFFINITY_VERSION "GLIBC_2.3.4"
+#define STAT_LAYOUT 1
+#elif defined(__aarch64__)
+#define FIRST_VERSION "GLIBC_2.17"
+#define AFFINITY_VERSION "GLIBC_2.17"
+#define STAT_LAYOUT 0
+#endif
+
+// old_NAME is the version of NAME that is given.
+#define OLD(name, version) __asm__(".symver old_" #name ", " #name "@" version)
+
+OLD(pthread_create, FIRST_VERSION);
+int old_pthread_create(pthread_t*, const pthread_attr_t*, void* (*)(void*), void*);
+int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
+                          void* (*start)(void*), void* argument) {
+  return old_pthread_create(thread, attributes, start, argument);
+}
+
+OLD(pthread_detach, FIRST_VERSION);
+int old_pthread_detach(pthread_t);
+int __wrap_pthread_detach(pthread_t thread) { return old_pthread_detach(thread); }
+
+OLD(pthread_once, FIRST_VERSION);
+int old_pthread_once(pthread_once_t*, void (*)(void));
+int __wrap_pthread_once(pthread_once_t* once, void (*call)(void)) {
+  return old_pthread_once(once, call);
+}
+
+OLD(pthread_setaffinity_np, AFFINITY_VERSION);
+int old_pthread_setaffinity_np(pthread_t, size_t, const cpu_set_t*);
+int __wrap_pthread_setaffinity_np(pthread_t thread, size_t size, const cpu_set_t* cpus) {
+  return old_pthread_setaffinity_np(thread, size, cpus);
+}
+
+int __fxstat64(int, int, struct stat64*);
+int __wrap_fstat64(int file, struct stat64* status) {
+  return __fxstat64(STAT_LAYOUT, file, status);
+}
+
+// Since 2.32: whether libstdc++ may count references without atomic operations. Never, then.
+char __wrap___libc_single_threaded = 0;
