@@ -12,6 +12,7 @@ from support import (
     DTYPES,
     Case,
     assert_gradients_close,
+    assert_promised,
     assert_same_bits,
     gradient_arrays,
     make_layer,
@@ -277,6 +278,17 @@ def test_accumulate_over_two_calls_adds_the_parameters() -> None:
         assert_close(array, kept[name] + second.params[name], BACKWARD["float64"], name)
 
 
+def test_accumulate_tells_calls_of_one_shape_apart() -> None:
+    p = make_problem(CASES["plain"], "float64")
+    _, _, tape = p.layer.forward(p.x, p.state)
+    _, _, other_tape = p.layer.forward(2 * p.x, p.state)
+    alone = other_tape.backward(p.d_output, p.d_state)
+    total = other_tape.backward(p.d_output, p.d_state, accumulate=tape.backward(p.d_output))
+    assert_same_bits(total.x, alone.x, "x")
+    assert_same_bits(total.state[0], alone.state[0], "h_0")
+    assert_same_bits(total.state[1], alone.state[1], "c_0")
+
+
 # --- dropout ------------------------------------------------------------------------------------
 
 
@@ -353,6 +365,15 @@ def test_dropout_is_the_references_with_the_same_masks(case: Case, dtype: str) -
     assert_close(h_n, expected.state[0], FORWARD[dtype], "h_n")
     assert_close(c_n, expected.state[1], FORWARD[dtype], "c_n")
     assert_gradients_close(tape.backward(p.d_output, p.d_state), expected.grads, BACKWARD[dtype])
+
+
+def test_masks_do_not_depend_on_lengths() -> None:
+    """A row's mask follows its place in the caller's batch, not its place by length."""
+    p = make_problem(DROPOUT_CASES["lengths"], "float32")
+    whole, _, _ = p.layer.forward(p.x, p.state, seed=3)
+    ragged, _, _ = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=3)
+    for b, length in enumerate(p.lengths):
+        assert_promised(ragged[:length, b], whole[:length, b], f"row {b}")
 
 
 def test_masks_have_the_right_share_of_zeros_and_are_independent() -> None:

@@ -295,7 +295,7 @@ def test_call(method: str, arguments: dict[str, Any], kind: type[Exception], mes
     assert_same_bits(lstm(X)[0], expected)
 
 
-OUTPUT = np.empty((5, 2, 4), np.float32)
+OUTPUT = np.zeros((5, 2, 4), np.float32)
 OUTS: list[tuple[str, Any, type[Exception], str]] = [
     ("a list", OUTPUT.tolist(), TypeError, "out: expected a NumPy array, got list"),
     ("float64", OUTPUT.astype(float), TypeError, "out: expected an array of float32, got float64"),

@@ -265,6 +265,14 @@ def test_forms_of_arrays(form: object, dtype: str) -> None:
     assert_same_bits(c_n, expected_c)
 
 
+def test_the_core_gets_aligned_arrays() -> None:
+    """x86 reads unaligned numbers as well, so that results would not tell."""
+    x = _unaligned(np.ones((2, 3), np.float32))
+    array = fastlstm._checks.as_float_array("x", x, np.dtype(np.float32))
+    assert array.flags.aligned
+    assert np.array_equal(array, x)
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("kind", ["float16", "int8", "uint32", "int64", "bool"])
 def test_other_numbers_are_converted(kind: str, dtype: str, rng: np.random.Generator) -> None:
