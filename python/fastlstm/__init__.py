@@ -1,6 +1,8 @@
 """A fast LSTM runtime for CPUs: PyTorch's parameters and semantics, no framework."""
 
-from . import optim, reference
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from ._files import load
 from ._lstm import LSTM, CellTrace, Gradients, Stream, Tape
 from ._runtime import (
@@ -12,6 +14,9 @@ from ._runtime import (
     show_config,
 )
 from ._version import __version__
+
+if TYPE_CHECKING:
+    from . import optim, reference
 
 __all__ = [
     "LSTM",
@@ -30,3 +35,10 @@ __all__ = [
     "set_num_threads",
     "show_config",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Imported when first used: they would add a third to the time that importing fastlstm takes.
+    if name in ("optim", "reference"):
+        return importlib.import_module(f".{name}", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import secrets
 from typing import Any
 
 from ._layer import LAYERS, RecurrentLayer
@@ -22,7 +21,7 @@ def save_layer(layer: RecurrentLayer, path: str | os.PathLike[str]) -> None:
     config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
     data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
     path = os.fspath(path)
-    temporary = f"{path}.{secrets.token_hex(8)}"
+    temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         with open(temporary, "xb") as file:
             file.write(data)
