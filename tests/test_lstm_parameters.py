@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import pickle
 from collections import OrderedDict
 from types import MappingProxyType
 
@@ -273,3 +274,12 @@ def test_load_state_dict_of_the_other_width() -> None:
     double.load_state_dict(single.params)
     for name, w in single.params.items():
         assert_same_bits(double.params[name], w.astype(np.float64))
+
+
+def test_params_cannot_be_made_writable() -> None:
+    layer = fastlstm.LSTM(3, 4, seed=0)
+    for changed in (layer, pickle.loads(pickle.dumps(layer))):
+        changed.update({"bias_ih_l0": np.zeros(16)})
+        for array in changed.params.values():
+            with pytest.raises(ValueError, match="WRITEABLE"):
+                array.flags.writeable = True

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import tracemalloc
+from collections.abc import Callable
 
 import fastlstm
 import numpy as np
@@ -225,3 +228,9 @@ def test_no_dropout() -> None:
     layer = fastlstm.LSTM(3, 4, num_layers=2, dropout=0.9, seed=0)
     x = np.ones((5, 1, 3), np.float32)
     assert_promised(layer.stream().run(x), layer(x)[0])
+
+
+@pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])
+def test_a_stream_cannot_be_copied(copied: Callable[[object], object]) -> None:
+    with pytest.raises(TypeError, match="make another and assign its state"):
+        copied(fastlstm.LSTM(3, 4, seed=0).stream())

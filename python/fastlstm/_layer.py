@@ -204,8 +204,10 @@ class RecurrentLayer(ABC):
 
     def _set_values(self, values: dict[str, FloatArray], core: Any = None) -> None:
         """Make these arrays the parameters. Nobody else may hold a writable view of them."""
-        for array in values.values():
-            array.flags.writeable = False
+        for name, array in values.items():
+            if array.flags.writeable:
+                array.flags.writeable = False
+                values[name] = array.view()  # unlike the owner, it cannot be made writable again
         # One assignment, so that a call in another thread sees both old or both new.
         self._snapshot = (values, self._make_core(values) if core is None else core)
 

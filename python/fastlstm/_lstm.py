@@ -614,6 +614,9 @@ class Stream:
         self._dtype = layer.dtype
         self._step_shape = (self._batch_size, layer._output_size)
 
+    def __reduce__(self) -> str:
+        raise TypeError("cannot pickle or copy a stream: make another and assign its state")
+
     @property
     def batch_size(self) -> int:
         """B, the number of sequences that go on side by side."""
