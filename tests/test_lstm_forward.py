@@ -535,3 +535,25 @@ def test_calls_from_many_threads_while_another_updates(rng: np.random.Generator)
     stop.set()
     updater.join()
     assert failures == []
+
+
+@pytest.mark.parametrize("options", [{}, {"bidirectional": True}, {"reverse": True}])
+def test_a_call_that_is_divided_in_time(options: dict[str, bool]) -> None:
+    """Long calls are computed in shares, between which they can be interrupted."""
+    layer = fastlstm.LSTM(16, 128, num_layers=2, seed=0, **options)
+    x = np.random.default_rng(0).normal(size=(1500, 32, 16)).astype(np.float32)
+    lengths = np.random.default_rng(1).integers(0, 1500, 32, endpoint=True)
+    lengths[:2] = 1500, 1499
+    output, (h_n, c_n) = layer(x, lengths=lengths)
+    trained, (h_t, c_t), _ = layer.forward(x, lengths=lengths)
+    for row in (0, 1, 31):
+        alone, (h_1, c_1) = layer(x[: lengths[row], row])
+        for whole, part in (
+            (output[: lengths[row], row], alone),
+            (trained[: lengths[row], row], alone),
+            (h_n[:, row], h_1),
+            (h_t[:, row], h_1),
+            (c_n[:, row], c_1),
+            (c_t[:, row], c_1),
+        ):
+            assert_promised(whole, part)

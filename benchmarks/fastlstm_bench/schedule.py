@@ -29,7 +29,19 @@ from fastlstm_bench.workers import PACKAGE_ROOT, Worker, WorkerError, worker_env
 # Variables that change what the libraries do.
 _TELLING_VARIABLES = (
     *("FASTLSTM_", "OMP_", "KMP_", "GOMP_", "MKL_", "OPENBLAS_", "ONEDNN_", "DNNL_"),
-    *("TF_", "XLA_", "JAX_", "KERAS_", "ORT_", "OV_", "TORCH_", "MALLOC_", "LD_PRELOAD"),
+    *(
+        "TF_ENABLE_",
+        "TF_NUM_",
+        "TF_XLA_",
+        "XLA_",
+        "JAX_",
+        "KERAS_",
+        "ORT_",
+        "OV_",
+        "TORCH_",
+        "MALLOC_",
+        "LD_PRELOAD",
+    ),
 )
 # A load over the last minute above which timings deserve distrust.
 _BUSY = 0.5

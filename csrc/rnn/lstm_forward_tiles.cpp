@@ -136,10 +136,13 @@ class RowGroup {
     cells_[static_cast<std::size_t>(k)].run(run, part, scratch);
   }
 
-  /// Rows that pass between layers in inference, for one block of steps.
+  /// Rows that pass between layers in inference: those of the block of steps where the layers
+  /// alternate, all of them otherwise.
   RowView<T> between(Index layer, StepRange steps) {
-    const bool backward = lstm_.config().runs_backward(0);
-    const Index t = backward ? rows_.steps() - steps.end : steps.first;
+    Index t = 0;
+    if (layers_alternate(lstm_.config(), false)) {
+      t = lstm_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
+    }
     return RowView<T>(between_[layer % 2].data(), width(), rows_.B(), t);
   }
 
