@@ -11,8 +11,8 @@
 //   exp       1.0    1.0
 //   sigmoid   2.5    2.5
 //   tanh      2.5    2.5
-// All three return NaN for NaN. exp and tanh have their exact limits at infinities; sigmoid stops at
-// the denormal 6e-39 (float) or 1.2e-308 (double), which is zero inside a call, where denormal
+// All three return NaN for NaN. exp and tanh have their exact limits at infinities; sigmoid stops
+// at the denormal 6e-39 (float) or 1.2e-308 (double), which is zero inside a call, where denormal
 // results are flushed (runtime/fp_mode.hpp).
 #pragma once
 
