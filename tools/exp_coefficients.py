@@ -19,10 +19,10 @@ def target(r: mp.mpf) -> mp.mpf:
 
 
 def weight(r: mp.mpf) -> mp.mpf:
-    """Turns an error of s into a relative error of expm1."""
+    """Turns an error of s into a relative error of expm1; never negative: errors must alternate."""
     if r == 0:
         return mp.mpf(0)
-    return r**2 / mp.expm1(r)
+    return r**2 / abs(mp.expm1(r))
 
 
 def remez(degree: int) -> tuple[list[mp.mpf], mp.mpf]:

@@ -7,24 +7,28 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// Values of one vector of hidden units.
+/// The gates of one vector of hidden units.
 template <class T>
-struct LstmUnits {
+struct LstmGates {
   Vec<T> i, f, g, o;  // input gate, forget gate, candidate, output gate
-  Vec<T> c, h;        // cell state, hidden state
 };
 
-/// The LSTM equations. i, f, g, o: pre-activations; c_prev: the cell state of the step before.
+/// i, f, g, o: pre-activations.
 template <class T>
-FASTLSTM_INLINE LstmUnits<T> lstm_units(Vec<T> i, Vec<T> f, Vec<T> g, Vec<T> o, Vec<T> c_prev) {
-  LstmUnits<T> u;
-  u.i = sigmoid(i);
-  u.f = sigmoid(f);
-  u.g = tanh(g);
-  u.o = sigmoid(o);
-  u.c = fma(u.f, c_prev, u.i * u.g);
-  u.h = u.o * tanh(u.c);
-  return u;
+FASTLSTM_INLINE LstmGates<T> lstm_gates(Vec<T> i, Vec<T> f, Vec<T> g, Vec<T> o) {
+  return {sigmoid(i), sigmoid(f), tanh(g), sigmoid(o)};
+}
+
+/// The cell state, from that of the step before.
+template <class T>
+FASTLSTM_INLINE Vec<T> lstm_cell(const LstmGates<T>& gates, Vec<T> c_prev) {
+  return fma(gates.f, c_prev, gates.i * gates.g);
+}
+
+/// The hidden state.
+template <class T>
+FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
+  return o * tanh(c);
 }
 
 template <class T>
@@ -38,15 +42,16 @@ void lstm_step(const LstmStep<T>& s) noexcept {
       const auto gate = [&](Index k) FASTLSTM_INLINE_LAMBDA {
         return load(gates + k * H + j) + load(s.bias + k * H + j);
       };
-      const LstmUnits<T> u = lstm_units<T>(gate(0), gate(1), gate(2), gate(3), load(c + j));
+      const LstmGates<T> u = lstm_gates<T>(gate(0), gate(1), gate(2), gate(3));
+      const Vec<T> new_c = lstm_cell(u, load(c + j));
       if (s.save_gates) {
         store(u.i, gates + j);
         store(u.f, gates + H + j);
         store(u.g, gates + 2 * H + j);
         store(u.o, gates + 3 * H + j);
       }
-      store(u.c, c + j);
-      store(u.h, h + j);
+      store(new_c, c + j);
+      store(lstm_hidden_state(u.o, new_c), h + j);
     });
   }
 }

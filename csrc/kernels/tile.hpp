@@ -64,25 +64,24 @@ struct Tile {
     }
   }
 
-  /// sum += input * panel.
-  /// input(r): pointer to the K inputs of row r. panel: of the first block.
-  template <class Input>
-  FASTLSTM_INLINE void multiply(Input input, const T* panel, Index K) {
+  /// sum += x * panel.
+  /// x: [Rows] pointers to the K inputs of a row. panel: of the first block.
+  FASTLSTM_INLINE void multiply(const T* const* x, const T* panel, Index K) {
     const T* in[Rows];
 #pragma GCC unroll 16
-    for (int r = 0; r < Rows; ++r) in[r] = input(r);
+    for (int r = 0; r < Rows; ++r) in[r] = x[r];
     const T* block[Blocks];
 #pragma GCC unroll 16
     for (int b = 0; b < Blocks; ++b) block[b] = panel + b * K * 4 * kLanes;
     for (Index k = 0; k < K; ++k) {
-      Vec<T> x[Rows];
+      Vec<T> value[Rows];
 #pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) x[r] = Vec<T>::broadcast(in[r][k]);
+      for (int r = 0; r < Rows; ++r) value[r] = Vec<T>::broadcast(in[r][k]);
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
         const Vec<T> w = Vec<T>::load(block[v / 4] + v % 4 * kLanes);
 #pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[r][v] = fma(x[r], w, sum[r][v]);
+        for (int r = 0; r < Rows; ++r) sum[r][v] = fma(value[r], w, sum[r][v]);
       }
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += 4 * kLanes;
@@ -135,6 +134,27 @@ FASTLSTM_INLINE void for_each_tile(Index rows, Index first, Index end, Body body
       });
     }
   }
+}
+
+/// out = bias + x * panel.
+/// x: [rows] in: pointers to [K]. panel: [blocks][K][4][lanes] in. bias: [blocks][4][lanes] in;
+/// null: zeros. out: [rows] of ld_out elements, out: [end - first][4][lanes] of each.
+template <class T>
+FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index K,
+                                      const T* const* x, const T* panel, const T* bias, T* out,
+                                      Index ld_out) {
+  constexpr Index kWidth = 4 * Vec<T>::kLanes;
+  for_each_tile(rows, first, end,
+                [&](Index row, Index block, auto height, auto blocks) FASTLSTM_INLINE_LAMBDA {
+                  Tile<T, height.value, blocks.value> tile;
+                  if (bias != nullptr) {
+                    tile.set(bias + block * kWidth);
+                  } else {
+                    tile.set_zero();
+                  }
+                  tile.multiply(x + row, panel + block * K * kWidth, K);
+                  tile.store(out + row * ld_out + (block - first) * kWidth, ld_out);
+                });
 }
 
 }  // namespace

@@ -1,8 +1,8 @@
 // exp, sigmoid and tanh on Vec<T>.
 //
 // Method: x = n ln 2 + r with n an integer and |r| <= ln(2)/2, and expm1(r) = r + r^2 s(r) with s a
-// minimax polynomial (tools/exp_coefficients.py computes it; relative error 2^-31.8 for float and
-// 2^-58.4 for double). ln 2 is held in two parts, the first short enough for n times it to be
+// minimax polynomial (tools/exp_coefficients.py computes it; relative error 2^-32.0 for float and
+// 2^-61.7 for double). ln 2 is held in two parts, the first short enough for n times it to be
 // exact.
 //
 // Largest error measured by tests/test_numerics.py over the whole range, in ULP of the exact result
@@ -29,17 +29,17 @@ struct ExpConstants<float> {
   static constexpr float kLog2e = 0x1.715476p+0f;
   static constexpr float kLn2High = 0x1.62e4p-1f;
   static constexpr float kLn2Low = 0x1.7f7d1cp-20f;
-  // Adding it rounds to an integer, which then stands in the lowest bits of the sum.
-  static constexpr float kRound = 0x1.8p+23f;
+  // Adding it rounds to an integer n, and n + kExponentBias stands in the lowest bits of the sum.
+  static constexpr float kRound = 0x1.8p+23f + 127;
   static constexpr int kMantissaBits = 23;
   static constexpr int kExponentBias = 127;
   static constexpr float kExpMost = 89.0f;     // exp overflows to infinity below it
   static constexpr float kExpLeast = -104.0f;  // exp underflows to zero above it
   static constexpr float kNormalMost = 88.0f;  // 2^n is a normal number for |x| up to it
   static constexpr float kTanhMost = 10.0f;    // tanh rounds to 1 below it
-  static constexpr float kS[] = {0x1.0000002d8c4dap-1f,  0x1.555555a650edcp-3f,
-                                 0x1.55549f0ac184fp-5f,  0x1.11101dc723b1ep-7f,
-                                 0x1.6d833820054c0p-10f, 0x1.a2a2f9939fe2cp-13f};
+  static constexpr float kS[] = {0x1.00000025e9deap-1f,  0x1.555554ef9f8efp-3f,
+                                 0x1.5554b13fcda74p-5f,  0x1.111189595c1e8p-7f,
+                                 0x1.6d71e587c1740p-10f, 0x1.a032bf3f4e803p-13f};
 };
 
 template <>
@@ -47,7 +47,7 @@ struct ExpConstants<double> {
   static constexpr double kLog2e = 0x1.71547652b82fep+0;
   static constexpr double kLn2High = 0x1.62e42fefa2p-1;
   static constexpr double kLn2Low = 0x1.9ef35793c7673p-41;
-  static constexpr double kRound = 0x1.8p+52;
+  static constexpr double kRound = 0x1.8p+52 + 1023;
   static constexpr int kMantissaBits = 52;
   static constexpr int kExponentBias = 1023;
   static constexpr double kExpMost = 710.0;
@@ -55,40 +55,47 @@ struct ExpConstants<double> {
   static constexpr double kNormalMost = 709.0;
   static constexpr double kTanhMost = 20.0;
   static constexpr double kS[] = {
-      0x1.0000000000001p-1,  0x1.5555555555557p-3,  0x1.5555555554d3fp-5,  0x1.11111111100eap-7,
-      0x1.6c16c16f0995bp-10, 0x1.a01a01abe132bp-13, 0x1.a019f398ee7efp-16, 0x1.71de0245293bdp-19,
-      0x1.280222aa28ad7p-22, 0x1.af4dc3f063a79p-26, 0x1.e632495ccf480p-30};
+      0x1.0000000000000p-1,  0x1.5555555555559p-3,  0x1.555555555553fp-5,  0x1.111111110f6dfp-7,
+      0x1.6c16c16c1f05ap-10, 0x1.a01a01afd17e7p-13, 0x1.a01a017bccdf1p-16, 0x1.71ddf885659cep-19,
+      0x1.27e536248dbd1p-22, 0x1.af5e685539f56p-26, 0x1.1ee88a5c7506ap-29};
 };
 
-/// exp(x) = 2^n (1 + q).
-template <class T>
-struct ExpParts {
-  typename Vec<T>::Int n;
-  Vec<T> q;  // expm1(x - n ln 2)
-};
-
-/// Valid where |x| < 1000 (float) or 10000 (double).
-template <class T>
-FASTLSTM_INLINE ExpParts<T> exp_parts(Vec<T> x) {
-  using C = ExpConstants<T>;
-  using Int = typename Vec<T>::Int;
-  const Vec<T> round = Vec<T>::broadcast(C::kRound);
-  const Vec<T> shifted = fma(x, Vec<T>::broadcast(C::kLog2e), round);
-  const Vec<T> n = shifted - round;
-  Vec<T> r = fma(n, Vec<T>::broadcast(-C::kLn2High), x);
-  r = fma(n, Vec<T>::broadcast(-C::kLn2Low), r);
-  constexpr int kTerms = sizeof(C::kS) / sizeof(T);
-  Vec<T> s = Vec<T>::broadcast(C::kS[kTerms - 1]);
-#pragma GCC unroll 16
-  for (int k = kTerms - 2; k >= 0; --k) s = fma(s, r, Vec<T>::broadcast(C::kS[k]));
-  return {(Int)shifted.raw - (Int)round.raw, fma(r * r, s, r)};
+/// Coefficient k of the s that exp_parts<A> gives. Exact: A is a power of two but for its sign.
+template <int A, class T>
+constexpr T coefficient(int k) {
+  T c = ExpConstants<T>::kS[k] * (A < 0 ? -A : A);
+  for (; k > 0; --k) c *= A;
+  return c;
 }
 
-/// 2^n for n whose result is a normal number.
+/// exp(A x) = 2^n exp(A r), with n an integer and |A r| <= ln(2)/2.
 template <class T>
-FASTLSTM_INLINE Vec<T> power_of_two(typename Vec<T>::Int n) {
+struct ExpParts {
+  typename Vec<T>::Int biased_n;  // in the lowest bits: n + kExponentBias
+  Vec<T> r;
+  Vec<T> s;  // expm1(A r) = A r + |A| r^2 s
+};
+
+/// Valid where |A x| < 1000 (float) or 10000 (double). A: -1, 1 or 2; the constants take it in.
+template <int A, class T>
+FASTLSTM_INLINE ExpParts<T> exp_parts(Vec<T> x) {
   using C = ExpConstants<T>;
-  return {(typename Vec<T>::Raw)((n + C::kExponentBias) << C::kMantissaBits)};
+  const Vec<T> round = Vec<T>::broadcast(C::kRound);
+  const Vec<T> shifted = fma(x, Vec<T>::broadcast(A * C::kLog2e), round);
+  const Vec<T> n = shifted - round;
+  Vec<T> r = fma(n, Vec<T>::broadcast(-C::kLn2High / A), x);
+  r = fma(n, Vec<T>::broadcast(-C::kLn2Low / A), r);
+  constexpr int kTerms = sizeof(C::kS) / sizeof(T);
+  Vec<T> s = Vec<T>::broadcast(coefficient<A, T>(kTerms - 1));
+#pragma GCC unroll 16
+  for (int k = kTerms - 2; k >= 0; --k) s = fma(s, r, Vec<T>::broadcast(coefficient<A, T>(k)));
+  return {(typename Vec<T>::Int)shifted.raw, r, s};
+}
+
+/// 2^n where the result is a normal number, or zero for the n just below.
+template <class T>
+FASTLSTM_INLINE Vec<T> power_of_two(typename Vec<T>::Int biased_n) {
+  return {(typename Vec<T>::Raw)(biased_n << ExpConstants<T>::kMantissaBits)};
 }
 
 /// e^x for any x.
@@ -96,38 +103,39 @@ template <class T>
 FASTLSTM_INLINE Vec<T> exp(Vec<T> x) {
   using C = ExpConstants<T>;
   x = max(min(x, Vec<T>::broadcast(C::kExpMost)), Vec<T>::broadcast(C::kExpLeast));
-  const ExpParts<T> e = exp_parts(x);
+  const ExpParts<T> e = exp_parts<1>(x);
   // Two factors: 2^n alone may overflow or be denormal where the result is neither.
-  const typename Vec<T>::Int half = e.n >> 1;
-  const Vec<T> one = Vec<T>::broadcast(1);
-  return (one + e.q) * power_of_two<T>(half) * power_of_two<T>(e.n - half);
+  const typename Vec<T>::Int n =
+      e.biased_n - (typename Vec<T>::Int)Vec<T>::broadcast(C::kRound).raw;
+  const typename Vec<T>::Int half = n >> 1;
+  const Vec<T> expm1 = fma(e.r * e.r, e.s, e.r);
+  return (Vec<T>::broadcast(1) + expm1) * power_of_two<T>(half + C::kExponentBias) *
+         power_of_two<T>(n - half + C::kExponentBias);
 }
 
 /// 1 / (1 + e^-x) for any x.
 template <class T>
 FASTLSTM_INLINE Vec<T> sigmoid(Vec<T> x) {
   using C = ExpConstants<T>;
-  const Vec<T> zero = Vec<T>::broadcast(0);
   const Vec<T> one = Vec<T>::broadcast(1);
-  const Vec<T> negated =
-      max(min(zero - x, Vec<T>::broadcast(C::kNormalMost)), Vec<T>::broadcast(1 - C::kNormalMost));
-  const ExpParts<T> e = exp_parts(negated);
-  const Vec<T> scale = power_of_two<T>(e.n);
-  return one / (one + fma(scale, e.q, scale));
+  x = max(min(x, Vec<T>::broadcast(C::kNormalMost)), Vec<T>::broadcast(-C::kNormalMost));
+  const ExpParts<T> e = exp_parts<-1>(x);
+  const Vec<T> exp_r = fma(fma(e.s, e.r, Vec<T>::broadcast(-1)), e.r, one);
+  return one / fma(power_of_two<T>(e.biased_n), exp_r, one);
 }
 
-/// tanh x = expm1(2x) / (expm1(2x) + 2) for any x; on |x|, so that it is odd.
+/// tanh x = m / (m + 1) with m = expm1(2x) / 2, for any x; on |x|, so that it is odd.
 template <class T>
 FASTLSTM_INLINE Vec<T> tanh(Vec<T> x) {
   using C = ExpConstants<T>;
   using Int = typename Vec<T>::Int;
   const Int sign = (Int)x.raw & (Int)Vec<T>::broadcast(T(-0.0)).raw;
   const Vec<T> magnitude = {(typename Vec<T>::Raw)((Int)x.raw ^ sign)};
-  const Vec<T> clamped = min(magnitude, Vec<T>::broadcast(C::kTanhMost));
-  const ExpParts<T> e = exp_parts(clamped + clamped);
-  const Vec<T> scale = power_of_two<T>(e.n);
-  const Vec<T> expm1 = fma(scale, e.q, scale - Vec<T>::broadcast(1));
-  const Vec<T> result = expm1 / (expm1 + Vec<T>::broadcast(2));
+  const ExpParts<T> e = exp_parts<2>(min(magnitude, Vec<T>::broadcast(C::kTanhMost)));
+  const Vec<T> half = Vec<T>::broadcast(0.5);
+  const Vec<T> scale = power_of_two<T>(e.biased_n);
+  const Vec<T> m = fma(scale, fma(e.r * e.r, e.s, e.r), fma(scale, half, Vec<T>::broadcast(-0.5)));
+  const Vec<T> result = m / (m + Vec<T>::broadcast(1));
   return {(typename Vec<T>::Raw)((Int)result.raw | sign)};
 }
 

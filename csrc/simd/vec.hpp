@@ -1,10 +1,10 @@
 // Vec<T>: one SIMD register of float or double, for the target that this file is compiled for.
 //
 // Built on the vector extensions of GCC and Clang, so that one text serves every width; a target
-// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Only fma
-// needs intrinsics: the compiler's own contraction of a * b + c may differ from one place to the
-// next, and then the bits would. Without FMA instructions (the generic target on x86-64) fma rounds
-// twice.
+// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Only fma,
+// min and max need intrinsics: the compiler's own contraction of a * b + c may differ from one
+// place to the next, and then the bits would; of a minimum it makes two instructions. Without FMA
+// instructions (the generic target on x86-64) fma rounds twice.
 //
 // Everything here has internal linkage: this file is compiled for several instruction sets, and a
 // function that the linker could merge would run on CPUs that lack its instructions.
@@ -23,6 +23,11 @@
 
 #define FASTLSTM_INLINE inline __attribute__((always_inline))
 #define FASTLSTM_INLINE_LAMBDA __attribute__((always_inline))
+#if defined(__clang__)
+#define FASTLSTM_NOINLINE __attribute__((noinline))
+#else
+#define FASTLSTM_NOINLINE __attribute__((noinline, noclone))  // one copy of the code
+#endif
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
@@ -77,43 +82,57 @@ struct Vec {
   friend FASTLSTM_INLINE Vec operator/(Vec a, Vec b) { return {a.raw / b.raw}; }
 };
 
+// FASTLSTM_INTRINSIC(f, arguments): f for T of 4 or 8 bytes.
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+#define FASTLSTM_FLOAT_NAME(f) _mm512_##f##_ps
+#define FASTLSTM_DOUBLE_NAME(f) _mm512_##f##_pd
+#elif defined(__FMA__) && FASTLSTM_VECTOR_BYTES == 32
+#define FASTLSTM_FLOAT_NAME(f) _mm256_##f##_ps
+#define FASTLSTM_DOUBLE_NAME(f) _mm256_##f##_pd
+#elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
+#define FASTLSTM_FLOAT_NAME(f) v##f##q_f32
+#define FASTLSTM_DOUBLE_NAME(f) v##f##q_f64
+#endif
+#define FASTLSTM_INTRINSIC(f, ...)                 \
+  if constexpr (sizeof(T) == 4) {                  \
+    return {FASTLSTM_FLOAT_NAME(f)(__VA_ARGS__)};  \
+  } else {                                         \
+    return {FASTLSTM_DOUBLE_NAME(f)(__VA_ARGS__)}; \
+  }
+
 /// a * b + c
 template <class T>
 FASTLSTM_INLINE Vec<T> fma(Vec<T> a, Vec<T> b, Vec<T> c) {
-#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  if constexpr (sizeof(T) == 4) {
-    return {(typename Vec<T>::Raw)_mm512_fmadd_ps((__m512)a.raw, (__m512)b.raw, (__m512)c.raw)};
-  } else {
-    return {(typename Vec<T>::Raw)_mm512_fmadd_pd((__m512d)a.raw, (__m512d)b.raw, (__m512d)c.raw)};
-  }
-#elif defined(__FMA__) && FASTLSTM_VECTOR_BYTES == 32
-  if constexpr (sizeof(T) == 4) {
-    return {(typename Vec<T>::Raw)_mm256_fmadd_ps((__m256)a.raw, (__m256)b.raw, (__m256)c.raw)};
-  } else {
-    return {(typename Vec<T>::Raw)_mm256_fmadd_pd((__m256d)a.raw, (__m256d)b.raw, (__m256d)c.raw)};
-  }
-#elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
-  if constexpr (sizeof(T) == 4) {
-    return {(typename Vec<T>::Raw)vfmaq_f32((float32x4_t)c.raw, (float32x4_t)a.raw,
-                                            (float32x4_t)b.raw)};
-  } else {
-    return {(typename Vec<T>::Raw)vfmaq_f64((float64x2_t)c.raw, (float64x2_t)a.raw,
-                                            (float64x2_t)b.raw)};
-  }
-#else
+#if !defined(FASTLSTM_FLOAT_NAME)
   return {a.raw * b.raw + c.raw};
+#elif defined(__aarch64__)
+  FASTLSTM_INTRINSIC(fma, c.raw, a.raw, b.raw)
+#else
+  FASTLSTM_INTRINSIC(fmadd, a.raw, b.raw, c.raw)
 #endif
 }
 
-/// The smaller and the larger; x where x is NaN.
+/// The smaller and the larger; NaN where x is.
 template <class T>
 FASTLSTM_INLINE Vec<T> min(Vec<T> x, Vec<T> bound) {
+#if defined(FASTLSTM_FLOAT_NAME)
+  FASTLSTM_INTRINSIC(min, bound.raw, x.raw)
+#else
   return {bound.raw < x.raw ? bound.raw : x.raw};
+#endif
 }
 template <class T>
 FASTLSTM_INLINE Vec<T> max(Vec<T> x, Vec<T> bound) {
+#if defined(FASTLSTM_FLOAT_NAME)
+  FASTLSTM_INTRINSIC(max, bound.raw, x.raw)
+#else
   return {bound.raw > x.raw ? bound.raw : x.raw};
+#endif
 }
+
+#undef FASTLSTM_INTRINSIC
+#undef FASTLSTM_FLOAT_NAME
+#undef FASTLSTM_DOUBLE_NAME
 
 /// Calls body(k, load, store) for the vectors that start at element k and together cover n
 /// elements; load and store reach full vectors, and only what is left of n in the last one.
