@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 from fastlstm import reference
+from fastlstm._activations import NAMES, Activation, as_activation
 from fastlstm.reference import lstm_backward, lstm_forward
 from finite_differences import numerical_gradient, relative_error
 from hypothesis import given, settings
@@ -28,6 +29,23 @@ FINITE_DIFFERENCES = 1e-9
 ROUNDING = 1e-13
 
 
+ELU, SOFTSIGN = Activation("Elu", 0.7), Activation("Softsign")
+SCALED_TANH = Activation("ScaledTanh", 1.7, 0.6)
+ACTIVATIONS = [
+    Activation("Affine", 0.8, -0.1),
+    Activation("Relu"),
+    Activation("LeakyRelu", 0.1),
+    Activation("ThresholdedRelu", 0.3),
+    Activation("Tanh"),
+    SCALED_TANH,
+    Activation("Sigmoid"),
+    Activation("HardSigmoid", 0.3, 0.4),
+    ELU,
+    SOFTSIGN,
+    Activation("Softplus"),
+]
+
+
 def make_params(
     rng: np.random.Generator,
     I: int = 2,
@@ -36,6 +54,7 @@ def make_params(
     D: int = 1,
     P: int = 0,
     bias: bool = True,
+    peepholes: bool = False,
 ) -> dict[str, Array]:
     """Random parameters, large enough to bend the gates. P=0 is no projection."""
     params: dict[str, Array] = {}
@@ -49,6 +68,8 @@ def make_params(
                 shapes |= {"bias_ih": (4 * H,), "bias_hh": (4 * H,)}
             if P:
                 shapes |= {"weight_hr": (P, H)}
+            if peepholes:
+                shapes |= {"weight_peephole": (3 * H,)}
             for name, shape in shapes.items():
                 params[f"{name}_l{layer}{suffix}"] = rng.uniform(-0.9, 0.9, shape)
     return params
@@ -88,6 +109,10 @@ def make_problem(
     reverse: bool = False,
     masks: bool = False,
     state: bool = True,
+    options: reference.LSTMOptions | None = None,
+    recurrent_dropout: bool = False,
+    zoneout: bool = False,
+    merge: str = "concat",
     **sizes: Any,
 ) -> Problem:
     """A random problem; B=None is one sequence without a batch axis."""
@@ -105,7 +130,17 @@ def make_problem(
     if masks:
         keep = rng.random((L - 1, T, *batch, D * P)) < 0.7
         problem.options["masks"] = list(keep / 0.7)
-    problem.d_output = rng.normal(size=(T, *batch, D * P))
+    if options is not None:
+        problem.options["options"] = options
+    cells, rows = L * D, 1 if B is None else B
+    if recurrent_dropout:
+        problem.options["h_masks"] = (rng.random((cells, rows, P)) < 0.7) / 0.7
+    if zoneout:
+        problem.options["keep_h"] = (rng.random((cells, T, rows, P)) < 0.4).astype(float)
+        problem.options["keep_c"] = (rng.random((cells, T, rows, H)) < 0.4).astype(float)
+    if merge != "concat":
+        problem.options["merge"] = merge
+    problem.d_output = rng.normal(size=(T, *batch, D * P if merge == "concat" else P))
     problem.d_state = (rng.normal(size=(L * D, *batch, P)), rng.normal(size=(L * D, *batch, H)))
     return problem
 
@@ -132,6 +167,42 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
     "projection, reverse, no bias": lambda: make_problem(P=2, reverse=True, bias=False),
     "everything": lambda: make_problem(
         B=4, I=2, H=3, L=2, D=2, P=2, masks=True, lengths=[2, 0, 3, 1]
+    ),
+    "peepholes": lambda: make_problem(peepholes=True),
+    "peepholes, projection, bidirectional": lambda: make_problem(P=2, D=2, peepholes=True),
+    "coupled gates": lambda: make_problem(options=reference.LSTMOptions(input_forget=True)),
+    "clip": lambda: make_problem(options=reference.LSTMOptions(clip=0.5)),
+    **{
+        f"activation {a.name}": lambda a=a: make_problem(
+            seed=1,  # no sum near a corner
+            T=2,
+            H=2,
+            options=reference.LSTMOptions(activations=(a, a, a), clip=2.0),
+            peepholes=True,
+        )
+        for a in ACTIVATIONS
+    },
+    "recurrent dropout": lambda: make_problem(recurrent_dropout=True, L=2, D=2, H=2),
+    "zoneout": lambda: make_problem(zoneout=True, P=2, lengths=[2, 3]),
+    **{
+        f"merge {merge}": lambda merge=merge: make_problem(T=2, D=2, H=2, merge=merge)
+        for merge in ("sum", "mul", "ave")
+    },
+    "all options": lambda: make_problem(
+        seed=3,
+        T=2,
+        B=3,
+        H=2,
+        L=2,
+        D=2,
+        P=1,
+        lengths=[2, 0, 1],
+        peepholes=True,
+        options=reference.LSTMOptions((ELU, SOFTSIGN, SCALED_TANH), clip=1.5, input_forget=True),
+        recurrent_dropout=True,
+        zoneout=True,
+        masks=True,
+        merge="mul",
     ),
 }
 every_problem = pytest.mark.parametrize("make", PROBLEMS.values(), ids=PROBLEMS.keys())
@@ -170,6 +241,51 @@ def test_sigmoid_of_special_values() -> None:
     assert reference.sigmoid([[1, 2]]).dtype == np.float64
 
 
+@pytest.mark.parametrize("function", ACTIVATIONS, ids=lambda function: function.name)
+def test_activations(function: Activation) -> None:
+    """Values at a few points that show every piece, and slopes by finite differences."""
+    x = np.array([-30.0, -3.0, -0.5, 0.2, 0.4, 1.3, 30.0])
+    expected = {
+        "Affine": lambda v: 0.8 * v - 0.1,
+        "Relu": lambda v: max(v, 0.0),
+        "LeakyRelu": lambda v: v if v >= 0 else 0.1 * v,
+        "ThresholdedRelu": lambda v: v if v >= 0.3 else 0.0,
+        "Tanh": math.tanh,
+        "ScaledTanh": lambda v: 1.7 * math.tanh(0.6 * v),
+        "Sigmoid": lambda v: 1 / (1 + math.exp(-v)),
+        "HardSigmoid": lambda v: min(max(0.3 * v + 0.4, 0.0), 1.0),
+        "Elu": lambda v: v if v >= 0 else 0.7 * math.expm1(v),
+        "Softsign": lambda v: v / (1 + abs(v)),
+        "Softplus": lambda v: math.log1p(math.exp(v)),
+    }[function.name]
+    values = reference.activate(function, x)
+    np.testing.assert_allclose(values, [expected(v) for v in x.tolist()], rtol=1e-14)
+    assert np.isnan(reference.activate(function, np.array([np.nan]))).all()
+
+    numerical = numerical_gradient(lambda: float(reference.activate(function, x).sum()), x)
+    assert_close(reference.slope(function, x), numerical, FINITE_DIFFERENCES)
+
+
+def test_slopes_at_corners() -> None:
+    corners = {
+        "Relu": (0.0, 0.0),
+        "LeakyRelu": (0.0, 1.0),
+        "ThresholdedRelu": (1.0, 1.0),
+        "HardSigmoid": (2.5, 0.0),
+        "Elu": (0.0, 1.0),
+    }
+    for name, (x, expected) in corners.items():
+        function = as_activation("", ("HardSigmoid", 0.2, 0.5) if name == "HardSigmoid" else name)
+        assert reference.slope(function, np.array([x])) == expected, name
+
+
+def test_every_activation_is_tested() -> None:
+    assert [function.name for function in ACTIVATIONS] == list(NAMES)
+    for function in (reference.activate, reference.slope):
+        with pytest.raises(ValueError, match=r"expected the name .* got 'Gelu'"):
+            function(Activation("Gelu"), np.zeros(1))
+
+
 def test_cell_is_the_formula() -> None:
     """One unit in plain Python numbers, gate by gate."""
 
@@ -188,8 +304,8 @@ def test_cell_is_the_formula() -> None:
         [[x]], [[h]], [[c]], column[:, :1], column[:, 1:], b_W, b_R, W_hr=[[p]]
     )
     expected = [i, f, g, o, c_new, m, p * m]
-    np.testing.assert_allclose([value.item() for value in step], expected, rtol=1e-15)
-    assert step._fields == ("i", "f", "g", "o", "c", "m", "h")
+    np.testing.assert_allclose([value.item() for value in step[:7]], expected, rtol=1e-15)
+    assert step._fields == ("i", "f", "g", "o", "c", "m", "h", "a", "c_new")
 
 
 @pytest.mark.parametrize("projection", [False, True])
@@ -538,6 +654,19 @@ def test_without_batch_axis_is_a_batch_of_one(problem: Problem) -> None:
         np.testing.assert_array_equal(alone_gradients[name], gradients[name])
 
 
+@pytest.mark.parametrize("merge", ["sum", "mul", "ave"])
+def test_merge_is_that_of_the_halves(merge: str) -> None:
+    problem = make_problem(D=2, L=2, P=2)
+    halves = np.split(problem.run()[0], 2, axis=2)
+    problem.options["merge"] = merge
+    expected = {
+        "sum": halves[0] + halves[1],
+        "mul": halves[0] * halves[1],
+        "ave": (halves[0] + halves[1]) / 2,
+    }[merge]
+    np.testing.assert_array_equal(problem.run()[0], expected)
+
+
 def test_trace_holds_the_equations() -> None:
     problem = make_problem(T=5, B=4, D=2, L=2, P=2, lengths=[5, 2, 0, 3])
     assert problem.state is not None
@@ -656,6 +785,20 @@ FORWARD_ERRORS: list[tuple[str, dict[str, Any]]] = [
     (
         r"masks\[0\]: expected \(4, 3, 4\) or what broadcasts to it, got \(4, 2, 4\)",
         {"masks": [np.ones((4, 2, 4))], "params": params_with(L=2)},
+    ),
+    (r"merge: expected concat, sum, mul or ave, got 'max'", {"merge": "max"}),
+    (r"merge: expected concat for one direction, got 'sum'", {"merge": "sum"}),
+    (
+        r"h_masks: expected \(1, 3, 4\) or what broadcasts to it, got \(2, 3, 4\)",
+        {"h_masks": np.ones((2, 3, 4))},
+    ),
+    (
+        r"keep_c: expected \(1, 4, 3, 4\) or what broadcasts to it, got \(3,\)",
+        {"keep_c": np.ones(3)},
+    ),
+    (
+        r"weight_peephole_l0: expected \(12,\), got \(16,\)",
+        {"params": params_with({"weight_peephole_l0": np.zeros(16)})},
     ),
     (r"reverse: expected False for a bidirectional", {"reverse": True, "params": params_with(D=2)}),
     (r"params: missing \['weight_hh_l0', 'weight_ih_l0'\]", {"params": {}}),

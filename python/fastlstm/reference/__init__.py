@@ -9,7 +9,10 @@ from __future__ import annotations
 
 from ._arrays import sigmoid
 from ._layers import Gradients
+from .activations import activate, slope
 from .lstm import (
+    LSTMMasks,
+    LSTMOptions,
     LSTMStep,
     LSTMStepGradients,
     LSTMTape,
@@ -22,13 +25,17 @@ from .lstm import (
 
 __all__ = [
     "Gradients",
+    "LSTMMasks",
+    "LSTMOptions",
     "LSTMStep",
     "LSTMStepGradients",
     "LSTMTape",
     "LSTMTrace",
+    "activate",
     "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",
     "lstm_forward",
     "sigmoid",
+    "slope",
 ]

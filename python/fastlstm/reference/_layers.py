@@ -32,6 +32,7 @@ class Weights(NamedTuple):
     b_W: Array | None = None
     b_R: Array | None = None
     W_hr: Array | None = None
+    p: Array | None = None  # peepholes of i, f, o
 
 
 # Field of Weights -> PyTorch's name, to which "_l0", "_l0_reverse", "_l1", ... is added.
@@ -41,6 +42,7 @@ PARAMETER_NAMES = {
     "b_W": "bias_ih",
     "b_R": "bias_hh",
     "W_hr": "weight_hr",
+    "p": "weight_peephole",
 }
 
 # (weights, x (T, B, I), initial state (B, .), lengths (B,), whether to go backward in time)
@@ -202,6 +204,31 @@ def layers_backward(
     return Gradients(call.public(d_y), tuple(call.public(s) for s in d_initial), d_params)
 
 
+def merge_directions(output: Array, merge: str, directions: int) -> Array:
+    """Make one of the outputs (..., D*P) of both directions, which stand side by side."""
+    if merge not in ("concat", "sum", "mul", "ave"):
+        raise ValueError(f"merge: expected concat, sum, mul or ave, got {merge!r}")
+    if merge == "concat":
+        return output
+    if directions == 1:
+        raise ValueError(f"merge: expected concat for one direction, got {merge!r}")
+    one, other = np.split(output, 2, axis=-1)
+    if merge == "mul":
+        return one * other
+    return one + other if merge == "sum" else (one + other) / 2
+
+
+def merge_directions_backward(d_output: npt.ArrayLike, merge: str, output: Array) -> npt.ArrayLike:
+    """Return the gradient of what `merge_directions` merged."""
+    if merge == "concat":
+        return d_output
+    one, other = np.split(output, 2, axis=-1)
+    d = as_array("d_output", d_output, one.shape)
+    if merge == "mul":
+        return np.concatenate([d * other, d * one], axis=-1)
+    return np.concatenate([d, d] if merge == "sum" else [d / 2, d / 2], axis=-1)
+
+
 def _parameter_name(field: str, layer: int, direction: int) -> str:
     return f"{PARAMETER_NAMES[field]}_l{layer}{'_reverse' if direction == 1 else ''}"
 
@@ -218,6 +245,8 @@ def _read_weights(params: Mapping[str, npt.ArrayLike], gates: int) -> list[list[
         fields += ["b_W", "b_R"]
     if any(name.startswith("weight_hr_") for name in params):
         fields += ["W_hr"]
+    if any(name.startswith("weight_peephole_") for name in params):
+        fields += ["p"]
 
     expected = {
         _parameter_name(field, layer, direction)
@@ -237,6 +266,7 @@ def _read_weights(params: Mapping[str, npt.ArrayLike], gates: int) -> list[list[
         "b_W": (gates * H,),
         "b_R": (gates * H,),
         "W_hr": (P, H),
+        "p": (3 * H,),
     }
     weights: list[list[Weights]] = []
     for layer in range(L):

@@ -31,6 +31,18 @@ almost unchanged. The ways through h and the gates are there as well; they are h
 The backward pass is the chain rule on the six lines above, read from the bottom to the top, and
 then one step further back in time: :func:`lstm_cell_backward`.
 
+**Options.** What PyTorch's LSTM does not have; the defaults change nothing.
+
+.. code-block:: text
+
+    peepholes     p_i c is added in the sum of i, p_f c in that of f, p_o c' in that of o
+    clip          sums are bounded to [-clip, clip] before their activation
+    activations   other functions than sigmoid (for i, f, o), tanh (for g) and tanh (of c')
+    input_forget  f = 1 - i
+    dropout of h  R reads a h of which some units are zero, the same ones at all steps
+    zoneout       a part of the units of c' and h' keeps the values of c and h; the h' of the others
+                  is that of a step without zoneout
+
 References
 ----------
 S. Hochreiter, J. Schmidhuber: Long Short-Term Memory. Neural Computation 9(8), 1997. The cell state
@@ -42,6 +54,16 @@ Computation 12(10), 2000. The forget gate.
 H. Sak, A. Senior, F. Beaufays: Long Short-Term Memory Recurrent Neural Network Architectures for
 Large Scale Acoustic Modeling. Interspeech 2014. The projection h' = W_hr (o tanh(c')), which makes
 h narrower than c, and R smaller.
+
+F. A. Gers, J. Schmidhuber: Recurrent Nets that Time and Count. IJCNN 2000. Peepholes.
+
+K. Greff, R. K. Srivastava, J. Koutnik, B. R. Steunebrink, J. Schmidhuber: LSTM: A Search Space
+Odyssey. IEEE TNNLS 28(10), 2017. Coupled gates, and what each part of the LSTM is good for.
+
+Y. Gal, Z. Ghahramani: A Theoretically Grounded Application of Dropout in Recurrent Neural Networks.
+NeurIPS 2016. One mask on h for all steps.
+
+D. Krueger et al.: Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations. ICLR 2017.
 
 Notes
 -----
@@ -60,7 +82,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, sigmoid
+from fastlstm._activations import Activation
+
+from ._arrays import Array, as_array
 from ._layers import (
     Call,
     Gradients,
@@ -69,12 +93,40 @@ from ._layers import (
     Weights,
     layers_backward,
     layers_forward,
+    merge_directions,
+    merge_directions_backward,
     read_call,
 )
+from .activations import SIGMOID, TANH, activate, slope
+
+
+class LSTMOptions(NamedTuple):
+    """What changes the equations; the defaults are the LSTM of the references above."""
+
+    activations: tuple[Activation, Activation, Activation] = (SIGMOID, TANH, TANH)
+    """Of the gates i, f, o; of the candidate g; of the cell state on its way into h."""
+    clip: float = np.inf
+    """The bound of the sums."""
+    input_forget: bool = False
+    """Whether f is 1 - i. The parameters of f are not used then."""
+
+
+class LSTMMasks(NamedTuple):
+    """What regularisation multiplies the values of one step with. None: it is not used."""
+
+    h: Array | None = None
+    """(B, P) on the h that R reads: 0, or 1 / (1 - p) where the unit is kept."""
+    keep_h: Array | None = None
+    """(B, P) zoneout: 1 where h keeps its value, else 0; in inference the mean of these."""
+    keep_c: Array | None = None
+    """(B, H) the same for c."""
+
+
+PLAIN, NO_MASKS = LSTMOptions(), LSTMMasks()
 
 
 class LSTMStep(NamedTuple):
-    """All values of one step. i, f, g, o, c and m are (B, H), h is (B, P)."""
+    """All values of one step. h is (B, P), all others (B, H), a four of these side by side."""
 
     i: Array
     f: Array
@@ -83,13 +135,15 @@ class LSTMStep(NamedTuple):
     c: Array
     m: Array  # o tanh(c), which is h without a projection
     h: Array
+    a: Array  # sums of i, f, g, o before they are clipped
+    c_new: Array  # c, before zoneout
 
 
 class LSTMStepGradients(NamedTuple):
     """Gradients of a loss with respect to the arguments of one step, each in their shape.
 
-    d_b is the gradient of b_W and of b_R, as only their sum matters. d_W_hr is None without a
-    projection.
+    d_b is the gradient of b_W and of b_R, as only their sum matters. d_W_hr and d_p are None
+    without a projection and without peepholes.
     """
 
     d_x: Array
@@ -99,6 +153,7 @@ class LSTMStepGradients(NamedTuple):
     d_R: Array
     d_b: Array
     d_W_hr: Array | None
+    d_p: Array | None
 
 
 def lstm_cell(
@@ -110,6 +165,10 @@ def lstm_cell(
     b_W: npt.ArrayLike | None = None,
     b_R: npt.ArrayLike | None = None,
     W_hr: npt.ArrayLike | None = None,
+    p: npt.ArrayLike | None = None,
+    *,
+    options: LSTMOptions = PLAIN,
+    masks: LSTMMasks = NO_MASKS,
 ) -> LSTMStep:
     """Compute one step of an LSTM for a batch.
 
@@ -129,6 +188,12 @@ def lstm_cell(
         Biases.
     W_hr : array_like, shape (P, H), optional
         Projection. Without it P is H.
+    p : array_like, shape (3H,), optional
+        Peepholes of i, f, o.
+    options : LSTMOptions
+        Other functions, clipping, coupled gates.
+    masks : LSTMMasks
+        Regularisation of this step.
 
     Returns
     -------
@@ -151,22 +216,46 @@ def lstm_cell(
     >>> step.c.round(6), step.h.round(6)
     (array([[0.5]]), array([[0.462117]]))
     """
-    x, h, c, W, R, W_hr = _cell_arrays(x, h, c, W, R, W_hr)
+    x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
     b = np.zeros(W.shape[0])
     for name, bias in (("b_W", b_W), ("b_R", b_R)):
         if bias is not None:
             b = b + as_array(name, bias, b.shape)
+    gate, candidate, hidden = options.activations
+    p_i, p_f, p_o = (0.0, 0.0, 0.0) if p is None else np.split(p, 3)
 
     # W x + R h + b of all four gates side by side.
-    a_i, a_f, a_g, a_o = np.split(x @ W.T + h @ R.T + b, 4, axis=1)
-    i = sigmoid(a_i)
-    f = sigmoid(a_f)
-    g = np.tanh(a_g)
-    o = sigmoid(a_o)
+    h_read = h if masks.h is None else h * masks.h
+    a_i, a_f, a_g, a_o = np.split(x @ W.T + h_read @ R.T + b, 4, axis=1)
+    a_i = a_i + p_i * c
+    a_f = a_f + p_f * c
+    i = activate(gate, _clipped(a_i, options.clip))
+    f = 1 - i if options.input_forget else activate(gate, _clipped(a_f, options.clip))
+    g = activate(candidate, _clipped(a_g, options.clip))
     c_new = f * c + i * g
-    m = o * np.tanh(c_new)
+    a_o = a_o + p_o * c_new
+    o = activate(gate, _clipped(a_o, options.clip))
+    m = o * activate(hidden, c_new)
     h_new = m if W_hr is None else m @ W_hr.T
-    return LSTMStep(i, f, g, o, c_new, m, h_new)
+    return LSTMStep(
+        i,
+        f,
+        g,
+        o,
+        c=_zoned_out(masks.keep_c, c, c_new),
+        m=m,
+        h=_zoned_out(masks.keep_h, h, h_new),
+        a=np.concatenate([a_i, a_f, a_g, a_o], axis=1),
+        c_new=c_new,
+    )
+
+
+def _clipped(a: Array, clip: float) -> Array:
+    return np.clip(a, -clip, clip)
+
+
+def _zoned_out(keep: Array | None, old: Array, new: Array) -> Array:
+    return new if keep is None else keep * old + (1 - keep) * new
 
 
 def lstm_cell_backward(
@@ -179,6 +268,10 @@ def lstm_cell_backward(
     d_h: npt.ArrayLike,
     d_c: npt.ArrayLike,
     W_hr: npt.ArrayLike | None = None,
+    p: npt.ArrayLike | None = None,
+    *,
+    options: LSTMOptions = PLAIN,
+    masks: LSTMMasks = NO_MASKS,
 ) -> LSTMStepGradients:
     """Compute the gradients of one step: the lines of `lstm_cell` from the last to the first.
 
@@ -186,7 +279,7 @@ def lstm_cell_backward(
     ----------
     step : LSTMStep
         What `lstm_cell` returned for the arguments below.
-    x, h, c, W, R, W_hr : array_like
+    x, h, c, W, R, W_hr, p, options, masks
         The arguments of `lstm_cell`. `h` and `c` are the state *before* the step. Biases are not
         needed.
     d_h : array_like, shape (B, P)
@@ -216,38 +309,62 @@ def lstm_cell_backward(
     >>> lstm_cell_backward(step, x, h, c, W, R, d_h=[[0.0]], d_c=[[1.0]]).d_c.round(6)
     array([[1.]])
     """
-    x, h, c, W, R, W_hr = _cell_arrays(x, h, c, W, R, W_hr)
+    x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
     d_h = as_array("d_h", d_h, h.shape)
     d_c = as_array("d_c", d_c, c.shape)
-    i, f, g, o, c_new, m, _ = step
+    i, f, g, o, _, m, _, a, c_new = step
+    a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
+    gate, candidate, hidden = options.activations
+    p_i, p_f, p_o = (0.0, 0.0, 0.0) if p is None else np.split(p, 3)
 
-    # h' = W_hr m
-    d_m = d_h if W_hr is None else d_h @ W_hr
-    d_W_hr = None if W_hr is None else d_h.T @ m
-    # m = o tanh(c'). The slope of tanh at c' is 1 - tanh(c')^2.
-    d_o = d_m * np.tanh(c_new)
-    d_c_new = d_c + d_m * o * (1 - np.tanh(c_new) ** 2)
-    # c' = f c + i g
+    # Zoneout: h' = keep_h h + (1 - keep_h) h_new, and c' alike
+    d_h_old, d_h_new = _zoned_out_backward(masks.keep_h, d_h)
+    d_c_old, d_c_new = _zoned_out_backward(masks.keep_c, d_c)
+    # h_new = W_hr m
+    d_m = d_h_new if W_hr is None else d_h_new @ W_hr
+    d_W_hr = None if W_hr is None else d_h_new.T @ m
+    # m = o tanh(c_new)
+    d_o = d_m * activate(hidden, c_new)
+    d_c_new = d_c_new + d_m * o * slope(hidden, c_new)
+    # o = sigmoid(a_o), and a_o reads c_new through the peephole.
+    d_a_o = d_o * _slope_clipped(gate, a_o, options.clip)
+    d_c_new = d_c_new + d_a_o * p_o
+    # c_new = f c + i g
     d_f = d_c_new * c
     d_i = d_c_new * g
     d_g = d_c_new * i
-    d_c_old = d_c_new * f
-    # i = sigmoid(a_i) and so on. The slope of the sigmoid is i (1 - i).
-    d_a_i = d_i * i * (1 - i)
-    d_a_f = d_f * f * (1 - f)
-    d_a_g = d_g * (1 - g**2)
-    d_a_o = d_o * o * (1 - o)
+    d_c_old = d_c_old + d_c_new * f
+    if options.input_forget:  # f = 1 - i
+        d_i, d_f = d_i - d_f, np.zeros_like(d_f)
+    # i = sigmoid(a_i) and so on. The slope of the sigmoid is i (1 - i), that of tanh 1 - g^2.
+    d_a_i = d_i * _slope_clipped(gate, a_i, options.clip)
+    d_a_f = d_f * _slope_clipped(gate, a_f, options.clip)
+    d_a_g = d_g * _slope_clipped(candidate, a_g, options.clip)
+    d_c_old = d_c_old + d_a_i * p_i + d_a_f * p_f
     # a = W x + R h + b. All rows of the batch used the same weights: their gradients are summed.
     d_a = np.concatenate([d_a_i, d_a_f, d_a_g, d_a_o], axis=1)
+    d_h_read = d_a @ R
+    d_p = [(d_a_i * c).sum(axis=0), (d_a_f * c).sum(axis=0), (d_a_o * c_new).sum(axis=0)]
     return LSTMStepGradients(
         d_x=d_a @ W,
-        d_h=d_a @ R,
+        d_h=d_h_old + (d_h_read if masks.h is None else d_h_read * masks.h),
         d_c=d_c_old,
         d_W=d_a.T @ x,
-        d_R=d_a.T @ h,
+        d_R=d_a.T @ (h if masks.h is None else h * masks.h),
         d_b=d_a.sum(axis=0),
         d_W_hr=d_W_hr,
+        d_p=None if p is None else np.concatenate(d_p),
     )
+
+
+def _slope_clipped(function: Activation, a: Array, clip: float) -> Array:
+    """The slope of function(clip(a)): none beyond the bounds."""
+    return np.where(np.abs(a) <= clip, slope(function, _clipped(a, clip)), 0.0)
+
+
+def _zoned_out_backward(keep: Array | None, d: Array) -> tuple[Array, Array]:
+    """Gradients of the old and of the new value."""
+    return (np.zeros_like(d), d) if keep is None else (keep * d, (1 - keep) * d)
 
 
 def _cell_arrays(
@@ -257,7 +374,8 @@ def _cell_arrays(
     W: npt.ArrayLike,
     R: npt.ArrayLike,
     W_hr: npt.ArrayLike | None,
-) -> tuple[Array, Array, Array, Array, Array, Array | None]:
+    p: npt.ArrayLike | None,
+) -> tuple[Array, Array, Array, Array, Array, Array | None, Array | None]:
     """Check the arguments that both directions of the cell take. R says what H and P are."""
     R = as_array("R", R, ("4H", "P"))
     H, P = R.shape[0] // 4, R.shape[1]
@@ -267,7 +385,8 @@ def _cell_arrays(
     h = as_array("h", h, (x.shape[0], P))
     c = as_array("c", c, (x.shape[0], H))
     W_hr = None if W_hr is None else as_array("W_hr", W_hr, (P, H))
-    return x, h, c, W, R, W_hr
+    p = None if p is None else as_array("p", p, (3 * H,))
+    return x, h, c, W, R, W_hr, p
 
 
 class LSTMTrace(NamedTuple):
@@ -295,21 +414,30 @@ class _Visit(NamedTuple):
     h: Array
     c: Array
     step: LSTMStep
+    masks: LSTMMasks
 
 
 class _Walk(NamedTuple):
     trace: LSTMTrace
     visits: list[_Visit]
+    options: LSTMOptions
 
 
 def _walk_forward(
-    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
+    weights: Weights,
+    x: Array,
+    state: State,
+    lengths: Lengths,
+    reverse: bool,
+    options: LSTMOptions,
+    masks: LSTMMasks,
 ) -> tuple[Array, State, _Walk]:
     """Walk through time in one direction of one layer.
 
     A row of the batch takes part in step t only while t is inside its sequence; otherwise its state
     stays as it is. Forward in time, this keeps the state of the sequence's end. Backward in time,
-    it keeps the initial state until the sequence's end is reached.
+    it keeps the initial state until the sequence's end is reached. `masks` are those of all steps
+    and rows: h (B, P), keep_h and keep_c (T, B, .).
     """
     T = x.shape[0]
     h, c = (s.copy() for s in state)
@@ -318,12 +446,17 @@ def _walk_forward(
     for t in reversed(range(T)) if reverse else range(T):
         rows = np.flatnonzero(t < lengths)
         x_t, h_before, c_before = x[t, rows], h[rows], c[rows]
-        step = lstm_cell(x_t, h_before, c_before, *weights)
+        masks_t = LSTMMasks(
+            None if masks.h is None else masks.h[rows],
+            None if masks.keep_h is None else masks.keep_h[t, rows],
+            None if masks.keep_c is None else masks.keep_c[t, rows],
+        )
+        step = lstm_cell(x_t, h_before, c_before, *weights, options=options, masks=masks_t)
         h[rows], c[rows] = step.h, step.c
         for name, values in trace._asdict().items():
             values[t, rows] = getattr(step, name)
-        visits.append(_Visit(t, rows, x_t, h_before, c_before, step))
-    return trace.h, (h, c), _Walk(trace, visits)
+        visits.append(_Visit(t, rows, x_t, h_before, c_before, step, masks_t))
+    return trace.h, (h, c), _Walk(trace, visits, options)
 
 
 def _walk_backward(
@@ -334,15 +467,27 @@ def _walk_backward(
     d_h and d_c go from visit to visit as h and c did. The gradients of the weights are summed, as
     all visits used the same weights.
     """
-    W, R, b_W, b_R, W_hr = weights
+    W, R, b_W, b_R, W_hr, p = weights
     T, B, _ = d_output.shape
     d_h, d_c = (s.copy() for s in d_state)
     d_x = np.zeros((T, B, W.shape[1]))
     d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(W.shape[0])
     d_W_hr = None if W_hr is None else np.zeros_like(W_hr)
-    for t, rows, x, h, c, step in reversed(walk.visits):
+    d_p = None if p is None else np.zeros_like(p)
+    for t, rows, x, h, c, step, masks in reversed(walk.visits):
         d = lstm_cell_backward(
-            step, x, h, c, W, R, d_h=d_h[rows] + d_output[t, rows], d_c=d_c[rows], W_hr=W_hr
+            step,
+            x,
+            h,
+            c,
+            W,
+            R,
+            d_h=d_h[rows] + d_output[t, rows],
+            d_c=d_c[rows],
+            W_hr=W_hr,
+            p=p,
+            options=walk.options,
+            masks=masks,
         )
         d_x[t, rows], d_h[rows], d_c[rows] = d.d_x, d.d_h, d.d_c
         d_W += d.d_W
@@ -350,12 +495,15 @@ def _walk_backward(
         d_b += d.d_b
         if d_W_hr is not None and d.d_W_hr is not None:
             d_W_hr += d.d_W_hr
+        if d_p is not None and d.d_p is not None:
+            d_p += d.d_p
     d_weights = Weights(
         W=d_W,
         R=d_R,
         b_W=None if b_W is None else d_b,
         b_R=None if b_R is None else d_b.copy(),
         W_hr=d_W_hr,
+        p=d_p,
     )
     return d_x, (d_h, d_c), d_weights
 
@@ -373,6 +521,7 @@ class LSTMTape:
     traces: list[list[LSTMTrace]]
     _call: Call = field(repr=False)
     _walks: list[list[_Walk]] = field(repr=False)
+    _merge: str = field(repr=False)
 
 
 def lstm_forward(
@@ -383,6 +532,11 @@ def lstm_forward(
     lengths: npt.ArrayLike | None = None,
     reverse: bool = False,
     masks: Sequence[npt.ArrayLike] | None = None,
+    options: LSTMOptions = PLAIN,
+    h_masks: npt.ArrayLike | None = None,
+    keep_h: npt.ArrayLike | None = None,
+    keep_c: npt.ArrayLike | None = None,
+    merge: str = "concat",
 ) -> tuple[Array, tuple[Array, Array], LSTMTape]:
     """Run a batch of sequences through all layers of an LSTM.
 
@@ -391,8 +545,9 @@ def lstm_forward(
     params : mapping of str to array_like
         PyTorch's names: ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, P), ``bias_ih_l0`` and
         ``bias_hh_l0`` (4H,), ``weight_hr_l0`` (P, H), then ``..._l0_reverse``, ``..._l1`` and so
-        on. The names say how many layers and directions there are, and whether there are biases and
-        projections. Layers above the first have D*P inputs.
+        on; also ``weight_peephole_l0`` (3H,). The names say how many layers and directions there
+        are, and whether there are biases, projections and peepholes. Layers above the first have
+        D*P inputs.
     x : array_like, shape (T, B, I) or (T, I)
         Time first. Without a batch axis, `state` and all results have none either.
     state : (h_0, c_0), optional
@@ -407,11 +562,21 @@ def lstm_forward(
     masks : sequence of L-1 array_like, optional
         ``masks[k]`` is multiplied into the output of layer k before layer k+1 reads it: dropout,
         with its scaling. Each broadcasts to (T, B, D*P).
+    options : LSTMOptions
+        Of all layers.
+    h_masks : array_like, shape (L*D, B, P), optional
+        Multiplied into the h that R reads, at all steps alike: recurrent dropout, with its scaling.
+    keep_h, keep_c : array_like, optional
+        Zoneout: broadcast to (L*D, T, B, P) and (L*D, T, B, H). 1 where a unit keeps its value; one
+        number between 0 and 1 is what inference uses.
+    merge : {"concat", "sum", "mul", "ave"}
+        How the output is made of those of two directions: side by side, their sum, product, or
+        mean. Layers above the first read them side by side.
 
     Returns
     -------
     output : ndarray of float64, shape (T, B, D*P)
-        h of the last layer, both directions side by side.
+        h of the last layer, both directions side by side; (T, B, P) where they are merged.
     state : (h_n, c_n)
         Final state, in the shapes of `state`.
     tape : LSTMTape
@@ -439,10 +604,39 @@ def lstm_forward(
     ((5, 4, 3), ['weight_hh_l0', 'weight_ih_l0'])
     """
     call = read_call(params, x, state, lengths, reverse, masks, gates=4, state_names=("h", "c"))
-    output, (h_n, c_n), walks = layers_forward(call, _walk_forward)
+    T = len(call.x)
+    h_0, c_0 = call.state
+    masks_h = _broadcast("h_masks", h_masks, h_0.shape)
+    masks_keep_h = _broadcast("keep_h", keep_h, (len(h_0), T, *h_0.shape[1:]))
+    masks_keep_c = _broadcast("keep_c", keep_c, (len(c_0), T, *c_0.shape[1:]))
+    masks_of_cells = map(
+        LSTMMasks, masks_h, masks_keep_h, masks_keep_c
+    )  # in layers_forward's order
+
+    def walk(
+        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
+    ) -> tuple[Array, State, _Walk]:
+        return _walk_forward(weights, x, state, lengths, reverse, options, next(masks_of_cells))
+
+    output, (h_n, c_n), walks = layers_forward(call, walk)
     traces = [[LSTMTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
     final = (call.public(h_n), call.public(c_n))
-    return call.public(output), final, LSTMTape(traces, call, walks)
+    merged = merge_directions(output, merge, len(call.weights[0]))
+    return call.public(merged), final, LSTMTape(traces, call, walks, merge)
+
+
+def _broadcast(
+    name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]
+) -> list[Array] | list[None]:
+    """Masks by layer and direction; copied, as a caller may reuse its buffer."""
+    if value is None:
+        return [None] * shape[0]
+    array = np.asarray(value, dtype=np.float64)
+    try:
+        return list(np.broadcast_to(array, shape).copy())
+    except ValueError:
+        message = f"{name}: expected {shape} or what broadcasts to it, got {array.shape}"
+        raise ValueError(message) from None
 
 
 def lstm_backward(
@@ -481,4 +675,7 @@ def lstm_backward(
     >>> grads.state[1]  # three forget gates of one half each: 0.5 ** 3
     array([[[0.125]]])
     """
+    if d_output is not None:
+        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
+        d_output = merge_directions_backward(d_output, tape._merge, output)
     return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_state)

@@ -1,0 +1,146 @@
+// The LSTM with options: other activations, clipped sums, coupled gates, peepholes, zoneout of c.
+// Training keeps the sums here, not the gates: not every slope follows from a function's value.
+#pragma once
+
+#include "kernels/activation.hpp"
+#include "kernels/arguments.hpp"
+#include "kernels/lstm_step.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+template <class T>
+FASTLSTM_INLINE Vec<T> clipped(const LstmOptions<T>& s, Vec<T> a) {
+  return max(min(a, Vec<T>::broadcast(s.clip)), Vec<T>::broadcast(-s.clip));
+}
+
+/// The slope of function(clipped(a)): zero beyond the bounds.
+template <class T>
+FASTLSTM_INLINE Vec<T> clipped_slope(const LstmOptions<T>& s, const Activation& function,
+                                     Vec<T> a) {
+  const Vec<T> bounded = clipped(s, a), slope = activation_slope(function, bounded);
+  return {a.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
+}
+
+/// What the new cell state is made of, and the state before zoneout.
+template <class T>
+struct LstmMemory {
+  Vec<T> i, f, g, c;
+};
+
+/// a_i, a_f, a_g: sums, peepholes included.
+template <class T>
+FASTLSTM_INLINE LstmMemory<T> lstm_memory(const LstmOptions<T>& s, Vec<T> a_i, Vec<T> a_f,
+                                          Vec<T> a_g, Vec<T> c_prev) {
+  LstmMemory<T> m;
+  m.i = activate(s.gate, clipped(s, a_i));
+  m.f = s.input_forget ? Vec<T>::broadcast(1) - m.i : activate(s.gate, clipped(s, a_f));
+  m.g = activate(s.candidate, clipped(s, a_g));
+  m.c = fma(m.f, c_prev, m.i * m.g);
+  return m;
+}
+
+/// The equations of lstm_units with options, for the units j... of a row. i, f, g, o of the result
+/// are the sums, peepholes included. load: reads peepholes and masks.
+template <class T, class Load>
+FASTLSTM_INLINE LstmUnits<T> lstm_units(const LstmOptions<T>& s, Vec<T> i, Vec<T> f, Vec<T> g,
+                                        Vec<T> o, Vec<T> c_prev, Index row, Index j, Load load) {
+  LstmUnits<T> u;
+  u.i = i;
+  u.f = f;
+  u.g = g;
+  u.o = o;
+  if (s.peephole != nullptr) {
+    u.i = fma(load(s.peephole + j), c_prev, i);
+    u.f = fma(load(s.peephole + s.ld_peephole + j), c_prev, f);
+  }
+  const Vec<T> c = lstm_memory(s, u.i, u.f, u.g, c_prev).c;
+  if (s.peephole != nullptr) u.o = fma(load(s.peephole + 2 * s.ld_peephole + j), c, o);
+  u.h = activate(s.gate, clipped(s, u.o)) * activate(s.hidden, c);
+  u.c = c;
+  if (s.keep_c != nullptr) {
+    const Vec<T> keep = load(s.keep_c + row * s.ld_keep_c + j);
+    u.c = fma(keep, c_prev, (Vec<T>::broadcast(1) - keep) * c);
+  }
+  return u;
+}
+
+/// lstm_step_backward with options.
+template <class T>
+void lstm_options_backward(const CellStepBackward<T>& s) {
+  const LstmOptions<T>& options = *s.options;
+  const Index H = s.H;
+  const Vec<T> one = Vec<T>::broadcast(1);
+  for (Index row = 0; row < s.rows; ++row) {
+    const T* sums = s.gates + row * 4 * H;
+    const T* d_h = s.d_h + row * s.ld_d_h;
+    T* d_c = s.d_c + row * H;
+    T* d_sums = s.d_gates + row * 4 * H;
+    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+      const Vec<T> a_i = load(sums + j), a_f = load(sums + H + j);
+      const Vec<T> a_g = load(sums + 2 * H + j), a_o = load(sums + 3 * H + j);
+      const Vec<T> c_prev = load(s.c_prev + row * H + j);
+      const LstmMemory<T> m = lstm_memory(options, a_i, a_f, a_g, c_prev);
+      const Vec<T> o = activate(options.gate, clipped(options, a_o));
+      const Vec<T> squashed = activate(options.hidden, m.c);
+      if (s.hidden != nullptr) store(o * squashed, s.hidden + row * H + j);
+
+      // Zoneout: c = keep c' + (1 - keep) m.c
+      Vec<T> dc = load(d_c + j), d_c_prev = Vec<T>::broadcast(0);
+      if (options.keep_c != nullptr) {
+        const Vec<T> keep = load(options.keep_c + row * options.ld_keep_c + j);
+        d_c_prev = keep * dc;
+        dc = (one - keep) * dc;
+      }
+      // h = o hidden(c), and the sum of o reads c through its peephole.
+      const Vec<T> dh = load(d_h + j);
+      const Vec<T> d_a_o = dh * squashed * clipped_slope(options, options.gate, a_o);
+      dc = fma(dh * o, activation_slope(options.hidden, m.c), dc);
+      if (options.peephole != nullptr) {
+        dc = fma(d_a_o, load(options.peephole + 2 * options.ld_peephole + j), dc);
+      }
+      // c = f c' + i g
+      const Vec<T> d_f = dc * c_prev;
+      const Vec<T> d_i = options.input_forget ? dc * m.g - d_f : dc * m.g;
+      const Vec<T> d_a_i = d_i * clipped_slope(options, options.gate, a_i);
+      const Vec<T> d_a_f = options.input_forget ? Vec<T>::broadcast(0)
+                                                : d_f * clipped_slope(options, options.gate, a_f);
+      d_c_prev = fma(dc, m.f, d_c_prev);
+      if (options.peephole != nullptr) {
+        d_c_prev = fma(d_a_i, load(options.peephole + j), d_c_prev);
+        d_c_prev = fma(d_a_f, load(options.peephole + options.ld_peephole + j), d_c_prev);
+        T* d_peephole = s.d_peephole + row * 3 * H;
+        store(d_a_i * c_prev, d_peephole + j);
+        store(d_a_f * c_prev, d_peephole + H + j);
+        store(d_a_o * m.c, d_peephole + 2 * H + j);
+      }
+      store(d_a_i, d_sums + j);
+      store(d_a_f, d_sums + H + j);
+      store(dc * m.i * clipped_slope(options, options.candidate, a_g), d_sums + 2 * H + j);
+      store(d_a_o, d_sums + 3 * H + j);
+      store(d_c_prev, d_c + j);
+    });
+  }
+}
+
+/// The gates of saved sums, in their place.
+template <class T>
+void lstm_gates(const LstmGates<T>& s) noexcept {
+  const LstmOptions<T>& options = *s.options;
+  const Index H = s.H;
+  for (Index row = 0; row < s.rows; ++row) {
+    T* gates = s.gates + row * 4 * H;
+    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+      const LstmMemory<T> m = lstm_memory(options, load(gates + j), load(gates + H + j),
+                                          load(gates + 2 * H + j), Vec<T>::broadcast(0));
+      const Vec<T> o = activate(options.gate, clipped(options, load(gates + 3 * H + j)));
+      store(m.i, gates + j);
+      store(m.f, gates + H + j);
+      store(m.g, gates + 2 * H + j);
+      store(o, gates + 3 * H + j);
+    });
+  }
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET
