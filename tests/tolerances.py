@@ -49,6 +49,16 @@ REORDERED = {
 # Our float32 error over PyTorch's on the same inputs.
 TORCH_RATIO = Tolerance(1.25, "as accurate as PyTorch, up to the chance in one set of inputs")
 
+# A converted layer against the framework that it came from, which rounds as well: outputs, states.
+FOREIGN = {
+    "float64": Tolerance(2e-14, "the roundings of two libraries; 2e-15 measured"),
+    "float32": Tolerance(3e-6, "the roundings of two libraries; 8e-7 measured"),
+}
+FOREIGN_GRADIENTS = {
+    "float64": Tolerance(1e-13, "sums over steps and rows in two libraries; 5e-15 measured"),
+    "float32": Tolerance(1e-5, "sums over steps and rows in two libraries; 2e-6 measured"),
+}
+
 # The kernels' functions in ULP, over all finite values whose results are normal numbers.
 ULP = {
     "exp": Tolerance(1.0, "half an ULP of rounding and the rounding of the reduced argument"),

@@ -16,7 +16,16 @@ from ._runtime import (
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import optim, reference
+    from . import interchange, optim, reference
+    from .interchange import from_torch
+
+# Imported when first used: they would add a third to the time that importing fastlstm takes.
+_LATER = {
+    "interchange": "interchange",
+    "optim": "optim",
+    "reference": "reference",
+    "from_torch": "interchange",
+}
 
 __all__ = [
     "LSTM",
@@ -26,7 +35,9 @@ __all__ = [
     "Tape",
     "__version__",
     "available_isas",
+    "from_torch",
     "get_num_threads",
+    "interchange",
     "isa",
     "load",
     "num_threads",
@@ -38,11 +49,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Imported when first used: they would add a third to the time that importing fastlstm takes.
-    if name in ("optim", "reference"):
-        return importlib.import_module(f".{name}", __name__)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f".{_LATER[name]}", __name__)
+    return module if name == _LATER[name] else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return [*globals(), "optim", "reference"]
+    return [*globals(), *_LATER]

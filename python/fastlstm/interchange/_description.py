@@ -1,0 +1,78 @@
+"""The common form between a foreign model and a layer: a class, its arguments, its parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import fastlstm
+from fastlstm._checks import FloatArray
+
+T = TypeVar("T")
+
+
+@dataclass
+class Description:
+    """A recurrent layer as fastlstm would make it."""
+
+    cell: str
+    """The name of the class: LSTM, GRU or RNN."""
+    options: dict[str, Any]
+    """Arguments of the class. Those at their defaults may be left out."""
+    params: dict[str, FloatArray]
+    """All parameters: PyTorch's names, shapes and order of gates."""
+
+
+def build(description: Description) -> Any:
+    """Make the layer.
+
+    Raises
+    ------
+    ValueError
+        There is no such layer or option, or sizes do not fit together.
+    """
+    cls = getattr(fastlstm, description.cell, None)
+    if cls is None:
+        raise ValueError(f"{description.cell}: fastlstm has no such layer")
+    known = inspect.signature(cls).parameters
+    for name, value in description.options.items():
+        if name not in known:
+            raise ValueError(f"{name}={value!r}: fastlstm.{description.cell} has no such option")
+    layer = cls(**description.options, dtype=common_dtype(description.params))
+    layer.load_state_dict(description.params)
+    return layer
+
+
+def common_dtype(params: Mapping[str, FloatArray]) -> str:
+    """Return the one dtype of all parameters."""
+    dtypes = {array.dtype.name: name for name, array in params.items()}
+    if len(dtypes) > 1:
+        texts = ", ".join(f"{name} is {dtype}" for dtype, name in dtypes.items())
+        raise ValueError(f"expected parameters of one type, but {texts}")
+    return str(next(iter(dtypes)))
+
+
+def choose(found: Mapping[str, T], wanted: str | None, where: str, argument: str) -> tuple[str, T]:
+    """Return the one thing that is wanted, with its name.
+
+    Parameters
+    ----------
+    found : mapping
+        By name.
+    wanted : str, optional
+        A name; None where there is only one.
+    where, argument : str
+        For errors: what was searched, and the caller's name of ``wanted``.
+    """
+    names = ", ".join(repr(name) for name in found)
+    if not found:
+        raise ValueError(f"{where}: expected an LSTM, GRU or RNN, found none")
+    if wanted is None:
+        if len(found) > 1:
+            raise ValueError(f"{where}: expected {argument}= to be one of {names}, got None")
+        return next(iter(found.items()))
+    if wanted not in found:
+        raise ValueError(f"{where}: expected {argument}= to be one of {names}, got {wanted!r}")
+    return wanted, found[wanted]
