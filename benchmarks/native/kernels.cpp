@@ -1,0 +1,245 @@
+// How fast every kernel of every instruction set of this machine is, by itself, on one thread.
+//
+//   kernel_benchmark [SECONDS]     of each measurement, default 0.02; prints JSON
+//
+// The kernels come from the list: each one's arguments need a set_up below, or this does not
+// compile. "ns" is the time of one call, the shortest of several measurements; a matrix product has
+// "gflops" beside it, others "ns_per_value". The exit status is 1 where a kernel made of ordinary
+// numbers something else than such.
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "kernels/list.hpp"
+#include "runtime/buffer.hpp"
+#include "runtime/fp_mode.hpp"
+#include "runtime/targets.hpp"
+
+namespace {
+
+using namespace fastlstm;
+
+/// B rows of H units; inputs are H wide, too.
+struct Size {
+  Index B, H;
+};
+
+// A stream's step out of the L1 cache, one whose weights fit in L2 only, and a batch.
+constexpr Size kSizes[] = {{1, 64}, {1, 256}, {32, 256}};
+
+/// What one call does: floating-point operations of a product, or values that it makes.
+struct Work {
+  bool is_product;
+  double amount;
+};
+
+/// Memory for the arguments of one kernel.
+template <class T>
+class Arrays {
+ public:
+  T* operator()(Index n, double from, double to) {
+    Buffer<T>& buffer = buffers_.emplace_back(n);
+    for (Index k = 0; k < n; ++k) {
+      const double unit = static_cast<double>(engine_()) / 4294967296.0;
+      buffer.data()[k] = static_cast<T>(from + (to - from) * unit);
+    }
+    return buffer.data();
+  }
+
+  /// Pointers to rows of `width` values, one after another.
+  T** rows(Index n, Index width) {
+    T* const values = (*this)(n * width, -1, 1);
+    std::vector<T*>& pointers = pointers_.emplace_back();
+    for (Index row = 0; row < n; ++row) pointers.push_back(values + row * width);
+    return pointers.data();
+  }
+
+  bool all_finite() const {
+    return std::all_of(buffers_.begin(), buffers_.end(), [](const Buffer<T>& buffer) {
+      return std::all_of(buffer.data(), buffer.data() + buffer.size(),
+                         [](T value) { return std::isfinite(value); });
+    });
+  }
+
+ private:
+  std::mt19937 engine_{1};
+  std::deque<Buffer<T>> buffers_;
+  std::deque<std::vector<T*>> pointers_;
+};
+
+// The ranges are those of real calls: gates 0 to 1, small weights, so that nothing grows from call
+// to call.
+
+template <class T>
+Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B * 4 * size.H;
+  a = {n, arrays(n, -4, 4), arrays(n, 0, 0)};
+  return {false, static_cast<double>(n)};
+}
+
+template <class T>
+Work set_up(LstmStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  a = {B,
+       H,
+       true,
+       arrays(4 * H, -1, 1),
+       arrays(B * 4 * H, -1, 1),
+       arrays(B * H, -1, 1),
+       arrays(B * H, 0, 0)};
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
+Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  const Index width = 4 * table.lanes, blocks = 4 * H / width;
+  a = {B,
+       0,
+       blocks,
+       H,
+       arrays.rows(B, H),
+       arrays(blocks * H * width, -0.1, 0.1),
+       arrays(blocks * width, -0.1, 0.1),
+       arrays(B * blocks * width, 0, 0),
+       blocks * width};
+  return {true, 2.0 * static_cast<double>(B * H * blocks * width)};
+}
+
+template <class T>
+Work set_up(LstmStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  const Index blocks = H / table.lanes;
+  a = {};
+  a.rows = B;
+  a.end_block = blocks;
+  a.H = a.I = a.P = H;
+  a.x = arrays.rows(B, H);
+  a.W = arrays(4 * H * H, -0.1, 0.1);
+  a.bias = arrays(4 * H, -0.1, 0.1);
+  a.h_prev = arrays(B * H, -1, 1);
+  a.R = arrays(4 * H * H, -0.1, 0.1);
+  a.c = arrays(B * H, -1, 1);
+  a.h = arrays(B * H, 0, 0);
+  a.output = arrays.rows(B, H);
+  a.gates = arrays(B * 4 * H, 0, 0);
+  a.saved_c = arrays(B * H, 0, 0);
+  a.ld_h_prev = a.ld_c = a.ld_h = a.ld_saved_c = H;
+  a.ld_gates = 4 * H;
+  return {true, 2.0 * static_cast<double>(B * 4 * H * 2 * H)};
+}
+
+template <class T>
+Work set_up(LstmStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  a = {B,
+       H,
+       arrays(B * 4 * H, 0, 1),
+       arrays(B * H, -1, 1),
+       arrays(B * H, -1, 1),
+       arrays(B * H, -1, 1),
+       H,
+       arrays(B * H, -1, 1),
+       arrays(B * 4 * H, 0, 0)};
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
+Work set_up(LstmHidden<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  a = {B, H, arrays(B * 4 * H, 0, 1), arrays(B * H, -1, 1), arrays(B * H, 0, 0)};
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
+Work set_up(AddColumnSums<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const auto [B, H] = size;
+  a = {B, 4 * H, arrays(B * 4 * H, -1, 1), arrays(4 * H, 0, 0)};
+  return {false, static_cast<double>(B * 4 * H)};
+}
+
+template <class T>
+Work set_up(DropoutRow<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B * size.H;
+  a = {n, 1, 0, 0, 0.5, arrays(n, -1, 1), arrays(n, 0, 0)};
+  return {false, static_cast<double>(n)};
+}
+
+/// Nanoseconds of one call: the shortest of five measurements, of `seconds` together.
+template <class Call>
+double shortest_time(double seconds, Call call) {
+  using Clock = std::chrono::steady_clock;
+  constexpr int kMeasurements = 5;
+  const auto time = [&](long calls) {
+    const auto start = Clock::now();
+    for (long k = 0; k < calls; ++k) call();
+    return std::chrono::duration<double>(Clock::now() - start).count();
+  };
+  long calls = 1;
+  while (time(calls) < seconds / kMeasurements && calls < 1l << 40) calls *= 2;
+  double shortest = std::numeric_limits<double>::infinity();
+  for (int k = 0; k < kMeasurements; ++k) shortest = std::min(shortest, time(calls));
+  return 1e9 * shortest / static_cast<double>(calls);
+}
+
+struct Report {
+  double seconds;
+  bool right = true;
+  const char* separator = "\n ";
+
+  template <class Arguments, class T>
+  void measure(const char* isa, const char* name, void (*kernel)(const Arguments&) noexcept,
+               const KernelTable<T>& table) {
+    for (const Size size : kSizes) {
+      Arrays<T> arrays;
+      Arguments arguments;
+      const Work work = set_up(arguments, table, size, arrays);
+      const double ns = shortest_time(seconds, [&] { kernel(arguments); });
+      std::printf("%s{\"isa\": \"%s\", \"kernel\": \"%s\", \"dtype\": \"%s\", ", separator, isa,
+                  name, sizeof(T) == 4 ? "float32" : "float64");
+      std::printf("\"B\": %d, \"H\": %d, \"ns\": %.6g, ", static_cast<int>(size.B),
+                  static_cast<int>(size.H), ns);
+      if (work.is_product) {
+        std::printf("\"gflops\": %.6g}", work.amount / ns);
+      } else {
+        std::printf("\"ns_per_value\": %.6g}", ns / work.amount);
+      }
+      separator = ",\n ";
+      if (!arrays.all_finite()) {
+        std::fprintf(stderr, "%s of %s made something that is not finite\n", name, isa);
+        right = false;
+      }
+    }
+  }
+
+  template <class T>
+  void measure_all(const char* isa, const KernelTable<T>& table) {
+#define FASTLSTM_MEASURE(name, Arguments) measure(isa, #name, table.name, table);
+    FASTLSTM_KERNELS(FASTLSTM_MEASURE)
+#undef FASTLSTM_MEASURE
+  }
+};
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Report report{argc > 1 ? std::atof(argv[1]) : 0.02};
+  if (argc > 2 || !(report.seconds > 0)) {
+    std::fprintf(stderr, "usage: %s [SECONDS]\n", argv[0]);
+    return 2;
+  }
+  const FlushDenormals flush_denormals;  // as inside every call
+  std::printf("[");
+  for (const Target& target : supported_targets()) {
+    report.measure_all(target.name, *target.float32);
+    report.measure_all(target.name, *target.float64);
+  }
+  std::printf("\n]\n");
+  return report.right ? 0 : 1;
+}
