@@ -13,6 +13,7 @@ from ._runtime import (
     set_num_threads,
     show_config,
 )
+from ._tbptt import Chunk, truncated_bptt
 from ._version import __version__
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ _LATER = {
 __all__ = [
     "LSTM",
     "CellTrace",
+    "Chunk",
     "Gradients",
     "Stream",
     "Tape",
@@ -45,6 +47,7 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "truncated_bptt",
 ]
 
 

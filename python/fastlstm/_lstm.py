@@ -83,6 +83,11 @@ class _Layout:
     batch_first: bool
     batched: bool
 
+    @property
+    def time_axis(self) -> int:
+        """The caller's axis of time steps."""
+        return int(self.batched and self.batch_first)
+
     def shape(self, width: int) -> tuple[int, ...]:
         """The caller's shape of a sequence with this many features."""
         if not self.batched:
