@@ -1,8 +1,8 @@
 """Instruction counts of a few fastlstm calls under callgrind: a regression that noise cannot hide.
 
-``python -m fastlstm_bench.callgrind [--baseline FILE] [--save FILE]`` prints JSON: instructions of
-one call. The same binary gives the same counts on any day, but another compiler, Python or
-instruction set gives others: a baseline belongs to one build. Valgrind knows no AVX-512, so on a
+``python -m fastlstm_bench.callgrind [--baseline FILE] [--save FILE]`` prints JSON: the build, and
+the instructions of one call. The same binary gives the same counts on any day, but another compiler
+or instruction set gives others: a baseline belongs to a build. Valgrind knows no AVX-512, so on a
 processor that has it the AVX2 kernels are counted.
 
 Every process prepares all calls, then repeats one of them, or none. All around the repetitions (the
@@ -21,6 +21,10 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+import fastlstm
+from fastlstm import _core
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import make_problem
@@ -37,6 +41,12 @@ CALLS: dict[str, tuple[Case, int]] = {
 }
 # Counts vary by less than this from run to run.
 TOLERANCE = 0.01
+
+
+def build() -> dict[str, str]:
+    """What the counts belong to: the compiler, and the instruction set whose kernels run."""
+    isas = [isa for isa in fastlstm.available_isas() if isa != "avx512"]
+    return {"compiler": _core.compiler(), "isa": isas[0]}
 
 
 def repeat(name: str, times: int) -> None:
@@ -67,6 +77,7 @@ def instructions(name: str, times: int) -> int:
     environment = worker_environment(1)
     # Hash order and the kernels that BLAS picks would otherwise differ by run and by host.
     environment |= {"PYTHONHASHSEED": "0", "OPENBLAS_CORETYPE": "Haswell"}
+    environment["FASTLSTM_ISA"] = build()["isa"]
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         command += [sys.executable, "-m", "fastlstm_bench.callgrind", "--repeat", name, str(times)]
@@ -88,10 +99,12 @@ def count(names: Sequence[str]) -> dict[str, int]:
     return counts
 
 
-def changes(counts: dict[str, int], baseline: dict[str, int]) -> dict[str, float]:
+def changes(
+    counts: dict[str, int], baseline: dict[str, int], tolerance: float = TOLERANCE
+) -> dict[str, float]:
     """By call, the relative change from the baseline where it is beyond the tolerance."""
     relative = {name: now / baseline[name] - 1 for name, now in counts.items() if name in baseline}
-    return {name: change for name, change in relative.items() if abs(change) > TOLERANCE}
+    return {name: change for name, change in relative.items() if abs(change) > tolerance}
 
 
 def main(argv: list[str]) -> int:
@@ -99,6 +112,9 @@ def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m fastlstm_bench.callgrind")
     parser.add_argument("--call", action="append", choices=CALLS, help="only these (repeatable)")
     parser.add_argument("--baseline", type=Path, help="JSON of an earlier run to compare with")
+    parser.add_argument(
+        "--tolerance", type=float, default=TOLERANCE, help="relative change that says nothing"
+    )
     parser.add_argument("--save", type=Path, help="write the JSON here too")
     parser.add_argument("--repeat", nargs=2, metavar=("CALL", "TIMES"), help=argparse.SUPPRESS)
     options = parser.parse_args(argv)
@@ -107,14 +123,18 @@ def main(argv: list[str]) -> int:
         return 0
     if shutil.which("valgrind") is None:
         parser.error("valgrind is not installed")
+    record: dict[str, Any] = {"build": build()}
     # Read first: --save may name the same file.
-    baseline = json.loads(options.baseline.read_text()) if options.baseline else {}
-    counts = count(options.call or list(CALLS))
-    text = json.dumps(counts, indent=1)
+    baseline = json.loads(options.baseline.read_text()) if options.baseline else None
+    if baseline is not None and baseline["build"] != record["build"]:
+        print(f"not compared: the baseline is of {baseline['build']}", file=sys.stderr)
+        baseline = None
+    record["instructions"] = counts = count(options.call or list(CALLS))
+    text = json.dumps(record, indent=1)
     print(text)
     if options.save:
         options.save.write_text(text + "\n")
-    changed = changes(counts, baseline)
+    changed = changes(counts, baseline["instructions"], options.tolerance) if baseline else {}
     for name, change in changed.items():
         print(f"{name}: {100 * change:+.1f} % instructions", file=sys.stderr)
     return 1 if any(change > 0 for change in changed.values()) else 0
