@@ -12,12 +12,23 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-Task = Literal["step", "inference", "training"]
+Task = Literal["step", "inference", "training", "optimiser"]
 Cell = Literal["lstm", "gru", "rnn"]
 DType = Literal["float32", "float64"]
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+
+# The optimiser's step: gradients clipped to this common norm, then Adam. The epsilon is large,
+# because with a small one the first steps are the signs of the gradients, and rounding decides the
+# sign of one near zero: no result could be checked. The learning rate is small, because a timed
+# case makes thousands of steps towards nothing. Neither changes the work.
+MAX_NORM = 1.0
+LEARNING_RATE = 1e-3
+BETAS = (0.9, 0.999)
+EPSILON = 1e-2
+# A system is checked after this many of them: enough for moments that are not kept to show.
+CHECKED_UPDATES = 3
 
 # A system is checked on this many steps of a stream before a step is timed: enough for a state that
 # is not carried, or carried wrongly, to show.
@@ -30,9 +41,10 @@ class Case:
 
     Attributes
     ----------
-    task : {"step", "inference", "training"}
+    task : {"step", "inference", "training", "optimiser"}
         One step of a stream whose state is carried; a whole sequence forward; a whole sequence
-        forward and backward, with the gradients of x and of every parameter.
+        forward and backward, with the gradients of x and of every parameter; the same with an
+        optimiser's step, from gradients to the next call's parameters, and no gradient of x.
     cell : {"lstm", "gru", "rnn"}
         PyTorch's definitions: GRU with the reset gate after the product, RNN with tanh.
     T, B, H : int
@@ -57,6 +69,11 @@ class Case:
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
+
+    @property
+    def trains(self) -> bool:
+        """Whether there is a backward pass."""
+        return self.task in ("training", "optimiser")
 
     @property
     def gates(self) -> int:
@@ -132,6 +149,14 @@ BATCHES: tuple[Point, ...] = (
 # One point for each regime (latency, cache, arithmetic), each variant at each of them: the product
 # with all of the grid is the suite "exhaustive".
 VARIANT_POINTS: tuple[Point, ...] = ((100, 1, 128, 1), (100, 32, 256, 1), (50, 64, 512, 1))
+# An optimiser's work follows the parameters, not the steps: few steps and many, two layers too.
+OPTIMISER_POINTS: tuple[Point, ...] = (
+    (100, 1, 128, 1),
+    (100, 32, 256, 1),
+    (50, 64, 512, 1),
+    (20, 128, 1024, 1),
+    (50, 32, 256, 2),
+)
 VARIANTS: tuple[dict[str, object], ...] = (
     {"layers": 2},
     {"bidirectional": True},
@@ -154,6 +179,7 @@ QUICK: tuple[Case, ...] = (
     Case("training", "lstm", 100, 1, 128),
     Case("training", "lstm", 50, 32, 256),
     Case("training", "gru", 50, 8, 128),
+    Case("optimiser", "lstm", 50, 32, 256),
 )
 
 
@@ -177,7 +203,8 @@ def _suites() -> dict[str, tuple[Case, ...]]:
     sequences = tuple(_expand(both, SEQUENCES))
     batches = tuple(_expand(both, BATCHES))
     variants = tuple(_variants(_expand(both, VARIANT_POINTS)))
-    full = streaming + sequences + batches + variants
+    optimiser = tuple(_expand(("optimiser",), OPTIMISER_POINTS))
+    full = streaming + sequences + batches + variants + optimiser
     everything = full + tuple(_variants(sequences + batches))
     return {
         "quick": QUICK,
@@ -185,6 +212,7 @@ def _suites() -> dict[str, tuple[Case, ...]]:
         "sequences": sequences,
         "batches": batches,
         "variants": variants,
+        "optimiser": optimiser,
         "full": full,
         "exhaustive": tuple(dict.fromkeys(everything)),
     }

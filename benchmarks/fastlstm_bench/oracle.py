@@ -6,6 +6,7 @@ PyTorch's definition, by the same formulas as in the textbook, and are proven th
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,14 @@ import numpy as np
 import numpy.typing as npt
 from fastlstm import reference
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import (
+    BETAS,
+    CHECKED_UPDATES,
+    EPSILON,
+    LEARNING_RATE,
+    MAX_NORM,
+    Case,
+)
 from fastlstm_bench.problem import Array, Arrays, Problem, parameter_names
 
 Float64 = npt.NDArray[np.float64]
@@ -134,7 +142,7 @@ def _stack(case: Case, problem: Problem, h_0: Float64 | None) -> Arrays:
         x = np.concatenate([walk.output for walk in pair], axis=2)
     results: Arrays = {"output": x, "h_n": np.stack([w.h_n for pair in walks for w in pair])}
 
-    if case.task == "training":
+    if case.trains:
         d_y = problem.d_output.astype(np.float64)
         for layer in reversed(range(L)):
             parts = np.split(d_y, D, axis=2)
@@ -153,7 +161,7 @@ def _lstm(case: Case, problem: Problem, state: tuple[Array, Array] | None) -> Ar
         problem.params, problem.x, state, lengths=problem.lengths
     )
     results: Arrays = {"output": output, "h_n": h_n, "c_n": c_n}
-    if case.task == "training":
+    if case.trains:
         gradients: Any = reference.lstm_backward(tape, problem.d_output, None)
         results["d_x"] = gradients.x
         results |= {f"d_{name}": gradient for name, gradient in gradients.params.items()}
@@ -173,8 +181,53 @@ def solve(case: Case, problem: Problem, state: tuple[Array, ...] | None = None) 
     Returns
     -------
     dict of str to ndarray of float64
-        output, h_n, c_n (LSTM), and for training d_x and d_<parameter>.
+        output, h_n, c_n (LSTM), and for training d_x and d_<parameter>. For an optimiser, after
+        CHECKED_UPDATES of its steps: output and states of the last, and moved_<parameter>, how far
+        a parameter has gone.
     """
+    if case.task == "optimiser":
+        updates = Updates(case, problem)
+        for _ in range(CHECKED_UPDATES):
+            updates.step()
+        return updates.results
+    return _pass(case, problem, state)
+
+
+def _pass(case: Case, problem: Problem, state: tuple[Array, ...] | None) -> Arrays:
+    """One pass: forward, and backward where the case has it."""
     if case.cell == "lstm":
         return _lstm(case, problem, None if state is None else (state[0], state[1]))
     return _stack(case, problem, None if state is None else state[0])
+
+
+class Updates:
+    """A case's parameters under Adam, step by step (Kingma and Ba 2015, algorithm 1), from
+    gradients clipped to a common norm (Pascanu, Mikolov, Bengio 2013)."""
+
+    def __init__(self, case: Case, problem: Problem) -> None:
+        self.case, self.problem = case, problem
+        self.start = {name: value.astype(np.float64) for name, value in problem.params.items()}
+        self.params = dict(self.start)
+        self.m = {name: np.zeros_like(value) for name, value in self.start.items()}
+        self.v = {name: np.zeros_like(value) for name, value in self.start.items()}
+        self.steps = 0
+        self.results: Arrays = {}
+
+    def step(self) -> None:
+        """Forward, backward, and a step from the gradients."""
+        made = _pass(self.case, dataclasses.replace(self.problem, params=self.params), None)
+        gradients = {name: made.pop(f"d_{name}") for name in self.params}
+        del made["d_x"]
+        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
+        scale = min(1.0, MAX_NORM / norm)
+        self.steps += 1
+        beta1, beta2 = BETAS
+        for name, gradient in gradients.items():
+            g = scale * gradient
+            self.m[name] = beta1 * self.m[name] + (1 - beta1) * g
+            self.v[name] = beta2 * self.v[name] + (1 - beta2) * g**2
+            m = self.m[name] / (1 - beta1**self.steps)
+            v = self.v[name] / (1 - beta2**self.steps)
+            self.params[name] = self.params[name] - LEARNING_RATE * m / (np.sqrt(v) + EPSILON)
+            made[f"moved_{name}"] = self.params[name] - self.start[name]
+        self.results = made

@@ -33,13 +33,14 @@ def flop(case: Case) -> float:
     """Operations of the matrix products in one call: 2 * steps * G*H*(I+H) per layer and direction.
 
     `steps` counts what is not padding: T*B, or the sum of the lengths. Training counts three times
-    that: the backward pass has two products for each of the forward pass. Gates are not counted.
+    that: the backward pass has two products for each of the forward pass. Gates are not counted,
+    nor is the optimiser.
     """
     lengths = make_lengths(case)
     steps = case.T * case.B if lengths is None else int(lengths.sum())
     widths = sum(case.input_size(layer) + case.H for layer in range(case.layers))
     forward = 2.0 * steps * case.directions * case.gates * case.H * widths
-    return 3.0 * forward if case.task == "training" else forward
+    return 3.0 * forward if case.trains else forward
 
 
 def weights_read(case: Case) -> tuple[float, float]:
@@ -67,7 +68,7 @@ def weights_read(case: Case) -> tuple[float, float]:
         )
         everything = W + case.layers * R
         return everything, everything
-    passes = 2 if case.task == "training" else 1
+    passes = 2 if case.trains else 1
     return R, R * case.T * case.layers * case.directions * passes
 
 

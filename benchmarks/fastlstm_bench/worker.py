@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm_bench import machine
-from fastlstm_bench.cases import CHECKED_STEPS, Case
+from fastlstm_bench.cases import CHECKED_STEPS, CHECKED_UPDATES, Case
 from fastlstm_bench.problem import Arrays, make_problem
 from fastlstm_bench.systems import Call, UnsupportedError
 
@@ -33,10 +33,12 @@ _IDLE_SLICE, _IDLE_SHARE, _IDLE_PATIENCE = 0.005, 0.1, 1.0
 
 
 def checked_results(call: Call, case: Case) -> Arrays:
-    """Run a prepared case as it will be timed, and return what it gave; of a stream, 8 steps."""
+    """Run a prepared case as it will be timed, and return what it gave: outputs of several steps of
+    a stream, what several steps of an optimiser came to, or the results of one call."""
     with call.mode():
         if case.task != "step":
-            call.run()
+            for _ in range(CHECKED_UPDATES if case.task == "optimiser" else 1):
+                call.run()
             return call.fetch()
         outputs = []
         for x in make_problem(case).x:

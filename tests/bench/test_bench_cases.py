@@ -24,6 +24,7 @@ def test_full_has_every_point_for_every_cell_and_task() -> None:
             assert Case(task, cell, 2000, 8, 256, layers=2) in full
             assert Case(task, cell, 100, 32, 256, lengths=True) in full
             assert Case(task, cell, 50, 64, 512, dtype="float64") in full
+        assert Case("optimiser", cell, 50, 64, 512) in full
 
 
 def test_exhaustive_contains_full_and_quick_is_small() -> None:

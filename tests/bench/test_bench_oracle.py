@@ -7,7 +7,16 @@ import re
 
 import numpy as np
 import pytest
-from fastlstm_bench.cases import CELLS, Case, Cell
+from fastlstm_bench.cases import (
+    BETAS,
+    CELLS,
+    CHECKED_UPDATES,
+    EPSILON,
+    LEARNING_RATE,
+    MAX_NORM,
+    Case,
+    Cell,
+)
 from fastlstm_bench.check import check, relative_error
 from fastlstm_bench.oracle import solve
 from fastlstm_bench.problem import Array, Problem, make_problem
@@ -67,6 +76,29 @@ def test_agrees_with_pytorch(cell: Cell, form: dict[str, object]) -> None:
             packed, _ = layer(pack(x, torch.from_numpy(problem.lengths), enforce_sorted=False))
             output, _ = torch.nn.utils.rnn.pad_packed_sequence(packed)
     assert relative_error(output.numpy(), solve(case, problem)["output"]) < 1e-12
+
+
+def test_an_optimisers_steps_are_pytorchs() -> None:
+    torch = pytest.importorskip("torch")
+    case = Case("optimiser", "lstm", 7, 4, 3, layers=2, dtype="float64")
+    problem = make_problem(case)
+    layer = torch.nn.LSTM(3, 3, 2, dtype=torch.float64)
+    layer.load_state_dict({n: torch.from_numpy(v) for n, v in problem.params.items()})
+    optimizer = torch.optim.Adam(layer.parameters(), LEARNING_RATE, BETAS, EPSILON)
+    for _ in range(CHECKED_UPDATES):
+        optimizer.zero_grad()
+        output, _ = layer(torch.from_numpy(problem.x))
+        output.backward(torch.from_numpy(problem.d_output))
+        norm = torch.nn.utils.clip_grad_norm_(layer.parameters(), MAX_NORM)
+        assert norm > MAX_NORM
+        optimizer.step()
+    results = solve(case, problem)
+    assert relative_error(output.detach().numpy(), results["output"]) < 1e-6
+    for name, value in layer.named_parameters():
+        moved = value.detach().numpy() - problem.params[name]
+        # No closer, because PyTorch adds 1e-6 to the norm that it divides by.
+        assert relative_error(moved, results[f"moved_{name}"]) < 1e-6
+        assert np.abs(moved).max() > 1e-5
 
 
 @pytest.mark.parametrize("cell", CELLS)

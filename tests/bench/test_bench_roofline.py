@@ -24,6 +24,7 @@ def test_flop_of_one_layer() -> None:
     assert flop(Case("inference", "gru", 10, 3, 8)) == 2 * 30 * 24 * 16
     assert flop(Case("inference", "rnn", 10, 3, 8)) == 2 * 30 * 8 * 16
     assert flop(Case("training", "lstm", 10, 3, 8)) == 3 * 2 * 30 * 32 * 16
+    assert flop(Case("optimiser", "lstm", 10, 3, 8)) == 3 * 2 * 30 * 32 * 16
 
 
 def test_flop_of_layers_and_directions() -> None:
@@ -45,6 +46,7 @@ def test_weights_read() -> None:
     R = 4 * 8 * 8 * 4
     assert weights_read(Case("inference", "lstm", 10, 3, 8)) == (R, 10 * R)
     assert weights_read(Case("training", "lstm", 10, 3, 8)) == (R, 20 * R)
+    assert weights_read(Case("optimiser", "lstm", 10, 3, 8)) == (R, 20 * R)
     assert weights_read(Case("inference", "lstm", 10, 3, 8, 2, bidirectional=True)) == (R, 40 * R)
     assert weights_read(Case("inference", "lstm", 10, 3, 8, dtype="float64")) == (2 * R, 20 * R)
     # A step reads W and R of all layers.

@@ -50,7 +50,8 @@ class Call(ABC):
 
     @abstractmethod
     def run(self) -> None:
-        """What is timed: one step, one sequence forward, or one forward and backward.
+        """What is timed: one step, one sequence forward, one forward and backward, or these with
+        an optimiser's step.
 
         The results stay in the system's own arrays, complete when this returns.
         """
@@ -60,5 +61,6 @@ class Call(ABC):
         """The results of the last run, in PyTorch's names and layout. Not timed.
 
         A step gives output (B, H); a sequence output, h_n and, for the LSTM, c_n; training also d_x
-        and d_<parameter>. The arrays may be views that the next run changes.
+        and d_<parameter>, an optimiser moved_<parameter>: what it is now minus what it was before
+        the first run. The arrays may be views that the next run changes.
         """

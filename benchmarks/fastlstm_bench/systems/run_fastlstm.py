@@ -6,8 +6,9 @@ from typing import Any
 
 import fastlstm
 import numpy as np
+from fastlstm import optim
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.systems import Call, UnsupportedError
 
@@ -31,6 +32,8 @@ def prepare(case: Case, problem: Problem, threads: int) -> Call:
         return _Steps(case, layer)
     if case.task == "training":
         return _Training(layer, problem)
+    if case.task == "optimiser":
+        return _Optimiser(layer, problem)
     return _Inference(case, layer, problem)
 
 
@@ -69,6 +72,22 @@ class _Training(Call):
     def fetch(self) -> Arrays:
         gradients = {f"d_{name}": value for name, value in self.gradients.params.items()}
         return _results(self.output, self.state) | {"d_x": self.gradients.x} | gradients
+
+
+class _Optimiser(_Training):
+    def __init__(self, layer: Any, problem: Problem) -> None:
+        super().__init__(layer, problem)
+        self.optimizer = optim.Adam(LEARNING_RATE, BETAS, EPSILON)
+
+    def run(self) -> None:
+        super().run()
+        gradients, _ = optim.clip_by_global_norm(self.gradients.params, MAX_NORM)
+        self.layer.update(self.optimizer.step(self.layer.params, gradients))
+
+    def fetch(self) -> Arrays:
+        params, start = self.layer.params, self.problem.params
+        moved = {f"moved_{name}": params[name] - start[name] for name in start}
+        return _results(self.output, self.state) | moved
 
 
 class _Steps(Call):

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import Array, Arrays, Problem, parameter_names
 from fastlstm_bench.systems import Call
 
@@ -28,7 +28,8 @@ def start(threads: int) -> dict[str, str]:
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
     if case.task == "step":
         return _Steps(case, problem)
-    return _Training(case, problem) if case.task == "training" else _Sequence(case, problem)
+    kinds = {"training": _Training, "optimiser": _Optimiser}
+    return kinds.get(case.task, _Sequence)(case, problem)
 
 
 def _lstm(xg: Any, R: Any, b_R: Any, state: Any) -> Any:
@@ -148,6 +149,63 @@ class _Training(_Sequence):
             for direction, gradients in enumerate(pair):
                 for name, value in zip(parameter_names(layer, direction), gradients, strict=True):
                     results[f"d_{name}"] = np.asarray(value).T
+        return results
+
+
+def _clip(gradients: Any) -> Any:
+    """Scale all gradients by one factor to a common norm of at most MAX_NORM."""
+    norm = jnp.sqrt(sum(jnp.vdot(g, g) for g in jax.tree.leaves(gradients)))
+    return jax.tree.map(lambda g: g * jnp.minimum(1.0, MAX_NORM / norm), gradients)
+
+
+def _adam(weights: Any, gradients: Any, moments: Any) -> Any:
+    """Adam as optax has it: weights and moments (steps, m, v) after one step."""
+    beta1, beta2 = BETAS
+    steps, m, v = moments
+    steps = steps + 1
+    m = jax.tree.map(lambda m, g: beta1 * m + (1 - beta1) * g, m, gradients)
+    v = jax.tree.map(lambda v, g: beta2 * v + (1 - beta2) * g**2, v, gradients)
+
+    def moved(w: Any, m: Any, v: Any) -> Any:
+        m, v = m / (1 - beta1**steps), v / (1 - beta2**steps)
+        return w - LEARNING_RATE * m / (jnp.sqrt(v) + EPSILON)
+
+    return jax.tree.map(moved, weights, m, v), (steps, m, v)
+
+
+class _Optimiser(_Sequence):
+    """Weights and moments live in the arrays of the step before, which is what donation is for."""
+
+    def __init__(self, case: Case, problem: Problem) -> None:
+        super().__init__(case, problem)
+        self.problem = problem
+        zeros = jax.tree.map(jnp.zeros_like, self.weights)
+        # Zeros of their own for each moment: a donated array can be given once.
+        self.moments = (jnp.zeros((), case.dtype), zeros, jax.tree.map(jnp.copy, zeros))
+        self.d_output = jnp.asarray(problem.d_output)
+
+        def step(weights: Any, moments: Any, x: Any, live: Any, d_output: Any) -> Any:
+            def forward(weights: Any) -> Any:
+                return _forward(case, weights, x, live)
+
+            output, backward, finals = jax.vjp(forward, weights, has_aux=True)
+            (gradients,) = backward(d_output)
+            weights, moments = _adam(weights, _clip(gradients), moments)
+            return (output, finals), weights, moments
+
+        self.step = jax.jit(step, donate_argnums=(0, 1))
+
+    def run(self) -> None:
+        self.results, self.weights, self.moments = jax.block_until_ready(
+            self.step(self.weights, self.moments, self.x, self.live, self.d_output)
+        )
+
+    def fetch(self) -> Arrays:
+        results = super().fetch()
+        for layer, pair in enumerate(self.weights):
+            for direction, weights in enumerate(pair):
+                for name, value in zip(parameter_names(layer, direction), weights, strict=True):
+                    results[f"moved_{name}"] = np.asarray(value).T - self.problem.params[name]
         return results
 
 

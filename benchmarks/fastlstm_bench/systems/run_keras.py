@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import Array, Arrays, Problem, parameter_names
-from fastlstm_bench.systems import Call
+from fastlstm_bench.systems import Call, UnsupportedError
 
 _LAYERS = {"lstm": keras.layers.LSTM, "gru": keras.layers.GRU, "rnn": keras.layers.SimpleRNN}
 _CELLS = {
@@ -45,6 +45,8 @@ def start(threads: int) -> dict[str, str]:
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
     if case.task == "step":
         return _Steps(case, problem)
+    if case.task == "optimiser":
+        raise UnsupportedError("one bias instead of two: the norm of the gradients is another")
     return _Training(case, problem) if case.task == "training" else _Sequence(case, problem)
 
 

@@ -21,7 +21,7 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
-    if case.task == "training":
+    if case.trains:
         raise UnsupportedError("the package runs inference only")
     if case.dtype == "float64":
         raise UnsupportedError("its recurrent operators are not implemented for float64")

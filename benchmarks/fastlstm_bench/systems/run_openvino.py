@@ -28,7 +28,7 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
-    if case.task == "training":
+    if case.trains:
         raise UnsupportedError("the package runs inference only")
     if case.dtype == "float64":
         raise UnsupportedError("the CPU plugin computes float64 models in float32")

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from fastlstm_bench.cases import Case
-from fastlstm_bench.oracle import solve
+from fastlstm_bench.oracle import Updates, solve
 from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.systems import Call
 
@@ -17,7 +17,9 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
-    return _Steps(case, problem) if case.task == "step" else _Sequence(case, problem)
+    if case.task == "step":
+        return _Steps(case, problem)
+    return _Optimiser(case, problem) if case.task == "optimiser" else _Sequence(case, problem)
 
 
 class _Sequence(Call):
@@ -30,6 +32,16 @@ class _Sequence(Call):
 
     def fetch(self) -> Arrays:
         return {name: array.astype(self.case.dtype) for name, array in self.results.items()}
+
+
+class _Optimiser(_Sequence):
+    def __init__(self, case: Case, problem: Problem) -> None:
+        super().__init__(case, problem)
+        self.updates = Updates(case, problem)
+
+    def run(self) -> None:
+        self.updates.step()
+        self.results = self.updates.results
 
 
 class _Steps(_Sequence):

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import Array, Arrays, Problem, parameter_names
 from fastlstm_bench.systems import Call
 
@@ -33,7 +33,8 @@ def start(threads: int) -> dict[str, str]:
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
     if case.task == "step":
         return _Steps(case, problem)
-    return _Training(case, problem) if case.task == "training" else _Sequence(case, problem)
+    kinds = {"training": _Training, "optimiser": _Optimiser}
+    return kinds.get(case.task, _Sequence)(case, problem)
 
 
 class _Sequence(Call):
@@ -85,6 +86,32 @@ class _Training(_Sequence):
     def fetch(self) -> Arrays:
         gradients = {f"d_{n}": _numpy(p.grad) for n, p in self.layer.named_parameters()}
         return super().fetch() | gradients | {"d_x": _numpy(self.x.grad)}
+
+
+class _Optimiser(_Sequence):
+    def __init__(self, case: Case, problem: Problem) -> None:
+        super().__init__(case, problem)
+        self.problem = problem
+        self.d_output = torch.from_numpy(problem.d_output)
+        self.params = list(self.layer.parameters())
+        # Fused: one pass over each parameter, which is faster than the default.
+        self.optimizer = torch.optim.Adam(self.params, LEARNING_RATE, BETAS, EPSILON, fused=True)
+
+    def mode(self) -> AbstractContextManager[object]:
+        mode: AbstractContextManager[object] = torch.enable_grad()
+        return mode
+
+    def run(self) -> None:
+        self.optimizer.zero_grad(set_to_none=True)
+        super().run()
+        self.output.backward(self.d_output)
+        torch.nn.utils.clip_grad_norm_(self.params, MAX_NORM)
+        self.optimizer.step()
+
+    def fetch(self) -> Arrays:
+        start = self.problem.params
+        moved = {f"moved_{n}": _numpy(p) - start[n] for n, p in self.layer.named_parameters()}
+        return super().fetch() | moved
 
 
 class _Steps(Call):
