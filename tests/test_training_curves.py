@@ -1,4 +1,4 @@
-"""Training goes as PyTorch's does: the same losses, step by step, from the same weights and data."""
+"""Training goes as PyTorch's does: the same losses step by step, from the same weights and data."""
 
 from __future__ import annotations
 
