@@ -367,9 +367,9 @@ def test_out_may_not_overlap(rng: np.random.Generator) -> None:
     own = "expected memory of its own"
     with pytest.raises(ValueError, match=rf"out\[0\]: {own}, got some of x's"):
         layer(x, out=x)
-    with pytest.raises(ValueError, match=rf"out\[1\]\[0\]: {own}, got some of h_0's"):
+    with pytest.raises(ValueError, match=rf"out\[1\]\[0\]: {own}, got some of state\[0\]'s"):
         layer(x, (h, c), out=(output, (h, np.empty_like(c))))
-    with pytest.raises(ValueError, match=rf"out\[1\]\[1\]: {own}, got some of c_0's"):
+    with pytest.raises(ValueError, match=rf"out\[1\]\[1\]: {own}, got some of state\[1\]'s"):
         layer(x, (h, c), out=(output, (np.empty_like(h), c)))
     with pytest.raises(ValueError, match=rf"out\[1\]\[1\]: {own}, got some of out\[1\]\[0\]'s"):
         layer(x, out=(output, (h, h)))

@@ -42,7 +42,7 @@ def test_trace_is_the_references(name: str, dtype: str) -> None:
     assert len(traces) == p.layer.num_layers
     for layer_traces, expected_traces in zip(traces, tape.traces, strict=True):
         for trace, expected in zip(layer_traces, expected_traces, strict=True):
-            assert isinstance(trace, fastlstm.CellTrace)
+            assert isinstance(trace, fastlstm.LSTMTrace)
             assert trace._fields == ("i", "f", "g", "o", "c", "h")
             for field in trace._fields:
                 values = time_major(p.layer, getattr(trace, field))

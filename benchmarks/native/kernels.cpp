@@ -84,13 +84,15 @@ Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays
 }
 
 template <class T>
-Work set_up(LstmStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+Work set_up(CellStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const auto [B, H] = size;
   a = {B,
        H,
        true,
        arrays(4 * H, -1, 1),
        arrays(B * 4 * H, -1, 1),
+       arrays(B * 4 * H, -1, 1),
+       4 * H,
        arrays(B * H, -1, 1),
        arrays(B * H, 0, 0)};
   return {false, static_cast<double>(B * H)};
@@ -113,7 +115,7 @@ Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>
 }
 
 template <class T>
-Work set_up(LstmStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const auto [B, H] = size;
   const Index blocks = H / table.lanes;
   a = {};
@@ -136,7 +138,7 @@ Work set_up(LstmStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
 }
 
 template <class T>
-Work set_up(LstmStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const auto [B, H] = size;
   a = {B,
        H,

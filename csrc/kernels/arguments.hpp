@@ -16,23 +16,25 @@ struct MapValues {
   T* y;        // [n] out; may be x
 };
 
-/// One time step of an LSTM for some rows, from its pre-activations.
+/// One time step of a cell for some rows, from both parts of its pre-activations.
 template <class T>
-struct LstmStep {
+struct CellStep {
   Index rows;
   Index H;
-  bool save_gates;
-  const T* bias;  // [4H] in
-  T* gates;       // [rows, 4H] in: W x + R h' without the bias; out, if save_gates: i, f, g, o
-  T* c;           // [rows, H] in: c'; out: c
-  T* h;           // [rows, H] out: o tanh(c), before a projection
+  bool save;        // whether gates is an output
+  const T* bias;    // [G H] in
+  const T* from_h;  // [rows, G H] in: R h'
+  T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: i, f, g, o
+  Index ld_gates;
+  T* c;  // [rows, H] in: c'; out: c
+  T* h;  // [rows, H] out: before a projection
 };
 
-/// Tile kernels work on panels: weights packed so that one vector after the other holds the same
-/// lanes of units, all four gates for one input before the next input:
+/// Tile kernels work on panels: weights packed so that V vectors of one input stand before those of
+/// the next input, all gates of the same units together:
 ///
-///   panel: [block][K][4][lanes]   block b holds units b * lanes ... (b + 1) * lanes - 1
-///   bias:  [block][4][lanes]
+///   panel: [block][K][V][lanes]   LSTM: V = 4 gates of the units b * lanes ... (b + 1) * lanes - 1
+///   bias:  [block][V][lanes]
 ///
 /// with zeros for units that do not exist. A plain matrix (a projection) has its columns in blocks
 /// of 4 * lanes instead. A kernel works on the blocks first_block <= b < end_block.
@@ -50,16 +52,16 @@ struct ProjectRows {
   Index ld_out;
 };
 
-/// One time step of an LSTM for some rows and blocks of units, products and gates together.
+/// One time step of a cell for some rows and blocks of units, products and gates together.
 /// With x == null, `projected` holds the part of the pre-activations that comes from the input.
 template <class T>
-struct LstmStepTile {
+struct CellStepTile {
   Index rows;
   Index first_block, end_block;
   Index H, I, P;
   const T* const* x;   // [rows] in: pointers to [I], or null
   const T* W;          // panel of K = I, in
-  const T* bias;       // [blocks][4][lanes] in
+  const T* bias;       // [blocks][V][lanes] in
   const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
   Index ld_projected;
   const T* h_prev;  // [rows] of ld_h_prev elements, in: [P] of each
@@ -67,9 +69,9 @@ struct LstmStepTile {
   const T* R;  // panel of K = P, in
   T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks
   Index ld_c;
-  T* h;  // [rows] of ld_h elements, out: o tanh(c); padded to whole blocks
+  T* h;  // [rows] of ld_h elements, out: before a projection; padded to whole blocks
   Index ld_h;
-  T* const* output;  // [rows] out: pointers to [H], o tanh(c) once more; or null
+  T* const* output;  // [rows] out: pointers to [H], h once more; or null
   T* gates;          // [rows] of ld_gates elements, out: i, f, g, o, [H] each; or null
   Index ld_gates;
   T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
@@ -78,16 +80,16 @@ struct LstmStepTile {
 
 /// The gradient of one time step for some rows.
 template <class T>
-struct LstmStepBackward {
+struct CellStepBackward {
   Index rows;
   Index H;
-  const T* gates;   // [rows, 4H] in: i, f, g, o
+  const T* gates;   // [rows, saved_gates * H] in, as saved
   const T* c;       // [rows, H] in
   const T* c_prev;  // [rows, H] in
-  const T* d_h;     // [rows] of ld_d_h elements, in: gradient of o tanh(c), [H] of each
+  const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
   T* d_c;      // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
-  T* d_gates;  // [rows, 4H] out: gradient of the pre-activations; may be gates
+  T* d_gates;  // [rows, G H] out: gradient of the pre-activations; may be gates
 };
 
 /// What a projection reads: o tanh(c), for some rows.

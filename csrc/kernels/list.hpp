@@ -8,10 +8,10 @@
   X(exp_values, MapValues)                \
   X(sigmoid_values, MapValues)            \
   X(tanh_values, MapValues)               \
-  X(lstm_step, LstmStep)                  \
+  X(lstm_step, CellStep)                  \
   X(project_rows, ProjectRows)            \
-  X(lstm_step_tile, LstmStepTile)         \
-  X(lstm_step_backward, LstmStepBackward) \
+  X(lstm_step_tile, CellStepTile)         \
+  X(lstm_step_backward, CellStepBackward) \
   X(lstm_hidden, LstmHidden)              \
   X(add_column_sums, AddColumnSums)       \
   X(dropout_row, DropoutRow)
@@ -21,7 +21,7 @@ namespace fastlstm {
 template <class T>
 struct KernelTable {
   Index lanes;      // units in a block of a panel
-  Index tile_rows;  // rows that a tile kernel handles at once
+  Index tile_rows;  // rows that a tile of four gates has
 #define FASTLSTM_FIELD(name, Arguments) void (*name)(const Arguments<T>&) noexcept;
   FASTLSTM_KERNELS(FASTLSTM_FIELD)
 #undef FASTLSTM_FIELD

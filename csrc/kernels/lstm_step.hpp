@@ -32,19 +32,20 @@ FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
 }
 
 template <class T>
-void lstm_step(const LstmStep<T>& s) noexcept {
+void lstm_step(const CellStep<T>& s) noexcept {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
-    T* gates = s.gates + row * 4 * H;
+    T* gates = s.gates + row * s.ld_gates;
+    const T* from_h = s.from_h + row * 4 * H;
     T* c = s.c + row * H;
     T* h = s.h + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const auto gate = [&](Index k) FASTLSTM_INLINE_LAMBDA {
-        return load(gates + k * H + j) + load(s.bias + k * H + j);
+        return load(gates + k * H + j) + load(s.bias + k * H + j) + load(from_h + k * H + j);
       };
       const LstmGates<T> u = lstm_gates<T>(gate(0), gate(1), gate(2), gate(3));
       const Vec<T> new_c = lstm_cell(u, load(c + j));
-      if (s.save_gates) {
+      if (s.save) {
         store(u.i, gates + j);
         store(u.f, gates + H + j);
         store(u.g, gates + 2 * H + j);

@@ -8,7 +8,7 @@ namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
 template <class T>
-void lstm_step_backward(const LstmStepBackward<T>& s) noexcept {
+void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {

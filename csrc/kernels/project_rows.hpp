@@ -10,8 +10,8 @@ namespace {
 template <class T>
 void project_rows(const ProjectRows<T>& p) noexcept {
   constexpr Index kWidth = 4 * Vec<T>::kLanes;
-  multiply_panel(p.rows, p.first_block, p.end_block, p.K, p.x, p.panel, p.bias,
-                 p.out + p.first_block * kWidth, p.ld_out);
+  multiply_panel<4, T>(p.rows, p.first_block, p.end_block, p.K, p.x, p.panel, p.bias,
+                       p.out + p.first_block * kWidth, p.ld_out);
 }
 
 }  // namespace

@@ -14,30 +14,33 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-// The registers decide the tile's height: four accumulators a row, and room for a vector of each
-// gate and one input.
+// The registers decide a tile's size: its accumulators, and room for a vector of each gate and one
+// input (or the other way round).
 #if FASTLSTM_VECTOR_BYTES == 64 || defined(__aarch64__)
-constexpr int kTileRows = 6;  // of 32 registers 24 + 5
-constexpr int kMostBlocks = 4;
+constexpr int kRegisters = 32;
+constexpr int kAccumulators = 24;
 #else
-constexpr int kTileRows = 3;  // of 16 registers 12 + 1, and weights straight from memory
-constexpr int kMostBlocks = 2;
+constexpr int kRegisters = 16;
+constexpr int kAccumulators = 12;
 #endif
+
+/// The rows of the highest tile. V: the vectors in a block of the panel.
+constexpr int tile_rows(int V) { return kAccumulators / V; }
 
 /// How many blocks a tile of this height takes side by side. A single block would leave the FMA
 /// units waiting for results when there are few rows.
-constexpr int tile_blocks(int rows) {
-  return rows == 1 ? kMostBlocks : rows <= kTileRows / 2 ? 2 : 1;
+constexpr int tile_blocks(int V, int rows) {
+  return 4 * V * rows <= kAccumulators ? 4 : 2 * V * rows <= kAccumulators ? 2 : 1;
 }
 
-template <class T, int Rows, int Blocks>
+template <class T, int V, int Rows, int Blocks>
 struct Tile {
   static constexpr Index kLanes = Vec<T>::kLanes;
-  static constexpr int kVectors = 4 * Blocks;
+  static constexpr int kVectors = V * Blocks;
 
   Vec<T> sum[Rows][kVectors];
 
-  /// values: [4 * Blocks][lanes], for every row alike.
+  /// values: [V * Blocks][lanes], for every row alike.
   FASTLSTM_INLINE void set(const T* values) {
 #pragma GCC unroll 16
     for (int v = 0; v < kVectors; ++v) {
@@ -55,7 +58,7 @@ struct Tile {
     }
   }
 
-  /// values: [Rows] of ld elements, out: [4 * Blocks][lanes] of each.
+  /// values: [Rows] of ld elements, out: [V * Blocks][lanes] of each.
   FASTLSTM_INLINE void store(T* values, Index ld) const {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
@@ -72,19 +75,34 @@ struct Tile {
     for (int r = 0; r < Rows; ++r) in[r] = x[r];
     const T* block[Blocks];
 #pragma GCC unroll 16
-    for (int b = 0; b < Blocks; ++b) block[b] = panel + b * K * 4 * kLanes;
+    for (int b = 0; b < Blocks; ++b) block[b] = panel + b * K * V * kLanes;
     for (Index k = 0; k < K; ++k) {
-      Vec<T> value[Rows];
+      const auto weights = [&](int v) FASTLSTM_INLINE_LAMBDA {
+        return Vec<T>::load(block[v / V] + v % V * kLanes);
+      };
+      if constexpr (Rows * kVectors + Rows + 1 <= kRegisters) {
+        Vec<T> value[Rows];
 #pragma GCC unroll 16
-      for (int r = 0; r < Rows; ++r) value[r] = Vec<T>::broadcast(in[r][k]);
+        for (int r = 0; r < Rows; ++r) value[r] = Vec<T>::broadcast(in[r][k]);
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) {
-        const Vec<T> w = Vec<T>::load(block[v / 4] + v % 4 * kLanes);
+        for (int v = 0; v < kVectors; ++v) {
+          const Vec<T> w = weights(v);
 #pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[r][v] = fma(value[r], w, sum[r][v]);
+          for (int r = 0; r < Rows; ++r) sum[r][v] = fma(value[r], w, sum[r][v]);
+        }
+      } else {
+        Vec<T> w[kVectors];
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) w[v] = weights(v);
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) {
+          const Vec<T> value = Vec<T>::broadcast(in[r][k]);
+#pragma GCC unroll 16
+          for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(value, w[v], sum[r][v]);
+        }
       }
 #pragma GCC unroll 16
-      for (int b = 0; b < Blocks; ++b) block[b] += 4 * kLanes;
+      for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
     }
   }
 };
@@ -95,13 +113,13 @@ struct Constant {
   static constexpr int value = N;
 };
 
-/// Calls body(Constant<rows>) for a number of rows from 1 to kTileRows.
-template <int Rows = kTileRows, class Body>
+/// Calls body(Constant<rows>) for a number of rows from 1 to Most.
+template <int Most, class Body>
 FASTLSTM_INLINE void with_constant_rows(Index rows, Body body) {
-  if constexpr (Rows > 1) {
-    if (rows < Rows) return with_constant_rows<Rows - 1>(rows, body);
+  if constexpr (Most > 1) {
+    if (rows < Most) return with_constant_rows<Most - 1>(rows, body);
   }
-  body(Constant<Rows>{});
+  body(Constant<Most>{});
 }
 
 /// Calls body(block, Constant<Blocks>) so that together the blocks first <= b < end are covered.
@@ -114,47 +132,48 @@ FASTLSTM_INLINE void for_each_block(Index first, Index end, Body body) {
 /// Calls body(row, block, Constant<Rows>, Constant<Blocks>) for tiles that together cover the rows
 /// and the blocks first <= b < end. The tiles are of nearly equal height: no thin one is left at
 /// the end. All rows pass over a block before the next: its panel is then in the L2 cache.
-template <class Body>
+template <int V, class Body>
 FASTLSTM_INLINE void for_each_tile(Index rows, Index first, Index end, Body body) {
-  if (rows <= kTileRows) {
-    with_constant_rows(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-      for_each_block<tile_blocks(height.value)>(
+  constexpr int kMostRows = tile_rows(V);
+  if (rows <= kMostRows) {
+    with_constant_rows<kMostRows>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
+      for_each_block<tile_blocks(V, height.value)>(
           first, end, [&](Index block, auto blocks) FASTLSTM_INLINE_LAMBDA {
             body(Index{0}, block, height, blocks);
           });
     });
     return;
   }
-  const Index tiles = (rows + kTileRows - 1) / kTileRows;
+  const Index tiles = (rows + kMostRows - 1) / kMostRows;
   for (Index block = first; block < end; ++block) {
     for (Index tile = 0; tile < tiles; ++tile) {
       const Index row = rows * tile / tiles;
-      with_constant_rows(rows * (tile + 1) / tiles - row, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-        body(row, block, height, Constant<1>{});
-      });
+      with_constant_rows<kMostRows>(
+          rows * (tile + 1) / tiles - row,
+          [&](auto height) FASTLSTM_INLINE_LAMBDA { body(row, block, height, Constant<1>{}); });
     }
   }
 }
 
 /// out = bias + x * panel.
-/// x: [rows] in: pointers to [K]. panel: [blocks][K][4][lanes] in. bias: [blocks][4][lanes] in;
-/// null: zeros. out: [rows] of ld_out elements, out: [end - first][4][lanes] of each.
-template <class T>
+/// x: [rows] in: pointers to [K]. panel: [blocks][K][V][lanes] in. bias: [blocks][V][lanes] in;
+/// null: zeros. out: [rows] of ld_out elements, out: [end - first][V][lanes] of each.
+template <int V, class T>
 FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index K,
                                       const T* const* x, const T* panel, const T* bias, T* out,
                                       Index ld_out) {
-  constexpr Index kWidth = 4 * Vec<T>::kLanes;
-  for_each_tile(rows, first, end,
-                [&](Index row, Index block, auto height, auto blocks) FASTLSTM_INLINE_LAMBDA {
-                  Tile<T, height.value, blocks.value> tile;
-                  if (bias != nullptr) {
-                    tile.set(bias + block * kWidth);
-                  } else {
-                    tile.set_zero();
-                  }
-                  tile.multiply(x + row, panel + block * K * kWidth, K);
-                  tile.store(out + row * ld_out + (block - first) * kWidth, ld_out);
-                });
+  constexpr Index kWidth = V * Vec<T>::kLanes;
+  for_each_tile<V>(rows, first, end,
+                   [&](Index row, Index block, auto height, auto blocks) FASTLSTM_INLINE_LAMBDA {
+                     Tile<T, V, height.value, blocks.value> tile;
+                     if (bias != nullptr) {
+                       tile.set(bias + block * kWidth);
+                     } else {
+                       tile.set_zero();
+                     }
+                     tile.multiply(x + row, panel + block * K * kWidth, K);
+                     tile.store(out + row * ld_out + (block - first) * kWidth, ld_out);
+                   });
 }
 
 }  // namespace

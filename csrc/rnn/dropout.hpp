@@ -3,7 +3,7 @@
 
 #include <cstdint>
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/targets.hpp"
 
@@ -12,7 +12,7 @@ namespace fastlstm {
 /// dropped = x times the mask of a layer's output, for packed rows; its own gradient too.
 /// dropped may be x. The mask of a row follows its time step and its place in the caller's batch.
 template <class T>
-void drop_rows(const RowSchedule& rows, const LstmDropout& dropout, Index layer, const T* x,
+void drop_rows(const RowSchedule& rows, const Dropout& dropout, Index layer, const T* x,
                Index width, T* dropped) {
   const KernelTable<T>& kernel = kernels<T>();
   for (Index t = 0; t < rows.steps(); ++t) {

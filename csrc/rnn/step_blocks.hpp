@@ -6,7 +6,7 @@
 namespace fastlstm {
 
 /// Rows that one product over time handles at least and, as a rule, at most: enough for a product
-/// to run at full speed, few enough for its 4H columns to stay near the caches.
+/// to run at full speed, few enough for its columns to stay near the caches.
 constexpr Index kBlockRows = 1024;
 
 /// A run of neighbouring steps, first <= t < end, and their packed rows.

@@ -18,13 +18,8 @@ constexpr Index kTilesPerThread = 4;
 
 }  // namespace
 
-double products_of(const LstmConfig& config, const RowSchedule& rows) {
-  double per_row = 0;
-  for (Index layer = 0; layer < config.num_layers; ++layer) {
-    per_row += 4.0 * static_cast<double>(config.directions() * config.hidden_size) *
-               static_cast<double>(config.layer_input_size(layer) + config.output_size());
-  }
-  return per_row * static_cast<double>(rows.rows());
+double products_of(const StackConfig& config, const RowSchedule& rows) {
+  return config.products_per_row() * static_cast<double>(rows.rows());
 }
 
 int threads_worth(double products) {
@@ -32,7 +27,7 @@ int threads_worth(double products) {
   return std::min(num_threads(), static_cast<int>(worth));
 }
 
-ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, Index tile_rows) {
+ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Index tile_rows) {
   ThreadPlan plan;
   const double products = products_of(config, rows);
   const int n = threads_worth(products);

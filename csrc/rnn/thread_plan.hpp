@@ -1,7 +1,7 @@
 // How a forward call divides its work among threads.
 #pragma once
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
 #include "rnn/row_schedule.hpp"
 
 namespace fastlstm {
@@ -18,12 +18,12 @@ struct ThreadPlan {
 };
 
 /// The multiply-adds of one pass through all layers, forward; backward takes twice as many.
-double products_of(const LstmConfig& config, const RowSchedule& rows);
+double products_of(const StackConfig& config, const RowSchedule& rows);
 
 /// How many threads a call with so many multiply-adds should use: at most num_threads().
 int threads_worth(double products);
 
 /// The plan for at most num_threads() threads. tile_rows: of the active kernels.
-ThreadPlan plan_threads(const LstmConfig& config, const RowSchedule& rows, Index tile_rows);
+ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Index tile_rows);
 
 }  // namespace fastlstm

@@ -4,7 +4,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._files import load
-from ._lstm import LSTM, CellTrace, Gradients, Stream, Tape
+from ._lstm import LSTM, LSTMTrace
 from ._runtime import (
     available_isas,
     get_num_threads,
@@ -13,6 +13,8 @@ from ._runtime import (
     set_num_threads,
     show_config,
 )
+from ._stream import Stream
+from ._tape import Gradients, Tape
 from ._tbptt import Chunk, truncated_bptt
 from ._version import __version__
 
@@ -30,9 +32,9 @@ _LATER = {
 
 __all__ = [
     "LSTM",
-    "CellTrace",
     "Chunk",
     "Gradients",
+    "LSTMTrace",
     "Stream",
     "Tape",
     "__version__",

@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 FloatArray: TypeAlias = "npt.NDArray[np.floating[Any]]"
 IndexArray: TypeAlias = "npt.NDArray[np.int64]"
+# The core counts in 32-bit integers where BLAS does.
+MOST_SIZE = (2**31 - 1) // 8
 # One axis of an expected shape: its size, or a letter for any size.
 Axis: TypeAlias = "int | str"
 

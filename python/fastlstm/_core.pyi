@@ -1,5 +1,5 @@
 # What src/register_*.cpp adds to the module. Arrays must be C-contiguous and of exactly these
-# types; csrc/include/fastlstm/lstm.hpp says their shapes.
+# types; csrc/include/fastlstm/stack.hpp says their shapes.
 from typing import Protocol, TypeAlias, TypeVar
 
 import numpy as np
@@ -11,10 +11,11 @@ _Float64: TypeAlias = npt.NDArray[np.float64]
 _Int64: TypeAlias = npt.NDArray[np.int64]
 _T = TypeVar("_T", np.float32, np.float64)
 
-class LstmFloat32:
+class StackFloat32:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
     def __init__(
         self,
+        cell: str,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -23,7 +24,7 @@ class LstmFloat32:
         reverse: bool,
         cells: list[list[_Float32 | None]],
     ) -> None: ...
-    def with_params(self, cell: int, arrays: list[_Float32 | None]) -> LstmFloat32: ...
+    def with_params(self, cell: int, arrays: list[_Float32 | None]) -> StackFloat32: ...
     def forward(
         self,
         x: _Float32,
@@ -32,7 +33,7 @@ class LstmFloat32:
         lengths: _Int64 | None,
         output: _Float32,
         h_n: _Float32,
-        c_n: _Float32,
+        c_n: _Float32 | None,
         batch_first: bool,
     ) -> None: ...
     def forward_train(
@@ -43,13 +44,13 @@ class LstmFloat32:
         lengths: _Int64 | None,
         output: _Float32,
         h_n: _Float32,
-        c_n: _Float32,
+        c_n: _Float32 | None,
         batch_first: bool,
         dropout: float,
         seed: int,
-    ) -> LstmTapeFloat32: ...
+    ) -> TapeFloat32: ...
 
-class LstmTapeFloat32:
+class TapeFloat32:
     # Only forward_train makes tapes.
     def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
     def backward(
@@ -59,25 +60,26 @@ class LstmTapeFloat32:
         d_c_n: _Float32 | None,
         d_x: _Float32 | None,
         d_h_0: _Float32,
-        d_c_0: _Float32,
+        d_c_0: _Float32 | None,
         d_params: list[list[_Float32 | None]],
     ) -> None: ...
     def gates(self, cell: int) -> _Float32: ...
     def cells(self, cell: int) -> _Float32: ...
     def hidden(self, cell: int) -> _Float32: ...
 
-class LstmStreamFloat32:
-    def __init__(self, lstm: LstmFloat32, batch_size: int) -> None: ...
+class StreamFloat32:
+    def __init__(self, stack: StackFloat32, batch_size: int) -> None: ...
     def step(self, x: _Float32, out: _Float32) -> None: ...
     def try_step(self, x: object, out: object) -> bool: ...
     def run(self, x: _Float32, output: _Float32, batch_first: bool) -> None: ...
-    def state(self) -> tuple[_Float32, _Float32]: ...
-    def set_state(self, h: _Float32, c: _Float32) -> None: ...
+    def state(self) -> list[_Float32]: ...
+    def set_state(self, h: _Float32, c: _Float32 | None = None) -> None: ...
 
-class LstmFloat64:
+class StackFloat64:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
     def __init__(
         self,
+        cell: str,
         input_size: int,
         hidden_size: int,
         num_layers: int,
@@ -86,7 +88,7 @@ class LstmFloat64:
         reverse: bool,
         cells: list[list[_Float64 | None]],
     ) -> None: ...
-    def with_params(self, cell: int, arrays: list[_Float64 | None]) -> LstmFloat64: ...
+    def with_params(self, cell: int, arrays: list[_Float64 | None]) -> StackFloat64: ...
     def forward(
         self,
         x: _Float64,
@@ -95,7 +97,7 @@ class LstmFloat64:
         lengths: _Int64 | None,
         output: _Float64,
         h_n: _Float64,
-        c_n: _Float64,
+        c_n: _Float64 | None,
         batch_first: bool,
     ) -> None: ...
     def forward_train(
@@ -106,13 +108,13 @@ class LstmFloat64:
         lengths: _Int64 | None,
         output: _Float64,
         h_n: _Float64,
-        c_n: _Float64,
+        c_n: _Float64 | None,
         batch_first: bool,
         dropout: float,
         seed: int,
-    ) -> LstmTapeFloat64: ...
+    ) -> TapeFloat64: ...
 
-class LstmTapeFloat64:
+class TapeFloat64:
     # Only forward_train makes tapes.
     def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
     def backward(
@@ -122,20 +124,20 @@ class LstmTapeFloat64:
         d_c_n: _Float64 | None,
         d_x: _Float64 | None,
         d_h_0: _Float64,
-        d_c_0: _Float64,
+        d_c_0: _Float64 | None,
         d_params: list[list[_Float64 | None]],
     ) -> None: ...
     def gates(self, cell: int) -> _Float64: ...
     def cells(self, cell: int) -> _Float64: ...
     def hidden(self, cell: int) -> _Float64: ...
 
-class LstmStreamFloat64:
-    def __init__(self, lstm: LstmFloat64, batch_size: int) -> None: ...
+class StreamFloat64:
+    def __init__(self, stack: StackFloat64, batch_size: int) -> None: ...
     def step(self, x: _Float64, out: _Float64) -> None: ...
     def try_step(self, x: object, out: object) -> bool: ...
     def run(self, x: _Float64, output: _Float64, batch_first: bool) -> None: ...
-    def state(self) -> tuple[_Float64, _Float64]: ...
-    def set_state(self, h: _Float64, c: _Float64) -> None: ...
+    def state(self) -> list[_Float64]: ...
+    def set_state(self, h: _Float64, c: _Float64 | None = None) -> None: ...
 
 def available_isas() -> list[str]: ...
 def isa() -> str: ...

@@ -14,7 +14,7 @@ _KEY = "fastlstm"
 _FORMAT = 1
 
 
-def save_layer(layer: RecurrentLayer, path: str | os.PathLike[str]) -> None:
+def save_layer(layer: RecurrentLayer[Any, Any], path: str | os.PathLike[str]) -> None:
     """Write a layer to a file, which is complete or not there."""
     import safetensors.numpy
 

@@ -1,29 +1,47 @@
-"""What all recurrent layers share: parameters, their values, saving and copying."""
+"""What all recurrent layers share: parameters, their values, saving and copying, calls."""
 
 from __future__ import annotations
 
 import copy
 import math
+import os
 import threading
-from abc import ABC, abstractmethod
-from collections.abc import Mapping
+import warnings
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import FloatArray, as_bool, as_dtype, as_float_array, as_int, as_real, check_shape
+from . import _core
+from ._blas import require_blas_for_forward
+from ._calls import Call, Layout, States, StateT, as_tuple
+from ._checks import (
+    MOST_SIZE,
+    FloatArray,
+    as_bool,
+    as_dtype,
+    as_float_array,
+    as_int,
+    as_lengths,
+    as_real,
+    check_apart,
+    check_out,
+    check_shape,
+)
+from ._stream import Stream
+from ._tape import Tape
 
-# The core counts in 32-bit integers where BLAS does.
-MOST_SIZE = (2**31 - 1) // 8
+TraceT = TypeVar("TraceT")
 
+_CORES: dict[str, Any] = {"float32": _core.StackFloat32, "float64": _core.StackFloat64}
 
 # The layers that files can hold, by name; each module of a layer adds its own.
 LAYERS: dict[str, type[Any]] = {}
 
 
-class RecurrentLayer(ABC):
+class RecurrentLayer(Generic[StateT, TraceT]):
     """A stack of recurrent layers: its configuration, its parameters and their values.
 
     The values are immutable: :meth:`update` replaces arrays, it never writes into them. So an array
@@ -33,14 +51,15 @@ class RecurrentLayer(ABC):
 
     # Rows of the stacked weights for each hidden unit: the number of gates.
     _gates: ClassVar[int]
-    # Options that the repr shows where they differ from these defaults; the first two always.
+    # The NamedTuple of what one layer and direction computes: the gates in the core's order, c, h.
+    _trace_type: ClassVar[Any]
+    # Options that the repr shows where they differ from these defaults, in its order.
     _defaults: ClassVar[dict[str, Any]] = {
         "num_layers": 1,
         "bias": True,
         "batch_first": False,
         "dropout": 0.0,
         "bidirectional": False,
-        "proj_size": 0,
         "reverse": False,
         "dtype": "float32",
     }
@@ -54,11 +73,12 @@ class RecurrentLayer(ABC):
         batch_first: bool,
         dropout: float,
         bidirectional: bool,
-        proj_size: int,
         reverse: bool,
         dtype: npt.DTypeLike,
         seed: int | None,
+        **cell_options: Any,
     ) -> None:
+        """cell_options: those of one kind of layer alone, already checked."""
         self._options: dict[str, Any] = {
             "input_size": as_int("input_size", input_size, 1, MOST_SIZE),
             "hidden_size": as_int("hidden_size", hidden_size, 1, MOST_SIZE),
@@ -67,15 +87,10 @@ class RecurrentLayer(ABC):
             "batch_first": as_bool("batch_first", batch_first),
             "dropout": as_real("dropout", dropout, 0.0, 1.0),
             "bidirectional": as_bool("bidirectional", bidirectional),
-            "proj_size": as_int("proj_size", proj_size, 0, MOST_SIZE),
             "reverse": as_bool("reverse", reverse),
             "dtype": as_dtype(dtype).name,
+            **cell_options,
         }
-        if self.proj_size >= self.hidden_size:
-            raise ValueError(
-                f"proj_size: expected less than hidden_size ({self.hidden_size}), "
-                f"got {self.proj_size}"
-            )
         if self.bidirectional and self.reverse:
             raise ValueError("reverse: expected False for a bidirectional layer, got True")
         if seed is not None:
@@ -83,6 +98,10 @@ class RecurrentLayer(ABC):
         self._random = np.random.default_rng(seed)
         self._lock = threading.Lock()
         self._set_values(self._initial_values())
+        if self.dropout > 0 and self.num_layers == 1:
+            warnings.warn(
+                "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=3
+            )
 
     # --- configuration ------------------------------------------------------------------------
 
@@ -122,11 +141,6 @@ class RecurrentLayer(ABC):
         return bool(self._options["bidirectional"])
 
     @property
-    def proj_size(self) -> int:
-        """The width that h is projected to; 0 without a projection."""
-        return int(self._options["proj_size"])
-
-    @property
     def reverse(self) -> bool:
         """Whether the only direction reads each sequence from its end."""
         return bool(self._options["reverse"])
@@ -149,7 +163,7 @@ class RecurrentLayer(ABC):
     @property
     def _output_size(self) -> int:
         """P, the width of h."""
-        return self.proj_size or self.hidden_size
+        return self.hidden_size
 
     def __repr__(self) -> str:
         options = [
@@ -162,21 +176,23 @@ class RecurrentLayer(ABC):
 
     # --- parameters ---------------------------------------------------------------------------
 
-    def _cell_shapes(self, k: int) -> dict[str, tuple[int, ...]]:
-        """The parameters of cell k in PyTorch's order: name -> shape."""
-        layer, direction = divmod(k, self._directions)
+    def _parameter_shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
+        """The parameters of one layer and direction in PyTorch's order: name -> shape."""
         rows = self._gates * self.hidden_size
-        P = self._output_size
         shapes: dict[str, tuple[int, ...]] = {
-            "weight_ih": (rows, self.input_size if layer == 0 else self._directions * P),
-            "weight_hh": (rows, P),
+            "weight_ih": (rows, input_size),
+            "weight_hh": (rows, self._output_size),
         }
         if self.bias:
             shapes |= {"bias_ih": (rows,), "bias_hh": (rows,)}
-        if self.proj_size:
-            shapes["weight_hr"] = (P, self.hidden_size)
+        return shapes
+
+    def _cell_shapes(self, k: int) -> dict[str, tuple[int, ...]]:
+        """The parameters of cell k under their full names."""
+        layer, direction = divmod(k, self._directions)
+        below = self.input_size if layer == 0 else self._directions * self._output_size
         suffix = f"_l{layer}" + ("_reverse" if direction == 1 else "")
-        return {name + suffix: shape for name, shape in shapes.items()}
+        return {name + suffix: shape for name, shape in self._parameter_shapes(below).items()}
 
     def _shapes(self) -> dict[str, tuple[int, ...]]:
         """All parameters in PyTorch's order: name -> shape."""
@@ -198,9 +214,21 @@ class RecurrentLayer(ABC):
         kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
         return [by_kind.get(kind) for kind in kinds]
 
-    @abstractmethod
+    def _core_options(self) -> dict[str, Any]:
+        """What the core wants to know of this kind of cell."""
+        raise NotImplementedError
+
     def _make_core(self, values: Mapping[str, FloatArray]) -> Any:
         """The core's layers with these values."""
+        return _CORES[self.dtype.name](
+            input_size=self.input_size,
+            hidden_size=self.hidden_size,
+            num_layers=self.num_layers,
+            bidirectional=self.bidirectional,
+            reverse=self.reverse,
+            cells=[self._cell_arrays(values, k) for k in range(self._cells)],
+            **self._core_options(),
+        )
 
     def _set_values(self, values: dict[str, FloatArray], core: Any = None) -> None:
         """Make these arrays the parameters. Nobody else may hold a writable view of them."""
@@ -301,7 +329,254 @@ class RecurrentLayer(ABC):
         self._lock = threading.Lock()
         self._set_values(values)
 
-    # --- arguments of calls -------------------------------------------------------------------
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Save the layer as a safetensors file that :func:`fastlstm.load` reads.
+
+        The tensors have PyTorch's names; the configuration is in the metadata. A file that was
+        there is replaced only when the new one is complete.
+        """
+        from ._files import save_layer
+
+        save_layer(self, path)
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def __call__(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        out: FloatArray | tuple[FloatArray, StateT] | None = None,
+    ) -> tuple[FloatArray, StateT]:
+        """Run the layer for inference: nothing is saved, and there is no dropout.
+
+        Parameters
+        ----------
+        x : array_like
+            (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence; then outputs and
+            states have no batch axis either. T >= 1. NumPy arrays and whatever has ``__dlpack__``
+            or ``__array__``.
+        state : tuple of array_like, or array_like, optional
+            ``(h_0, c_0)``, (L * D, B, P) and (L * D, B, H), or ``h_0`` alone where the cell has no
+            c; zeros by default.
+        lengths : array_like of int, optional
+            (B,) with 0 <= length <= T in any order: the steps that each sequence really has. Output
+            past a sequence's end is zero, the final state is the one at its end, the second
+            direction starts at its end, and a length of 0 returns its initial state.
+        out : ndarray, or tuple ``(output, state)``, optional
+            Where results go instead of into new arrays: contiguous, of the layer's dtype.
+
+        Returns
+        -------
+        output : ndarray
+            (T, B, D * P), or as the input is laid out: h of the last layer, both directions.
+        state : tuple of ndarray, or ndarray
+            ``(h_n, c_n)`` or ``h_n``, shaped as ``state``: the values after the last step.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument has another shape, value or type than stated.
+        """
+        call = self._prepare(x, state, lengths, out)
+        self._snapshot[1].forward(**call.core_arguments())
+        return call.output, self._from_tuple(call.final)
+
+    def forward(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        seed: int | None = None,
+    ) -> tuple[FloatArray, StateT, Tape[StateT]]:
+        """Run the layer for training: dropout is active, and a tape keeps what backward needs.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As in a call of the layer.
+        seed : int, optional
+            Of the dropout masks; by default the next of the layer's own random numbers.
+
+        Returns
+        -------
+        output, state
+            As in a call of the layer.
+        tape : Tape
+            For :meth:`Tape.backward`. It holds the input and about 6H values for each step,
+            sequence, layer and direction.
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(8, 16, seed=0)
+        >>> output, state, tape = lstm.forward(np.ones((5, 3, 8), dtype=np.float32))
+        >>> grads = tape.backward(d_output=np.ones_like(output))
+        >>> grads.x.shape, grads.params["weight_ih_l0"].shape
+        ((5, 3, 8), (64, 8))
+        """
+        call = self._prepare(x, state, lengths, None)
+        tape = self._record(call, self.dropout, self._draw_seed(seed))
+        return call.output, self._from_tuple(call.final), tape
+
+    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> list[list[TraceT]]:
+        """Run the layer for inference and return every gate, cell and hidden value.
+
+        Parameters
+        ----------
+        x, state, lengths
+            As in a call of the layer.
+
+        Returns
+        -------
+        list of list
+            What one layer and direction computed (an LSTM: :class:`LSTMTrace`), by layer, then by
+            direction (0: from the start).
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(8, 16, seed=0)
+        >>> trace = lstm.trace(np.ones((5, 3, 8), dtype=np.float32))
+        >>> trace[0][0].f.shape  # the forget gate of the first layer
+        (5, 3, 16)
+        """
+        call = self._prepare(x, state, lengths, None)
+        core = self._record(call, 0.0, 0)._core
+        H = self.hidden_size
+
+        def values(k: int) -> Iterator[FloatArray]:
+            gates = core.gates(k)
+            for n, name in enumerate(self._trace_type._fields):
+                if name == "h":
+                    yield core.hidden(k)
+                elif name == "c":
+                    yield core.cells(k)
+                else:
+                    yield gates[..., n * H : (n + 1) * H]
+
+        def cell(k: int) -> TraceT:
+            return cast(TraceT, self._trace_type(*map(call.layout.from_time_major, values(k))))
+
+        D = self._directions
+        return [[cell(layer * D + d) for d in range(D)] for layer in range(self.num_layers)]
+
+    def stream(self, batch_size: int = 1) -> Stream[StateT]:
+        """Return a :class:`Stream`: the layer run step by step, keeping its state.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, the number of sequences that go on side by side.
+
+        Raises
+        ------
+        ValueError
+            The layer reads sequences from their end (``bidirectional`` or ``reverse``).
+        """
+        return Stream(self, batch_size)
+
+    def _record(self, call: Call, dropout: float, seed: int) -> Tape[StateT]:
+        core_tape = self._snapshot[1].forward_train(
+            **call.core_arguments(), dropout=dropout, seed=seed
+        )
+        return Tape(self, call.layout, core_tape)
+
+    def _prepare(
+        self,
+        x: Any,
+        state: Any,
+        lengths: Any,
+        out: FloatArray | tuple[FloatArray, StateT] | None,
+    ) -> Call:
+        """Check and convert the arguments of a call, and make room for its results."""
+        require_blas_for_forward()
+        x = as_float_array("x", x, self.dtype)
+        layout = self._layout(x)
+        if layout.T == 0:
+            raise ValueError("x: expected at least one time step, got none")
+        if lengths is not None:
+            if not layout.batched:
+                raise ValueError("lengths: expected None for one sequence without a batch axis")
+            lengths = as_lengths(lengths, layout.B, layout.T)
+        initial = None if state is None else self._as_states("state", state, layout)
+        output, final = self._make_room(layout, out)
+        if out is not None:
+            results = {"out[0]": output, **dict(zip(self._names("out[1]"), final, strict=True))}
+            given = dict(zip(self._names("state"), initial or (), strict=False))
+            check_apart(results, {"x": x, **given})
+        return Call(layout, x, initial, lengths, output, final)
+
+    def _layout(self, x: FloatArray) -> Layout:
+        I = self.input_size
+        batch = ("B", "T", I) if self.batch_first else ("T", "B", I)
+        check_shape("x", x, batch, ("T", I))
+        if x.ndim == 2:
+            return Layout(x.shape[0], 1, self.batch_first, batched=False)
+        first, second = x.shape[:2]
+        T, B = (second, first) if self.batch_first else (first, second)
+        return Layout(T, B, self.batch_first, batched=True)
+
+    # --- states: one array or several to the caller, a tuple in here ----------------------------
+
+    def _state_sizes(self) -> tuple[int, ...]:
+        """The widths of the arrays of a state."""
+        return (self._output_size,)
+
+    def _state_shapes(self, layout: Layout) -> tuple[tuple[int, ...], ...]:
+        return tuple(layout.state_shape(self._cells, size) for size in self._state_sizes())
+
+    def _from_tuple(self, states: States) -> StateT:
+        """A state as the caller has it."""
+        return cast(StateT, states if len(states) > 1 else states[0])
+
+    def _names(self, argument: str) -> list[str]:
+        """What errors call the arrays of a state."""
+        count = len(self._state_sizes())
+        return [argument] if count == 1 else [f"{argument}[{k}]" for k in range(count)]
+
+    def _state_items(
+        self, argument: str, state: Any, layout: Layout
+    ) -> list[tuple[str, Any, tuple[int, ...]]]:
+        """Name, value and expected shape of each array of a state."""
+        shapes = self._state_shapes(layout)
+        if len(shapes) == 1:
+            state = (state,)
+        elif not isinstance(state, (tuple, list)) or len(state) != len(shapes):
+            kind = type(state).__name__
+            raise TypeError(f"{argument}: expected a tuple of two arrays, got {kind}")
+        return list(zip(self._names(argument), state, shapes, strict=True))
+
+    def _as_states(self, argument: str, state: Any, layout: Layout) -> States:
+        arrays = []
+        for name, value, shape in self._state_items(argument, state, layout):
+            array = as_float_array(name, value, self.dtype)
+            check_shape(name, array, shape)
+            arrays.append(array)
+        return tuple(arrays)
+
+    def _make_room(
+        self, layout: Layout, out: FloatArray | tuple[FloatArray, StateT] | None
+    ) -> tuple[FloatArray, States]:
+        """The arrays that results go to: the output and the final state."""
+        shape = layout.shape(self._directions * self._output_size)
+        if isinstance(out, tuple):
+            count = len(self._state_sizes())
+            if (
+                len(out) != 2
+                or (count > 1 and not isinstance(out[1], tuple))
+                or (len(as_tuple(out[1])) != count)
+            ):
+                pattern = "(h_n, c_n)" if count > 1 else "h_n"
+                raise TypeError(f"out: expected an array or a tuple (output, {pattern})")
+            return check_out("out[0]", out[0], self.dtype, shape), tuple(
+                check_out(name, array, self.dtype, state_shape)
+                for name, array, state_shape in self._state_items("out[1]", out[1], layout)
+            )
+        output = (
+            np.empty(shape, self.dtype) if out is None else check_out("out", out, self.dtype, shape)
+        )
+        return output, tuple(np.empty(s, self.dtype) for s in self._state_shapes(layout))
 
     def _draw_seed(self, seed: int | None) -> int:
         """The seed of one training call: the caller's, or the next of the layer's own."""

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, Generic
 
 import numpy as np
 
-from ._checks import FloatArray, as_float_array, as_int, as_lengths
-from ._layer import MOST_SIZE
-from ._lstm import LSTM, Gradients, State, Tape
+from ._calls import StateT
+from ._checks import MOST_SIZE, FloatArray, as_float_array, as_int, as_lengths
+from ._layer import RecurrentLayer
+from ._tape import Gradients, Tape
 
 
-class Chunk:
+class Chunk(Generic[StateT]):
     """Some steps of a long series: what :func:`truncated_bptt` yields.
 
     Attributes
@@ -24,12 +25,17 @@ class Chunk:
         The steps that :meth:`backward` goes through; they end where the chunk does.
     output : ndarray
         The layer's output at the chunk's steps, laid out as the series.
-    state : tuple of ndarray
+    state : tuple of ndarray, or ndarray
         The state after the chunk: where the next one begins.
     """
 
     def __init__(
-        self, tapes: list[Tape], window: slice, steps: slice, output: FloatArray, state: State
+        self,
+        tapes: list[Tape[StateT]],
+        window: slice,
+        steps: slice,
+        output: FloatArray,
+        state: StateT,
     ) -> None:
         self._tapes = tapes  # of the window, the chunk's own last
         self.window = window
@@ -40,17 +46,17 @@ class Chunk:
     def backward(
         self,
         d_output: Any = None,
-        d_state: tuple[Any, Any] | None = None,
+        d_state: Any = None,
         *,
-        accumulate: Gradients | None = None,
-    ) -> Gradients:
+        accumulate: Gradients[StateT] | None = None,
+    ) -> Gradients[StateT]:
         """Back-propagate from the chunk to the start of its window.
 
         Parameters
         ----------
         d_output : array_like, optional
             Gradient of the loss with respect to ``output``; zeros by default.
-        d_state : tuple of array_like, optional
+        d_state : tuple of array_like, or array_like, optional
             Gradients with respect to ``state``; zeros by default.
         accumulate : Gradients, optional
             An earlier result, whose gradients of the parameters are added to, as in
@@ -74,15 +80,15 @@ class Chunk:
 
 
 def truncated_bptt(
-    layer: LSTM,
+    layer: RecurrentLayer[StateT, Any],
     x: Any,
     k1: int,
     k2: int | None = None,
     *,
-    state: tuple[Any, Any] | None = None,
+    state: Any = None,
     lengths: Any = None,
     seed: int | None = None,
-) -> Iterator[Chunk]:
+) -> Iterator[Chunk[StateT]]:
     """Train on a long series in chunks of `k1` steps, with gradients that reach back `k2` steps.
 
     The state goes from chunk to chunk, so outputs and states have the bits of one call over the
@@ -92,7 +98,7 @@ def truncated_bptt(
 
     Parameters
     ----------
-    layer : LSTM
+    layer : LSTM, GRU or RNN
         One that reads sequences from their start. It may be updated between chunks: a chunk is
         computed with the parameters that the layer has when it is asked for, and back-propagation
         through an older chunk uses those of that chunk.
@@ -149,12 +155,12 @@ def truncated_bptt(
             raise ValueError("lengths: expected None for one sequence without a batch axis")
         lengths = as_lengths(lengths, layout.B, layout.T)
     if state is not None:
-        state = layer._as_state("state", state, layout)
+        state = layer._from_tuple(layer._as_states("state", state, layout))
     first_seed = layer._draw_seed(seed)
 
-    def chunks() -> Iterator[Chunk]:
+    def chunks() -> Iterator[Chunk[StateT]]:
         now = state
-        tapes: deque[Tape] = deque(maxlen=k2 // k1)
+        tapes: deque[Tape[StateT]] = deque(maxlen=k2 // k1)
         for n, first in enumerate(range(0, layout.T, k1)):
             end = min(first + k1, layout.T)
             steps = slice(first, end)

@@ -8,7 +8,7 @@
 #include <vector>
 
 #include "arrays.hpp"
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
 #include "runtime/philox.hpp"
 
 using fastlstm::Index;
@@ -32,11 +32,11 @@ struct Gradients {
 
 struct Problem {
   std::string name;
-  fastlstm::LstmConfig config;
+  fastlstm::StackConfig config;
   Index T = 0, B = 0;
   bool bias = true;
   std::vector<Index> lengths;  // empty: all are T
-  fastlstm::LstmDropout dropout;
+  fastlstm::Dropout dropout;
 
   std::vector<Cell> cells;
   Values x, h_0, c_0;             // x: [T, B, I]

@@ -1,4 +1,4 @@
-// One Lstm called from several threads at once. ThreadSanitizer looks for races; here the results
+// One Stack called from several threads at once. ThreadSanitizer looks for races; here the results
 // must have the bits of a lonely call.
 #include <algorithm>
 #include <atomic>
@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "check.hpp"
-#include "core_lstm.hpp"
+#include "core_stack.hpp"
 #include "naive_blas.hpp"
 
 using namespace fastlstm;
@@ -69,7 +69,7 @@ TEST(settings) {
 
 TEST(inference) {
   const Problem p = problem();
-  const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+  const Stack<float> lstm = CoreProblem<float>::stack(p);
   CoreProblem<float> alone(p);
   lstm.forward(alone.call());
   Flag wrong;
@@ -84,14 +84,14 @@ TEST(inference) {
 
 TEST(training) {
   const Problem p = problem();
-  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> alone(p);
-  const LstmTape<double> shared = lstm.forward_train(alone.call(), p.dropout);
+  const Tape<double> shared = lstm.forward_train(alone.call(), p.dropout);
   const Gradients want = alone.backward(shared);
   Flag wrong;
   on_threads([&](int, int round) {
     CoreProblem<double> core(p);
-    const LstmTape<double> own = lstm.forward_train(core.call(), p.dropout);
+    const Tape<double> own = lstm.forward_train(core.call(), p.dropout);
     // A tape may serve several threads too.
     const Gradients got = core.backward(round % 2 == 0 ? own : shared);
     wrong.raise_if(got.x != want.x || got.h_0 != want.h_0 ||
@@ -102,11 +102,11 @@ TEST(training) {
 
 TEST(replacing_parameters) {
   const Problem p = problem();
-  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  const Stack<double> lstm = CoreProblem<double>::stack(p);
   on_threads([&](int k, int) {
     const Cell& cell = p.cells[static_cast<std::size_t>(k)];
-    const Lstm<double> other = lstm.with_params(k, {cell.weight_ih.data(), cell.weight_hh.data(),
-                                                    cell.bias_ih.data(), cell.bias_hh.data()});
+    const Stack<double> other = lstm.with_params(k, {cell.weight_ih.data(), cell.weight_hh.data(),
+                                                     cell.bias_ih.data(), cell.bias_hh.data()});
     CoreProblem<double> core(p);
     other.forward(core.call());
   });
@@ -118,10 +118,10 @@ TEST(streams) {
   p.cells.clear();
   p.lengths.clear();
   p.fill(6);
-  const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+  const Stack<float> lstm = CoreProblem<float>::stack(p);
   const std::vector<float> x(p.x.begin(), p.x.end());
   const auto run = [&] {
-    LstmStream<float> stream(lstm, p.B);
+    Stream<float> stream(lstm, p.B);
     std::vector<float> out(static_cast<std::size_t>(p.B * p.P()));
     for (Index t = 0; t < p.T; ++t) stream.step(x.data() + t * p.B * p.I(), out.data());
     return out;

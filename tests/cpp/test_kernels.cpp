@@ -139,15 +139,17 @@ void check_tanh_values(const KernelTable<T>& table) {
 // ------------------------------------------------------------------------------
 
 template <class T>
-void check_lstm_step_at(void (*kernel)(const LstmStep<T>&) noexcept, Index rows, Index H,
+void check_lstm_step_at(void (*kernel)(const CellStep<T>&) noexcept, Index rows, Index H,
                         bool save_gates) {
   NOTE("rows = " << rows << ", H = " << H << ", save_gates = " << save_gates);
   Random random(static_cast<unsigned>(100 * rows + H));
   const Guarded<T> bias(random.values<T>(4 * H, -1, 1));
   const std::vector<T> inputs = random.values<T>(rows * 4 * H, -6, 6);
+  const Guarded<T> from_h(random.values<T>(rows * 4 * H, -1, 1));
   const std::vector<T> c_prev = random.values<T>(rows * H, -2, 2);
   Guarded<T> gates(inputs), c(c_prev), h(rows * H);
-  kernel({rows, H, save_gates, bias.data(), gates.data(), c.data(), h.data()});
+  kernel(
+      {rows, H, save_gates, bias.data(), from_h.data(), gates.data(), 4 * H, c.data(), h.data()});
   gates.check_guards();
   c.check_guards();
   h.check_guards();
@@ -157,7 +159,7 @@ void check_lstm_step_at(void (*kernel)(const LstmStep<T>&) noexcept, Index rows,
       NOTE("row = " << row << ", j = " << j);
       const auto gate = [&](Index k) { return row * 4 * H + k * H + j; };
       const auto input = [&](Index k) {
-        return Exact(inputs[static_cast<std::size_t>(gate(k))]) + bias[k * H + j];
+        return Exact(inputs[static_cast<std::size_t>(gate(k))]) + bias[k * H + j] + from_h[gate(k)];
       };
       const Exact i = exact_sigmoid(input(0)), f = exact_sigmoid(input(1));
       const Exact g = exact_tanh(input(2)), o = exact_sigmoid(input(3));
@@ -175,14 +177,14 @@ void check_lstm_step_at(void (*kernel)(const LstmStep<T>&) noexcept, Index rows,
 
 /// One row whose pre-activations are the same four values for every unit.
 template <class T>
-void check_lstm_step_limits(void (*kernel)(const LstmStep<T>&) noexcept, T i, T f, T g, T o,
+void check_lstm_step_limits(void (*kernel)(const CellStep<T>&) noexcept, T i, T f, T g, T o,
                             T c_prev, T want_c, T want_h) {
   constexpr Index H = 21;
   NOTE("i f g o c' = " << i << " " << f << " " << g << " " << o << " " << c_prev);
-  const std::vector<T> bias(4 * H, 0);
+  const std::vector<T> zeros(4 * H, 0);
   std::vector<T> gates, c(H, c_prev), h(H);
   for (const T value : {i, f, g, o}) gates.insert(gates.end(), H, value);
-  kernel({1, H, false, bias.data(), gates.data(), c.data(), h.data()});
+  kernel({1, H, false, zeros.data(), zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
   for (std::size_t j = 0; j < H; ++j) {
     CHECK_EQUAL(c[j], want_c);
     CHECK_EQUAL(h[j], want_h);
@@ -191,13 +193,13 @@ void check_lstm_step_limits(void (*kernel)(const LstmStep<T>&) noexcept, T i, T 
 
 /// A NaN reaches its own unit and no other.
 template <class T>
-void check_lstm_step_nan(void (*kernel)(const LstmStep<T>&) noexcept) {
+void check_lstm_step_nan(void (*kernel)(const CellStep<T>&) noexcept) {
   constexpr Index H = 21;
   for (std::size_t at = 0; at < 5 * H; ++at) {
     NOTE("NaN at " << at);
-    std::vector<T> bias(4 * H, 0), gates(4 * H, T(0.5)), c(H, T(0.5)), h(H);
+    std::vector<T> zeros(4 * H, 0), gates(4 * H, T(0.5)), c(H, T(0.5)), h(H);
     (at < 4 * H ? gates[at] : c[at - 4 * H]) = kNaN<T>;
-    kernel({1, H, true, bias.data(), gates.data(), c.data(), h.data()});
+    kernel({1, H, true, zeros.data(), zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
     const bool output_gate = at >= 3 * H && at < 4 * H;
     for (std::size_t j = 0; j < H; ++j) {
       const bool here = j == at % H;
@@ -225,7 +227,7 @@ void check_lstm_step(const KernelTable<T>& table) {
 }
 
 template <class T>
-void check_lstm_step_backward_at(void (*kernel)(const LstmStepBackward<T>&) noexcept, Index rows,
+void check_lstm_step_backward_at(void (*kernel)(const CellStepBackward<T>&) noexcept, Index rows,
                                  Index H, bool in_place) {
   NOTE("rows = " << rows << ", H = " << H << ", in_place = " << in_place);
   Random random(static_cast<unsigned>(1000 * rows + H));
@@ -436,7 +438,7 @@ struct TileStep {
     Guarded<T> projected(n * blocks * 4 * lanes);
     table.project_rows({n, 0, blocks, I, x.pointers.data() + first_row, W_panel.data(),
                         b_panel.data(), projected.data(), blocks * 4 * lanes});
-    LstmStepTile<T> s{};
+    CellStepTile<T> s{};
     s.rows = n;
     s.first_block = first_block;
     s.end_block = end_block;

@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "check.hpp"
-#include "core_lstm.hpp"
+#include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 
@@ -106,7 +106,7 @@ TEST(a_call_needs_a_blas_and_limits_its_threads) {
   p.T = 2;
   p.B = 2;
   p.fill(1);
-  const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+  const Stack<float> lstm = CoreProblem<float>::stack(p);
   CoreProblem<float> core(p);
   CHECK(!has_blas());
   if (forward_needs_blas()) CHECK_THROWS(lstm.forward(core.call()), std::logic_error);

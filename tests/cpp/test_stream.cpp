@@ -4,7 +4,7 @@
 #include <stdexcept>
 
 #include "check.hpp"
-#include "core_lstm.hpp"
+#include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 #include "naive_lstm.hpp"
@@ -39,7 +39,7 @@ void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::fre
 
 namespace {
 
-Problem problem(LstmConfig config, Index T, Index B) {
+Problem problem(StackConfig config, Index T, Index B) {
   Problem p;
   p.config = config;
   p.T = T;
@@ -59,7 +59,7 @@ template <class T>
 struct Fixture {
   explicit Fixture(const Problem& p_)
       : p(p_),
-        lstm(CoreProblem<T>::lstm(p)),
+        lstm(CoreProblem<T>::stack(p)),
         stream(lstm, p.B),
         whole(p),
         x(p.x.begin(), p.x.end()),
@@ -87,8 +87,8 @@ struct Fixture {
   }
 
   Problem p;
-  Lstm<T> lstm;
-  LstmStream<T> stream;
+  Stack<T> lstm;
+  Stream<T> stream;
   CoreProblem<T> whole;
   std::vector<T> x, output;
 };
@@ -120,7 +120,7 @@ TEST(steps_and_chunks_float64) { check_steps_and_chunks<double>(); }
 
 TEST(a_new_stream_starts_at_zero) {
   const Problem p = problem({3, 5, 2, 2}, 1, 3);
-  const LstmStream<double> stream(CoreProblem<double>::lstm(p), p.B);
+  const Stream<double> stream(CoreProblem<double>::stack(p), p.B);
   CHECK_EQUAL(stream.batch_size(), p.B);
   CHECK_EQUAL(stream.config().hidden_size, p.H());
   Values h(p.h_0.size(), 7.0), c(p.c_0.size(), 7.0);
@@ -143,13 +143,13 @@ TEST(the_time_loop_allocates_nothing) {
   set_num_threads(1);  // long sequences may take more threads, which need memory of their own
   const auto allocations = [](Index T) {
     const Problem p = problem({3, 5, 2, 2, true}, T, 2);
-    const Lstm<float> lstm = CoreProblem<float>::lstm(p);
+    const Stack<float> lstm = CoreProblem<float>::stack(p);
     CoreProblem<float> core(p);
-    const LstmForward<float> call = core.call();
+    const ForwardCall<float> call = core.call();
     const long before = g_allocations;
     lstm.forward(call);
     const long forward = g_allocations - before;
-    const LstmTape<float> tape = lstm.forward_train(call, {});
+    const Tape<float> tape = lstm.forward_train(call, {});
     return std::make_pair(forward, g_allocations - before - forward);
   };
   const auto few = allocations(2), many = allocations(2000);
@@ -158,8 +158,8 @@ TEST(the_time_loop_allocates_nothing) {
 }
 
 TEST(wrong_streams_are_refused) {
-  const auto make = [](LstmConfig config, Index B) {
-    return LstmStream<float>(CoreProblem<float>::lstm(problem(config, 1, 1)), B);
+  const auto make = [](StackConfig config, Index B) {
+    return Stream<float>(CoreProblem<float>::stack(problem(config, 1, 1)), B);
   };
   CHECK_THROWS(make({1, 1, 1, 0, true}, 1), std::invalid_argument);
   CHECK_THROWS(make({1, 1, 1, 0, false, true}, 1), std::invalid_argument);

@@ -133,7 +133,7 @@ TEST(plans_use_no_more_threads_than_allowed) {
         for (int threads = 1; threads <= 9; ++threads) {
           NOTE("H = " << H << ", B = " << B << ", threads = " << threads);
           set_num_threads(threads);
-          const LstmConfig config{10, H, 2, 0, bidirectional};
+          const StackConfig config{10, H, 2, 0, bidirectional};
           const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), 3);
           CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.units >= 1);
           CHECK(plan.threads() <= threads);

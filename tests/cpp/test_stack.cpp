@@ -7,7 +7,7 @@
 #include <thread>
 
 #include "check.hpp"
-#include "core_lstm.hpp"
+#include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 #include "naive_lstm.hpp"
@@ -18,8 +18,8 @@ namespace {
 
 const bool blas_given = (set_blas(naive_blas()), true);
 
-Problem problem(const char* name, LstmConfig config, Index T, Index B,
-                std::vector<Index> lengths = {}, bool bias = true, LstmDropout dropout = {}) {
+Problem problem(const char* name, StackConfig config, Index T, Index B,
+                std::vector<Index> lengths = {}, bool bias = true, Dropout dropout = {}) {
   Problem p;
   p.name = name;
   p.config = config;
@@ -34,7 +34,7 @@ Problem problem(const char* name, LstmConfig config, Index T, Index B,
 
 /// config: I, H, L, projection, bidirectional, reverse.
 std::vector<Problem> small_problems() {
-  const LstmDropout dropout{0.4, 0x123456789a};
+  const Dropout dropout{0.4, 0x123456789a};
   return {
       problem("one unit, one step", {1, 1}, 1, 1),
       problem("one layer", {3, 5}, 4, 3),
@@ -96,10 +96,10 @@ void check_forward(double tolerance) {
   for (Problem& p : problems) {
     for (const bool batch_first : {false, true}) {
       NOTE(p.name << (batch_first ? ", batch first" : ""));
-      const Lstm<T> lstm = CoreProblem<T>::lstm(p);
+      const Stack<T> lstm = CoreProblem<T>::stack(p);
       // Training, with dropout.
       CoreProblem<T> training(p, batch_first);
-      const LstmTape<T> tape = lstm.forward_train(training.call(), p.dropout);
+      const Tape<T> tape = lstm.forward_train(training.call(), p.dropout);
       Results got = training.results();
       training.trace(tape, &got);
       const Results want = naive_forward(p);
@@ -161,7 +161,7 @@ void for_each_param(Array each) {
 template <class T>
 Gradients core_gradients(const Problem& p, double start = 0) {
   CoreProblem<T> core(p);
-  const LstmTape<T> tape = CoreProblem<T>::lstm(p).forward_train(core.call(), p.dropout);
+  const Tape<T> tape = CoreProblem<T>::stack(p).forward_train(core.call(), p.dropout);
   return core.backward(tape, start);
 }
 
@@ -243,13 +243,13 @@ TEST(backward_adds_to_parameters) {
 TEST(backward_without_some_gradients) {
   Problem p = problem("", {3, 5, 2, 0, true}, 4, 3);
   CoreProblem<double> core(p);
-  const LstmTape<double> tape = CoreProblem<double>::lstm(p).forward_train(core.call(), {});
+  const Tape<double> tape = CoreProblem<double>::stack(p).forward_train(core.call(), {});
   for (Values* zeros : {&p.d_output, &p.d_h_n, &p.d_c_n})
     std::fill(zeros->begin(), zeros->end(), 0);
   const Gradients want = core.backward(tape);
   // The same with null pointers, and no gradient of x.
   std::vector<Gradients> kept(1);
-  std::vector<LstmParams<double>> d_params;
+  std::vector<CellParams<double>> d_params;
   kept[0].cells = p.cells;
   for (Cell& c : kept[0].cells) {
     for_each_param([&](const char*, Values Cell::* param) {
@@ -300,7 +300,7 @@ void check_promise_on_bits() {
   };
   for (const Problem& p : problems) {
     NOTE(p.name);
-    const Lstm<T> lstm = CoreProblem<T>::lstm(p);
+    const Stack<T> lstm = CoreProblem<T>::stack(p);
     set_num_threads(1);
     CoreProblem<T> core(p);
     lstm.forward(core.call());
@@ -369,9 +369,9 @@ TEST(gradients_have_the_same_bits_for_any_number_of_threads) {
 
 TEST(null_states_are_zeros) {
   Problem p = problem("", {3, 5, 2, 2, true}, 4, 3, {4, 0, 2});
-  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> given(p);
-  LstmForward<double> call = given.call();
+  ForwardCall<double> call = given.call();
   call.h_0 = nullptr;
   call.c_0 = nullptr;
   lstm.forward(call);
@@ -382,16 +382,16 @@ TEST(null_states_are_zeros) {
 
 TEST(parameters_are_fixed) {
   const Problem p = problem("", {3, 5, 2}, 4, 3);
-  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> core(p);
-  const LstmTape<double> tape = lstm.forward_train(core.call(), {});
+  const Tape<double> tape = lstm.forward_train(core.call(), {});
   const Gradients before = core.backward(tape);
   const Results results = core.results();
 
   Problem changed = p;
   for (double& w : changed.cells[1].weight_ih) w = -w;
   const Cell& cell = changed.cells[1];
-  const Lstm<double> other =
+  const Stack<double> other =
       lstm.with_params(1, {cell.weight_ih.data(), cell.weight_hh.data(), cell.bias_ih.data(),
                            cell.bias_hh.data(), nullptr});
   other.forward(core.call());
@@ -407,7 +407,7 @@ TEST(nan_stays_in_its_sequence) {
   Problem p = problem("", {3, 5, 2, 0, true}, 6, 4);
   p.x[static_cast<std::size_t>((2 * p.B + 1) * p.I())] = std::nan("");  // t = 2, b = 1
   CoreProblem<double> core(p);
-  CoreProblem<double>::lstm(p).forward(core.call());
+  CoreProblem<double>::stack(p).forward(core.call());
   const Results got = core.results();
   for (std::size_t k = 0; k < got.output.size(); ++k) {
     const Index b = static_cast<Index>(k) / p.width() % p.B;
@@ -419,7 +419,7 @@ TEST(infinite_inputs_saturate) {
   Problem p = problem("", {1, 4}, 3, 1);
   for (double& x : p.x) x = std::numeric_limits<double>::infinity();
   CoreProblem<double> core(p);
-  CoreProblem<double>::lstm(p).forward(core.call());
+  CoreProblem<double>::stack(p).forward(core.call());
   check_results(core.results(), naive_forward(p), 1e-12);
 }
 
@@ -427,7 +427,7 @@ TEST(floating_point_mode_is_restored) {
   const Problem p = problem("", {3, 5}, 4, 3);
   CoreProblem<float> core(p);
   std::fesetround(FE_UPWARD);
-  const LstmTape<float> tape = CoreProblem<float>::lstm(p).forward_train(core.call(), {});
+  const Tape<float> tape = CoreProblem<float>::stack(p).forward_train(core.call(), {});
   core.backward(tape);
   CHECK_EQUAL(std::fegetround(), FE_UPWARD);
   std::fesetround(FE_TONEAREST);
@@ -438,9 +438,9 @@ TEST(floating_point_mode_is_restored) {
 TEST(calls_can_be_interrupted) {
   struct Interrupt {};
   const Problem p = problem("", {3, 5}, 4, 3);
-  const Lstm<double> lstm = CoreProblem<double>::lstm(p);
+  const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> core(p);
-  const LstmTape<double> tape = lstm.forward_train(core.call(), {});
+  const Tape<double> tape = lstm.forward_train(core.call(), {});
   const Results results = core.results();
   const Gradients gradients = core.backward(tape);
   set_interrupt_check([] { throw Interrupt(); });
@@ -461,13 +461,13 @@ TEST(calls_can_be_interrupted) {
 }
 
 TEST(wrong_configurations_are_refused) {
-  const LstmParams<const float> none;
-  const auto make = [&](LstmConfig config) { return Lstm<float>(config, &none); };
+  const CellParams<const float> none;
+  const auto make = [&](StackConfig config) { return Stack<float>(config, &none); };
   constexpr Index kHuge = std::numeric_limits<Index>::max();
-  for (const LstmConfig& config :
-       {LstmConfig{0, 1}, LstmConfig{1, 0}, LstmConfig{1, -1}, LstmConfig{1, 1, 0},
-        LstmConfig{1, 2, 1, -1}, LstmConfig{1, 2, 1, 2}, LstmConfig{1, 2, 1, 3},
-        LstmConfig{1, 1, 1, 0, true, true}, LstmConfig{kHuge, 1}, LstmConfig{1, kHuge}}) {
+  for (const StackConfig& config :
+       {StackConfig{0, 1}, StackConfig{1, 0}, StackConfig{1, -1}, StackConfig{1, 1, 0},
+        StackConfig{1, 2, 1, -1}, StackConfig{1, 2, 1, 2}, StackConfig{1, 2, 1, 3},
+        StackConfig{1, 1, 1, 0, true, true}, StackConfig{kHuge, 1}, StackConfig{1, kHuge}}) {
     NOTE("I H L P = " << config.input_size << " " << config.hidden_size << " " << config.num_layers
                       << " " << config.proj_size);
     CHECK_THROWS(make(config), std::invalid_argument);

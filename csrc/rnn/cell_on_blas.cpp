@@ -1,4 +1,4 @@
-#include "rnn/lstm_blas.hpp"
+#include "rnn/cell_on_blas.hpp"
 
 #include <algorithm>
 
@@ -51,40 +51,45 @@ Piece piece(Index n, Index k, Index size = kPieceRows) {
 }  // namespace
 
 template <class T>
-LstmWorkspace<T>::LstmWorkspace(const LstmConfig& config, const RowSchedule& rows,
+BlasWorkspace<T>::BlasWorkspace(const StackConfig& config, const RowSchedule& rows,
                                 bool save_gates) {
-  if (!save_gates) gates.resize(most_block_rows(rows), 4 * config.hidden_size);
+  const Index GH = config.gates() * config.hidden_size;
+  if (!save_gates || config.saved_gates() == 0) gates.resize(most_block_rows(rows), GH);
+  from_h.resize(rows.B(), GH);
   if (config.proj_size > 0) hidden.resize(rows.B(), config.hidden_size);
 }
 
 template <class T>
-void lstm_direction_forward(const LstmDirectionForward<T>& run) {
-  const LstmWeights<T>& w = run.weights;
+void direction_forward(const DirectionForward<T>& run) {
+  const CellWeights<T>& w = run.weights;
   const RowSchedule& rows = run.rows;
-  const Index I = w.I, H = w.H, P = w.P;
-  const bool save = run.saved_gates != nullptr;
-  const KernelTable<T>& kernel = kernels<T>();
+  const Index I = w.I, H = w.H, P = w.P, GH = w.GH;
+  const bool train = run.saved_gates != nullptr;
+  const bool save = train && w.SH > 0;
+  const Index ld_gates = save ? w.SH : GH;  // where gates are saved, x W comes first
+  T* from_h = run.workspace.from_h.data();
   T* hidden = w.projects ? run.workspace.hidden.data() : run.h;
 
   for_each_block(rows, run.backward, [&](const StepBlock& block) {
     check_interrupt();
-    T* block_gates = save ? run.saved_gates + block.first_row * 4 * H : run.workspace.gates.data();
+    T* block_gates =
+        save ? run.saved_gates + block.first_row * ld_gates : run.workspace.gates.data();
     const T* x = run.x + block.first_row * I;
     run.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
       const Piece p = piece(block.rows, k);
-      gemm<T>(p.size, 4 * H, I, {x + p.first * I, I}, {w.W.data(), I, true}, 0,
-              block_gates + p.first * 4 * H, 4 * H);
+      gemm<T>(p.size, GH, I, {x + p.first * I, I}, {w.W.data(), I, true}, 0,
+              block_gates + p.first * ld_gates, ld_gates);
     });
     for_each_step(block, run.backward, [&](Index t) {
       const Index live = rows.live(t), row = rows.offset(t);
-      T* gates = block_gates + (row - block.first_row) * 4 * H;
-      gemm<T>(live, 4 * H, P, {run.h, P}, {w.R.data(), P, true}, 1, gates, 4 * H);
-      kernel.lstm_step({live, H, save, w.bias.data(), gates, run.c, hidden});
+      T* gates = block_gates + (row - block.first_row) * ld_gates;
+      gemm<T>(live, GH, P, {run.h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+      w.cell.step({live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden});
       if (w.projects) {
         gemm<T>(live, P, H, {hidden, H}, {w.W_hr.data(), H, true}, 0, run.h, P);
       }
       copy_rows(run.h, live, P, run.output + row * run.ld_output, run.ld_output);
-      if (save) std::copy_n(run.c, live * H, run.saved_c + row * H);
+      if (train) std::copy_n(run.c, live * w.C, run.saved_c + row * w.C);
     });
   });
 }
@@ -98,16 +103,16 @@ constexpr Index kStepRows = 32;
 /// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
 /// then the products over all rows of the block.
 template <class T>
-class DirectionBackward {
+class BackwardPass {
  public:
-  explicit DirectionBackward(const LstmDirectionBackward<T>& run)
+  explicit BackwardPass(const DirectionBackward<T>& run)
       : run_(run),
         rows_(run.rows),
         w_(run.weights),
         tiles_(active_target().tiles),
         ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
         d_h_(rows_.B(), ld_d_h_),
-        d_gates_(most_block_rows(rows_), 4 * w_.H),
+        d_gates_(most_block_rows(rows_), w_.GH),
         h_prev_(most_block_rows(rows_), w_.P) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (w_.projects) {
@@ -138,7 +143,7 @@ class DirectionBackward {
     const Index H = w_.H, P = w_.P, row = rows_.offset(t);
     end = std::min(end, rows_.live(t));
     if (end <= first) return;
-    T* d_gates = d_gates_.data() + (row - block_row) * 4 * H;
+    T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
     T* h_prev = h_prev_.data() + (row - block_row) * P;
     if (run_.d_output != nullptr) {
       for (Index b = first; b < end; ++b) {
@@ -165,12 +170,12 @@ class DirectionBackward {
     // c_prev: of sorted row `from`
     const auto units = [&](Index from, Index to, const T* c_prev) {
       const Index at = row + from;
-      kernels<T>().lstm_step_backward({to - from, H, run_.gates + at * 4 * H, run_.c + at * H,
-                                       c_prev, d_hidden + from * ld_d_hidden, ld_d_hidden,
-                                       run_.d_c + from * H, d_gates + from * 4 * H});
+      w_.cell.step_backward({to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
+                             d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
+                             d_gates + from * w_.GH});
     };
-    units(first, carried, run_.c + (previous.row + first) * H);
-    units(carried, end, run_.c_0 + carried * H);
+    units(first, carried, run_.c + (previous.row + first) * w_.C);
+    units(carried, end, run_.c_0 + carried * w_.C);
     for (Index b = first; b < carried; ++b) {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
@@ -181,33 +186,32 @@ class DirectionBackward {
   /// d_h = d_gates R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS packs
   /// R anew in every call: with one row, a whole training step took five times as long.
   void multiply_by_R(const T* d_gates, Index first, Index end) noexcept {
-    const Index H = w_.H, P = w_.P;
+    const Index GH = w_.GH, P = w_.P;
     T* d_h = d_h_.data() + first * ld_d_h_;
     if (!tiles_) {
-      gemm<T>(end - first, P, 4 * H, {d_gates + first * 4 * H, 4 * H}, {w_.R.data(), P}, 0, d_h,
-              ld_d_h_);
+      gemm<T>(end - first, P, GH, {d_gates + first * GH, GH}, {w_.R.data(), P}, 0, d_h, ld_d_h_);
       return;
     }
     const T* inputs[kStepRows];
-    for (Index b = first; b < end; ++b) inputs[b - first] = d_gates + b * 4 * H;
+    for (Index b = first; b < end; ++b) inputs[b - first] = d_gates + b * GH;
     const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
     kernels<T>().project_rows(
-        {end - first, 0, blocks, 4 * H, inputs, R_panel_, nullptr, d_h, ld_d_h_});
+        {end - first, 0, blocks, GH, inputs, R_panel_, nullptr, d_h, ld_d_h_});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.
   void products(const StepBlock& block) {
-    const Index I = w_.I, H = w_.H, P = w_.P, n = block.rows;
+    const Index I = w_.I, GH = w_.GH, P = w_.P, n = block.rows;
     const T* x = run_.x + block.first_row * I;
-    const Index of_units = pieces(4 * H), of_rows = run_.d_x != nullptr ? pieces(n) : 0;
+    const Index of_units = pieces(GH), of_rows = run_.d_x != nullptr ? pieces(n) : 0;
     run_.team.run_tasks(2 * of_units + of_rows + 1, [&](Index k) noexcept {
       if (k < of_units) {
-        add_product(piece(4 * H, k), n, x, I, run_.d_params.weight_ih);
+        add_product(piece(GH, k), n, x, I, run_.d_params.weight_ih);
       } else if (k < 2 * of_units) {
-        add_product(piece(4 * H, k - of_units), n, h_prev_.data(), P, run_.d_params.weight_hh);
+        add_product(piece(GH, k - of_units), n, h_prev_.data(), P, run_.d_params.weight_hh);
       } else if (k < 2 * of_units + of_rows) {
         const Piece p = piece(n, k - 2 * of_units);
-        gemm<T>(p.size, I, 4 * H, {d_gates_.data() + p.first * 4 * H, 4 * H}, {w_.W.data(), I},
+        gemm<T>(p.size, I, GH, {d_gates_.data() + p.first * GH, GH}, {w_.W.data(), I},
                 run_.add_to_d_x ? 1 : 0, run_.d_x + (block.first_row + p.first) * I, I);
       } else {
         small_products(block);
@@ -215,10 +219,10 @@ class DirectionBackward {
     });
   }
 
-  /// d_weight += d_gates^T values for some of its rows. values: [n, width]; d_weight: [4H, width].
+  /// d_weight += d_gates^T values for some of its rows. values: [n, width]; d_weight: [G H, width].
   void add_product(Piece units, Index n, const T* values, Index width, T* d_weight) noexcept {
-    gemm<T>(units.size, width, n, {d_gates_.data() + units.first, 4 * w_.H, true}, {values, width},
-            1, d_weight + units.first * width, width);
+    gemm<T>(units.size, width, n, {d_gates_.data() + units.first, w_.GH, true}, {values, width}, 1,
+            d_weight + units.first * width, width);
   }
 
   void small_products(const StepBlock& block) noexcept {
@@ -226,26 +230,26 @@ class DirectionBackward {
     if (run_.d_params.bias_ih != nullptr) {
       // The biases are added to each other, so their gradients are the same.
       for (T* sums : {run_.d_params.bias_ih, run_.d_params.bias_hh}) {
-        kernels<T>().add_column_sums({n, 4 * H, d_gates_.data(), sums});
+        kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), sums});
       }
     }
     if (w_.projects) {
-      kernels<T>().lstm_hidden({n, H, run_.gates + block.first_row * 4 * H,
+      kernels<T>().lstm_hidden({n, H, run_.gates + block.first_row * w_.SH,
                                 run_.c + block.first_row * H, hidden_.data()});
       gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
               run_.d_params.weight_hr, H);
     }
   }
 
-  const LstmDirectionBackward<T>& run_;
+  const DirectionBackward<T>& run_;
   const RowSchedule& rows_;
-  const LstmWeights<T>& w_;
+  const CellWeights<T>& w_;
   const bool tiles_;
   const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;
   const Index ld_d_h_;
   Buffer<T> d_h_;  // [B] of ld_d_h: gradient of h, from the steps after
   // Of the rows of one block:
-  Buffer<T> d_gates_;  // [rows, 4H]
+  Buffer<T> d_gates_;  // [rows, G H]
   Buffer<T> h_prev_;   // [rows, P]
   // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
   // needs both o tanh(c) and the gradient of h.
@@ -257,14 +261,14 @@ class DirectionBackward {
 }  // namespace
 
 template <class T>
-void lstm_direction_backward(const LstmDirectionBackward<T>& run) {
-  DirectionBackward<T>(run).compute();
+void direction_backward(const DirectionBackward<T>& run) {
+  BackwardPass<T>(run).compute();
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                         \
-  template struct LstmWorkspace<T>;                                     \
-  template void lstm_direction_forward(const LstmDirectionForward<T>&); \
-  template void lstm_direction_backward(const LstmDirectionBackward<T>&);
+#define FASTLSTM_INSTANTIATE(T)                                \
+  template struct BlasWorkspace<T>;                            \
+  template void direction_forward(const DirectionForward<T>&); \
+  template void direction_backward(const DirectionBackward<T>&);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)
 

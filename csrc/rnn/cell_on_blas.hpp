@@ -2,7 +2,7 @@
 // This is all that the generic target runs on.
 #pragma once
 
-#include "rnn/lstm_weights.hpp"
+#include "rnn/cell_weights.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/thread_team.hpp"
 
@@ -10,17 +10,18 @@ namespace fastlstm {
 
 /// Memory of the forward pass, allocated before the time loop and reused by every direction.
 template <class T>
-struct LstmWorkspace {
+struct BlasWorkspace {
   /// For cells of this configuration over this schedule.
-  LstmWorkspace(const LstmConfig& config, const RowSchedule& rows, bool save_gates);
+  BlasWorkspace(const StackConfig& config, const RowSchedule& rows, bool save_gates);
 
-  Buffer<T> gates;   // pre-activations of one block of steps; empty when the gates are saved
-  Buffer<T> hidden;  // [B, H] o tanh(c) before a projection; empty without one
+  Buffer<T> gates;   // [rows, G H] x W of one block of steps; empty when the gates are saved
+  Buffer<T> from_h;  // [B, G H] h R of one step
+  Buffer<T> hidden;  // [B, H] h before a projection; empty without one
 };
 
 template <class T>
-struct LstmDirectionForward {
-  const LstmWeights<T>& weights;
+struct DirectionForward {
+  const CellWeights<T>& weights;
   const RowSchedule& rows;
   bool backward;  // from the end to the start
   const T* x;     // [rows, I] in, packed
@@ -28,18 +29,18 @@ struct LstmDirectionForward {
   T* c;           // [B, H] in: c_0, sorted; out: c_n
   T* output;      // packed rows of ld_output elements; out: P of each
   Index ld_output;
-  T* saved_gates;  // [rows, 4H] out, for training; null: not saved
+  T* saved_gates;  // [rows, saved_gates * H] out, for training; null: not saved
   T* saved_c;      // [rows, H] out, for training; null: not saved
-  LstmWorkspace<T>& workspace;
+  BlasWorkspace<T>& workspace;
   TeamLease& team;
 };
 
 template <class T>
-void lstm_direction_forward(const LstmDirectionForward<T>& run);
+void direction_forward(const DirectionForward<T>& run);
 
 template <class T>
-struct LstmDirectionBackward {
-  const LstmWeights<T>& weights;
+struct DirectionBackward {
+  const CellWeights<T>& weights;
   const RowSchedule& rows;
   bool backward;    // the direction of the forward pass
   const T* x;       // [rows, I] in, packed
@@ -47,7 +48,7 @@ struct LstmDirectionBackward {
   const T* c_0;     // [B, H] in, sorted
   const T* output;  // packed rows of ld_output elements; in: P of each, what forward wrote
   Index ld_output;
-  const T* gates;     // [rows, 4H] in, as saved
+  const T* gates;     // [rows, saved_gates * H] in, as saved
   const T* c;         // [rows, H] in, as saved
   const T* d_output;  // as output; in; null: zeros
   T* d_h;             // [B, P] in: gradient of h_n, sorted; out: of h_0
@@ -55,10 +56,10 @@ struct LstmDirectionBackward {
   T* d_x;             // [rows, I] out; null: not computed
   bool add_to_d_x;    // d_x: in and out
   TeamLease& team;
-  LstmParams<T> d_params;  // added to; all of them are given
+  CellParams<T> d_params;  // added to; all of them are given
 };
 
 template <class T>
-void lstm_direction_backward(const LstmDirectionBackward<T>& run);
+void direction_backward(const DirectionBackward<T>& run);
 
 }  // namespace fastlstm

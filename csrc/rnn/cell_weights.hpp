@@ -3,35 +3,41 @@
 
 #include <mutex>
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
+#include "rnn/cell_kernels.hpp"
 #include "runtime/buffer.hpp"
 
 namespace fastlstm {
 
 template <class T>
-struct LstmWeights {
+struct CellWeights {
   /// params: read during the construction only.
-  LstmWeights(const LstmConfig& config, Index layer, const LstmParams<const T>& params);
+  CellWeights(const StackConfig& config, Index layer, const CellParams<const T>& params);
 
   Index I;  // this layer's input size
   Index H;
   Index P;
+  Index C;   // width of c: H, or 0 for cells without
+  Index GH;  // rows of W and R: gates times H
+  Index SH;  // gates that training saves of each row: saved_gates times H
   bool projects;
-  Buffer<T> W;     // [4H, I]
-  Buffer<T> R;     // [4H, P]
-  Buffer<T> bias;  // [4H] the sum of both biases; zeros without
+  CellKernels<T> cell;
+  Buffer<T> W;     // [G H, I]
+  Buffer<T> R;     // [G H, P]
+  Buffer<T> bias;  // [G H] the sum of both biases; zeros without
   Buffer<T> W_hr;  // [P, H]; empty without a projection
 
   // The same for tile kernels (kernels/arguments.hpp says how panels look); empty on targets that
   // do their products with BLAS.
   Index blocks = 0;       // of units
+  Index width = 0;        // columns of a block: V * lanes
   Index proj_blocks = 0;  // of the projection's columns
-  Buffer<T> W_panel;      // [blocks][I][4][lanes]
-  Buffer<T> R_panel;      // [blocks][P][4][lanes]
-  Buffer<T> bias_panel;   // [blocks][4][lanes]
+  Buffer<T> W_panel;      // [blocks][I][V][lanes]
+  Buffer<T> R_panel;      // [blocks][P][V][lanes]
+  Buffer<T> bias_panel;   // [blocks][V][lanes]
   Buffer<T> W_hr_panel;   // [proj_blocks][H][4][lanes]
 
-  /// For d_h = d_gates R on tile kernels: [blocks of P columns][4H][4][lanes]. Packed when first
+  /// For d_h = d_gates R on tile kernels: [blocks of P columns][G H][4][lanes]. Packed when first
   /// asked for, since inference never is. Safe from several threads.
   const T* R_backward_panel() const;
 

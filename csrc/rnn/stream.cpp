@@ -3,19 +3,19 @@
 #include <utility>
 #include <vector>
 
-#include "fastlstm/lstm.hpp"
 #include "fastlstm/runtime.hpp"
-#include "rnn/lstm_blas.hpp"
-#include "rnn/lstm_tiles.hpp"
+#include "fastlstm/stack.hpp"
+#include "rnn/cell_on_blas.hpp"
+#include "rnn/cell_on_tiles.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
 
 namespace fastlstm {
 
 template <class T>
-struct LstmStream<T>::State {
-  State(const Lstm<T>& lstm_, Index B) : lstm(lstm_), one_step(1, B, nullptr) {
-    for (Buffer<T>& buffer : between) buffer.resize(B, lstm.config().output_size());
+struct Stream<T>::State {
+  State(const Stack<T>& stack_, Index B) : stack(stack_), one_step(1, B, nullptr) {
+    for (Buffer<T>& buffer : between) buffer.resize(B, stack.config().output_size());
   }
   virtual ~State() = default;
 
@@ -26,10 +26,10 @@ struct LstmStream<T>::State {
   Index B() const { return one_step.B(); }
   /// The output of a layer: the caller's for the last.
   T* output_of(Index layer, T* out) {
-    return layer + 1 == lstm.config().num_layers ? out : between[layer % 2].data();
+    return layer + 1 == stack.config().num_layers ? out : between[layer % 2].data();
   }
 
-  Lstm<T> lstm;
+  Stack<T> stack;
   RowSchedule one_step;
   Buffer<T> between[2];  // [B, P] outputs of layers below the last
 };
@@ -37,13 +37,13 @@ struct LstmStream<T>::State {
 namespace {
 
 template <class T>
-class StreamOnBlas : public LstmStream<T>::State {
+class StreamOnBlas : public Stream<T>::State {
  public:
-  StreamOnBlas(const Lstm<T>& layers, Index B)
-      : LstmStream<T>::State(layers, B),
+  StreamOnBlas(const Stack<T>& layers, Index B)
+      : Stream<T>::State(layers, B),
         workspace_(layers.config(), this->one_step, false),
         h_(layers.config().num_layers * B, layers.config().output_size()),
-        c_(layers.config().num_layers * B, layers.config().hidden_size) {
+        c_(layers.config().num_layers * B, layers.config().c_size()) {
     h_.fill_zero();
     c_.fill_zero();
   }
@@ -51,14 +51,13 @@ class StreamOnBlas : public LstmStream<T>::State {
   void step(const T* x, T* out) override {
     const SingleThreadedBlas single_threaded_blas;
     TeamLease team(1);
-    const LstmConfig& config = this->lstm.config();
+    const StackConfig& config = this->stack.config();
     const Index P = config.output_size(), B = this->B();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       T* output = this->output_of(layer, out);
-      lstm_direction_forward<T>({this->lstm.weights(layer), this->one_step, false, x,
-                                 h_.data() + layer * B * P,
-                                 c_.data() + layer * B * config.hidden_size, output, P, nullptr,
-                                 nullptr, workspace_, team});
+      direction_forward<T>({this->stack.weights(layer), this->one_step, false, x,
+                            h_.data() + layer * B * P, c_.data() + layer * B * config.c_size(),
+                            output, P, nullptr, nullptr, workspace_, team});
       x = output;
     }
   }
@@ -72,9 +71,9 @@ class StreamOnBlas : public LstmStream<T>::State {
   }
 
  private:
-  LstmWorkspace<T> workspace_;
+  BlasWorkspace<T> workspace_;
   Buffer<T> h_;  // [L, B, P]
-  Buffer<T> c_;  // [L, B, H]
+  Buffer<T> c_;  // [L, B, H]; empty without c
 };
 
 // Products per step and thread that pay for waking a thread, which between steps may have gone to
@@ -82,24 +81,22 @@ class StreamOnBlas : public LstmStream<T>::State {
 constexpr double kProductsPerThread = 2e6;
 
 template <class T>
-class StreamOnTiles : public LstmStream<T>::State {
+class StreamOnTiles : public Stream<T>::State {
  public:
-  StreamOnTiles(const Lstm<T>& layers, Index B) : LstmStream<T>::State(layers, B) {
-    const LstmConfig& config = layers.config();
-    double products = 0;
+  StreamOnTiles(const Stack<T>& layers, Index B) : Stream<T>::State(layers, B) {
+    const StackConfig& config = layers.config();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
-      cells_.emplace_back(this->lstm.weights(layer), this->one_step, false);
-      products += static_cast<double>(B * 4 * config.hidden_size) *
-                  static_cast<double>(config.layer_input_size(layer) + config.output_size());
+      cells_.emplace_back(this->stack.weights(layer), this->one_step, false);
     }
+    const double products = config.products_per_row() * static_cast<double>(B);
     most_threads_ = static_cast<int>(std::max(1.0, std::min(64.0, products / kProductsPerThread)));
     for (int thread = 0; thread < most_threads_; ++thread) {
-      scratch_.emplace_back(LstmTileCell<T>::scratch_rows(this->one_step));
+      scratch_.emplace_back(TileCell<T>::scratch_rows(this->one_step));
     }
   }
 
   void step(const T* x, T* out) override {
-    for (LstmTileCell<T>& cell : cells_) cell.restart();
+    for (TileCell<T>& cell : cells_) cell.restart();
     TeamLease team(most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads()));
     SpinBarrier barrier(team.threads());
     team.run([&](int rank) noexcept {
@@ -107,23 +104,23 @@ class StreamOnTiles : public LstmStream<T>::State {
     });
   }
   void get_state(T* h, T* c) const override {
-    const LstmConfig& config = this->lstm.config();
+    const StackConfig& config = this->stack.config();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       cells_[static_cast<std::size_t>(layer)].get_state(
-          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.hidden_size);
+          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.c_size());
     }
   }
   void set_state(const T* h, const T* c) override {
-    const LstmConfig& config = this->lstm.config();
+    const StackConfig& config = this->stack.config();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       cells_[static_cast<std::size_t>(layer)].set_state(
-          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.hidden_size);
+          h + layer * this->B() * config.output_size(), c + layer * this->B() * config.c_size());
     }
   }
 
  private:
   void run(const Part& part, const T* x, T* out) noexcept {
-    const LstmConfig& config = this->lstm.config();
+    const StackConfig& config = this->stack.config();
     const Index P = config.output_size();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       T* output = this->output_of(layer, out);
@@ -138,7 +135,7 @@ class StreamOnTiles : public LstmStream<T>::State {
     }
   }
 
-  std::deque<LstmTileCell<T>> cells_;  // by layer
+  std::deque<TileCell<T>> cells_;  // by layer
   std::vector<TileScratch<T>> scratch_;
   int most_threads_ = 1;
 };
@@ -146,63 +143,63 @@ class StreamOnTiles : public LstmStream<T>::State {
 }  // namespace
 
 template <class T>
-LstmStream<T>::LstmStream(const Lstm<T>& lstm, Index batch_size) {
-  if (lstm.config().bidirectional || lstm.config().reverse) {
+Stream<T>::Stream(const Stack<T>& stack, Index batch_size) {
+  if (stack.config().bidirectional || stack.config().reverse) {
     throw std::invalid_argument("stream: a layer that reads from the end cannot stream");
   }
   if (batch_size < 1) throw std::invalid_argument("stream: batch_size must be at least 1");
   if (active_target().tiles) {
-    state_ = std::make_unique<StreamOnTiles<T>>(lstm, batch_size);
+    state_ = std::make_unique<StreamOnTiles<T>>(stack, batch_size);
   } else {
     require_blas();
-    state_ = std::make_unique<StreamOnBlas<T>>(lstm, batch_size);
+    state_ = std::make_unique<StreamOnBlas<T>>(stack, batch_size);
   }
 }
 
 template <class T>
-LstmStream<T>::LstmStream(LstmStream&&) noexcept = default;
+Stream<T>::Stream(Stream&&) noexcept = default;
 template <class T>
-LstmStream<T>::~LstmStream() = default;
+Stream<T>::~Stream() = default;
 
 template <class T>
-void LstmStream<T>::step(const T* x, T* out) {
+void Stream<T>::step(const T* x, T* out) {
   const FlushDenormals flush_denormals;
   state_->step(x, out);
 }
 
 template <class T>
-void LstmStream<T>::run(Index T_, SequenceView<const T> x, SequenceView<T> output) {
-  const LstmConfig& c = config();
+void Stream<T>::run(Index T_, SequenceView<const T> x, SequenceView<T> output) {
+  const StackConfig& c = config();
   Buffer<T> h(c.num_layers * batch_size(), c.output_size());
-  Buffer<T> cell(c.num_layers * batch_size(), c.hidden_size);
+  Buffer<T> cell(c.num_layers * batch_size(), c.c_size());
   get_state(h.data(), cell.data());
   // Each layer's initial state is read before its final one is written over it.
-  state_->lstm.forward(
+  state_->stack.forward(
       {T_, batch_size(), nullptr, x, h.data(), cell.data(), output, h.data(), cell.data()});
   set_state(h.data(), cell.data());
 }
 
 template <class T>
-void LstmStream<T>::get_state(T* h, T* c) const {
+void Stream<T>::get_state(T* h, T* c) const {
   state_->get_state(h, c);
 }
 
 template <class T>
-void LstmStream<T>::set_state(const T* h, const T* c) {
+void Stream<T>::set_state(const T* h, const T* c) {
   state_->set_state(h, c);
 }
 
 template <class T>
-Index LstmStream<T>::batch_size() const {
+Index Stream<T>::batch_size() const {
   return state_->B();
 }
 
 template <class T>
-const LstmConfig& LstmStream<T>::config() const {
-  return state_->lstm.config();
+const StackConfig& Stream<T>::config() const {
+  return state_->stack.config();
 }
 
-template class LstmStream<float>;
-template class LstmStream<double>;
+template class Stream<float>;
+template class Stream<double>;
 
 }  // namespace fastlstm

@@ -1,9 +1,9 @@
 #include <utility>
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
+#include "rnn/cell_on_blas.hpp"
 #include "rnn/dropout.hpp"
-#include "rnn/lstm_blas.hpp"
-#include "rnn/lstm_saved.hpp"
+#include "rnn/saved.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
@@ -11,25 +11,25 @@
 namespace fastlstm {
 
 template <class T>
-LstmTape<T>::LstmTape(std::unique_ptr<Saved> saved) : saved_(std::move(saved)) {}
+Tape<T>::Tape(std::unique_ptr<Saved> saved) : saved_(std::move(saved)) {}
 template <class T>
-LstmTape<T>::LstmTape(LstmTape&&) noexcept = default;
+Tape<T>::Tape(Tape&&) noexcept = default;
 template <class T>
-LstmTape<T>::~LstmTape() = default;
+Tape<T>::~Tape() = default;
 
 template <class T>
-void LstmTape<T>::backward(const LstmBackward<T>& call) const {
+void Tape<T>::backward(const BackwardCall<T>& call) const {
   const FlushDenormals flush_denormals;
   require_blas();
   const SingleThreadedBlas single_threaded_blas;
   Saved& saved = *saved_;
-  const LstmConfig& config = saved.config();
+  const StackConfig& config = saved.config();
   const RowSchedule& rows = saved.rows;
-  const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  const Index D = config.directions(), P = config.output_size(), C = config.c_size();
   TeamLease team(threads_worth(2 * products_of(config, rows)));
   const Index width = D * P;
 
-  Buffer<T> d_h(rows.B(), P), d_c(rows.B(), H);
+  Buffer<T> d_h(rows.B(), P), d_c(rows.B(), C);
   Buffer<T> dropped;         // the input of a layer above the first, when there was dropout
   Buffer<T> d_layer_output;  // from above: the caller's gradient, then each layer's d_x
   if (call.d_output.data != nullptr) {
@@ -53,15 +53,15 @@ void LstmTape<T>::backward(const LstmBackward<T>& call) const {
       const Index k = layer * D + d;
       const Index h_at = saved.h_0_at(k), c_at = saved.c_0_at(k);
       sort_state(rows, call.d_h_n ? call.d_h_n + h_at : nullptr, P, d_h.data());
-      sort_state(rows, call.d_c_n ? call.d_c_n + c_at : nullptr, H, d_c.data());
+      sort_state(rows, call.d_c_n ? call.d_c_n + c_at : nullptr, C, d_c.data());
       const T* d_output = d_layer_output.data();
-      lstm_direction_backward<T>({saved.lstm.weights(k), rows, config.runs_backward(d), layer_x,
-                                  saved.h_0.data() + h_at, saved.c_0.data() + c_at,
-                                  saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
-                                  d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
-                                  d_layer_x.data(), d > 0, team, call.d_params[k]});
+      direction_backward<T>({saved.stack.weights(k), rows, config.runs_backward(d), layer_x,
+                             saved.h_0.data() + h_at, saved.c_0.data() + c_at,
+                             saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
+                             d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
+                             d_layer_x.data(), d > 0, team, call.d_params[k]});
       unsort_state(rows, d_h.data(), P, call.d_h_0 + h_at);
-      unsort_state(rows, d_c.data(), H, call.d_c_0 + c_at);
+      unsort_state(rows, d_c.data(), C, call.d_c_0 + c_at);
     }
     if (drops) drop_rows(rows, saved.dropout, layer - 1, d_layer_x.data(), width, d_layer_x.data());
     d_layer_output = std::move(d_layer_x);
@@ -82,20 +82,20 @@ SequenceView<T> time_major(const RowSchedule& rows, Index width, T* data) {
 }  // namespace
 
 template <class T>
-void LstmTape<T>::copy_gates(Index k, T* gates) const {
-  const Index width = 4 * saved_->config().hidden_size;
+void Tape<T>::copy_gates(Index k, T* gates) const {
+  const Index width = saved_->gates_width();
   unpack_rows(saved_->rows, saved_->gates(k), width, time_major(saved_->rows, width, gates));
 }
 
 template <class T>
-void LstmTape<T>::copy_cells(Index k, T* c) const {
-  const Index width = saved_->config().hidden_size;
+void Tape<T>::copy_cells(Index k, T* c) const {
+  const Index width = saved_->config().c_size();
   unpack_rows(saved_->rows, saved_->c(k), width, time_major(saved_->rows, width, c));
 }
 
 template <class T>
-void LstmTape<T>::copy_hidden(Index k, T* h) const {
-  const LstmConfig& config = saved_->config();
+void Tape<T>::copy_hidden(Index k, T* h) const {
+  const StackConfig& config = saved_->config();
   const Index D = config.directions(), P = config.output_size();
   Buffer<T> one(saved_->rows.rows(), P);
   const T* both = saved_->output(k / D) + k % D * P;
@@ -105,7 +105,7 @@ void LstmTape<T>::copy_hidden(Index k, T* h) const {
   unpack_rows(saved_->rows, one.data(), P, time_major(saved_->rows, P, h));
 }
 
-template class LstmTape<float>;
-template class LstmTape<double>;
+template class Tape<float>;
+template class Tape<double>;
 
 }  // namespace fastlstm

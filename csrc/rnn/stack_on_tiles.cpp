@@ -1,9 +1,9 @@
 #include <deque>
 #include <vector>
 
+#include "rnn/cell_on_tiles.hpp"
 #include "rnn/dropout.hpp"
-#include "rnn/lstm_forward.hpp"
-#include "rnn/lstm_tiles.hpp"
+#include "rnn/stack_forward.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/interrupt.hpp"
 
@@ -30,12 +30,12 @@ struct Share {
 
 /// Whether the layers take turns in time: in inference with one direction. Otherwise a layer needs
 /// all of the one below (both directions of it, or its saved values) before it can start.
-bool layers_alternate(const LstmConfig& config, bool training) {
+bool layers_alternate(const StackConfig& config, bool training) {
   return config.directions() == 1 && !training;
 }
 
 /// The shares of a call, in order.
-std::vector<Share> shares_of(const LstmConfig& config, const RowSchedule& rows, bool training) {
+std::vector<Share> shares_of(const StackConfig& config, const RowSchedule& rows, bool training) {
   const Index layers = layers_alternate(config, training) ? 1 : config.num_layers;
   const double wanted = products_of(config, rows) / static_cast<double>(layers) / kProductsPerShare;
   const Index count =
@@ -51,27 +51,27 @@ std::vector<Share> shares_of(const LstmConfig& config, const RowSchedule& rows, 
 template <class T>
 class RowGroup {
  public:
-  RowGroup(const Lstm<T>& lstm, const LstmForward<T>& call, RowSchedule rows,
-           const ThreadPlan& plan, LstmSaved<T>* saved, T* dropped)
-      : lstm_(lstm),
+  RowGroup(const Stack<T>& stack, const ForwardCall<T>& call, RowSchedule rows,
+           const ThreadPlan& plan, Saved<T>* saved, T* dropped)
+      : stack_(stack),
         call_(call),
         plan_(plan),
         rows_(std::move(rows)),
         saved_(saved),
         dropped_(dropped),
         barrier_(plan.threads_of_rows()) {
-    const LstmConfig& config = lstm.config();
+    const StackConfig& config = stack.config();
     const Index D = config.directions();
     for (Index k = 0; k < config.cells(); ++k) {
-      cells_.emplace_back(lstm.weights(k), rows_, config.runs_backward(k % D));
+      cells_.emplace_back(stack.weights(k), rows_, config.runs_backward(k % D));
       cells_.back().set_state(call.h_0 ? call.h_0 + k * call.B * config.output_size() : nullptr,
-                              call.c_0 ? call.c_0 + k * call.B * config.hidden_size : nullptr);
+                              call.c_0 ? call.c_0 + k * call.B * config.c_size() : nullptr);
     }
     for (int d = 0; d < plan.directions; ++d) step_barriers_.emplace_back(plan.units);
     for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
-      scratch_.emplace_back(LstmTileCell<T>::scratch_rows(rows_));
+      scratch_.emplace_back(TileCell<T>::scratch_rows(rows_));
     }
-    const Index at_once = LstmTileCell<T>::projected_steps(rows_);
+    const Index at_once = TileCell<T>::projected_steps(rows_);
     block_steps_ = rows_.steps();
     if (layers_alternate(config, saved != nullptr) && rows_.B() > 0) {
       const Index steps = std::max<Index>(1, kAlternateRows / rows_.B() / at_once) * at_once;
@@ -89,10 +89,10 @@ class RowGroup {
   void run(const Share& share, int rank) noexcept {
     const Index steps = rows_.steps();
     const Index blocks = steps == 0 ? 0 : (steps + block_steps_ - 1) / block_steps_;
-    if (layers_alternate(lstm_.config(), saved_ != nullptr)) {
+    if (layers_alternate(stack_.config(), saved_ != nullptr)) {
       for (Index block = share.of(blocks).first; block < share.of(blocks).end; ++block) {
         const StepRange range{block * block_steps_, std::min((block + 1) * block_steps_, steps)};
-        for (Index layer = 0; layer < lstm_.config().num_layers; ++layer) {
+        for (Index layer = 0; layer < stack_.config().num_layers; ++layer) {
           run_layer(layer, range, rank);
         }
       }
@@ -103,15 +103,15 @@ class RowGroup {
   }
 
   void get_state() const {
-    const LstmConfig& config = lstm_.config();
+    const StackConfig& config = stack_.config();
     for (Index k = 0; k < config.cells(); ++k) {
       cells_[static_cast<std::size_t>(k)].get_state(call_.h_n + k * call_.B * config.output_size(),
-                                                    call_.c_n + k * call_.B * config.hidden_size);
+                                                    call_.c_n + k * call_.B * config.c_size());
     }
   }
 
  private:
-  Index width() const { return lstm_.config().directions() * lstm_.config().output_size(); }
+  Index width() const { return stack_.config().directions() * stack_.config().output_size(); }
 
   void run_layer(Index layer, StepRange steps, int rank) noexcept {
     const int direction = rank / plan_.units;  // of this thread, if they are divided
@@ -119,7 +119,7 @@ class RowGroup {
         rank % plan_.units, plan_.units,
         plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(direction)] : nullptr};
     TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
-    for (Index d = 0; d < lstm_.config().directions(); ++d) {
+    for (Index d = 0; d < stack_.config().directions(); ++d) {
       if (plan_.directions == 1 || d == direction) run_cell(layer, d, steps, part, scratch);
     }
     if (plan_.directions > 1) barrier_.wait();
@@ -127,10 +127,10 @@ class RowGroup {
 
   void run_cell(Index layer, Index d, StepRange steps, const Part& part,
                 TileScratch<T>& scratch) noexcept {
-    const LstmConfig& config = lstm_.config();
+    const StackConfig& config = stack_.config();
     const Index k = layer * config.directions() + d;
     const RowView<T> output = layer_output(layer, steps);
-    typename LstmTileCell<T>::Run run{
+    typename TileCell<T>::Run run{
         steps, layer_input(layer, steps), output.from_column(d * config.output_size()),
         saved_ ? saved_->gates(k) : nullptr, saved_ ? saved_->c(k) : nullptr};
     cells_[static_cast<std::size_t>(k)].run(run, part, scratch);
@@ -140,21 +140,21 @@ class RowGroup {
   /// alternate, all of them otherwise.
   RowView<T> between(Index layer, StepRange steps) {
     Index t = 0;
-    if (layers_alternate(lstm_.config(), false)) {
-      t = lstm_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
+    if (layers_alternate(stack_.config(), false)) {
+      t = stack_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
     }
     return RowView<T>(between_[layer % 2].data(), width(), rows_.B(), t);
   }
 
   RowView<T> layer_output(Index layer, StepRange steps) {
     if (saved_ != nullptr) return RowView<T>(saved_->output(layer), width());
-    if (layer + 1 == lstm_.config().num_layers) return RowView<T>(call_.output);
+    if (layer + 1 == stack_.config().num_layers) return RowView<T>(call_.output);
     return between(layer, steps);
   }
 
   RowView<const T> layer_input(Index layer, StepRange steps) {
     if (layer == 0) {
-      return saved_ ? RowView<const T>(saved_->x.data(), lstm_.config().input_size)
+      return saved_ ? RowView<const T>(saved_->x.data(), stack_.config().input_size)
                     : RowView<const T>(call_.x);
     }
     if (drops(layer - 1)) return RowView<const T>(dropped_, width());
@@ -162,7 +162,7 @@ class RowGroup {
   }
 
   bool drops(Index layer) const {
-    return saved_ != nullptr && saved_->dropout.p > 0 && layer + 1 < lstm_.config().num_layers;
+    return saved_ != nullptr && saved_->dropout.p > 0 && layer + 1 < stack_.config().num_layers;
   }
 
   /// The next layer's input, by one thread of the group while the others wait.
@@ -174,14 +174,14 @@ class RowGroup {
     barrier_.wait();
   }
 
-  const Lstm<T>& lstm_;
-  const LstmForward<T>& call_;
+  const Stack<T>& stack_;
+  const ForwardCall<T>& call_;
   const ThreadPlan plan_;
   const RowSchedule rows_;
-  LstmSaved<T>* const saved_;
+  Saved<T>* const saved_;
   T* const dropped_;  // [rows, D * P] packed: a layer's input after dropout
   Index block_steps_ = 0;
-  std::deque<LstmTileCell<T>> cells_;
+  std::deque<TileCell<T>> cells_;
   std::vector<TileScratch<T>> scratch_;
   SpinBarrier barrier_;
   std::deque<SpinBarrier> step_barriers_;  // by direction
@@ -201,9 +201,9 @@ void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> output)
 }  // namespace
 
 template <class T>
-void forward_on_tiles(const Lstm<T>& lstm, const LstmForward<T>& call, const RowSchedule& rows,
-                      LstmSaved<T>* saved) {
-  const LstmConfig& config = lstm.config();
+void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                      Saved<T>* saved) {
+  const StackConfig& config = stack.config();
   const Index width = config.directions() * config.output_size();
   Buffer<T> dropped;
   if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
@@ -212,7 +212,7 @@ void forward_on_tiles(const Lstm<T>& lstm, const LstmForward<T>& call, const Row
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
   std::deque<RowGroup<T>> groups;
   for (int g = 0; g < plan.rows; ++g) {
-    groups.emplace_back(lstm, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
+    groups.emplace_back(stack, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
   }
   for (const Share& share : shares_of(config, rows, saved != nullptr)) {
     check_interrupt();
@@ -229,9 +229,9 @@ void forward_on_tiles(const Lstm<T>& lstm, const LstmForward<T>& call, const Row
   }
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                             \
-  template void forward_on_tiles(const Lstm<T>&, const LstmForward<T>&, const RowSchedule&, \
-                                 LstmSaved<T>*);
+#define FASTLSTM_INSTANTIATE(T)                                                              \
+  template void forward_on_tiles(const Stack<T>&, const ForwardCall<T>&, const RowSchedule&, \
+                                 Saved<T>*);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)
 

@@ -1,13 +1,15 @@
-// The LSTM for C++ callers: inference, training and streaming.
+// Stacks of recurrent layers for C++ callers: inference, training and streaming.
 //
-// Equations (Gers, Schmidhuber, Cummins 2000; PyTorch's names, gates in the order i f g o):
+// x is the input of a step, h' and c' are the values of the step before. Gates stand in PyTorch's
+// order in all arrays.
+//
+// LSTM (Gers, Schmidhuber, Cummins 2000), gates i f g o:
 //   i = sigmoid(W_i x + b_Wi + R_i h' + b_Ri)      input gate
 //   f = sigmoid(W_f x + b_Wf + R_f h' + b_Rf)      forget gate
 //   g = tanh   (W_g x + b_Wg + R_g h' + b_Rg)      candidate
 //   o = sigmoid(W_o x + b_Wo + R_o h' + b_Ro)      output gate
 //   c = f c' + i g                                 cell state
 //   h = o tanh(c), or W_hr (o tanh(c)) with a projection (Sak et al. 2014)
-// with h', c' the values of the step before.
 #pragma once
 
 #include <cstdint>
@@ -18,19 +20,36 @@
 
 namespace fastlstm {
 
-struct LstmConfig {
+enum class CellKind { kLstm };
+
+struct StackConfig {
   Index input_size = 0;
   Index hidden_size = 0;
   Index num_layers = 1;
-  Index proj_size = 0;  // 0: no projection
+  Index proj_size = 0;  // LSTM; 0: no projection
   bool bidirectional = false;
   bool reverse = false;  // one direction only, from the end of each sequence to its start
+  CellKind cell = CellKind::kLstm;
 
   Index directions() const { return bidirectional ? 2 : 1; }
   Index cells() const { return num_layers * directions(); }  // pairs of layer and direction
   Index output_size() const { return proj_size ? proj_size : hidden_size; }
   Index layer_input_size(Index layer) const {
     return layer == 0 ? input_size : directions() * output_size();
+  }
+  /// G, the rows of W and R for each hidden unit.
+  Index gates() const { return 4; }
+  /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
+  Index c_size() const { return hidden_size; }
+  /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM.
+  Index saved_gates() const { return 4; }
+  /// The multiply-adds of one step of one sequence through all layers, forward.
+  double products_per_row() const {
+    double inputs = 0;
+    for (Index layer = 0; layer < num_layers; ++layer) {
+      inputs += static_cast<double>(layer_input_size(layer) + output_size());
+    }
+    return static_cast<double>(directions() * gates() * hidden_size) * inputs;
   }
   /// Whether direction d of a layer runs from the end to the start.
   bool runs_backward(Index d) const { return reverse || d == 1; }
@@ -39,16 +58,16 @@ struct LstmConfig {
 /// The parameters of one layer and direction, or their gradients, in PyTorch's layout (row-major).
 /// A null pointer means that the parameter is absent.
 template <class T>
-struct LstmParams {
-  T* weight_ih = nullptr;  // [4H, layer input]
-  T* weight_hh = nullptr;  // [4H, P]
-  T* bias_ih = nullptr;    // [4H]
-  T* bias_hh = nullptr;    // [4H]
+struct CellParams {
+  T* weight_ih = nullptr;  // [G H, layer input]
+  T* weight_hh = nullptr;  // [G H, P]
+  T* bias_ih = nullptr;    // [G H]
+  T* bias_hh = nullptr;    // [G H]
   T* weight_hr = nullptr;  // [P, H], with a projection only
 };
 
 /// Dropout between layers in training. The masks depend on the seed and the place alone.
-struct LstmDropout {
+struct Dropout {
   double p = 0.0;  // 0 <= p <= 1
   std::uint64_t seed = 0;
 };
@@ -56,7 +75,7 @@ struct LstmDropout {
 /// What one forward call reads and writes. States are contiguous, [L * D, B, P] for h and
 /// [L * D, B, H] for c. Inputs and outputs must not overlap.
 template <class T>
-struct LstmForward {
+struct ForwardCall {
   Index T_ = 0;
   Index B = 0;
   const Index* lengths = nullptr;  // [B] 0 <= length <= T_; null: all are T_
@@ -68,38 +87,38 @@ struct LstmForward {
   T* c_n = nullptr;
 };
 
-/// Gradients that come into and go out of one backward call; layouts as in LstmForward.
+/// Gradients that come into and go out of one backward call; layouts as in ForwardCall.
 template <class T>
-struct LstmBackward {
+struct BackwardCall {
   SequenceView<const T> d_output;           // data null: zeros
   const T* d_h_n = nullptr;                 // null: zeros
   const T* d_c_n = nullptr;                 // null: zeros
   SequenceView<T> d_x;                      // data null: not computed; rows past an end become zero
   T* d_h_0 = nullptr;                       // written
   T* d_c_0 = nullptr;                       // written
-  const LstmParams<T>* d_params = nullptr;  // [L * D]; added to
+  const CellParams<T>* d_params = nullptr;  // [L * D]; added to
 };
 
 template <class T>
-struct LstmWeights;
+struct CellWeights;
 template <class T>
-class Lstm;
+class Stack;
 
 /// What one training call saved: enough for its backward pass, and for looking at every gate.
 /// It keeps the parameters it was computed with, whatever happens to the layer afterwards.
 template <class T>
-class LstmTape {
+class Tape {
  public:
   struct Saved;
-  explicit LstmTape(std::unique_ptr<Saved> saved);
-  LstmTape(LstmTape&&) noexcept;
-  ~LstmTape();
+  explicit Tape(std::unique_ptr<Saved> saved);
+  Tape(Tape&&) noexcept;
+  ~Tape();
 
   /// Back-propagation through time. May be called again, with other gradients.
-  void backward(const LstmBackward<T>& gradients) const;
+  void backward(const BackwardCall<T>& gradients) const;
 
   /// Saved values of cell k = layer * D + direction in time-major order; zero past an end.
-  void copy_gates(Index k, T* gates) const;  // gates: [T, B, 4H] i f g o
+  void copy_gates(Index k, T* gates) const;  // gates: [T, B, saved_gates * H]
   void copy_cells(Index k, T* c) const;      // c: [T, B, H]
   void copy_hidden(Index k, T* h) const;     // h: [T, B, P]
 
@@ -107,39 +126,39 @@ class LstmTape {
   std::unique_ptr<Saved> saved_;
 };
 
-/// A stack of LSTM layers with fixed parameters. Calls on one object may run at the same time.
+/// A stack of layers with fixed parameters. Calls on one object may run at the same time.
 template <class T>
-class Lstm {
+class Stack {
  public:
   /// params: [L * D], copied into the layout that the active kernels want.
   /// Throws std::invalid_argument where the configuration makes no sense.
-  Lstm(const LstmConfig& config, const LstmParams<const T>* params);
+  Stack(const StackConfig& config, const CellParams<const T>* params);
 
   /// The same stack with other parameters for cell k; shares the copies of all other cells.
-  Lstm with_params(Index k, const LstmParams<const T>& params) const;
+  Stack with_params(Index k, const CellParams<const T>& params) const;
 
-  const LstmConfig& config() const { return config_; }
+  const StackConfig& config() const { return config_; }
 
-  void forward(const LstmForward<T>& call) const;
+  void forward(const ForwardCall<T>& call) const;
   /// As forward, with dropout, and saving what the backward pass needs.
-  LstmTape<T> forward_train(const LstmForward<T>& call, const LstmDropout& dropout) const;
+  Tape<T> forward_train(const ForwardCall<T>& call, const Dropout& dropout) const;
 
-  const LstmWeights<T>& weights(Index k) const { return *weights_[static_cast<std::size_t>(k)]; }
+  const CellWeights<T>& weights(Index k) const { return *weights_[static_cast<std::size_t>(k)]; }
 
  private:
-  LstmConfig config_;
-  std::vector<std::shared_ptr<const LstmWeights<T>>> weights_;
+  StackConfig config_;
+  std::vector<std::shared_ptr<const CellWeights<T>>> weights_;
 };
 
 /// A stack that runs step by step and keeps its state. One thread at a time per object.
 template <class T>
-class LstmStream {
+class Stream {
  public:
   struct State;
   /// Throws std::invalid_argument for a stack that reads sequences from their end.
-  LstmStream(const Lstm<T>& lstm, Index batch_size);
-  LstmStream(LstmStream&&) noexcept;
-  ~LstmStream();
+  Stream(const Stack<T>& stack, Index batch_size);
+  Stream(Stream&&) noexcept;
+  ~Stream();
 
   /// One time step. Allocates nothing.
   /// x: [B, I] in; out: [B, P] out.
@@ -152,7 +171,7 @@ class LstmStream {
   void set_state(const T* h, const T* c);
 
   Index batch_size() const;
-  const LstmConfig& config() const;
+  const StackConfig& config() const;
 
  private:
   std::unique_ptr<State> state_;

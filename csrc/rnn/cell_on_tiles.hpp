@@ -1,11 +1,12 @@
-// The LSTM on tile kernels: forward passes for targets that have them.
+// One layer in one direction over a sequence, on tile kernels: forward passes for targets that have
+// them.
 #pragma once
 
 #include <algorithm>
 #include <utility>
 #include <vector>
 
-#include "rnn/lstm_weights.hpp"
+#include "rnn/cell_weights.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/thread_team.hpp"
@@ -47,12 +48,13 @@ struct StepRange {
 
 /// One layer and direction over the rows of one schedule. It keeps its state between runs.
 template <class T>
-class LstmTileCell {
+class TileCell {
  public:
   /// The schedule and the weights must outlive the cell.
-  LstmTileCell(const LstmWeights<T>& weights, const RowSchedule& rows, bool backward);
+  TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward);
 
-  /// h_0: [B, P] and c_0: [B, H] in the caller's order; null: zeros.
+  /// h_0: [B, P] and c_0: [B, H] in the caller's order; null: zeros. Cells without c ignore c_0 and
+  /// c_n.
   void set_state(const T* h_0, const T* c_0);
   /// h_n: [B, P] and c_n: [B, H] out, in the caller's order.
   void get_state(T* h_n, T* c_n) const;
@@ -61,7 +63,7 @@ class LstmTileCell {
     StepRange steps;  // after those of the last run
     RowView<const T> x;
     RowView<T> output;  // P of each row are written
-    T* gates;           // packed rows of 4H, out: i, f, g, o; null: not saved
+    T* gates;           // packed rows of saved_gates * H, out; null: not saved
     T* c;               // packed rows of H, out; null: not saved
   };
 
@@ -86,18 +88,17 @@ class LstmTileCell {
   /// The hidden states that step s reads; those that it writes are h(s + 1).
   T* h(Index s) { return h_.data() + ((s ^ swap_) & 1) * rows_.B() * ld_h_; }
 
-  const LstmWeights<T>& w_;
+  const CellWeights<T>& w_;
   const RowSchedule& rows_;
   const bool backward_;
   const Index grain_;  // blocks that share a cache line
-  const Index width_;  // columns of a block: 4 * lanes
-  const Index ld_c_;
+  const Index ld_c_;   // of everything with H columns
   const Index ld_h_;
   Index swap_ = 0;       // 1: step 0 reads the second of h_
   Buffer<T> h_;          // [2][B][ld_h]
-  Buffer<T> c_;          // [B][ld_c]
-  Buffer<T> hidden_;     // [B][ld_c] o tanh(c) before a projection
-  Buffer<T> projected_;  // [rows of projected_steps][blocks][4][lanes]
+  Buffer<T> c_;          // [B][ld_c]; empty for cells without c
+  Buffer<T> hidden_;     // [B][ld_c] h before a projection
+  Buffer<T> projected_;  // [rows of projected_steps][blocks][V][lanes]
 };
 
 }  // namespace fastlstm

@@ -1,4 +1,4 @@
-// Lstm, LstmTape and LstmStream for Python. The Python layer has checked and converted everything;
+// Stack, Tape and Stream for Python. The Python layer has checked and converted everything;
 // what is checked again here keeps a wrong call from touching memory that is not its own.
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
@@ -10,7 +10,7 @@
 #include <utility>
 #include <vector>
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;
@@ -73,13 +73,15 @@ Layout layout_of(const Array<T>& x, bool batch_first) {
 }
 
 struct Sizes {
-  explicit Sizes(const LstmConfig& c)
+  explicit Sizes(const StackConfig& c)
       : I(c.input_size),
         H(c.hidden_size),
+        C(c.c_size()),
+        GH(c.gates() * c.hidden_size),
         P(c.output_size()),
         cells(c.cells()),
         width(c.directions() * c.output_size()) {}
-  Index I, H, P, cells, width;
+  Index I, H, C, GH, P, cells, width;
 };
 
 /// The arrays of one cell: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
@@ -87,21 +89,21 @@ template <class T>
 using CellArrays = std::vector<OptionalArray<T>>;
 
 template <class T, class Pointer>
-LstmParams<std::remove_pointer_t<Pointer>> cell_params(
-    const LstmConfig& config, Index layer, CellArrays<T>& arrays,
+CellParams<std::remove_pointer_t<Pointer>> cell_params(
+    const StackConfig& config, Index layer, CellArrays<T>& arrays,
     Pointer (*access)(OptionalArray<T>&, const Shape&, const char*)) {
   const Sizes s(config);
   require(arrays.size() == 5 && arrays[0] && arrays[1] &&
               arrays[2].has_value() == arrays[3].has_value() &&
               arrays[4].has_value() == (config.proj_size > 0),
           "parameters");
-  return {access(arrays[0], {4 * s.H, config.layer_input_size(layer)}, "weight_ih"),
-          access(arrays[1], {4 * s.H, s.P}, "weight_hh"), access(arrays[2], {4 * s.H}, "bias_ih"),
-          access(arrays[3], {4 * s.H}, "bias_hh"), access(arrays[4], {s.P, s.H}, "weight_hr")};
+  return {access(arrays[0], {s.GH, config.layer_input_size(layer)}, "weight_ih"),
+          access(arrays[1], {s.GH, s.P}, "weight_hh"), access(arrays[2], {s.GH}, "bias_ih"),
+          access(arrays[3], {s.GH}, "bias_hh"), access(arrays[4], {s.P, s.H}, "weight_hr")};
 }
 
 template <class T>
-LstmParams<const T> readable(const LstmConfig& config, Index layer, CellArrays<T>& arrays) {
+CellParams<const T> readable(const StackConfig& config, Index layer, CellArrays<T>& arrays) {
   return cell_params<T, const T*>(
       config, layer, arrays,
       +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> const T* {
@@ -110,41 +112,49 @@ LstmParams<const T> readable(const LstmConfig& config, Index layer, CellArrays<T
 }
 
 template <class T>
-LstmParams<T> writable(const LstmConfig& config, Index layer, CellArrays<T>& arrays) {
+CellParams<T> writable(const StackConfig& config, Index layer, CellArrays<T>& arrays) {
   return cell_params<T, T*>(
       config, layer, arrays, +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> T* {
         return write(a, shape, what);
       });
 }
 
+CellKind cell_kind(const std::string& name) {
+  if (name == "lstm") return CellKind::kLstm;
+  throw std::invalid_argument("_core: unknown cell: " + name);
+}
+
 template <class T>
-Lstm<T> make_lstm(Index input_size, Index hidden_size, Index num_layers, Index proj_size,
-                  bool bidirectional, bool reverse, std::vector<CellArrays<T>> cells) {
-  const LstmConfig config{input_size, hidden_size, num_layers, proj_size, bidirectional, reverse};
+Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size, Index num_layers,
+                    Index proj_size, bool bidirectional, bool reverse,
+                    std::vector<CellArrays<T>> cells) {
+  const StackConfig config{input_size,    hidden_size, num_layers,     proj_size,
+                           bidirectional, reverse,     cell_kind(cell)};
   require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
-  std::vector<LstmParams<const T>> params;
+  std::vector<CellParams<const T>> params;
   for (Index k = 0; k < config.cells(); ++k) {
     params.push_back(readable(config, k / config.directions(), cells[static_cast<std::size_t>(k)]));
   }
-  return Lstm<T>(config, params.data());
+  return Stack<T>(config, params.data());
 }
 
 /// A forward call's arrays, checked; `call` points into them.
 template <class T>
-LstmForward<T> forward_call(const LstmConfig& config, const Array<T>& x,
+ForwardCall<T> forward_call(const StackConfig& config, const Array<T>& x,
                             const OptionalArray<T>& h_0, const OptionalArray<T>& c_0,
                             const std::optional<Array<Index>>& lengths, Array<T>& output,
-                            Array<T>& h_n, Array<T>& c_n, bool batch_first) {
+                            Array<T>& h_n, OptionalArray<T>& c_n, bool batch_first) {
   const Sizes s(config);
   const Layout layout = layout_of(x, batch_first);
   const Index B = layout.B;
+  require(c_n.has_value() == (s.C > 0), "c_n");
   if (lengths) {
     read(*lengths, {B}, "lengths");
     for (Index b = 0; b < B; ++b) {
       require(0 <= lengths->data()[b] && lengths->data()[b] <= layout.T, "lengths");
     }
   }
-  const Shape h_shape{s.cells, B, s.P}, c_shape{s.cells, B, s.H};
+  const Shape h_shape{s.cells, B, s.P}, c_shape{s.cells, B, s.C};
   return {layout.T,
           B,
           lengths ? lengths->data() : nullptr,
@@ -158,23 +168,24 @@ LstmForward<T> forward_call(const LstmConfig& config, const Array<T>& x,
 
 /// A tape for Python knows the shape of its call.
 template <class T>
-struct Tape {
-  LstmConfig config;
+struct PyTape {
+  StackConfig config;
   Layout layout;
-  LstmTape<T> tape;
+  Tape<T> tape;
 
   void backward(const OptionalArray<T>& d_output, const OptionalArray<T>& d_h_n,
-                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0, Array<T> d_c_0,
-                std::vector<CellArrays<T>> d_params) const {
+                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0,
+                OptionalArray<T> d_c_0, std::vector<CellArrays<T>> d_params) const {
     const Sizes s(config);
     require(static_cast<Index>(d_params.size()) == s.cells, "number of cells");
-    std::vector<LstmParams<T>> params;
+    require(d_c_0.has_value() == (s.C > 0), "d_c_0");
+    std::vector<CellParams<T>> params;
     for (Index k = 0; k < s.cells; ++k) {
       params.push_back(
           writable(config, k / config.directions(), d_params[static_cast<std::size_t>(k)]));
     }
-    const Shape h_shape{s.cells, layout.B, s.P}, c_shape{s.cells, layout.B, s.H};
-    const LstmBackward<T> call{
+    const Shape h_shape{s.cells, layout.B, s.P}, c_shape{s.cells, layout.B, s.C};
+    const BackwardCall<T> call{
         layout.view(read(d_output, layout.shape(s.width), "d_output"), s.width),
         read(d_h_n, h_shape, "d_h_n"),
         read(d_c_n, c_shape, "d_c_n"),
@@ -186,7 +197,7 @@ struct Tape {
     tape.backward(call);
   }
 
-  Array<T> copied(Index k, Index width, void (LstmTape<T>::*copy)(Index, T*) const) const {
+  Array<T> copied(Index k, Index width, void (Tape<T>::*copy)(Index, T*) const) const {
     require(0 <= k && k < config.cells(), "index of a cell");
     Array<T> to({layout.T, layout.B, width});
     (tape.*copy)(k, to.mutable_data());
@@ -196,13 +207,13 @@ struct Tape {
 
 /// Multiply-adds of one step below which letting go of the interpreter lock would cost more than it
 /// gives: about 10 us of work.
-constexpr Index kProductsToRelease = 250000;
+constexpr double kProductsToRelease = 250000;
 
 template <class T>
-void step_stream(LstmStream<T>& stream, const T* x, T* out) {
-  const LstmConfig& c = stream.config();
-  const Index per_row = 4 * c.hidden_size * (c.input_size + c.num_layers * c.output_size());
-  if (stream.batch_size() * per_row < kProductsToRelease) {
+void step_stream(Stream<T>& stream, const T* x, T* out) {
+  const double products =
+      stream.config().products_per_row() * static_cast<double>(stream.batch_size());
+  if (products < kProductsToRelease) {
     stream.step(x, out);
   } else {
     const py::gil_scoped_release release;
@@ -211,8 +222,8 @@ void step_stream(LstmStream<T>& stream, const T* x, T* out) {
 }
 
 template <class T>
-void stream_step(LstmStream<T>& stream, const Array<T>& x, Array<T> out) {
-  const LstmConfig& config = stream.config();
+void stream_step(Stream<T>& stream, const Array<T>& x, Array<T> out) {
+  const StackConfig& config = stream.config();
   const Index B = stream.batch_size();
   step_stream(stream, read(x, {B, config.input_size}, "x"),
               write(out, {B, config.output_size()}, "out"));
@@ -236,8 +247,8 @@ T* plain_matrix(py::handle object, Index rows, Index columns, bool writable) {
 
 /// The quick way into a step: false, with nothing done, where x or out need checks or conversions.
 template <class T>
-bool stream_try_step(LstmStream<T>& stream, py::handle x, py::handle out) {
-  const LstmConfig& config = stream.config();
+bool stream_try_step(Stream<T>& stream, py::handle x, py::handle out) {
+  const StackConfig& config = stream.config();
   const Index B = stream.batch_size();
   const T* from = plain_matrix<T>(x, B, config.input_size, false);
   T* to = plain_matrix<T>(out, B, config.output_size(), true);
@@ -250,7 +261,7 @@ bool stream_try_step(LstmStream<T>& stream, py::handle x, py::handle out) {
 }
 
 template <class T>
-void stream_run(LstmStream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first) {
+void stream_run(Stream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first) {
   const Sizes s(stream.config());
   const Layout layout = layout_of(x, batch_first);
   require(layout.B == stream.batch_size(), "x");
@@ -260,107 +271,109 @@ void stream_run(LstmStream<T>& stream, const Array<T>& x, Array<T> output, bool 
   stream.run(layout.T, from, to);
 }
 
-/// h: [L, B, P] and c: [L, B, H]
+/// h: [L, B, P] and c: [L, B, H], or h alone.
 template <class T>
-std::pair<Array<T>, Array<T>> stream_state(const LstmStream<T>& stream) {
+std::vector<Array<T>> stream_state(const Stream<T>& stream) {
   const Sizes s(stream.config());
-  Array<T> h({s.cells, stream.batch_size(), s.P}), c({s.cells, stream.batch_size(), s.H});
+  Array<T> h({s.cells, stream.batch_size(), s.P}), c({s.cells, stream.batch_size(), s.C});
   stream.get_state(h.mutable_data(), c.mutable_data());
+  if (s.C == 0) return {h};
   return {h, c};
 }
 
 template <class T>
-void set_stream_state(LstmStream<T>& stream, const Array<T>& h, const Array<T>& c) {
+void set_stream_state(Stream<T>& stream, const Array<T>& h, const OptionalArray<T>& c) {
   const Sizes s(stream.config());
   const Index B = stream.batch_size();
-  stream.set_state(read(h, {s.cells, B, s.P}, "h"), read(c, {s.cells, B, s.H}, "c"));
+  require(c.has_value() == (s.C > 0), "c");
+  stream.set_state(read(h, {s.cells, B, s.P}, "h"), read(c, {s.cells, B, s.C}, "c"));
 }
 
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
-  using Layers = Lstm<T>;
-  using PyTape = Tape<T>;
-  using Stream = LstmStream<T>;
+  using Layers = Stack<T>;
+  using TapeOfCall = PyTape<T>;
 
-  py::class_<PyTape>(m, ("LstmTape" + suffix).c_str())
-      .def("backward", &PyTape::backward, py::arg("d_output").noconvert(),
+  py::class_<TapeOfCall>(m, ("Tape" + suffix).c_str())
+      .def("backward", &TapeOfCall::backward, py::arg("d_output").noconvert(),
            py::arg("d_h_n").noconvert(), py::arg("d_c_n").noconvert(), py::arg("d_x").noconvert(),
            py::arg("d_h_0").noconvert(), py::arg("d_c_0").noconvert(),
            py::arg("d_params").noconvert())
       .def(
           "gates",
-          [](const PyTape& t, Index k) {
-            return t.copied(k, 4 * t.config.hidden_size, &LstmTape<T>::copy_gates);
+          [](const TapeOfCall& t, Index k) {
+            return t.copied(k, t.config.saved_gates() * t.config.hidden_size, &Tape<T>::copy_gates);
           },
           py::arg("cell"))
       .def(
           "cells",
-          [](const PyTape& t, Index k) {
-            return t.copied(k, t.config.hidden_size, &LstmTape<T>::copy_cells);
+          [](const TapeOfCall& t, Index k) {
+            return t.copied(k, t.config.c_size(), &Tape<T>::copy_cells);
           },
           py::arg("cell"))
       .def(
           "hidden",
-          [](const PyTape& t, Index k) {
-            return t.copied(k, t.config.output_size(), &LstmTape<T>::copy_hidden);
+          [](const TapeOfCall& t, Index k) {
+            return t.copied(k, t.config.output_size(), &Tape<T>::copy_hidden);
           },
           py::arg("cell"));
 
-  py::class_<Layers>(m, ("Lstm" + suffix).c_str())
-      .def(py::init(&make_lstm<T>), py::arg("input_size"), py::arg("hidden_size"),
+  py::class_<Layers>(m, ("Stack" + suffix).c_str())
+      .def(py::init(&make_stack<T>), py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
            py::arg("reverse"), py::arg("cells").noconvert())
       .def(
           "with_params",
-          [](const Layers& lstm, Index k, CellArrays<T> arrays) {
-            const LstmConfig& config = lstm.config();
+          [](const Layers& stack, Index k, CellArrays<T> arrays) {
+            const StackConfig& config = stack.config();
             require(0 <= k && k < config.cells(), "index of a cell");
-            return lstm.with_params(k, readable(config, k / config.directions(), arrays));
+            return stack.with_params(k, readable(config, k / config.directions(), arrays));
           },
           py::arg("cell"), py::arg("arrays").noconvert())
       .def(
           "forward",
-          [](const Layers& lstm, const Array<T>& x, const OptionalArray<T>& h_0,
+          [](const Layers& stack, const Array<T>& x, const OptionalArray<T>& h_0,
              const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
-             Array<T> output, Array<T> h_n, Array<T> c_n, bool batch_first) {
-            const LstmForward<T> call =
-                forward_call<T>(lstm.config(), x, h_0, c_0, lengths, output, h_n, c_n, batch_first);
+             Array<T> output, Array<T> h_n, OptionalArray<T> c_n, bool batch_first) {
+            const ForwardCall<T> call = forward_call<T>(stack.config(), x, h_0, c_0, lengths,
+                                                        output, h_n, c_n, batch_first);
             const py::gil_scoped_release release;
-            lstm.forward(call);
+            stack.forward(call);
           },
           py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
           py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
           py::arg("c_n").noconvert(), py::arg("batch_first"))
       .def(
           "forward_train",
-          [](const Layers& lstm, const Array<T>& x, const OptionalArray<T>& h_0,
+          [](const Layers& stack, const Array<T>& x, const OptionalArray<T>& h_0,
              const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
-             Array<T> output, Array<T> h_n, Array<T> c_n, bool batch_first, double dropout,
+             Array<T> output, Array<T> h_n, OptionalArray<T> c_n, bool batch_first, double dropout,
              std::uint64_t seed) {
-            const LstmForward<T> call =
-                forward_call<T>(lstm.config(), x, h_0, c_0, lengths, output, h_n, c_n, batch_first);
+            const ForwardCall<T> call = forward_call<T>(stack.config(), x, h_0, c_0, lengths,
+                                                        output, h_n, c_n, batch_first);
             const py::gil_scoped_release release;
-            return PyTape{lstm.config(),
-                          {call.T_, call.B, batch_first},
-                          lstm.forward_train(call, {dropout, seed})};
+            return TapeOfCall{stack.config(),
+                              {call.T_, call.B, batch_first},
+                              stack.forward_train(call, {dropout, seed})};
           },
           py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
           py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
           py::arg("c_n").noconvert(), py::arg("batch_first"), py::arg("dropout"), py::arg("seed"));
 
-  py::class_<Stream>(m, ("LstmStream" + suffix).c_str())
-      .def(py::init<const Layers&, Index>(), py::arg("lstm"), py::arg("batch_size"))
+  py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
+      .def(py::init<const Layers&, Index>(), py::arg("stack"), py::arg("batch_size"))
       .def("step", &stream_step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("try_step", &stream_try_step<T>, py::arg("x"), py::arg("out"))
       .def("run", &stream_run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
            py::arg("batch_first"))
       .def("state", &stream_state<T>)
-      .def("set_state", &set_stream_state<T>, py::arg("h").noconvert(), py::arg("c").noconvert());
+      .def("set_state", &set_stream_state<T>, py::arg("h").noconvert(),
+           py::arg("c").noconvert() = py::none());
 }
 
 }  // namespace
 
-void register_lstm(py::module_& m) {
+void register_stack(py::module_& m) {
   register_for<float>(m, "Float32");
   register_for<double>(m, "Float64");
 }

@@ -1,10 +1,10 @@
-// The core's LSTM on a problem: values go in and come out as doubles.
+// The core's stacks on a problem: values go in and come out as doubles.
 #pragma once
 
 #include <utility>
 #include <vector>
 
-#include "fastlstm/lstm.hpp"
+#include "fastlstm/stack.hpp"
 #include "naive_lstm.hpp"
 
 /// A problem's arrays in the core's type, and the room for its results.
@@ -21,9 +21,9 @@ class CoreProblem {
         h_n(static_cast<Index>(p.h_0.size())),
         c_n(static_cast<Index>(p.c_0.size())) {}
 
-  static fastlstm::Lstm<T> lstm(const Problem& p) {
+  static fastlstm::Stack<T> stack(const Problem& p) {
     std::vector<std::vector<T>> kept;
-    std::vector<fastlstm::LstmParams<const T>> params;
+    std::vector<fastlstm::CellParams<const T>> params;
     const auto keep = [&](const Values& v) -> const T* {
       if (v.empty()) return nullptr;
       kept.push_back(converted(v));
@@ -33,10 +33,10 @@ class CoreProblem {
       params.push_back({keep(c.weight_ih), keep(c.weight_hh), keep(c.bias_ih), keep(c.bias_hh),
                         keep(c.weight_hr)});
     }
-    return fastlstm::Lstm<T>(p.config, params.data());
+    return fastlstm::Stack<T>(p.config, params.data());
   }
 
-  fastlstm::LstmForward<T> call() {
+  fastlstm::ForwardCall<T> call() {
     const Problem& p = problem_;
     return {p.T,
             p.B,
@@ -57,7 +57,7 @@ class CoreProblem {
     return {time_major(output, problem_.width()), doubles(h_n), doubles(c_n), {}, {}, {}};
   }
 
-  void trace(const fastlstm::LstmTape<T>& tape, Results* r) const {
+  void trace(const fastlstm::Tape<T>& tape, Results* r) const {
     const Problem& p = problem_;
     const Index rows = p.T * p.B;
     for (Index k = 0; k < p.config.cells(); ++k) {
@@ -75,14 +75,14 @@ class CoreProblem {
   }
 
   /// start: what stands in the parameters' gradients before the call, which adds to them.
-  Gradients backward(const fastlstm::LstmTape<T>& tape, double start = 0) const {
+  Gradients backward(const fastlstm::Tape<T>& tape, double start = 0) const {
     const Problem& p = problem_;
     const std::vector<T> d_output = sequence(p.d_output, p.width());
     const std::vector<T> d_h_n = converted(p.d_h_n), d_c_n = converted(p.d_c_n);
     Guarded<T> d_x(p.T * p.B * p.I());
     Guarded<T> d_h_0(static_cast<Index>(p.h_0.size())), d_c_0(static_cast<Index>(p.c_0.size()));
     std::vector<std::vector<Guarded<T>>> d_cells;
-    std::vector<fastlstm::LstmParams<T>> d_params;
+    std::vector<fastlstm::CellParams<T>> d_params;
     for (const Cell& c : p.cells) {
       d_cells.emplace_back();
       for (const Values* v : {&c.weight_ih, &c.weight_hh, &c.bias_ih, &c.bias_hh, &c.weight_hr}) {

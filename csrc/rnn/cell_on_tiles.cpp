@@ -1,4 +1,4 @@
-#include "rnn/lstm_tiles.hpp"
+#include "rnn/cell_on_tiles.hpp"
 
 namespace fastlstm {
 
@@ -21,37 +21,36 @@ Index padded_row(Index n, Index multiple) {
 }  // namespace
 
 template <class T>
-LstmTileCell<T>::LstmTileCell(const LstmWeights<T>& weights, const RowSchedule& rows, bool backward)
+TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward)
     : w_(weights),
       rows_(rows),
       backward_(backward),
       grain_(std::max<Index>(1, 64 / (kernels<T>().lanes * static_cast<Index>(sizeof(T))))),
-      width_(4 * kernels<T>().lanes),
-      ld_c_(padded_row<T>(w_.H, kernels<T>().lanes * grain_)),
-      ld_h_(w_.projects ? padded_row<T>(w_.P, width_) : ld_c_),
+      ld_c_(padded_row<T>(w_.H, w_.cell.block_units * grain_)),
+      ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_c_),
       h_(2 * rows.B(), ld_h_),
-      c_(rows.B(), ld_c_),
+      c_(rows.B(), w_.C > 0 ? ld_c_ : 0),
       projected_(
           projected_steps(rows) > 1 ? std::min(rows.rows(), projected_steps(rows) * rows.B()) : 0,
-          w_.blocks * width_) {
+          w_.blocks * w_.width) {
   if (w_.projects) hidden_.resize(rows.B(), ld_c_);
   h_.fill_zero();
   c_.fill_zero();
 }
 
 template <class T>
-Index LstmTileCell<T>::projected_steps(const RowSchedule& rows) {
+Index TileCell<T>::projected_steps(const RowSchedule& rows) {
   if (rows.B() == 0) return 1;
   return std::max<Index>(1, std::min(kProjectedRows / rows.B(), rows.steps()));
 }
 
 template <class T>
-Index LstmTileCell<T>::scratch_rows(const RowSchedule& rows) {
+Index TileCell<T>::scratch_rows(const RowSchedule& rows) {
   return std::max(kProjectedRows, rows.B());
 }
 
 template <class T>
-void LstmTileCell<T>::set_state(const T* h_0, const T* c_0) {
+void TileCell<T>::set_state(const T* h_0, const T* c_0) {
   for (Index b = 0; b < rows_.B(); ++b) {
     const Index place = rows_.place(b);
     for (Index s : {0, 1}) {  // a row that starts late finds its state in either
@@ -64,27 +63,27 @@ void LstmTileCell<T>::set_state(const T* h_0, const T* c_0) {
     }
     T* to = c_.data() + b * ld_c_;
     if (c_0 != nullptr) {
-      std::copy_n(c_0 + place * w_.H, w_.H, to);
+      std::copy_n(c_0 + place * w_.C, w_.C, to);
     } else {
-      std::fill_n(to, w_.H, T(0));
+      std::fill_n(to, w_.C, T(0));
     }
   }
 }
 
 template <class T>
-void LstmTileCell<T>::get_state(T* h_n, T* c_n) const {
+void TileCell<T>::get_state(T* h_n, T* c_n) const {
   for (Index b = 0; b < rows_.B(); ++b) {
     const Index place = rows_.place(b);
     // The steps computed when the row's last one was: it has written the other buffer.
     const Index steps = backward_ ? rows_.steps() : rows_.length(b);
     std::copy_n(h_.data() + (((steps ^ swap_) & 1) * rows_.B() + b) * ld_h_, w_.P,
                 h_n + place * w_.P);
-    std::copy_n(c_.data() + b * ld_c_, w_.H, c_n + place * w_.H);
+    std::copy_n(c_.data() + b * ld_c_, w_.C, c_n + place * w_.C);
   }
 }
 
 template <class T>
-void LstmTileCell<T>::run(const Run& run, const Part& part, TileScratch<T>& scratch) {
+void TileCell<T>::run(const Run& run, const Part& part, TileScratch<T>& scratch) {
   const Index at_once = projected_steps(rows_);
   for (Index first = run.steps.first; first < run.steps.end; first += at_once) {
     const StepRange steps{first, std::min(first + at_once, run.steps.end)};
@@ -98,8 +97,8 @@ void LstmTileCell<T>::run(const Run& run, const Part& part, TileScratch<T>& scra
 }
 
 template <class T>
-void LstmTileCell<T>::project(const Run& run, StepRange steps, const Part& part,
-                              TileScratch<T>& scratch) {
+void TileCell<T>::project(const Run& run, StepRange steps, const Part& part,
+                          TileScratch<T>& scratch) {
   const auto [first_block, end_block] = part.range(w_.blocks, grain_);
   const Index t_first = std::min(time(steps.first), time(steps.end - 1));
   const Index t_end = t_first + (steps.end - steps.first);
@@ -111,13 +110,12 @@ void LstmTileCell<T>::project(const Run& run, StepRange steps, const Part& part,
   }
   kernels<T>().project_rows({n, first_block, end_block, w_.I, scratch.inputs.data(),
                              w_.W_panel.data(), w_.bias_panel.data(), projected_.data(),
-                             w_.blocks * width_});
+                             w_.blocks * w_.width});
 }
 
 template <class T>
-void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const Part& part,
-                           TileScratch<T>& scratch) {
-  const KernelTable<T>& kernel = kernels<T>();
+void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part& part,
+                       TileScratch<T>& scratch) {
   const Index t = time(s), live = rows_.live(t);
   const bool fused = projected_.size() == 0;
   const auto [first_block, end_block] = part.range(w_.blocks, grain_);
@@ -129,7 +127,7 @@ void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const P
   const Index saved_row = save ? rows_.packed_row(t, 0) : 0;
   const Index saved_stride = save && live > 1 ? rows_.packed_row(t, 1) - saved_row : 1;
 
-  LstmStepTile<T> call{};
+  CellStepTile<T> call{};
   call.rows = live;
   call.first_block = first_block;
   call.end_block = end_block;
@@ -139,7 +137,7 @@ void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const P
   call.x = fused ? scratch.inputs.data() : nullptr;
   call.W = w_.W_panel.data();
   call.bias = w_.bias_panel.data();
-  call.ld_projected = w_.blocks * width_;
+  call.ld_projected = w_.blocks * w_.width;
   call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
   call.h_prev = h(s);
   call.ld_h_prev = ld_h_;
@@ -149,21 +147,22 @@ void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const P
   call.h = w_.projects ? hidden_.data() : h(s + 1);
   call.ld_h = w_.projects ? ld_c_ : ld_h_;
   call.output = w_.projects ? nullptr : scratch.outputs.data();
-  call.gates = save ? run.gates + saved_row * 4 * w_.H : nullptr;
-  call.ld_gates = saved_stride * 4 * w_.H;
-  call.saved_c = save ? run.c + saved_row * w_.H : nullptr;
-  call.ld_saved_c = saved_stride * w_.H;
-  kernel.lstm_step_tile(call);
+  call.gates = save ? run.gates + saved_row * w_.SH : nullptr;
+  call.ld_gates = saved_stride * w_.SH;
+  call.saved_c = save ? run.c + saved_row * w_.C : nullptr;
+  call.ld_saved_c = saved_stride * w_.C;
+  w_.cell.step_tile(call);
   part.wait();
   if (!w_.projects) return;
 
+  const Index columns = 4 * kernels<T>().lanes;
   const auto [first_column, end_column] = part.range(w_.proj_blocks, 1);
   for (Index b = 0; b < live; ++b) {
     scratch.inputs[static_cast<std::size_t>(b)] = hidden_.data() + b * ld_c_;
   }
-  kernel.project_rows({live, first_column, end_column, w_.H, scratch.inputs.data(),
-                       w_.W_hr_panel.data(), nullptr, h(s + 1), ld_h_});
-  const Index from = first_column * width_, to = std::min(w_.P, end_column * width_);
+  kernels<T>().project_rows({live, first_column, end_column, w_.H, scratch.inputs.data(),
+                             w_.W_hr_panel.data(), nullptr, h(s + 1), ld_h_});
+  const Index from = first_column * columns, to = std::min(w_.P, end_column * columns);
   for (Index b = 0; b < live && from < to; ++b) {
     std::copy_n(h(s + 1) + b * ld_h_ + from, to - from,
                 scratch.outputs[static_cast<std::size_t>(b)] + from);
@@ -171,7 +170,7 @@ void LstmTileCell<T>::step(const Run& run, Index s, Index projected_row, const P
   part.wait();
 }
 
-template class LstmTileCell<float>;
-template class LstmTileCell<double>;
+template class TileCell<float>;
+template class TileCell<double>;
 
 }  // namespace fastlstm

@@ -1,4 +1,4 @@
-#include "rnn/lstm_weights.hpp"
+#include "rnn/cell_weights.hpp"
 
 #include <algorithm>
 #include <utility>
@@ -26,21 +26,25 @@ void pack_panel(Index blocks, Index K, Index width, Index ld, At at, T* panel) {
 }  // namespace
 
 template <class T>
-LstmWeights<T>::LstmWeights(const LstmConfig& config, Index layer,
-                            const LstmParams<const T>& params)
+CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
+                            const CellParams<const T>& params)
     : I(config.layer_input_size(layer)),
       H(config.hidden_size),
       P(config.output_size()),
+      C(config.c_size()),
+      GH(config.gates() * H),
+      SH(config.saved_gates() * H),
       projects(config.proj_size > 0),
-      W(4 * H, I),
-      R(4 * H, P),
-      bias(4 * H) {
+      cell(cell_kernels<T>(config)),
+      W(GH, I),
+      R(GH, P),
+      bias(GH) {
   std::copy_n(params.weight_ih, W.size(), W.data());
   std::copy_n(params.weight_hh, R.size(), R.data());
   bias.fill_zero();
   for (const T* b : {params.bias_ih, params.bias_hh}) {
     if (b == nullptr) continue;
-    for (Index k = 0; k < 4 * H; ++k) bias.data()[k] += b[k];
+    for (Index k = 0; k < GH; ++k) bias.data()[k] += b[k];
   }
   if (projects) {
     W_hr.resize(P, H);
@@ -50,14 +54,15 @@ LstmWeights<T>::LstmWeights(const LstmConfig& config, Index layer,
 }
 
 template <class T>
-void LstmWeights<T>::pack_panels() {
-  const Index lanes = kernels<T>().lanes, width = 4 * lanes;
-  blocks = (H + lanes - 1) / lanes;
-  // Column j of a block belongs to gate j / lanes of unit block * lanes + j % lanes.
+void CellWeights<T>::pack_panels() {
+  const Index lanes = kernels<T>().lanes, units = cell.block_units;
+  width = cell.vectors * lanes;
+  blocks = (H + units - 1) / units;
+  // Column j of a block belongs to gate j / units of unit block * units + j % units.
   const auto gate_row = [&](const T* matrix, Index K) {
     return [=](Index block, Index j) -> const T* {
-      const Index unit = block * lanes + j % lanes;
-      return unit < H ? matrix + (j / lanes * H + unit) * K : nullptr;
+      const Index unit = block * units + j % units;
+      return unit < H ? matrix + (j / units * H + unit) * K : nullptr;
     };
   };
   W_panel.resize(blocks, I * width);
@@ -67,33 +72,34 @@ void LstmWeights<T>::pack_panels() {
   bias_panel.resize(blocks, width);
   pack_panel(blocks, 1, width, 1, gate_row(bias.data(), 1), bias_panel.data());
   if (projects) {
-    proj_blocks = (P + width - 1) / width;
-    W_hr_panel.resize(proj_blocks, H * width);
+    const Index columns = 4 * lanes;
+    proj_blocks = (P + columns - 1) / columns;
+    W_hr_panel.resize(proj_blocks, H * columns);
     const auto row = [&](Index block, Index j) -> const T* {
-      const Index column = block * width + j;
+      const Index column = block * columns + j;
       return column < P ? W_hr.data() + column * H : nullptr;
     };
-    pack_panel(proj_blocks, H, width, 1, row, W_hr_panel.data());
+    pack_panel(proj_blocks, H, columns, 1, row, W_hr_panel.data());
   }
 }
 
 template <class T>
-const T* LstmWeights<T>::R_backward_panel() const {
+const T* CellWeights<T>::R_backward_panel() const {
   std::call_once(packed_for_backward_, [this] {
-    const Index width = 4 * kernels<T>().lanes;
-    const Index blocks_of_P = (P + width - 1) / width;
-    Buffer<T> panel(blocks_of_P, 4 * H * width);
+    const Index columns = 4 * kernels<T>().lanes;
+    const Index blocks_of_P = (P + columns - 1) / columns;
+    Buffer<T> panel(blocks_of_P, GH * columns);
     const auto column = [&](Index block, Index j) -> const T* {
-      const Index p = block * width + j;
+      const Index p = block * columns + j;
       return p < P ? R.data() + p : nullptr;
     };
-    pack_panel(blocks_of_P, 4 * H, width, P, column, panel.data());
+    pack_panel(blocks_of_P, GH, columns, P, column, panel.data());
     R_backward_panel_ = std::move(panel);
   });
   return R_backward_panel_.data();
 }
 
-template struct LstmWeights<float>;
-template struct LstmWeights<double>;
+template struct CellWeights<float>;
+template struct CellWeights<double>;
 
 }  // namespace fastlstm

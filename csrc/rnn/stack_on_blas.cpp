@@ -1,23 +1,23 @@
+#include "rnn/cell_on_blas.hpp"
 #include "rnn/dropout.hpp"
-#include "rnn/lstm_blas.hpp"
-#include "rnn/lstm_forward.hpp"
+#include "rnn/stack_forward.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 
 namespace fastlstm {
 
 template <class T>
-void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowSchedule& rows,
-                     LstmSaved<T>* saved) {
+void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                     Saved<T>* saved) {
   require_blas();
   const SingleThreadedBlas single_threaded_blas;
-  const LstmConfig& config = lstm.config();
-  const Index D = config.directions(), P = config.output_size(), H = config.hidden_size;
+  const StackConfig& config = stack.config();
+  const Index D = config.directions(), P = config.output_size(), C = config.c_size();
   TeamLease team(threads_worth(products_of(config, rows)));
   const Index width = D * P;
-  LstmWorkspace<T> workspace(config, rows, saved != nullptr);
+  BlasWorkspace<T> workspace(config, rows, saved != nullptr);
 
-  Buffer<T> h(rows.B(), P), c(rows.B(), H);
+  Buffer<T> h(rows.B(), P), c(rows.B(), C);
   Buffer<T> packed_x, dropped;
   // In inference the layers pass their rows on through two buffers, used in turn.
   Buffer<T> between[2];
@@ -44,15 +44,15 @@ void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowS
     }
     for (Index d = 0; d < D; ++d) {
       const Index k = layer * D + d;
-      const Index state_h = k * rows.B() * P, state_c = k * rows.B() * H;
+      const Index state_h = k * rows.B() * P, state_c = k * rows.B() * C;
       sort_state(rows, call.h_0 ? call.h_0 + state_h : nullptr, P, h.data());
-      sort_state(rows, call.c_0 ? call.c_0 + state_c : nullptr, H, c.data());
-      lstm_direction_forward<T>({lstm.weights(k), rows, config.runs_backward(d), layer_x, h.data(),
-                                 c.data(), layer_output + d * P, width,
-                                 saved ? saved->gates(k) : nullptr, saved ? saved->c(k) : nullptr,
-                                 workspace, team});
+      sort_state(rows, call.c_0 ? call.c_0 + state_c : nullptr, C, c.data());
+      direction_forward<T>({stack.weights(k), rows, config.runs_backward(d), layer_x, h.data(),
+                            c.data(), layer_output + d * P, width,
+                            saved ? saved->gates(k) : nullptr, saved ? saved->c(k) : nullptr,
+                            workspace, team});
       unsort_state(rows, h.data(), P, call.h_n + state_h);
-      unsort_state(rows, c.data(), H, call.c_n + state_c);
+      unsort_state(rows, c.data(), C, call.c_n + state_c);
     }
     if (last && !direct) unpack_rows(rows, layer_output, width, call.output);
     layer_x = layer_output;
@@ -64,9 +64,9 @@ void forward_on_blas(const Lstm<T>& lstm, const LstmForward<T>& call, const RowS
   }
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                            \
-  template void forward_on_blas(const Lstm<T>&, const LstmForward<T>&, const RowSchedule&, \
-                                LstmSaved<T>*);
+#define FASTLSTM_INSTANTIATE(T)                                                             \
+  template void forward_on_blas(const Stack<T>&, const ForwardCall<T>&, const RowSchedule&, \
+                                Saved<T>*);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)
 

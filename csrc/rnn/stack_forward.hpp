@@ -1,0 +1,18 @@
+// The two ways through a stack of layers: on BLAS and on tile kernels.
+#pragma once
+
+#include "fastlstm/stack.hpp"
+#include "rnn/row_schedule.hpp"
+#include "rnn/saved.hpp"
+
+namespace fastlstm {
+
+/// saved: what a training call keeps, and its input, packed; null in inference.
+template <class T>
+void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                     Saved<T>* saved);
+template <class T>
+void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                      Saved<T>* saved);
+
+}  // namespace fastlstm
