@@ -227,13 +227,15 @@ def lstm_cell(
     # W x + R h + b of all four gates side by side.
     h_read = h if masks.h is None else h * masks.h
     a_i, a_f, a_g, a_o = np.split(x @ W.T + h_read @ R.T + b, 4, axis=1)
-    a_i = a_i + p_i * c
-    a_f = a_f + p_f * c
+    if p is not None:
+        a_i = a_i + p_i * c
+        a_f = a_f + p_f * c
     i = activate(gate, _clipped(a_i, options.clip))
     f = 1 - i if options.input_forget else activate(gate, _clipped(a_f, options.clip))
     g = activate(candidate, _clipped(a_g, options.clip))
     c_new = f * c + i * g
-    a_o = a_o + p_o * c_new
+    if p is not None:
+        a_o = a_o + p_o * c_new
     o = activate(gate, _clipped(a_o, options.clip))
     m = o * activate(hidden, c_new)
     h_new = m if W_hr is None else m @ W_hr.T
