@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -60,6 +61,7 @@ def check_reader(
     count: int = 200,
 ) -> None:
     """Try a reader on a good file, on its beginnings, on damaged copies and on other things."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     assert assert_reads_or_refuses(read, path, data)
     for cut in cuts(data):
         assert not (assert_reads_or_refuses(read, path, cut) and cut_is_an_error), len(cut)
@@ -74,6 +76,8 @@ def check_reader(
         b"PK\x05\x06" + bytes(18),
     ):
         assert not assert_reads_or_refuses(read, path, other)
+    # Of the whole process, for libraries that allocate by themselves; in KiB.
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY >> 8
     with pytest.raises(FileNotFoundError):
         read(path.parent / "not there")
     with pytest.raises(OSError):  # noqa: PT011 the system's words

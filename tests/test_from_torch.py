@@ -451,7 +451,7 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
         fastlstm.from_torch(rebuild(tmp_path / "m", {**good, "code/x.py": b""}))
     with pytest.raises(ValueError, match="big-endian"):
         fastlstm.from_torch(rebuild(tmp_path / "m", {**good, "byteorder": b"big"}))
-    with pytest.raises(ValueError, match="data/0 is missing"):
+    with pytest.raises(ValueError, match="archive/data/0 is missing"):
         fastlstm.from_torch(rebuild(tmp_path / "m", {"data.pkl": good["data.pkl"]}))
     with pytest.raises(ValueError, match=r"one data\.pkl"):
         fastlstm.from_torch(rebuild(tmp_path / "m", {"data/0": b""}))

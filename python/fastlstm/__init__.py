@@ -20,13 +20,14 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import interchange, optim, reference
-    from .interchange import from_torch
+    from .interchange import from_keras, from_torch
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
     "interchange": "interchange",
     "optim": "optim",
     "reference": "reference",
+    "from_keras": "interchange",
     "from_torch": "interchange",
 }
 
@@ -39,6 +40,7 @@ __all__ = [
     "Tape",
     "__version__",
     "available_isas",
+    "from_keras",
     "from_torch",
     "get_num_threads",
     "interchange",

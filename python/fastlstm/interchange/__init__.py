@@ -4,6 +4,7 @@ Each reader makes a :class:`~fastlstm.interchange._description.Description`, fro
 builds the layer. What a layer of fastlstm cannot represent is refused by name.
 """
 
+from .keras import from_keras
 from .torch import from_torch
 
-__all__ = ["from_torch"]
+__all__ = ["from_keras", "from_torch"]

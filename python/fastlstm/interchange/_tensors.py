@@ -49,3 +49,14 @@ def as_layers_float(array: npt.NDArray[Any], dtype: str) -> FloatArray:
     if dtype == "bfloat16":  # the upper half of a float32
         return (array.astype(np.uint32) << 16).view(np.float32)
     return array.astype(np.float64 if dtype == "float64" else np.float32)
+
+
+def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
+    """Return a file of an archive. Compressed ones are refused: they could be of any size."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise ValueError(f"{name} is missing") from None
+    if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
+        raise ValueError(f"{name} is compressed")
+    return archive.read(info)

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
+from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float, read_member
 
 # The first number in files from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
@@ -110,24 +110,16 @@ def _read_zip(path: str) -> tuple[Any, ReadStorage]:
         if any(name.startswith(f"{root}code/") for name in members):
             raise ValueError("TorchScript: expected a saved state_dict or module")
 
-        def read(name: str, size: int | None = None) -> bytes:
-            info = members.get(root + name)
-            if info is None:
-                raise ValueError(f"{name} is missing")
-            # PyTorch does not compress: whatever is compressed may unpack to any size.
-            if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
-                raise ValueError(f"{name} is compressed")
-            if size is not None and info.file_size != size:
-                raise ValueError(f"{name} has {info.file_size} bytes instead of {size}")
-            with zipfile.ZipFile(path) as archive:
-                return archive.read(info)
-
-        if f"{root}byteorder" in members and read("byteorder") != b"little":
+        if f"{root}byteorder" in members and read_member(archive, f"{root}byteorder") != b"little":
             raise ValueError("written by a big-endian machine")
-        value = _Machine(io.BytesIO(read("data.pkl"))).run()
+        value = _Machine(io.BytesIO(read_member(archive, f"{root}data.pkl"))).run()
 
     def read_storage(storage: Storage) -> bytes:
-        return read(f"data/{storage.key}", storage.size)
+        with zipfile.ZipFile(path) as archive:
+            data = read_member(archive, f"{root}data/{storage.key}")
+        if len(data) != storage.size:
+            raise ValueError(f"{storage.key} has {len(data)} bytes instead of {storage.size}")
+        return data
 
     return value, read_storage
 
