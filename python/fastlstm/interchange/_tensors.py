@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 import zipfile
 import zlib
@@ -59,4 +60,6 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
         raise ValueError(f"{name} is missing") from None
     if info.compress_type != zipfile.ZIP_STORED or info.file_size != info.compress_size:
         raise ValueError(f"{name} is compressed")
+    if info.file_size > os.path.getsize(str(archive.filename)):  # room is made before it is read
+        raise ValueError(f"{name} is larger than the file")
     return archive.read(info)
