@@ -4,9 +4,11 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <iterator>
 #include <optional>
 #include <stdexcept>
 #include <string>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -84,7 +86,8 @@ struct Sizes {
   Index I, H, C, GH, P, cells, width;
 };
 
-/// The arrays of one cell: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+/// The arrays of one cell: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole,
+/// absent ones None.
 template <class T>
 using CellArrays = std::vector<OptionalArray<T>>;
 
@@ -93,13 +96,17 @@ CellParams<std::remove_pointer_t<Pointer>> cell_params(
     const StackConfig& config, Index layer, CellArrays<T>& arrays,
     Pointer (*access)(OptionalArray<T>&, const Shape&, const char*)) {
   const Sizes s(config);
-  require(arrays.size() == 5 && arrays[0] && arrays[1] &&
+  require(arrays.size() == 6 && arrays[0] && arrays[1] &&
               arrays[2].has_value() == arrays[3].has_value() &&
-              arrays[4].has_value() == (config.proj_size > 0),
+              arrays[4].has_value() == (config.proj_size > 0) &&
+              arrays[5].has_value() == config.options.peepholes,
           "parameters");
   return {access(arrays[0], {s.GH, config.layer_input_size(layer)}, "weight_ih"),
-          access(arrays[1], {s.GH, s.P}, "weight_hh"), access(arrays[2], {s.GH}, "bias_ih"),
-          access(arrays[3], {s.GH}, "bias_hh"), access(arrays[4], {s.P, s.H}, "weight_hr")};
+          access(arrays[1], {s.GH, s.P}, "weight_hh"),
+          access(arrays[2], {s.GH}, "bias_ih"),
+          access(arrays[3], {s.GH}, "bias_hh"),
+          access(arrays[4], {s.P, s.H}, "weight_hr"),
+          access(arrays[5], {3 * s.H}, "weight_peephole")};
 }
 
 template <class T>
@@ -124,12 +131,34 @@ CellKind cell_kind(const std::string& name) {
   throw std::invalid_argument("_core: unknown cell: " + name);
 }
 
+/// A function's name and its parameters.
+using ActivationTuple = std::tuple<std::string, double, double>;
+
+Activation activation(const ActivationTuple& function) {
+  static const char* const kNames[] = {"Affine", "Relu",       "LeakyRelu", "ThresholdedRelu",
+                                       "Tanh",   "ScaledTanh", "Sigmoid",   "HardSigmoid",
+                                       "Elu",    "Softsign",   "Softplus"};  // as ActivationKind
+  const auto& [name, alpha, beta] = function;
+  for (std::size_t k = 0; k < std::size(kNames); ++k) {
+    if (name == kNames[k]) return {static_cast<ActivationKind>(k), alpha, beta};
+  }
+  throw std::invalid_argument("_core: unknown activation: " + name);
+}
+
 template <class T>
 Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size, Index num_layers,
                     Index proj_size, bool bidirectional, bool reverse,
-                    std::vector<CellArrays<T>> cells) {
-  const StackConfig config{input_size,    hidden_size, num_layers,     proj_size,
-                           bidirectional, reverse,     cell_kind(cell)};
+                    const std::vector<ActivationTuple>& activations, double clip, bool input_forget,
+                    bool peepholes, std::vector<CellArrays<T>> cells) {
+  require(activations.size() == 3, "activations");
+  const CellOptions options{activation(activations[0]),
+                            activation(activations[1]),
+                            activation(activations[2]),
+                            clip,
+                            input_forget,
+                            peepholes};
+  const StackConfig config{input_size,    hidden_size, num_layers,      proj_size,
+                           bidirectional, reverse,     cell_kind(cell), options};
   require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
   std::vector<CellParams<const T>> params;
   for (Index k = 0; k < config.cells(); ++k) {
@@ -321,7 +350,8 @@ void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Layers>(m, ("Stack" + suffix).c_str())
       .def(py::init(&make_stack<T>), py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
-           py::arg("reverse"), py::arg("cells").noconvert())
+           py::arg("reverse"), py::arg("activations"), py::arg("clip"), py::arg("input_forget"),
+           py::arg("peepholes"), py::arg("cells").noconvert())
       .def(
           "with_params",
           [](const Layers& stack, Index k, CellArrays<T> arrays) {

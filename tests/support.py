@@ -11,6 +11,7 @@ import fastlstm
 import numpy as np
 import pytest
 from fastlstm import reference
+from fastlstm._activations import as_activation
 from tolerances import REORDERED, assert_close
 
 DTYPES = ("float64", "float32")
@@ -199,6 +200,7 @@ def reference_forward(
     lengths: Any = None,
     masks: Any = None,
     params: Mapping[str, np.ndarray] | None = None,
+    **regularisation: Any,
 ) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], Any]:
     """The call of a layer, made by the float64 reference."""
     output, final, tape = reference.lstm_forward(
@@ -208,8 +210,17 @@ def reference_forward(
         lengths=lengths,
         reverse=layer.reverse,
         masks=masks,
+        options=reference_options(layer),
+        **regularisation,
     )
     return time_major(layer, output), final, tape
+
+
+def reference_options(layer: fastlstm.LSTM) -> reference.LSTMOptions:
+    """The options of a layer that change its equations, as the reference takes them."""
+    gate, candidate, hidden = (as_activation("", function) for function in layer.activations)
+    clip = np.inf if layer.clip is None else layer.clip
+    return reference.LSTMOptions((gate, candidate, hidden), clip, layer.input_forget)
 
 
 def reference_backward(layer: fastlstm.LSTM, tape: Any, d_output: Any, d_state: Any) -> Any:
@@ -229,9 +240,11 @@ class Expected:
     grads: fastlstm.Gradients
 
 
-def solve(p: Problem, masks: Any = None) -> Expected:
+def solve(p: Problem, masks: Any = None, **regularisation: Any) -> Expected:
     """The reference's results and gradients."""
-    output, state, tape = reference_forward(p.layer, p.x, p.state, lengths=p.lengths, masks=masks)
+    output, state, tape = reference_forward(
+        p.layer, p.x, p.state, lengths=p.lengths, masks=masks, **regularisation
+    )
     return Expected(output, state, reference_backward(p.layer, tape, p.d_output, p.d_state))
 
 

@@ -123,8 +123,10 @@ def test_activations(kind: str, activation: str | None) -> None:
     options: dict[str, Any] = {"activation": activation}
     if kind != "SimpleRNN":
         options["recurrent_activation"] = "hard_sigmoid"
-    layer = make(kind, dtype="float64", **options)
-    check_parity(layer, needs(reader.describe(layer)))
+    # PyTorch, which computes Keras' gradients here, has 1/6 in float32 in the slope of hardsigmoid.
+    for dtype, gradients in (("float64", False), ("float32", True)):
+        layer = make(kind, dtype=dtype, **options)
+        check_parity(layer, needs(reader.describe(layer)), gradients=gradients)
 
 
 @pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])

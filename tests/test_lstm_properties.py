@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from support import (
     Case,
     Problem,
-    assert_gradients_close,
     assert_promised,
     assert_same_bits,
     gradient_arrays,
@@ -23,6 +22,21 @@ from tolerances import BACKWARD, FORWARD, REORDERED, assert_close
 
 # A few sizes beyond the widest vector (16) and beyond a tile of rows, most of them small.
 sizes = st.one_of(st.integers(1, 9), st.integers(1, 40))
+
+
+# Functions that are bounded, and as smooth as rounding errors want it where they stand.
+cell_options = st.fixed_dictionaries(
+    {
+        "peepholes": st.booleans(),
+        "input_forget": st.booleans(),
+        "clip": st.sampled_from([None, 0.7, 3.0]),
+        "activations": st.tuples(
+            st.sampled_from(["Sigmoid", "HardSigmoid"]),
+            st.sampled_from(["Tanh", "Softsign", ("ScaledTanh", 0.8, 1.3)]),
+            st.sampled_from(["Tanh", "Softsign", "Elu"]),
+        ),
+    }
+)
 
 
 @dataclass
@@ -45,6 +59,8 @@ def problems(draw: st.DrawFn, one_way: bool = False, batched: bool = False) -> D
         "batch_first": draw(st.booleans()),
         "proj_size": draw(st.integers(0, H - 1)),
     }
+    if draw(st.booleans()):
+        options |= draw(cell_options)
     if not one_way:
         direction = draw(st.sampled_from([{}, {"bidirectional": True}, {"reverse": True}]))
         options |= direction
@@ -86,7 +102,13 @@ def test_results_and_gradients_are_the_references(drawn: Drawn) -> None:
     assert_close(h_n, expected.state[0], FORWARD[dtype], "h_n")
     assert_close(c_n, expected.state[1], FORWARD[dtype], "c_n")
     grads = tape.backward(p.d_output, p.d_state)
-    assert_gradients_close(grads, expected.grads, BACKWARD[dtype])
+    actual, exact = gradient_arrays(grads), gradient_arrays(expected.grads)
+    # All gradients by one scale: parts of a single unit's may cancel, above all with options.
+    scale = max((np.max(np.abs(array), initial=0.0) for array in exact.values()), default=0.0)
+    assert actual.keys() == exact.keys()
+    for name, array in exact.items():
+        error = np.max(np.abs(actual[name] - array), initial=0.0)
+        assert error <= BACKWARD[dtype].bound * scale, name
 
 
 @given(problems())

@@ -16,10 +16,9 @@ FASTLSTM_INLINE Vec<T> absolute(Vec<T> x) {
 /// e^x - 1 for x <= 0, within 2 ULP.
 template <class T>
 FASTLSTM_INLINE Vec<T> expm1_below_zero(Vec<T> x) {
-  const ExpParts<T> e =
-      exp_parts(max(x, Vec<T>::broadcast(1 - ExpConstants<T>::kNormalMost)));
-  const Vec<T> scale = power_of_two<T>(e.n);
-  return fma(scale, e.q, scale - Vec<T>::broadcast(1));
+  const ExpParts<T> e = exp_parts<1>(max(x, Vec<T>::broadcast(-ExpConstants<T>::kNormalMost)));
+  const Vec<T> scale = power_of_two<T>(e.biased_n);
+  return fma(scale, fma(e.r * e.r, e.s, e.r), scale - Vec<T>::broadcast(1));
 }
 
 /// log(1 + u) for 0 <= u <= 1, within 2 ULP: 2 artanh(s) with s = u / (2 + u) <= 1/3, by its Taylor
@@ -32,13 +31,14 @@ FASTLSTM_INLINE Vec<T> log1p_to_one(Vec<T> u) {
   const Vec<T> square = s * s;
   Vec<T> sum = Vec<T>::broadcast(T(1.0 / (2 * kTerms + 1)));
 #pragma GCC unroll 16
-  for (int k = kTerms - 1; k >= 0; --k) sum = fma(sum, square, Vec<T>::broadcast(T(1.0 / (2 * k + 1))));
+  for (int k = kTerms - 1; k >= 0; --k)
+    sum = fma(sum, square, Vec<T>::broadcast(T(1.0 / (2 * k + 1))));
   return (s + s) * sum;
 }
 
 /// The function's values. NaN gives NaN.
 template <class T>
-__attribute__((noinline)) Vec<T> activate(const Activation& function, Vec<T> x) {
+FASTLSTM_NOINLINE Vec<T> activate(const Activation& function, Vec<T> x) {
   const Vec<T> zero = Vec<T>::broadcast(0), one = Vec<T>::broadcast(1);
   const Vec<T> alpha = Vec<T>::broadcast(T(function.alpha));
   const Vec<T> beta = Vec<T>::broadcast(T(function.beta));
@@ -72,7 +72,7 @@ __attribute__((noinline)) Vec<T> activate(const Activation& function, Vec<T> x) 
 /// The function's slope at x. At a corner it is zero where the value is that of a constant piece,
 /// and that of the right side otherwise.
 template <class T>
-__attribute__((noinline)) Vec<T> activation_slope(const Activation& function, Vec<T> x) {
+FASTLSTM_NOINLINE Vec<T> activation_slope(const Activation& function, Vec<T> x) {
   const Vec<T> zero = Vec<T>::broadcast(0), one = Vec<T>::broadcast(1);
   const Vec<T> alpha = Vec<T>::broadcast(T(function.alpha));
   const Vec<T> beta = Vec<T>::broadcast(T(function.beta));

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "fastlstm/activation.hpp"
 #include "fastlstm/types.hpp"
 
 namespace fastlstm {
@@ -16,6 +17,19 @@ struct MapValues {
   T* y;        // [n] out; may be x
 };
 
+/// What a cell may do besides its usual equations (kernels/lstm_options.hpp). Rows of units are
+/// padded to whole vectors.
+template <class T>
+struct StepOptions {
+  Activation gate, candidate, hidden;  // of i f o, of g, and of c on its way into h
+  T clip;                              // the bound of the sums; infinity: none
+  bool input_forget;                   // f = 1 - i
+  const T* peephole;                   // [3] of ld_peephole elements, in: of i, f, o; null: none
+  Index ld_peephole;
+  const T* keep_c;  // [rows] of ld_keep_c elements, in: zoneout, the part of c' in c; null: none
+  Index ld_keep_c;
+};
+
 /// One time step of a cell for some rows, from both parts of its pre-activations.
 template <class T>
 struct CellStep {
@@ -26,8 +40,9 @@ struct CellStep {
   const T* from_h;  // [rows, G H] in: R h'
   T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: i, f, g, o
   Index ld_gates;
-  T* c;  // [rows, H] in: c'; out: c
-  T* h;  // [rows, H] out: before a projection
+  T* c;                                     // [rows, H] in: c'; out: c
+  T* h;                                     // [rows, H] out: before a projection
+  const StepOptions<T>* options = nullptr;  // not null: gates saves the sums instead
 };
 
 /// Tile kernels work on panels: weights packed so that V vectors of one input stand before those of
@@ -76,6 +91,7 @@ struct CellStepTile {
   Index ld_gates;
   T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
   Index ld_saved_c;
+  const StepOptions<T>* options = nullptr;  // not null: gates saves the sums instead
 };
 
 /// The gradient of one time step for some rows.
@@ -88,18 +104,20 @@ struct CellStepBackward {
   const T* c_prev;  // [rows, H] in
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
-  T* d_c;      // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
-  T* d_gates;  // [rows, G H] out: gradient of the pre-activations; may be gates
+  T* d_c;               // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
+  T* d_gates;           // [rows, G H] out: gradient of the pre-activations; may be gates
+  T* hidden = nullptr;  // [rows, H] out: h before a projection; or null
+  const StepOptions<T>* options = nullptr;  // not null: gates holds the sums instead
+  T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without
 };
 
-/// What a projection reads: o tanh(c), for some rows.
+/// The gates of an LSTM with options, from their saved sums.
 template <class T>
-struct LstmHidden {
+struct ActivateGates {
   Index rows;
   Index H;
-  const T* gates;  // [rows, 4H] in: i, f, g, o
-  const T* c;      // [rows, H] in
-  T* hidden;       // [rows, H] out
+  T* gates;  // [rows, 4H] in: sums of i, f, g, o; out: i, f, g, o
+  const StepOptions<T>* options;
 };
 
 /// sums += the column sums of values.

@@ -12,7 +12,7 @@
   X(project_rows, ProjectRows)            \
   X(lstm_step_tile, CellStepTile)         \
   X(lstm_step_backward, CellStepBackward) \
-  X(lstm_hidden, LstmHidden)              \
+  X(activate_gates, ActivateGates)        \
   X(add_column_sums, AddColumnSums)       \
   X(dropout_row, DropoutRow)
 

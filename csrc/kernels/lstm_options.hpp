@@ -4,19 +4,19 @@
 
 #include "kernels/activation.hpp"
 #include "kernels/arguments.hpp"
-#include "kernels/lstm_step.hpp"
+#include "kernels/step_tile.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
 template <class T>
-FASTLSTM_INLINE Vec<T> clipped(const LstmOptions<T>& s, Vec<T> a) {
+FASTLSTM_INLINE Vec<T> clipped(const StepOptions<T>& s, Vec<T> a) {
   return max(min(a, Vec<T>::broadcast(s.clip)), Vec<T>::broadcast(-s.clip));
 }
 
 /// The slope of function(clipped(a)): zero beyond the bounds.
 template <class T>
-FASTLSTM_INLINE Vec<T> clipped_slope(const LstmOptions<T>& s, const Activation& function,
+FASTLSTM_INLINE Vec<T> clipped_slope(const StepOptions<T>& s, const Activation& function,
                                      Vec<T> a) {
   const Vec<T> bounded = clipped(s, a), slope = activation_slope(function, bounded);
   return {a.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
@@ -30,7 +30,7 @@ struct LstmMemory {
 
 /// a_i, a_f, a_g: sums, peepholes included.
 template <class T>
-FASTLSTM_INLINE LstmMemory<T> lstm_memory(const LstmOptions<T>& s, Vec<T> a_i, Vec<T> a_f,
+FASTLSTM_INLINE LstmMemory<T> lstm_memory(const StepOptions<T>& s, Vec<T> a_i, Vec<T> a_f,
                                           Vec<T> a_g, Vec<T> c_prev) {
   LstmMemory<T> m;
   m.i = activate(s.gate, clipped(s, a_i));
@@ -40,16 +40,20 @@ FASTLSTM_INLINE LstmMemory<T> lstm_memory(const LstmOptions<T>& s, Vec<T> a_i, V
   return m;
 }
 
-/// The equations of lstm_units with options, for the units j... of a row. i, f, g, o of the result
-/// are the sums, peepholes included. load: reads peepholes and masks.
+/// Values of one vector of hidden units.
+template <class T>
+struct LstmOptionUnits {
+  Vec<T> i, f, g, o;  // sums, peepholes included
+  Vec<T> c, h;
+};
+
+/// The equations for the units j... of a row. i, f, g, o: sums without peepholes; load: reads
+/// peepholes and masks.
 template <class T, class Load>
-FASTLSTM_INLINE LstmUnits<T> lstm_units(const LstmOptions<T>& s, Vec<T> i, Vec<T> f, Vec<T> g,
-                                        Vec<T> o, Vec<T> c_prev, Index row, Index j, Load load) {
-  LstmUnits<T> u;
-  u.i = i;
-  u.f = f;
-  u.g = g;
-  u.o = o;
+FASTLSTM_INLINE LstmOptionUnits<T> lstm_option_units(const StepOptions<T>& s, Vec<T> i, Vec<T> f,
+                                                     Vec<T> g, Vec<T> o, Vec<T> c_prev, Index row,
+                                                     Index j, Load load) {
+  LstmOptionUnits<T> u{i, f, g, o, c_prev, c_prev};
   if (s.peephole != nullptr) {
     u.i = fma(load(s.peephole + j), c_prev, i);
     u.f = fma(load(s.peephole + s.ld_peephole + j), c_prev, f);
@@ -65,10 +69,64 @@ FASTLSTM_INLINE LstmUnits<T> lstm_units(const LstmOptions<T>& s, Vec<T> i, Vec<T
   return u;
 }
 
+/// lstm_step with options.
+template <class T>
+void lstm_options_step(const CellStep<T>& s) {
+  const Index H = s.H;
+  for (Index row = 0; row < s.rows; ++row) {
+    T* gates = s.gates + row * s.ld_gates;
+    const T* from_h = s.from_h + row * 4 * H;
+    T* c = s.c + row * H;
+    T* h = s.h + row * H;
+    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+      const auto sum = [&](Index k) FASTLSTM_INLINE_LAMBDA {
+        return load(gates + k * H + j) + load(s.bias + k * H + j) + load(from_h + k * H + j);
+      };
+      const LstmOptionUnits<T> u = lstm_option_units<T>(*s.options, sum(0), sum(1), sum(2), sum(3),
+                                                        load(c + j), row, j, load);
+      if (s.save) {
+        store(u.i, gates + j);
+        store(u.f, gates + H + j);
+        store(u.g, gates + 2 * H + j);
+        store(u.o, gates + 3 * H + j);
+      }
+      store(u.c, c + j);
+      store(u.h, h + j);
+    });
+  }
+}
+
+/// The end of lstm_step_tile with options.
+template <class T>
+FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
+  constexpr Index kLanes = Vec<T>::kLanes;
+  const auto load = [](const T* p) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(p); };
+  sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
+    const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
+      return load(x + gate * kLanes) + load(h + gate * kLanes);
+    };
+    const Index unit = block * kLanes, n = s.H - unit;
+    T* c = s.c + row * s.ld_c + unit;
+    const LstmOptionUnits<T> u =
+        lstm_option_units<T>(*s.options, sum(0), sum(1), sum(2), sum(3), load(c), row, unit, load);
+    u.c.store(c);
+    u.h.store(s.h + row * s.ld_h + unit);
+    if (s.output != nullptr) store_units(u.h, s.output[row] + unit, n);
+    if (s.gates != nullptr) {
+      T* gates = s.gates + row * s.ld_gates + unit;
+      store_units(u.i, gates, n);
+      store_units(u.f, gates + s.H, n);
+      store_units(u.g, gates + 2 * s.H, n);
+      store_units(u.o, gates + 3 * s.H, n);
+      store_units(u.c, s.saved_c + row * s.ld_saved_c + unit, n);
+    }
+  });
+}
+
 /// lstm_step_backward with options.
 template <class T>
 void lstm_options_backward(const CellStepBackward<T>& s) {
-  const LstmOptions<T>& options = *s.options;
+  const StepOptions<T>& options = *s.options;
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {
@@ -125,8 +183,8 @@ void lstm_options_backward(const CellStepBackward<T>& s) {
 
 /// The gates of saved sums, in their place.
 template <class T>
-void lstm_gates(const LstmGates<T>& s) noexcept {
-  const LstmOptions<T>& options = *s.options;
+void activate_gates(const ActivateGates<T>& s) noexcept {
+  const StepOptions<T>& options = *s.options;
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     T* gates = s.gates + row * 4 * H;

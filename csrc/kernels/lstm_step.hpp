@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/lstm_options.hpp"
 #include "simd/math.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -33,6 +34,7 @@ FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
 
 template <class T>
 void lstm_step(const CellStep<T>& s) noexcept {
+  if (s.options != nullptr) return lstm_options_step(s);
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     T* gates = s.gates + row * s.ld_gates;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/lstm_options.hpp"
 #include "simd/math.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -9,6 +10,7 @@ namespace {
 
 template <class T>
 void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
+  if (s.options != nullptr) return lstm_options_backward(s);
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {
@@ -25,6 +27,7 @@ void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
       const Vec<T> o = load(gates + 3 * H + j);
       // h = o tanh(c): the gradient reaches c through tanh, and from the next step directly.
       const Vec<T> tanh_c = tanh(load(c + j));
+      if (s.hidden != nullptr) store(o * tanh_c, s.hidden + row * H + j);
       const Vec<T> dh = load(d_h + j);
       const Vec<T> dc = fma(dh * o, one - tanh_c * tanh_c, load(d_c + j));
       // c = f c' + i g, and each gate's activation: s' = s (1 - s), tanh' = 1 - tanh^2.
@@ -33,17 +36,6 @@ void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
       store(dc * i * (one - g * g), d_gates + 2 * H + j);
       store(dh * tanh_c * (o * (one - o)), d_gates + 3 * H + j);
       store(dc * f, d_c + j);
-    });
-  }
-}
-
-template <class T>
-void lstm_hidden(const LstmHidden<T>& s) noexcept {
-  const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
-    const T* o = s.gates + row * 4 * H + 3 * H;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      store(load(o + j) * tanh(load(s.c + row * H + j)), s.hidden + row * H + j);
     });
   }
 }

@@ -84,7 +84,8 @@ void direction_forward(const DirectionForward<T>& run) {
       const Index live = rows.live(t), row = rows.offset(t);
       T* gates = block_gates + (row - block.first_row) * ld_gates;
       gemm<T>(live, GH, P, {run.h, P}, {w.R.data(), P, true}, 0, from_h, GH);
-      w.cell.step({live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden});
+      w.cell.step(
+          {live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden, w.step_options()});
       if (w.projects) {
         gemm<T>(live, P, H, {hidden, H}, {w.W_hr.data(), H, true}, 0, run.h, P);
       }
@@ -120,6 +121,7 @@ class BackwardPass {
       hidden_.resize(most_block_rows(rows_), w_.H);
       projected_d_h_.resize(most_block_rows(rows_), w_.P);
     }
+    if (peepholes()) d_peephole_.resize(most_block_rows(rows_), 3 * w_.H);
   }
 
   void compute() {
@@ -138,6 +140,8 @@ class BackwardPass {
   }
 
  private:
+  bool peepholes() const { return w_.options.peephole != nullptr; }
+
   /// Step t for the sorted rows first <= b < end, as far as they live.
   void step(Index t, Index block_row, Index first, Index end) noexcept {
     const Index H = w_.H, P = w_.P, row = rows_.offset(t);
@@ -170,9 +174,12 @@ class BackwardPass {
     // c_prev: of sorted row `from`
     const auto units = [&](Index from, Index to, const T* c_prev) {
       const Index at = row + from;
-      w_.cell.step_backward({to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
-                             d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
-                             d_gates + from * w_.GH});
+      const Index in_block = row - block_row + from;
+      w_.cell.step_backward(
+          {to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
+           d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
+           d_gates + from * w_.GH, w_.projects ? hidden_.data() + in_block * H : nullptr,
+           w_.step_options(), peepholes() ? d_peephole_.data() + in_block * 3 * H : nullptr});
     };
     units(first, carried, run_.c + (previous.row + first) * w_.C);
     units(carried, end, run_.c_0 + carried * w_.C);
@@ -233,9 +240,10 @@ class BackwardPass {
         kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), sums});
       }
     }
+    if (peepholes()) {
+      kernels<T>().add_column_sums({n, 3 * H, d_peephole_.data(), run_.d_params.weight_peephole});
+    }
     if (w_.projects) {
-      kernels<T>().lstm_hidden({n, H, run_.gates + block.first_row * w_.SH,
-                                run_.c + block.first_row * H, hidden_.data()});
       gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
               run_.d_params.weight_hr, H);
     }
@@ -256,6 +264,7 @@ class BackwardPass {
   Buffer<T> d_hidden_;       // [B, H]
   Buffer<T> hidden_;         // [rows, H]
   Buffer<T> projected_d_h_;  // [rows, P]
+  Buffer<T> d_peephole_;     // [rows, 3H] each row's part of the gradient; empty without peepholes
 };
 
 }  // namespace

@@ -151,6 +151,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.ld_gates = saved_stride * w_.SH;
   call.saved_c = save ? run.c + saved_row * w_.C : nullptr;
   call.ld_saved_c = saved_stride * w_.C;
+  call.options = w_.step_options();
   w_.cell.step_tile(call);
   part.wait();
   if (!w_.projects) return;

@@ -38,7 +38,17 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
       cell(cell_kernels<T>(config)),
       W(GH, I),
       R(GH, P),
-      bias(GH) {
+      bias(GH),
+      options{config.options.gate,
+              config.options.candidate,
+              config.options.hidden,
+              static_cast<T>(config.options.clip),
+              config.options.input_forget,
+              nullptr,
+              0,
+              nullptr,
+              0},
+      plain(config.options.plain()) {
   std::copy_n(params.weight_ih, W.size(), W.data());
   std::copy_n(params.weight_hh, R.size(), R.data());
   bias.fill_zero();
@@ -49,6 +59,17 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
   if (projects) {
     W_hr.resize(P, H);
     std::copy_n(params.weight_hr, W_hr.size(), W_hr.data());
+  }
+  if (config.options.peepholes) {
+    const Index lanes = kernels<T>().lanes;
+    options.ld_peephole = (H + lanes - 1) / lanes * lanes;
+    peephole.resize(3, options.ld_peephole);
+    peephole.fill_zero();
+    for (Index gate = 0; gate < 3; ++gate) {
+      std::copy_n(params.weight_peephole + gate * H, H,
+                  peephole.data() + gate * options.ld_peephole);
+    }
+    options.peephole = peephole.data();
   }
   if (active_target().tiles) pack_panels();
 }

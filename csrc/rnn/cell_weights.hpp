@@ -22,10 +22,13 @@ struct CellWeights {
   Index SH;  // gates that training saves of each row: saved_gates times H
   bool projects;
   CellKernels<T> cell;
-  Buffer<T> W;     // [G H, I]
-  Buffer<T> R;     // [G H, P]
-  Buffer<T> bias;  // [G H] the sum of both biases; zeros without
-  Buffer<T> W_hr;  // [P, H]; empty without a projection
+  Buffer<T> W;             // [G H, I]
+  Buffer<T> R;             // [G H, P]
+  Buffer<T> bias;          // [G H] the sum of both biases; zeros without
+  Buffer<T> W_hr;          // [P, H]; empty without a projection
+  Buffer<T> peephole;      // [3] of H padded to whole vectors: of i, f, o; empty without
+  StepOptions<T> options;  // not used where they are plain
+  bool plain;
 
   // The same for tile kernels (kernels/arguments.hpp says how panels look); empty on targets that
   // do their products with BLAS.
@@ -36,6 +39,9 @@ struct CellWeights {
   Buffer<T> R_panel;      // [blocks][P][V][lanes]
   Buffer<T> bias_panel;   // [blocks][V][lanes]
   Buffer<T> W_hr_panel;   // [proj_blocks][H][4][lanes]
+
+  /// The options for a step of this cell; null: none.
+  const StepOptions<T>* step_options() const { return plain ? nullptr : &options; }
 
   /// For d_h = d_gates R on tile kernels: [blocks of P columns][G H][4][lanes]. Packed when first
   /// asked for, since inference never is. Safe from several threads.

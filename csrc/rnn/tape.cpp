@@ -7,6 +7,7 @@
 #include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
+#include "runtime/targets.hpp"
 
 namespace fastlstm {
 
@@ -83,8 +84,16 @@ SequenceView<T> time_major(const RowSchedule& rows, Index width, T* data) {
 
 template <class T>
 void Tape<T>::copy_gates(Index k, T* gates) const {
-  const Index width = saved_->gates_width();
-  unpack_rows(saved_->rows, saved_->gates(k), width, time_major(saved_->rows, width, gates));
+  const Index width = saved_->gates_width(), rows = saved_->rows.rows();
+  const T* saved = saved_->gates(k);
+  Buffer<T> activated;
+  if (const StepOptions<T>* options = saved_->stack.weights(k).step_options()) {
+    activated.resize(rows, width);
+    std::copy_n(saved, rows * width, activated.data());
+    kernels<T>().activate_gates({rows, saved_->config().hidden_size, activated.data(), options});
+    saved = activated.data();
+  }
+  unpack_rows(saved_->rows, saved, width, time_major(saved_->rows, width, gates));
 }
 
 template <class T>

@@ -34,7 +34,7 @@ _PARAMETERS: dict[str, tuple[float | None, ...]] = {
 }
 NAMES = tuple(_PARAMETERS)
 _BY_LOWER_CASE = {name.lower(): name for name in NAMES}
-_LARGEST = 3.4028234663852886e38  # of float32
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
 
 
 def as_activation(argument: str, value: Any) -> Activation:
@@ -59,21 +59,26 @@ def as_activation(argument: str, value: Any) -> Activation:
     return Activation(name, *parameters)
 
 
-def as_activations(argument: str, value: Any, count: int) -> tuple[Activation, ...]:
-    """Return this many activations."""
+def as_activations(argument: str, value: Any, count: int) -> tuple[ActivationName, ...]:
+    """Return this many functions, each as briefly as a user can write it."""
     values = tuple(_sequence(argument, value))
     if len(values) != count:
         raise ValueError(f"{argument}: expected {count} functions, got {len(values)}")
-    return tuple(as_activation(f"{argument}[{k}]", v) for k, v in enumerate(values))
+    return tuple(_shortest(as_activation(f"{argument}[{k}]", v)) for k, v in enumerate(values))
 
 
-def shortest(activation: Activation) -> ActivationName:
-    """As a user would write it: a name alone where it has no parameters."""
+def _shortest(activation: Activation) -> ActivationName:
+    """A name alone where the function has no parameters."""
     count = len(_PARAMETERS[activation.name])
     if count == 0:
         return activation.name
     name, alpha, beta = activation
     return (name, alpha) if count == 1 else (name, alpha, beta)
+
+
+def as_clip(value: Any) -> float | None:
+    """Return the bound of the sums; None: they have none."""
+    return None if value is None else as_real("clip", value, _SMALLEST, _LARGEST)
 
 
 def _sequence(argument: str, value: Any) -> tuple[Any, ...] | list[Any]:

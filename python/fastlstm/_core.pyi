@@ -12,7 +12,8 @@ _Int64: TypeAlias = npt.NDArray[np.int64]
 _T = TypeVar("_T", np.float32, np.float64)
 
 class StackFloat32:
-    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
+    # weight_peephole, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -22,6 +23,10 @@ class StackFloat32:
         proj_size: int,
         bidirectional: bool,
         reverse: bool,
+        activations: list[tuple[str, float, float]],
+        clip: float,
+        input_forget: bool,
+        peepholes: bool,
         cells: list[list[_Float32 | None]],
     ) -> None: ...
     def with_params(self, cell: int, arrays: list[_Float32 | None]) -> StackFloat32: ...
@@ -76,7 +81,8 @@ class StreamFloat32:
     def set_state(self, h: _Float32, c: _Float32 | None = None) -> None: ...
 
 class StackFloat64:
-    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, absent ones None.
+    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
+    # weight_peephole, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -86,6 +92,10 @@ class StackFloat64:
         proj_size: int,
         bidirectional: bool,
         reverse: bool,
+        activations: list[tuple[str, float, float]],
+        clip: float,
+        input_forget: bool,
+        peepholes: bool,
         cells: list[list[_Float64 | None]],
     ) -> None: ...
     def with_params(self, cell: int, arrays: list[_Float64 | None]) -> StackFloat64: ...

@@ -211,7 +211,14 @@ class RecurrentLayer(Generic[StateT, TraceT]):
     def _cell_arrays(self, values: Mapping[str, FloatArray], k: int) -> list[FloatArray | None]:
         """The parameters of cell k as the core takes them: absent ones are None."""
         by_kind = {name.partition("_l")[0]: values[name] for name in self._cell_shapes(k)}
-        kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+        kinds = (
+            "weight_ih",
+            "weight_hh",
+            "bias_ih",
+            "bias_hh",
+            "weight_hr",
+            "weight_peephole",
+        )
         return [by_kind.get(kind) for kind in kinds]
 
     def _core_options(self) -> dict[str, Any]:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import MOST_SIZE, FloatArray, as_int, as_real
+from ._activations import ActivationName, as_activation, as_activations, as_clip
+from ._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_real
 from ._layer import LAYERS, RecurrentLayer
 
 LSTMState: TypeAlias = tuple[FloatArray, FloatArray]
@@ -74,6 +77,16 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     forget_bias : float, optional
         The initial sum of the forget gate's two biases, instead of random values. 1.0 helps to
         learn long dependencies (Jozefowicz, Zaremba, Sutskever 2015).
+    peepholes : bool
+        The gates see the cell state: p_i c' is added in i, p_f c' in f, and p_o c in o (Gers and
+        Schmidhuber 2000). The parameters are ``weight_peephole_l0`` (3H,), in the order i, f, o.
+    input_forget : bool
+        f = 1 - i: what is not written is kept. The parameters of f are there, but without effect.
+    clip : float, optional
+        The sums in the brackets are bounded to -clip and clip, as ONNX Runtime does.
+    activations : tuple
+        Instead of sigmoid (of i, f, o), tanh (of g) and tanh (of c): ONNX's names,
+        ``"HardSigmoid"``, or with their parameters, ``("HardSigmoid", 0.2, 0.5)``.
 
     Notes
     -----
@@ -106,6 +119,10 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         "proj_size": 0,
         "reverse": False,
         "dtype": "float32",
+        "peepholes": False,
+        "input_forget": False,
+        "clip": None,
+        "activations": ("Sigmoid", "Tanh", "Tanh"),
     }
 
     def __init__(
@@ -123,6 +140,10 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
         forget_bias: float | None = None,
+        peepholes: bool = False,
+        input_forget: bool = False,
+        clip: float | None = None,
+        activations: Sequence[ActivationName] = ("Sigmoid", "Tanh", "Tanh"),
     ) -> None:
         proj_size = as_int("proj_size", proj_size, 0, MOST_SIZE)
         if proj_size >= as_int("hidden_size", hidden_size, 1, MOST_SIZE):
@@ -141,6 +162,10 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             dtype,
             seed,
             proj_size=proj_size,
+            peepholes=as_bool("peepholes", peepholes),
+            input_forget=as_bool("input_forget", input_forget),
+            clip=as_clip(clip),
+            activations=as_activations("activations", activations, 3),
         )
         if forget_bias is not None:
             self._set_forget_bias(as_real("forget_bias", forget_bias, -np.inf, np.inf))
@@ -160,6 +185,27 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return int(self._options["proj_size"])
 
     @property
+    def peepholes(self) -> bool:
+        """Whether the gates see the cell state."""
+        return bool(self._options["peepholes"])
+
+    @property
+    def input_forget(self) -> bool:
+        """Whether the forget gate is 1 - i."""
+        return bool(self._options["input_forget"])
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the gates' sums; None: they have none."""
+        clip: float | None = self._options["clip"]
+        return clip
+
+    @property
+    def activations(self) -> tuple[ActivationName, ...]:
+        """The functions of the gates, of the candidate and of the cell state on its way into h."""
+        return tuple(self._options["activations"])
+
+    @property
     def _output_size(self) -> int:
         return self.proj_size or self.hidden_size
 
@@ -170,10 +216,19 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         shapes = super()._parameter_shapes(input_size)
         if self.proj_size:
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
+        if self.peepholes:
+            shapes["weight_peephole"] = (3 * self.hidden_size,)
         return shapes
 
     def _core_options(self) -> dict[str, Any]:
-        return {"cell": "lstm", "proj_size": self.proj_size}
+        return {
+            "cell": "lstm",
+            "proj_size": self.proj_size,
+            "activations": [as_activation("", function) for function in self.activations],
+            "clip": math.inf if self.clip is None else self.clip,
+            "input_forget": self.input_forget,
+            "peepholes": self.peepholes,
+        }
 
 
 LAYERS["LSTM"] = LSTM

@@ -243,10 +243,11 @@ void check_lstm_step_backward_at(void (*kernel)(const CellStepBackward<T>&) noex
   const Index ld_d_h = H + 3;
   const Guarded<T> d_h(random.values<T>(rows * ld_d_h, -1, 1));
   const std::vector<T> d_c_next = random.values<T>(rows * H, -1, 1);
-  Guarded<T> d_c(d_c_next), other(rows * 4 * H);
+  Guarded<T> d_c(d_c_next), other(rows * 4 * H), hidden(rows * H);
   Guarded<T>& d_gates = in_place ? gates : other;
   kernel({rows, H, gates.data(), c.data(), c_prev.data(), d_h.data(), ld_d_h, d_c.data(),
-          d_gates.data()});
+          d_gates.data(), in_place ? hidden.data() : nullptr});
+  hidden.check_guards();
   d_c.check_guards();
   d_gates.check_guards();
   const Exact tolerance = 16 * kEpsilon<T>;
@@ -265,6 +266,7 @@ void check_lstm_step_backward_at(void (*kernel)(const CellStepBackward<T>&) noex
       CHECK_CLOSE(d_gates[first + 2 * H], dc * i * (1 - g * g), tolerance);
       CHECK_CLOSE(d_gates[first + 3 * H], dh * tanh_c * o * (1 - o), tolerance);
       CHECK_CLOSE(d_c[at], dc * f, tolerance);
+      if (in_place) CHECK_CLOSE(hidden[at], o * tanh_c, tolerance);
     }
   }
 }
@@ -280,21 +282,62 @@ void check_lstm_step_backward(const KernelTable<T>& table) {
   }
 }
 
+Exact exact_activation(const Activation& f, Exact x) {
+  switch (f.kind) {
+    case ActivationKind::kAffine:
+      return f.alpha * x + f.beta;
+    case ActivationKind::kRelu:
+      return std::max(x, Exact(0));
+    case ActivationKind::kLeakyRelu:
+      return x < 0 ? f.alpha * x : x;
+    case ActivationKind::kThresholdedRelu:
+      return x < f.alpha ? 0 : x;
+    case ActivationKind::kTanh:
+      return exact_tanh(x);
+    case ActivationKind::kScaledTanh:
+      return f.alpha * exact_tanh(f.beta * x);
+    case ActivationKind::kSigmoid:
+      return exact_sigmoid(x);
+    case ActivationKind::kHardSigmoid:
+      return std::clamp(f.alpha * x + f.beta, Exact(0), Exact(1));
+    case ActivationKind::kElu:
+      return x < 0 ? f.alpha * std::expm1(x) : x;
+    case ActivationKind::kSoftsign:
+      return x / (1 + std::abs(x));
+    case ActivationKind::kSoftplus:
+      return x > 0 ? x + std::log1p(std::exp(-x)) : std::log1p(std::exp(x));
+  }
+  return 0;
+}
+
+/// Every function, over a wide range and near zero; their parameters are exact in float.
 template <class T>
-void check_lstm_hidden(const KernelTable<T>& table) {
-  const auto kernel = table.lstm_hidden;
-  for (const Index rows : {0, 1, 3}) {
-    for (const Index H : kSizes) {
-      NOTE("rows = " << rows << ", H = " << H);
-      Random random(static_cast<unsigned>(H));
-      const Guarded<T> gates(random.values<T>(rows * 4 * H, 0, 1));
-      const Guarded<T> c(random.values<T>(rows * H, -3, 3));
-      Guarded<T> hidden(rows * H);
-      kernel({rows, H, gates.data(), c.data(), hidden.data()});
-      hidden.check_guards();
-      for (Index k = 0; k < rows * H; ++k) {
-        const Exact o = gates[k / H * 4 * H + 3 * H + k % H];
-        CHECK_CLOSE(hidden[k], o * exact_tanh(c[k]), 4 * kEpsilon<T>);
+void check_activate_gates(const KernelTable<T>& table) {
+  const auto kernel = table.activate_gates;
+  for (int kind = 0; kind <= static_cast<int>(ActivationKind::kSoftplus); ++kind) {
+    for (const bool input_forget : {false, true}) {
+      for (const Index H : kSizes) {
+        NOTE("kind = " << kind << ", input_forget = " << input_forget << ", H = " << H);
+        const Activation f{static_cast<ActivationKind>(kind), 0.25, 0.5};
+        const T clip = input_forget ? T(1.5) : kInfinity<T>;
+        const StepOptions<T> options{f, f, f, clip, input_forget, nullptr, 0, nullptr, 0};
+        Random random(static_cast<unsigned>(H));
+        const Index rows = 3;
+        std::vector<T> sums = random.values<T>(rows * 4 * H, -100, 100);
+        for (std::size_t k = 0; k < sums.size(); k += 2) sums[k] /= 64;
+        for (std::size_t k = 0; k < sums.size(); k += 8) sums[k] /= 64;
+        Guarded<T> gates(sums);
+        kernel({rows, H, gates.data(), &options});
+        gates.check_guards();
+        for (Index k = 0; k < rows * 4 * H; ++k) {
+          const bool forget = input_forget && k / H % 4 == 1;
+          const Index from = forget ? k - H : k;  // the input gate's sum
+          const T sum = std::clamp(sums[static_cast<std::size_t>(from)], -clip, clip);
+          const Exact value = exact_activation(f, sum), want = forget ? 1 - value : value;
+          CHECK_CLOSE(
+              gates[k], want,
+              4 * kEpsilon<T> * std::max(Exact(0.01), std::abs(want)) + (forget ? kEpsilon<T> : 0));
+        }
       }
     }
   }

@@ -13,14 +13,33 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <memory>
 #include <vector>
 
+#include "fastlstm/activation.hpp"
 #include "fastlstm/types.hpp"
 
 namespace fastlstm {
 
 enum class CellKind { kLstm };
+
+/// What changes a cell's equations. The defaults are the equations above.
+struct CellOptions {
+  Activation gate{ActivationKind::kSigmoid};              // of i, f, o
+  Activation candidate{ActivationKind::kTanh};            // of g
+  Activation hidden{ActivationKind::kTanh};               // of c on its way into h
+  double clip = std::numeric_limits<double>::infinity();  // the bound of the gates' sums
+  bool input_forget = false;                              // f = 1 - i
+  bool peepholes = false;  // p_i c', p_f c' and p_o c are added to the sums of i, f and o
+
+  /// Whether they are the defaults.
+  bool plain() const {
+    const CellOptions defaults;
+    return gate == defaults.gate && candidate == defaults.candidate && hidden == defaults.hidden &&
+           clip == defaults.clip && !input_forget && !peepholes;
+  }
+};
 
 struct StackConfig {
   Index input_size = 0;
@@ -30,6 +49,7 @@ struct StackConfig {
   bool bidirectional = false;
   bool reverse = false;  // one direction only, from the end of each sequence to its start
   CellKind cell = CellKind::kLstm;
+  CellOptions options{};
 
   Index directions() const { return bidirectional ? 2 : 1; }
   Index cells() const { return num_layers * directions(); }  // pairs of layer and direction
@@ -41,7 +61,8 @@ struct StackConfig {
   Index gates() const { return 4; }
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
   Index c_size() const { return hidden_size; }
-  /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM.
+  /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
+  /// their sums where there are options.
   Index saved_gates() const { return 4; }
   /// The multiply-adds of one step of one sequence through all layers, forward.
   double products_per_row() const {
@@ -59,11 +80,12 @@ struct StackConfig {
 /// A null pointer means that the parameter is absent.
 template <class T>
 struct CellParams {
-  T* weight_ih = nullptr;  // [G H, layer input]
-  T* weight_hh = nullptr;  // [G H, P]
-  T* bias_ih = nullptr;    // [G H]
-  T* bias_hh = nullptr;    // [G H]
-  T* weight_hr = nullptr;  // [P, H], with a projection only
+  T* weight_ih = nullptr;        // [G H, layer input]
+  T* weight_hh = nullptr;        // [G H, P]
+  T* bias_ih = nullptr;          // [G H]
+  T* bias_hh = nullptr;          // [G H]
+  T* weight_hr = nullptr;        // [P, H], with a projection only
+  T* weight_peephole = nullptr;  // [3H] i f o, with peepholes only
 };
 
 /// Dropout between layers in training. The masks depend on the seed and the place alone.
