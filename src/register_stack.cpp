@@ -82,7 +82,7 @@ struct Sizes {
         GH(c.gates() * c.hidden_size),
         P(c.output_size()),
         cells(c.cells()),
-        width(c.directions() * c.output_size()) {}
+        width(c.merged_size()) {}
   Index I, H, C, GH, P, cells, width;
 };
 
@@ -145,11 +145,19 @@ Activation activation(const ActivationTuple& function) {
   throw std::invalid_argument("_core: unknown activation: " + name);
 }
 
+Merge merge_named(const std::string& name) {
+  if (name == "concat") return Merge::kConcat;
+  if (name == "sum") return Merge::kSum;
+  if (name == "mul") return Merge::kMul;
+  if (name == "ave") return Merge::kAve;
+  throw std::invalid_argument("_core: unknown merge: " + name);
+}
+
 template <class T>
 Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size, Index num_layers,
                     Index proj_size, bool bidirectional, bool reverse,
                     const std::vector<ActivationTuple>& activations, double clip, bool input_forget,
-                    bool peepholes, std::vector<CellArrays<T>> cells) {
+                    bool peepholes, const std::string& merge, std::vector<CellArrays<T>> cells) {
   require(activations.size() == 3, "activations");
   const CellOptions options{activation(activations[0]),
                             activation(activations[1]),
@@ -157,8 +165,9 @@ Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size
                             clip,
                             input_forget,
                             peepholes};
-  const StackConfig config{input_size,    hidden_size, num_layers,      proj_size,
-                           bidirectional, reverse,     cell_kind(cell), options};
+  const StackConfig config{input_size,      hidden_size,   num_layers,
+                           proj_size,       bidirectional, reverse,
+                           cell_kind(cell), options,       merge_named(merge)};
   require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
   std::vector<CellParams<const T>> params;
   for (Index k = 0; k < config.cells(); ++k) {
@@ -351,7 +360,7 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def(py::init(&make_stack<T>), py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
            py::arg("reverse"), py::arg("activations"), py::arg("clip"), py::arg("input_forget"),
-           py::arg("peepholes"), py::arg("cells").noconvert())
+           py::arg("peepholes"), py::arg("merge"), py::arg("cells").noconvert())
       .def(
           "with_params",
           [](const Layers& stack, Index k, CellArrays<T> arrays) {

@@ -171,7 +171,7 @@ def make_problem(case: Case, dtype: str, seed: int = 0) -> Problem:
         x=sequence(layer.input_size),
         state=state() if case.state else None,
         lengths=None if case.lengths is None else np.array(case.lengths),
-        d_output=sequence(D * P),
+        d_output=sequence(D * P if layer.merge == "concat" else P),
         d_state=state(),
     )
 
@@ -211,6 +211,7 @@ def reference_forward(
         reverse=layer.reverse,
         masks=masks,
         options=reference_options(layer),
+        merge=layer.merge,
         **regularisation,
     )
     return time_major(layer, output), final, tape

@@ -62,7 +62,15 @@ def problems(draw: st.DrawFn, one_way: bool = False, batched: bool = False) -> D
     if draw(st.booleans()):
         options |= draw(cell_options)
     if not one_way:
-        direction = draw(st.sampled_from([{}, {"bidirectional": True}, {"reverse": True}]))
+        direction = draw(
+            st.sampled_from(
+                [
+                    {},
+                    {"reverse": True},
+                    *({"bidirectional": True, "merge": m} for m in ("concat", "sum", "mul", "ave")),
+                ]
+            )
+        )
         options |= direction
     has_batch = batched or one_way or draw(st.booleans())
     lengths = None

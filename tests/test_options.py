@@ -59,6 +59,16 @@ CASES: dict[str, Case] = {
     },
     "everything": Case(B=8, H=13, options=EVERYTHING, scale=2.0),
     "everything, projection": Case(options={"proj_size": 3, **EVERYTHING}),
+    **{
+        f"merge {merge}": Case(options={"bidirectional": True, "num_layers": 2, "merge": merge})
+        for merge in ("sum", "mul", "ave")
+    },
+    "merge, lengths, projection": Case(
+        lengths=(2, 0, 6),
+        options={"bidirectional": True, "merge": "mul", "proj_size": 3, "batch_first": True},
+    ),
+    "merge, unbatched": Case(batched=False, options={"bidirectional": True, "merge": "ave"}),
+    "merge, B=0": Case(B=0, options={"bidirectional": True, "merge": "sum"}),
     "everything, lengths": Case(
         B=6,
         lengths=(3, 0, 6, 1, 6, 2),
@@ -67,6 +77,7 @@ CASES: dict[str, Case] = {
             "bidirectional": True,
             "proj_size": 4,
             "batch_first": True,
+            "merge": "mul",
             **EVERYTHING,
         },
     ),
@@ -155,6 +166,42 @@ def test_results_do_not_depend_on_threads(dtype: str) -> None:
             assert_same_bits(result[key], array, key)
 
 
+@every_dtype
+@pytest.mark.parametrize("more", [{}, {"batch_first": True}, {"num_layers": 2, "proj_size": 3}])
+def test_directions_that_are_not_merged_are_the_halves(dtype: str, more: dict[str, Any]) -> None:
+    concat = make_problem(Case(options={"bidirectional": True, **more}), dtype)
+    apart = fastlstm.LSTM(5, 7, bidirectional=True, merge=None, dtype=dtype, **more)
+    apart.update(concat.layer.params)
+    whole, state, whole_tape = concat.layer.forward(concat.x, concat.state)
+    output, same_state, tape = apart.forward(concat.x, concat.state)
+    one, other = output
+    assert_same_bits(np.concatenate([one, other], axis=-1), whole)
+    assert_same_bits(same_state[0], state[0])
+
+    out = np.full_like(output, np.nan)
+    assert apart(concat.x, concat.state, out=out)[0] is out
+    assert_same_bits(out, output)
+
+    d_output = np.stack(np.split(concat.d_output, 2, axis=-1))
+    grads = gradient_arrays(tape.backward(d_output, concat.d_state))
+    expected = gradient_arrays(whole_tape.backward(concat.d_output, concat.d_state))
+    for key, array in expected.items():
+        assert_same_bits(grads[key], array, key)
+
+
+def test_merged_outputs_are_written_to_out() -> None:
+    p = make_problem(CASES["merge sum"], "float32")
+    out = np.empty((6, 3, 7), np.float32)
+    output, _ = p.layer(p.x, p.state, out=out)
+    assert output is out
+    assert_same_bits(out, p.layer(p.x, p.state)[0])
+    with pytest.raises(ValueError, match=r"out: expected \(6, 3, 7\), got \(6, 3, 14\)"):
+        p.layer(p.x, out=np.empty((6, 3, 14), np.float32))
+    _, _, tape = p.layer.forward(p.x)
+    with pytest.raises(ValueError, match=r"d_output: expected \(6, 3, 7\), got \(6, 3, 14\)"):
+        tape.backward(np.empty((6, 3, 14), np.float32))
+
+
 # --- configuration ------------------------------------------------------------------------------
 
 
@@ -209,6 +256,13 @@ ERRORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"clip": -1.0}, ValueError, "clip: expected a number from .* got -1"),
     ({"clip": float("inf")}, ValueError, "clip: expected a number .* got inf"),
     ({"clip": "1"}, TypeError, "clip: expected a number, got str"),
+    (
+        {"merge": "max", "bidirectional": True},
+        ValueError,
+        "merge: expected concat, sum, mul, ave or None, got 'max'",
+    ),
+    ({"merge": "sum"}, ValueError, "merge: expected 'concat' for a layer of one direction, got 's"),
+    ({"merge": None}, ValueError, "merge: expected 'concat' for a layer of one direction, got No"),
     ({"activations": "Tanh"}, TypeError, "activations: expected a tuple, got 'Tanh'"),
     ({"activations": None}, TypeError, "activations: expected a tuple, got None"),
     ({"activations": ("Tanh",)}, ValueError, "activations: expected 3 functions, got 1"),

@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "rnn/cell_weights.hpp"
+#include "rnn/merge.hpp"
 #include "rnn/saved.hpp"
 #include "rnn/stack_forward.hpp"
 #include "runtime/fp_mode.hpp"
@@ -20,20 +21,37 @@ void check(const StackConfig& c) {
   const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
       !in_range(c.proj_size, 0) || c.proj_size >= c.hidden_size + (c.proj_size == 0) ||
-      (c.bidirectional && c.reverse)) {
+      (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
 }
 
-/// The stack's forward pass. saved: null in inference.
+/// The forward pass of all layers, whose output has both directions. saved: null in inference.
 template <class T>
-void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
-                    Saved<T>* saved) {
+void forward_unmerged(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                      Saved<T>* saved) {
   const FlushDenormals flush_denormals;
   if (active_target().tiles) {
     forward_on_tiles(stack, call, rows, saved);
   } else {
     forward_on_blas(stack, call, rows, saved);
+  }
+}
+
+template <class T>
+void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                    Saved<T>* saved) {
+  const StackConfig& config = stack.config();
+  if (config.merge == Merge::kConcat) return forward_unmerged(stack, call, rows, saved);
+  const Index P = config.output_size();
+  Buffer<T> both(call.T_ * call.B, 2 * P);
+  ForwardCall<T> unmerged = call;
+  unmerged.output = {both.data(), call.B * 2 * P, 2 * P};
+  forward_unmerged(stack, unmerged, rows, saved);
+  for (Index t = 0; t < call.T_; ++t) {
+    for (Index b = 0; b < call.B; ++b) {
+      merge_row<T>(config.merge, unmerged.output.row(t, b), P, call.output.row(t, b));
+    }
   }
 }
 

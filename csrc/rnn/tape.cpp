@@ -3,6 +3,7 @@
 #include "fastlstm/stack.hpp"
 #include "rnn/cell_on_blas.hpp"
 #include "rnn/dropout.hpp"
+#include "rnn/merge.hpp"
 #include "rnn/saved.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
@@ -34,8 +35,18 @@ void Tape<T>::backward(const BackwardCall<T>& call) const {
   Buffer<T> dropped;         // the input of a layer above the first, when there was dropout
   Buffer<T> d_layer_output;  // from above: the caller's gradient, then each layer's d_x
   if (call.d_output.data != nullptr) {
-    d_layer_output.resize(rows.rows(), width);
-    pack_rows(rows, call.d_output, width, d_layer_output.data());
+    const Index merged = config.merged_size();
+    d_layer_output.resize(rows.rows(), merged);
+    pack_rows(rows, call.d_output, merged, d_layer_output.data());
+    if (config.merge != Merge::kConcat) {
+      Buffer<T> d_both(rows.rows(), width);
+      const T* both = saved.output(config.num_layers - 1);
+      for (Index row = 0; row < rows.rows(); ++row) {
+        merge_row_backward(config.merge, both + row * width, P, d_layer_output.data() + row * P,
+                           d_both.data() + row * width);
+      }
+      d_layer_output = std::move(d_both);
+    }
   }
 
   for (Index layer = config.num_layers - 1; layer >= 0; --layer) {

@@ -69,6 +69,7 @@ class Call:
     lengths: IndexArray | None
     output: FloatArray
     final: States
+    separate: FloatArray | None = None  # the caller's array for directions that are not merged
 
     def core_arguments(self) -> dict[str, Any]:
         """The arguments of the core's forward functions: the same memory with a batch axis."""
@@ -84,6 +85,12 @@ class Call:
             **core_states("{}_n", self.final, self.layout),
             "batch_first": self.layout.batch_first,
         }
+
+
+def directions_apart(output: FloatArray) -> FloatArray:
+    """The outputs (..., 2 P) of two directions side by side as (2, ..., P), in the same memory."""
+    shape = (*output.shape[:-1], 2, output.shape[-1] // 2)
+    return np.moveaxis(output.reshape(shape), -2, 0)
 
 
 def core_states(

@@ -49,6 +49,15 @@ def as_real(name: str, value: Any, least: float, most: float) -> float:
     return real
 
 
+def as_merge(merge: Any, bidirectional: Any) -> str | None:
+    """Return how the outputs of a layer's directions are merged; None: not at all."""
+    if merge is not None and merge not in ("concat", "sum", "mul", "ave"):
+        raise ValueError(f"merge: expected concat, sum, mul, ave or None, got {merge!r}")
+    if merge != "concat" and not as_bool("bidirectional", bidirectional):
+        raise ValueError(f"merge: expected 'concat' for a layer of one direction, got {merge!r}")
+    return merge if merge is None else str(merge)
+
+
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
     # NumPy takes None for float64, as an argument and in comparisons of dtypes.

@@ -27,6 +27,7 @@ class StackFloat32:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        merge: str,
         cells: list[list[_Float32 | None]],
     ) -> None: ...
     def with_params(self, cell: int, arrays: list[_Float32 | None]) -> StackFloat32: ...
@@ -96,6 +97,7 @@ class StackFloat64:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        merge: str,
         cells: list[list[_Float64 | None]],
     ) -> None: ...
     def with_params(self, cell: int, arrays: list[_Float64 | None]) -> StackFloat64: ...

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from . import _core
 from ._blas import require_blas_for_forward
-from ._calls import Call, Layout, States, StateT, as_tuple
+from ._calls import Call, Layout, States, StateT, as_tuple, directions_apart
 from ._checks import (
     MOST_SIZE,
     FloatArray,
@@ -25,6 +25,7 @@ from ._checks import (
     as_float_array,
     as_int,
     as_lengths,
+    as_merge,
     as_real,
     check_apart,
     check_out,
@@ -61,6 +62,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         "dropout": 0.0,
         "bidirectional": False,
         "reverse": False,
+        "merge": "concat",
         "dtype": "float32",
     }
 
@@ -76,6 +78,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         reverse: bool,
         dtype: npt.DTypeLike,
         seed: int | None,
+        *,
+        merge: str | None = "concat",
         **cell_options: Any,
     ) -> None:
         """cell_options: those of one kind of layer alone, already checked."""
@@ -88,6 +92,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             "dropout": as_real("dropout", dropout, 0.0, 1.0),
             "bidirectional": as_bool("bidirectional", bidirectional),
             "reverse": as_bool("reverse", reverse),
+            "merge": as_merge(merge, bidirectional),
             "dtype": as_dtype(dtype).name,
             **cell_options,
         }
@@ -144,6 +149,12 @@ class RecurrentLayer(Generic[StateT, TraceT]):
     def reverse(self) -> bool:
         """Whether the only direction reads each sequence from its end."""
         return bool(self._options["reverse"])
+
+    @property
+    def merge(self) -> str | None:
+        """How the outputs of two directions are merged; None: not at all."""
+        merge: str | None = self._options["merge"]
+        return merge
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -233,6 +244,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             num_layers=self.num_layers,
             bidirectional=self.bidirectional,
             reverse=self.reverse,
+            merge=self.merge or "concat",
             cells=[self._cell_arrays(values, k) for k in range(self._cells)],
             **self._core_options(),
         )
@@ -377,7 +389,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         Returns
         -------
         output : ndarray
-            (T, B, D * P), or as the input is laid out: h of the last layer, both directions.
+            (T, B, D * P), or as the input is laid out: h of the last layer, both directions side by
+            side, or as ``merge`` says.
         state : tuple of ndarray, or ndarray
             ``(h_n, c_n)`` or ``h_n``, shaped as ``state``: the values after the last step.
 
@@ -388,7 +401,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         """
         call = self._prepare(x, state, lengths, out)
         self._snapshot[1].forward(**call.core_arguments())
-        return call.output, self._from_tuple(call.final)
+        return self._output(call), self._from_tuple(call.final)
 
     def forward(
         self,
@@ -425,7 +438,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         """
         call = self._prepare(x, state, lengths, None)
         tape = self._record(call, self.dropout, self._draw_seed(seed))
-        return call.output, self._from_tuple(call.final), tape
+        return self._output(call), self._from_tuple(call.final), tape
 
     def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> list[list[TraceT]]:
         """Run the layer for inference and return every gate, cell and hidden value.
@@ -512,7 +525,24 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             results = {"out[0]": output, **dict(zip(self._names("out[1]"), final, strict=True))}
             given = dict(zip(self._names("state"), initial or (), strict=False))
             check_apart(results, {"x": x, **given})
-        return Call(layout, x, initial, lengths, output, final)
+        if self.merge is not None:
+            return Call(layout, x, initial, lengths, output, final)
+        side_by_side = np.empty(layout.shape(2 * self._output_size), self.dtype)
+        return Call(layout, x, initial, lengths, side_by_side, final, separate=output)
+
+    def _output(self, call: Call) -> FloatArray:
+        """The output of a call as the caller has it."""
+        if call.separate is None:
+            return call.output
+        np.copyto(call.separate, directions_apart(call.output))
+        return call.separate
+
+    def _output_shape(self, layout: Layout) -> tuple[int, ...]:
+        """The caller's shape of an output."""
+        if self.merge is None:
+            return (2, *layout.shape(self._output_size))
+        D = self._directions if self.merge == "concat" else 1
+        return layout.shape(D * self._output_size)
 
     def _layout(self, x: FloatArray) -> Layout:
         I = self.input_size
@@ -566,7 +596,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         self, layout: Layout, out: FloatArray | tuple[FloatArray, StateT] | None
     ) -> tuple[FloatArray, States]:
         """The arrays that results go to: the output and the final state."""
-        shape = layout.shape(self._directions * self._output_size)
+        shape = self._output_shape(layout)
         if isinstance(out, tuple):
             count = len(self._state_sizes())
             if (

@@ -70,6 +70,10 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         The width P that h is projected to, below hidden_size; 0: none, and P is H.
     reverse : bool
         The only direction reads each sequence from its end; outputs stay at their inputs' places.
+    merge : {"concat", "sum", "mul", "ave"} or None
+        How the output is made of those of two directions: side by side, (T, B, 2 * P); their sum,
+        product or mean, (T, B, P); or None: separate, (2, T, B, P). Between layers they are side by
+        side.
     dtype : {"float32", "float64"}
         The type of parameters and results. Inputs of other types are converted.
     seed : int, optional
@@ -118,6 +122,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         "bidirectional": False,
         "proj_size": 0,
         "reverse": False,
+        "merge": "concat",
         "dtype": "float32",
         "peepholes": False,
         "input_forget": False,
@@ -137,6 +142,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         proj_size: int = 0,
         *,
         reverse: bool = False,
+        merge: str | None = "concat",
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
         forget_bias: float | None = None,
@@ -161,6 +167,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             reverse,
             dtype,
             seed,
+            merge=merge,
             proj_size=proj_size,
             peepholes=as_bool("peepholes", peepholes),
             input_forget=as_bool("input_forget", input_forget),

@@ -81,9 +81,10 @@ class Tape(Generic[StateT]):
         layer, layout = self._layer, self._layout
         if d_output is not None:
             d_output = as_float_array("d_output", d_output, layer.dtype)
-            width = layer._directions * layer._output_size
-            check_shape("d_output", d_output, layout.shape(width))
-            d_output = d_output.reshape(layout.core_shape(width))
+            check_shape("d_output", d_output, layer._output_shape(layout))
+            if layer.merge is None:
+                d_output = np.concatenate(d_output, axis=-1)
+            d_output = d_output.reshape(layout.core_shape(d_output.shape[-1]))
         d_final = self._state_gradients(d_state)
         params = self._parameter_gradients(accumulate)
 

@@ -41,6 +41,10 @@ struct CellOptions {
   }
 };
 
+/// How the output is made of those of two directions: side by side, their sum, product or mean.
+/// Layers above the first read them side by side.
+enum class Merge { kConcat, kSum, kMul, kAve };
+
 struct StackConfig {
   Index input_size = 0;
   Index hidden_size = 0;
@@ -50,10 +54,15 @@ struct StackConfig {
   bool reverse = false;  // one direction only, from the end of each sequence to its start
   CellKind cell = CellKind::kLstm;
   CellOptions options{};
+  Merge merge = Merge::kConcat;
 
   Index directions() const { return bidirectional ? 2 : 1; }
   Index cells() const { return num_layers * directions(); }  // pairs of layer and direction
   Index output_size() const { return proj_size ? proj_size : hidden_size; }
+  /// The width of the output: D * P, or P where directions are merged.
+  Index merged_size() const {
+    return merge == Merge::kConcat ? directions() * output_size() : output_size();
+  }
   Index layer_input_size(Index layer) const {
     return layer == 0 ? input_size : directions() * output_size();
   }
@@ -104,7 +113,7 @@ struct ForwardCall {
   SequenceView<const T> x;         // features: I
   const T* h_0 = nullptr;          // null: zeros
   const T* c_0 = nullptr;          // null: zeros
-  SequenceView<T> output;          // features: D * P; rows past a sequence's end become zero
+  SequenceView<T> output;          // features: merged_size; rows past a sequence's end become zero
   T* h_n = nullptr;
   T* c_n = nullptr;
 };
