@@ -157,13 +157,16 @@ template <class T>
 Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size, Index num_layers,
                     Index proj_size, bool bidirectional, bool reverse,
                     const std::vector<ActivationTuple>& activations, double clip, bool input_forget,
-                    bool peepholes, const std::string& merge, std::vector<CellArrays<T>> cells) {
+                    bool peepholes, double zoneout_h, double zoneout_c, const std::string& merge,
+                    std::vector<CellArrays<T>> cells) {
   require(activations.size() == 3, "activations");
   const CellOptions options{activation(activations[0]),
                             activation(activations[1]),
                             activation(activations[2]),
                             clip,
                             input_forget,
+                            zoneout_h,
+                            zoneout_c,
                             peepholes};
   const StackConfig config{input_size,      hidden_size,   num_layers,
                            proj_size,       bidirectional, reverse,
@@ -360,7 +363,8 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def(py::init(&make_stack<T>), py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
            py::arg("reverse"), py::arg("activations"), py::arg("clip"), py::arg("input_forget"),
-           py::arg("peepholes"), py::arg("merge"), py::arg("cells").noconvert())
+           py::arg("peepholes"), py::arg("zoneout_h"), py::arg("zoneout_c"), py::arg("merge"),
+           py::arg("cells").noconvert())
       .def(
           "with_params",
           [](const Layers& stack, Index k, CellArrays<T> arrays) {
@@ -387,17 +391,19 @@ void register_for(py::module_& m, const std::string& suffix) {
           [](const Layers& stack, const Array<T>& x, const OptionalArray<T>& h_0,
              const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
              Array<T> output, Array<T> h_n, OptionalArray<T> c_n, bool batch_first, double dropout,
-             std::uint64_t seed) {
+             std::uint64_t seed, double recurrent_dropout, double weight_dropout, bool zoneout) {
             const ForwardCall<T> call = forward_call<T>(stack.config(), x, h_0, c_0, lengths,
                                                         output, h_n, c_n, batch_first);
             const py::gil_scoped_release release;
             return TapeOfCall{stack.config(),
                               {call.T_, call.B, batch_first},
-                              stack.forward_train(call, {dropout, seed})};
+                              stack.forward_train(call, {dropout, seed, recurrent_dropout,
+                                                         weight_dropout, zoneout})};
           },
           py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
           py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
-          py::arg("c_n").noconvert(), py::arg("batch_first"), py::arg("dropout"), py::arg("seed"));
+          py::arg("c_n").noconvert(), py::arg("batch_first"), py::arg("dropout"), py::arg("seed"),
+          py::arg("recurrent_dropout"), py::arg("weight_dropout"), py::arg("zoneout"));
 
   py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
       .def(py::init<const Layers&, Index>(), py::arg("stack"), py::arg("batch_size"))

@@ -169,6 +169,13 @@ Work set_up(AddColumnSums<T>& a, const KernelTable<T>&, Size size, Arrays<T>& ar
 }
 
 template <class T>
+Work set_up(BernoulliRow<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B * size.H;
+  a = {n, 0, 1, 0, 0, 0.5, arrays(n, 0, 0)};
+  return {false, static_cast<double>(n)};
+}
+
+template <class T>
 Work set_up(DropoutRow<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const Index n = size.B * size.H;
   a = {n, 1, 0, 0, 0.5, arrays(n, -1, 1), arrays(n, 0, 0)};

@@ -141,4 +141,17 @@ struct DropoutRow {
   T* y;        // [columns] out; may be x
 };
 
+/// Random choices for one row: 1 with probability p, else 0, drawn from (seed, stream, row,
+/// column).
+template <class T>
+struct BernoulliRow {
+  Index columns;
+  Index first;  // the first column, a multiple of 4
+  std::uint64_t seed;
+  std::uint32_t stream;
+  std::uint64_t row;
+  double p;  // 0 <= p <= 1
+  T* y;      // [columns] out
+};
+
 }  // namespace fastlstm

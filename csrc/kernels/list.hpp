@@ -14,7 +14,8 @@
   X(lstm_step_backward, CellStepBackward) \
   X(activate_gates, ActivateGates)        \
   X(add_column_sums, AddColumnSums)       \
-  X(dropout_row, DropoutRow)
+  X(dropout_row, DropoutRow)              \
+  X(bernoulli_row, BernoulliRow)
 
 namespace fastlstm {
 

@@ -56,5 +56,16 @@ void dropout_row(const DropoutRow<T>& d) noexcept {
   }
 }
 
+template <class T>
+void bernoulli_row(const BernoulliRow<T>& b) noexcept {
+  const double most = b.p * 4294967296.0;
+  for (Index first = 0; first < b.columns; first += 4) {
+    uint32_t random[4];
+    philox_4x32(b.seed, b.row, uint32_t((b.first + first) / 4), b.stream, random);
+    const Index n = b.columns - first < 4 ? b.columns - first : 4;
+    for (Index k = 0; k < n; ++k) b.y[first + k] = random[k] < most ? T(1) : T(0);
+  }
+}
+
 }  // namespace
 }  // namespace fastlstm::FASTLSTM_TARGET

@@ -69,6 +69,26 @@ void direction_forward(const DirectionForward<T>& run) {
   const Index ld_gates = save ? w.SH : GH;  // where gates are saved, x W comes first
   T* from_h = run.workspace.from_h.data();
   T* hidden = w.projects ? run.workspace.hidden.data() : run.h;
+  const CellNoise<T>& noise = run.noise;
+  BlasWorkspace<T>& room = run.workspace;
+  StepOptions<T> options = w.options;
+  const auto make_room = [&](Buffer<T>& buffer, Index width) {
+    if (buffer.size() == 0) buffer.resize(rows.B(), width);
+  };
+  if (noise.zones_c()) {
+    make_room(room.keep_c, H);
+    options.keep_c = room.keep_c.data();
+    options.ld_keep_c = H;
+  }
+  if (noise.zones_h()) {
+    make_room(room.keep_h, P);
+    make_room(room.old_h, P);
+  }
+  if (noise.drops_h()) {
+    make_room(room.h_mask, P);
+    make_room(room.masked_h, P);
+    for (Index b = 0; b < rows.B(); ++b) noise.h_mask(b, P, room.h_mask.data() + b * P);
+  }
 
   for_each_block(rows, run.backward, [&](const StepBlock& block) {
     check_interrupt();
@@ -83,11 +103,30 @@ void direction_forward(const DirectionForward<T>& run) {
     for_each_step(block, run.backward, [&](Index t) {
       const Index live = rows.live(t), row = rows.offset(t);
       T* gates = block_gates + (row - block.first_row) * ld_gates;
-      gemm<T>(live, GH, P, {run.h, P}, {w.R.data(), P, true}, 0, from_h, GH);
-      w.cell.step(
-          {live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden, w.step_options()});
+      const T* read_h = run.h;
+      if (noise.drops_h()) {
+        for (Index k = 0; k < live * P; ++k) {
+          room.masked_h.data()[k] = run.h[k] * room.h_mask.data()[k];
+        }
+        read_h = room.masked_h.data();
+      }
+      if (noise.zones_h()) std::copy_n(run.h, live * P, room.old_h.data());
+      if (noise.zones_c()) {
+        for (Index b = 0; b < live; ++b) noise.keep_c(t, b, 0, H, room.keep_c.data() + b * H);
+      }
+      gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+      w.cell.step({live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden,
+                   w.plain ? nullptr : &options});
       if (w.projects) {
         gemm<T>(live, P, H, {hidden, H}, {w.W_hr.data(), H, true}, 0, run.h, P);
+      }
+      if (noise.zones_h()) {
+        for (Index b = 0; b < live; ++b) {
+          T *keep = room.keep_h.data() + b * P, *h = run.h + b * P;
+          const T* old_h = room.old_h.data() + b * P;
+          noise.keep_h(t, b, 0, P, keep);
+          for (Index j = 0; j < P; ++j) h[j] = keep[j] * old_h[j] + (1 - keep[j]) * h[j];
+        }
       }
       copy_rows(run.h, live, P, run.output + row * run.ld_output, run.ld_output);
       if (train) std::copy_n(run.c, live * w.C, run.saved_c + row * w.C);
@@ -120,6 +159,16 @@ class BackwardPass {
       d_hidden_.resize(rows_.B(), w_.H);
       hidden_.resize(most_block_rows(rows_), w_.H);
       projected_d_h_.resize(most_block_rows(rows_), w_.P);
+    }
+    options_ = w_.options;
+    if (run.noise.zones_c()) {
+      keep_c_.resize(rows_.B(), w_.H);
+      options_.ld_keep_c = w_.H;
+    }
+    if (run.noise.zones_h()) d_kept_h_.resize(rows_.B(), w_.P);
+    if (run.noise.drops_h()) {
+      h_mask_.resize(rows_.B(), w_.P);
+      for (Index b = 0; b < rows_.B(); ++b) run.noise.h_mask(b, w_.P, h_mask_.data() + b * w_.P);
     }
     if (peepholes()) d_peephole_.resize(most_block_rows(rows_), 3 * w_.H);
   }
@@ -156,6 +205,18 @@ class BackwardPass {
         for (Index k = 0; k < P; ++k) d_h[k] += d_output[k];
       }
     }
+    for (Index b = first; run_.noise.zones_h() && b < end; ++b) {
+      T *d_h = d_h_.data() + b * ld_d_h_, *d_kept = d_kept_h_.data() + b * P;
+      run_.noise.keep_h(t, b, 0, P, d_kept);
+      for (Index k = 0; k < P; ++k) {
+        const T keep = d_kept[k];
+        d_kept[k] = keep * d_h[k];
+        d_h[k] = (1 - keep) * d_h[k];
+      }
+    }
+    for (Index b = first; run_.noise.zones_c() && b < end; ++b) {
+      run_.noise.keep_c(t, b, 0, H, keep_c_.data() + b * H);
+    }
     const T* d_hidden = d_h_.data();
     Index ld_d_hidden = ld_d_h_;
     if (w_.projects) {
@@ -175,11 +236,14 @@ class BackwardPass {
     const auto units = [&](Index from, Index to, const T* c_prev) {
       const Index at = row + from;
       const Index in_block = row - block_row + from;
-      w_.cell.step_backward(
-          {to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
-           d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
-           d_gates + from * w_.GH, w_.projects ? hidden_.data() + in_block * H : nullptr,
-           w_.step_options(), peepholes() ? d_peephole_.data() + in_block * 3 * H : nullptr});
+      StepOptions<T> options = options_;
+      if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
+      w_.cell.step_backward({to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
+                             d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
+                             d_gates + from * w_.GH,
+                             w_.projects ? hidden_.data() + in_block * H : nullptr,
+                             w_.plain ? nullptr : &options,
+                             peepholes() ? d_peephole_.data() + in_block * 3 * H : nullptr});
     };
     units(first, carried, run_.c + (previous.row + first) * w_.C);
     units(carried, end, run_.c_0 + carried * w_.C);
@@ -187,7 +251,15 @@ class BackwardPass {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
     std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
+    for (Index b = first; run_.noise.drops_h() && b < end; ++b) {
+      for (Index k = 0; k < P; ++k) h_prev[b * P + k] *= h_mask_.data()[b * P + k];
+    }
     multiply_by_R(d_gates, first, end);
+    for (Index b = first; b < end; ++b) {
+      T* d_h = d_h_.data() + b * ld_d_h_;
+      for (Index k = 0; run_.noise.drops_h() && k < P; ++k) d_h[k] *= h_mask_.data()[b * P + k];
+      for (Index k = 0; run_.noise.zones_h() && k < P; ++k) d_h[k] += d_kept_h_.data()[b * P + k];
+    }
   }
 
   /// d_h = d_gates R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS packs
@@ -264,7 +336,12 @@ class BackwardPass {
   Buffer<T> d_hidden_;       // [B, H]
   Buffer<T> hidden_;         // [rows, H]
   Buffer<T> projected_d_h_;  // [rows, P]
-  Buffer<T> d_peephole_;     // [rows, 3H] each row's part of the gradient; empty without peepholes
+  StepOptions<T> options_;
+  // Regularisation; empty without:
+  Buffer<T> keep_c_;      // [B, H] zoneout of one step
+  Buffer<T> d_kept_h_;    // [B, P] the part of the gradient of h that zoneout sends a step back
+  Buffer<T> h_mask_;      // [B, P] recurrent dropout
+  Buffer<T> d_peephole_;  // [rows, 3H] each row's part of the gradient; empty without peepholes
 };
 
 }  // namespace

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "rnn/cell_weights.hpp"
+#include "rnn/noise.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/thread_team.hpp"
 
@@ -17,12 +18,18 @@ struct BlasWorkspace {
   Buffer<T> gates;   // [rows, G H] x W of one block of steps; empty when the gates are saved
   Buffer<T> from_h;  // [B, G H] h R of one step
   Buffer<T> hidden;  // [B, H] h before a projection; empty without one
+  // Regularisation; empty without:
+  Buffer<T> keep_c, keep_h;  // [B, H], [B, P] zoneout of one step
+  Buffer<T> old_h;           // [B, P] h of the step before
+  Buffer<T> h_mask;          // [B, P] recurrent dropout
+  Buffer<T> masked_h;        // [B, P] what R reads
 };
 
 template <class T>
 struct DirectionForward {
   const CellWeights<T>& weights;
   const RowSchedule& rows;
+  CellNoise<T> noise;
   bool backward;  // from the end to the start
   const T* x;     // [rows, I] in, packed
   T* h;           // [B, P] in: h_0, sorted; out: h_n
@@ -42,6 +49,7 @@ template <class T>
 struct DirectionBackward {
   const CellWeights<T>& weights;
   const RowSchedule& rows;
+  CellNoise<T> noise;
   bool backward;    // the direction of the forward pass
   const T* x;       // [rows, I] in, packed
   const T* h_0;     // [B, P] in, sorted

@@ -21,7 +21,8 @@ Index padded_row(Index n, Index multiple) {
 }  // namespace
 
 template <class T>
-TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward)
+TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward,
+                      const CellNoise<T>& noise)
     : w_(weights),
       rows_(rows),
       backward_(backward),
@@ -30,12 +31,31 @@ TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bo
       ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_c_),
       h_(2 * rows.B(), ld_h_),
       c_(rows.B(), w_.C > 0 ? ld_c_ : 0),
+      noise_(noise),
+      options_(w_.options),
       projected_(
           projected_steps(rows) > 1 ? std::min(rows.rows(), projected_steps(rows) * rows.B()) : 0,
           w_.blocks * w_.width) {
   if (w_.projects) hidden_.resize(rows.B(), ld_c_);
   h_.fill_zero();
   c_.fill_zero();
+  const Index B = rows.B();
+  if (noise_.zones_c()) {
+    keep_c_.resize(B, ld_c_);
+    options_.keep_c = keep_c_.data();
+    options_.ld_keep_c = ld_c_;
+    for (Index b = 0; b < B; ++b) noise_.keep_c(0, b, 0, ld_c_, keep_c_.data() + b * ld_c_);
+  }
+  if (noise_.zones_h()) {
+    keep_h_.resize(B, ld_h_);
+    for (Index b = 0; b < B; ++b) noise_.keep_h(0, b, 0, ld_h_, keep_h_.data() + b * ld_h_);
+  }
+  if (noise_.drops_h()) {
+    h_mask_.resize(B, ld_h_);
+    masked_h_.resize(2 * B, ld_h_);
+    masked_h_.fill_zero();
+    for (Index b = 0; b < B; ++b) noise_.h_mask(b, w_.P, h_mask_.data() + b * ld_h_);
+  }
 }
 
 template <class T>
@@ -59,6 +79,11 @@ void TileCell<T>::set_state(const T* h_0, const T* c_0) {
         std::copy_n(h_0 + place * w_.P, w_.P, to);
       } else {
         std::fill_n(to, w_.P, T(0));
+      }
+      if (noise_.drops_h()) {
+        for (Index j = 0; j < w_.P; ++j) {
+          masked_h(s)[b * ld_h_ + j] = to[j] * h_mask_.data()[b * ld_h_ + j];
+        }
       }
     }
     T* to = c_.data() + b * ld_c_;
@@ -139,7 +164,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.bias = w_.bias_panel.data();
   call.ld_projected = w_.blocks * w_.width;
   call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
-  call.h_prev = h(s);
+  call.h_prev = noise_.drops_h() ? masked_h(s) : h(s);
   call.ld_h_prev = ld_h_;
   call.R = w_.R_panel.data();
   call.c = c_.data();
@@ -151,8 +176,17 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.ld_gates = saved_stride * w_.SH;
   call.saved_c = save ? run.c + saved_row * w_.C : nullptr;
   call.ld_saved_c = saved_stride * w_.C;
-  call.options = w_.step_options();
+  call.options = w_.step_options() != nullptr ? &options_ : nullptr;
+  const Index units = w_.cell.block_units;
+  const Index first_unit = first_block * units, end_unit = std::min(w_.H, end_block * units);
+  if (noise_.zones_c() && noise_.draws_zoneout()) {
+    for (Index b = 0; b < live; ++b) {
+      noise_.keep_c(t, b, first_unit, end_unit - first_unit,
+                    keep_c_.data() + b * ld_c_ + first_unit);
+    }
+  }
   w_.cell.step_tile(call);
+  if (!w_.projects) regularise(s, first_unit, end_unit, scratch);
   part.wait();
   if (!w_.projects) return;
 
@@ -168,7 +202,34 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
     std::copy_n(h(s + 1) + b * ld_h_ + from, to - from,
                 scratch.outputs[static_cast<std::size_t>(b)] + from);
   }
+  regularise(s, from, to, scratch);
   part.wait();
+}
+
+template <class T>
+void TileCell<T>::regularise(Index s, Index first, Index end, TileScratch<T>& scratch) {
+  if (!noise_.zones_h() && !noise_.drops_h()) return;
+  const Index t = time(s);
+  for (Index b = 0; b < rows_.live(t); ++b) {
+    const Index row = b * ld_h_;
+    T* new_h = h(s + 1) + row;
+    if (noise_.zones_h()) {
+      const T *old_h = h(s) + row, *keep = keep_h_.data() + row;
+      if (noise_.draws_zoneout()) {
+        noise_.keep_h(t, b, first, end - first, keep_h_.data() + row + first);
+      }
+      T* output = scratch.outputs[static_cast<std::size_t>(b)];
+      for (Index j = first; j < end; ++j) {
+        new_h[j] = keep[j] * old_h[j] + (1 - keep[j]) * new_h[j];
+        output[j] = new_h[j];
+      }
+    }
+    if (noise_.drops_h()) {
+      T* masked = masked_h(s + 1) + row;
+      const T* mask = h_mask_.data() + row;
+      for (Index j = first; j < end; ++j) masked[j] = new_h[j] * mask[j];
+    }
+  }
 }
 
 template class TileCell<float>;

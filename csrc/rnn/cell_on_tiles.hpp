@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "rnn/cell_weights.hpp"
+#include "rnn/noise.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/thread_team.hpp"
@@ -51,7 +52,8 @@ template <class T>
 class TileCell {
  public:
   /// The schedule and the weights must outlive the cell.
-  TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward);
+  TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bool backward,
+           const CellNoise<T>& noise);
 
   /// h_0: [B, P] and c_0: [B, H] in the caller's order; null: zeros. Cells without c ignore c_0 and
   /// c_n.
@@ -85,6 +87,9 @@ class TileCell {
   void project(const Run& run, StepRange steps, const Part& part, TileScratch<T>& scratch);
   void step(const Run& run, Index s, Index projected_row, const Part& part,
             TileScratch<T>& scratch);
+  /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
+  void regularise(Index s, Index first, Index end, TileScratch<T>& scratch);
+  T* masked_h(Index s) { return masked_h_.data() + ((s ^ swap_) & 1) * rows_.B() * ld_h_; }
   /// The hidden states that step s reads; those that it writes are h(s + 1).
   T* h(Index s) { return h_.data() + ((s ^ swap_) & 1) * rows_.B() * ld_h_; }
 
@@ -94,11 +99,17 @@ class TileCell {
   const Index grain_;  // blocks that share a cache line
   const Index ld_c_;   // of everything with H columns
   const Index ld_h_;
-  Index swap_ = 0;       // 1: step 0 reads the second of h_
-  Buffer<T> h_;          // [2][B][ld_h]
-  Buffer<T> c_;          // [B][ld_c]; empty for cells without c
-  Buffer<T> hidden_;     // [B][ld_c] h before a projection
-  Buffer<T> projected_;  // [rows of projected_steps][blocks][V][lanes]
+  Index swap_ = 0;    // 1: step 0 reads the second of h_
+  Buffer<T> h_;       // [2][B][ld_h]
+  Buffer<T> c_;       // [B][ld_c]; empty for cells without c
+  Buffer<T> hidden_;  // [B][ld_c] h before a projection
+  const CellNoise<T> noise_;
+  StepOptions<T> options_;  // with the row of zoneout
+  Buffer<T> keep_c_;        // [B][ld_c] zoneout: the parts of c that are kept; empty without
+  Buffer<T> keep_h_;        // [B][ld_h] the same of h
+  Buffer<T> h_mask_;        // [B][ld_h] recurrent dropout; empty without
+  Buffer<T> masked_h_;      // [2][B][ld_h] h times the mask
+  Buffer<T> projected_;     // [rows of projected_steps][blocks][V][lanes]
 };
 
 }  // namespace fastlstm

@@ -1,9 +1,10 @@
-// Dropout between layers: masks that depend on a seed and a place, and are never stored.
+// Dropout between layers and of R: masks that depend on a seed and a place, and are never stored.
 #pragma once
 
 #include <cstdint>
 
 #include "fastlstm/stack.hpp"
+#include "rnn/noise.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/targets.hpp"
 
@@ -19,9 +20,20 @@ void drop_rows(const RowSchedule& rows, const Dropout& dropout, Index layer, con
     for (Index b = 0; b < rows.live(t); ++b) {
       const Index at = rows.packed_row(t, b) * width;
       const auto row = static_cast<std::uint64_t>(rows.place(b) * rows.T() + t);
-      kernel.dropout_row({width, dropout.seed, static_cast<std::uint32_t>(layer), row, dropout.p,
-                          x + at, dropped + at});
+      kernel.dropout_row({width, dropout.seed, noise_stream(NoiseKind::kDropout, layer), row,
+                          dropout.p, x + at, dropped + at});
     }
+  }
+}
+
+/// dropped = R of cell k, or its gradient, times the mask of weight dropout. R: [rows, P]; dropped
+/// may be R.
+template <class T>
+void drop_weights(const Dropout& dropout, Index k, Index rows, Index P, const T* R, T* dropped) {
+  for (Index row = 0; row < rows; ++row) {
+    kernels<T>().dropout_row({P, dropout.seed, noise_stream(NoiseKind::kWeightDropout, k),
+                              static_cast<std::uint64_t>(row), dropout.weight, R + row * P,
+                              dropped + row * P});
   }
 }
 

@@ -1,10 +1,12 @@
 #include "fastlstm/stack.hpp"
 
+#include <algorithm>
 #include <limits>
 #include <stdexcept>
 #include <utility>
 
 #include "rnn/cell_weights.hpp"
+#include "rnn/dropout.hpp"
 #include "rnn/merge.hpp"
 #include "rnn/saved.hpp"
 #include "rnn/stack_forward.hpp"
@@ -55,6 +57,29 @@ void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const Row
   }
 }
 
+/// The stack with weight dropout: other R, packed for one call.
+template <class T>
+Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
+  Stack<T> dropped = stack;
+  for (Index k = 0; k < stack.config().cells(); ++k) {
+    const CellWeights<T>& w = stack.weights(k);
+    Buffer<T> R(w.GH, w.P), zeros(w.GH), peephole;
+    zeros.fill_zero();
+    drop_weights(dropout, k, w.GH, w.P, w.R.data(), R.data());
+    CellParams<const T> params{w.W.data(), R.data(), w.bias.data(), zeros.data(), w.W_hr.data()};
+    if (w.options.peephole != nullptr) {
+      peephole.resize(3, w.H);
+      for (Index gate = 0; gate < 3; ++gate) {
+        std::copy_n(w.options.peephole + gate * w.options.ld_peephole, w.H,
+                    peephole.data() + gate * w.H);
+      }
+      params.weight_peephole = peephole.data();
+    }
+    dropped = dropped.with_params(k, params);
+  }
+  return dropped;
+}
+
 }  // namespace
 
 template <class T>
@@ -82,10 +107,11 @@ void Stack<T>::forward(const ForwardCall<T>& call) const {
 template <class T>
 Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropout) const {
   auto saved =
-      std::make_unique<Saved<T>>(*this, RowSchedule(call.T_, call.B, call.lengths), dropout);
+      std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
+                                 RowSchedule(call.T_, call.B, call.lengths), dropout);
   pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
   saved->save_state(call.h_0, call.c_0);
-  forward_layers<T>(*this, call, saved->rows, saved.get());
+  forward_layers<T>(saved->stack, call, saved->rows, saved.get());
   return Tape<T>(std::move(saved));
 }
 

@@ -47,8 +47,9 @@ void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const Ro
       const Index state_h = k * rows.B() * P, state_c = k * rows.B() * C;
       sort_state(rows, call.h_0 ? call.h_0 + state_h : nullptr, P, h.data());
       sort_state(rows, call.c_0 ? call.c_0 + state_c : nullptr, C, c.data());
-      direction_forward<T>({stack.weights(k), rows, config.runs_backward(d), layer_x, h.data(),
-                            c.data(), layer_output + d * P, width,
+      const CellNoise<T> noise(config, k, saved != nullptr ? &saved->dropout : nullptr, rows);
+      direction_forward<T>({stack.weights(k), rows, noise, config.runs_backward(d), layer_x,
+                            h.data(), c.data(), layer_output + d * P, width,
                             saved ? saved->gates(k) : nullptr, saved ? saved->c(k) : nullptr,
                             workspace, team});
       unsort_state(rows, h.data(), P, call.h_n + state_h);

@@ -63,7 +63,9 @@ class RowGroup {
     const StackConfig& config = stack.config();
     const Index D = config.directions();
     for (Index k = 0; k < config.cells(); ++k) {
-      cells_.emplace_back(stack.weights(k), rows_, config.runs_backward(k % D));
+      cells_.emplace_back(
+          stack.weights(k), rows_, config.runs_backward(k % D),
+          CellNoise<T>(config, k, saved != nullptr ? &saved->dropout : nullptr, rows_));
       cells_.back().set_state(call.h_0 ? call.h_0 + k * call.B * config.output_size() : nullptr,
                               call.c_0 ? call.c_0 + k * call.B * config.c_size() : nullptr);
     }

@@ -55,7 +55,8 @@ class StreamOnBlas : public Stream<T>::State {
     const Index P = config.output_size(), B = this->B();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       T* output = this->output_of(layer, out);
-      direction_forward<T>({this->stack.weights(layer), this->one_step, false, x,
+      direction_forward<T>({this->stack.weights(layer), this->one_step,
+                            CellNoise<T>(config, layer, nullptr, this->one_step), false, x,
                             h_.data() + layer * B * P, c_.data() + layer * B * config.c_size(),
                             output, P, nullptr, nullptr, workspace_, team});
       x = output;
@@ -86,7 +87,8 @@ class StreamOnTiles : public Stream<T>::State {
   StreamOnTiles(const Stack<T>& layers, Index B) : Stream<T>::State(layers, B) {
     const StackConfig& config = layers.config();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
-      cells_.emplace_back(this->stack.weights(layer), this->one_step, false);
+      cells_.emplace_back(this->stack.weights(layer), this->one_step, false,
+                          CellNoise<T>(config, layer, nullptr, this->one_step));
     }
     const double products = config.products_per_row() * static_cast<double>(B);
     most_threads_ = static_cast<int>(std::max(1.0, std::min(64.0, products / kProductsPerThread)));

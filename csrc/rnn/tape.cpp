@@ -67,11 +67,25 @@ void Tape<T>::backward(const BackwardCall<T>& call) const {
       sort_state(rows, call.d_h_n ? call.d_h_n + h_at : nullptr, P, d_h.data());
       sort_state(rows, call.d_c_n ? call.d_c_n + c_at : nullptr, C, d_c.data());
       const T* d_output = d_layer_output.data();
-      direction_backward<T>({saved.stack.weights(k), rows, config.runs_backward(d), layer_x,
+      const CellNoise<T> noise(config, k, &saved.dropout, rows);
+      const CellWeights<T>& w = saved.stack.weights(k);
+      CellParams<T> d_params = call.d_params[k];
+      Buffer<T> d_dropped_R;
+      if (saved.dropout.weight > 0) {
+        d_dropped_R.resize(w.GH, P);
+        d_dropped_R.fill_zero();
+        d_params.weight_hh = d_dropped_R.data();
+      }
+      direction_backward<T>({w, rows, noise, config.runs_backward(d), layer_x,
                              saved.h_0.data() + h_at, saved.c_0.data() + c_at,
                              saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
                              d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
-                             d_layer_x.data(), d > 0, team, call.d_params[k]});
+                             d_layer_x.data(), d > 0, team, d_params});
+      if (saved.dropout.weight > 0) {
+        drop_weights(saved.dropout, k, w.GH, P, d_dropped_R.data(), d_dropped_R.data());
+        T* d_R = call.d_params[k].weight_hh;
+        for (Index j = 0; j < w.GH * P; ++j) d_R[j] += d_dropped_R.data()[j];
+      }
       unsort_state(rows, d_h.data(), P, call.d_h_0 + h_at);
       unsort_state(rows, d_c.data(), C, call.d_c_0 + c_at);
     }

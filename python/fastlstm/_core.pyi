@@ -27,6 +27,8 @@ class StackFloat32:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        zoneout_h: float,
+        zoneout_c: float,
         merge: str,
         cells: list[list[_Float32 | None]],
     ) -> None: ...
@@ -54,6 +56,9 @@ class StackFloat32:
         batch_first: bool,
         dropout: float,
         seed: int,
+        recurrent_dropout: float,
+        weight_dropout: float,
+        zoneout: bool,
     ) -> TapeFloat32: ...
 
 class TapeFloat32:
@@ -97,6 +102,8 @@ class StackFloat64:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        zoneout_h: float,
+        zoneout_c: float,
         merge: str,
         cells: list[list[_Float64 | None]],
     ) -> None: ...
@@ -124,6 +131,9 @@ class StackFloat64:
         batch_first: bool,
         dropout: float,
         seed: int,
+        recurrent_dropout: float,
+        weight_dropout: float,
+        zoneout: bool,
     ) -> TapeFloat64: ...
 
 class TapeFloat64:

@@ -141,6 +141,16 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         return float(self._options["dropout"])
 
     @property
+    def recurrent_dropout(self) -> float:
+        """The part of h that becomes zero, in training, where R reads it."""
+        return float(self._options.get("recurrent_dropout", 0.0))
+
+    @property
+    def weight_dropout(self) -> float:
+        """The part of the values of R that becomes zero in training."""
+        return float(self._options.get("weight_dropout", 0.0))
+
+    @property
     def bidirectional(self) -> bool:
         """Whether a second direction reads each sequence from its end."""
         return bool(self._options["bidirectional"])
@@ -437,7 +447,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         ((5, 3, 8), (64, 8))
         """
         call = self._prepare(x, state, lengths, None)
-        tape = self._record(call, self.dropout, self._draw_seed(seed))
+        tape = self._record(call, self._draw_seed(seed))
         return self._output(call), self._from_tuple(call.final), tape
 
     def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> list[list[TraceT]]:
@@ -462,7 +472,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         (5, 3, 16)
         """
         call = self._prepare(x, state, lengths, None)
-        core = self._record(call, 0.0, 0)._core
+        core = self._record(call, None)._core
         H = self.hidden_size
 
         def values(k: int) -> Iterator[FloatArray]:
@@ -496,9 +506,16 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         """
         return Stream(self, batch_size)
 
-    def _record(self, call: Call, dropout: float, seed: int) -> Tape[StateT]:
+    def _record(self, call: Call, seed: int | None) -> Tape[StateT]:
+        """The tape of a training call; without a seed that of inference."""
+        trains = seed is not None
         core_tape = self._snapshot[1].forward_train(
-            **call.core_arguments(), dropout=dropout, seed=seed
+            **call.core_arguments(),
+            dropout=self.dropout if trains else 0.0,
+            seed=seed or 0,
+            recurrent_dropout=self.recurrent_dropout if trains else 0.0,
+            weight_dropout=self.weight_dropout if trains else 0.0,
+            zoneout=trains,
         )
         return Tape(self, call.layout, core_tape)
 

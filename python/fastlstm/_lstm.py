@@ -91,6 +91,16 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     activations : tuple
         Instead of sigmoid (of i, f, o), tanh (of g) and tanh (of c): ONNX's names,
         ``"HardSigmoid"``, or with their parameters, ``("HardSigmoid", 0.2, 0.5)``.
+    recurrent_dropout : float
+        The part of h that becomes zero in training where R reads it, with one mask for all steps of
+        a sequence (Gal and Ghahramani 2016); the other values are scaled by 1 / (1 - p). The output
+        is not changed.
+    zoneout : float or tuple of float
+        The probability, or those for h and for c, that in training a unit keeps the value of the
+        step before (Krueger et al. 2017). In inference each keeps that part of it.
+    weight_dropout : float
+        The part of the values of R that becomes zero in a training call, the others are scaled
+        (Merity, Keskar and Socher 2018).
 
     Notes
     -----
@@ -128,6 +138,9 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         "input_forget": False,
         "clip": None,
         "activations": ("Sigmoid", "Tanh", "Tanh"),
+        "recurrent_dropout": 0.0,
+        "zoneout": (0.0, 0.0),
+        "weight_dropout": 0.0,
     }
 
     def __init__(
@@ -150,6 +163,9 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         input_forget: bool = False,
         clip: float | None = None,
         activations: Sequence[ActivationName] = ("Sigmoid", "Tanh", "Tanh"),
+        recurrent_dropout: float = 0.0,
+        zoneout: float | tuple[float, float] = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         proj_size = as_int("proj_size", proj_size, 0, MOST_SIZE)
         if proj_size >= as_int("hidden_size", hidden_size, 1, MOST_SIZE):
@@ -173,6 +189,9 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             input_forget=as_bool("input_forget", input_forget),
             clip=as_clip(clip),
             activations=as_activations("activations", activations, 3),
+            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
+            zoneout=_as_zoneout(zoneout),
+            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
         )
         if forget_bias is not None:
             self._set_forget_bias(as_real("forget_bias", forget_bias, -np.inf, np.inf))
@@ -213,6 +232,12 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return tuple(self._options["activations"])
 
     @property
+    def zoneout(self) -> tuple[float, float]:
+        """The probabilities that units of h and of c keep their values."""
+        p_h, p_c = self._options["zoneout"]
+        return p_h, p_c
+
+    @property
     def _output_size(self) -> int:
         return self.proj_size or self.hidden_size
 
@@ -235,7 +260,18 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             "clip": math.inf if self.clip is None else self.clip,
             "input_forget": self.input_forget,
             "peepholes": self.peepholes,
+            "zoneout_h": self.zoneout[0],
+            "zoneout_c": self.zoneout[1],
         }
+
+
+def _as_zoneout(value: Any) -> tuple[float, float]:
+    """The probabilities for h and c."""
+    if not isinstance(value, (tuple, list)):
+        value = (value, value)
+    if len(value) != 2:
+        raise ValueError(f"zoneout: expected p or (p_h, p_c), got {value!r}")
+    return as_real("zoneout", value[0], 0.0, 1.0), as_real("zoneout", value[1], 0.0, 1.0)
 
 
 LAYERS["LSTM"] = LSTM

@@ -608,6 +608,28 @@ void check_add_column_sums(const KernelTable<T>& table) {
 }
 
 template <class T>
+void check_bernoulli_row(const KernelTable<T>& table) {
+  constexpr std::uint64_t kSeed = 0x123456789abcdef0;
+  constexpr std::uint64_t kRow = 0x300000005;
+  constexpr std::uint32_t kStream = 0xC0000002;
+  for (const double p : {0.0, 0.25, 0.9, 1.0}) {
+    for (const Index first : {0, 8}) {
+      for (const Index columns : kSizes) {
+        NOTE("p = " << p << ", first = " << first << ", columns = " << columns);
+        Guarded<T> y(columns);
+        table.bernoulli_row({columns, first, kSeed, kStream, kRow, p, y.data()});
+        y.check_guards();
+        for (Index k = 0; k < columns; ++k) {
+          std::uint32_t bits[4];
+          philox_4x32(kSeed, kRow, static_cast<std::uint32_t>((first + k) / 4), kStream, bits);
+          CHECK_EQUAL(y[k], bits[(first + k) % 4] < p * 4294967296.0 ? T(1) : T(0));
+        }
+      }
+    }
+  }
+}
+
+template <class T>
 void check_dropout_row(const KernelTable<T>& table) {
   const auto kernel = table.dropout_row;
   constexpr std::uint64_t kSeed = 0x123456789abcdef0;

@@ -31,13 +31,15 @@ struct CellOptions {
   Activation hidden{ActivationKind::kTanh};               // of c on its way into h
   double clip = std::numeric_limits<double>::infinity();  // the bound of the gates' sums
   bool input_forget = false;                              // f = 1 - i
+  double zoneout_h = 0;    // 0 <= p <= 1: the probability that a unit of h keeps its value
+  double zoneout_c = 0;    // the same of c
   bool peepholes = false;  // p_i c', p_f c' and p_o c are added to the sums of i, f and o
 
-  /// Whether they are the defaults.
+  /// Whether a step of the cell is that of the equations above.
   bool plain() const {
     const CellOptions defaults;
     return gate == defaults.gate && candidate == defaults.candidate && hidden == defaults.hidden &&
-           clip == defaults.clip && !input_forget && !peepholes;
+           clip == defaults.clip && !input_forget && !peepholes && zoneout_c == 0;
   }
 };
 
@@ -97,10 +99,13 @@ struct CellParams {
   T* weight_peephole = nullptr;  // [3H] i f o, with peepholes only
 };
 
-/// Dropout between layers in training. The masks depend on the seed and the place alone.
+/// Regularisation in training. The masks depend on the seed and the place alone.
 struct Dropout {
-  double p = 0.0;  // 0 <= p <= 1
+  double p = 0.0;  // between layers; 0 <= p <= 1
   std::uint64_t seed = 0;
+  double recurrent = 0.0;  // of the h that R reads: one mask of each row for all steps
+  double weight = 0.0;     // of the values of R: one mask for the call
+  bool zoneout = false;    // draws zoneout's units; otherwise all keep their mean part
 };
 
 /// What one forward call reads and writes. States are contiguous, [L * D, B, P] for h and
