@@ -155,7 +155,7 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>&
 template <class T>
 Work set_up(ActivateGates<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   static const Activation sigmoid{ActivationKind::kSigmoid}, tanh{ActivationKind::kTanh};
-  static const StepOptions<T> options{sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};
+  static const StepOptions<T> options{false, sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};
   const auto [B, H] = size;
   a = {B, H, arrays(B * 4 * H, -4, 4), &options};
   return {false, static_cast<double>(B * H)};

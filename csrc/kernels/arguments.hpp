@@ -21,6 +21,7 @@ struct MapValues {
 /// padded to whole vectors.
 template <class T>
 struct StepOptions {
+  bool usual_functions;                // sigmoid and tanh, and no bound; what follows is not read
   Activation gate, candidate, hidden;  // of i f o, of g, and of c on its way into h
   T clip;                              // the bound of the sums; infinity: none
   bool input_forget;                   // f = 1 - i
@@ -42,7 +43,7 @@ struct CellStep {
   Index ld_gates;
   T* c;                                     // [rows, H] in: c'; out: c
   T* h;                                     // [rows, H] out: before a projection
-  const StepOptions<T>* options = nullptr;  // not null: gates saves the sums instead
+  const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
 /// Tile kernels work on panels: weights packed so that V vectors of one input stand before those of
@@ -91,7 +92,7 @@ struct CellStepTile {
   Index ld_gates;
   T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
   Index ld_saved_c;
-  const StepOptions<T>* options = nullptr;  // not null: gates saves the sums instead
+  const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
 /// The gradient of one time step for some rows.
@@ -107,16 +108,16 @@ struct CellStepBackward {
   T* d_c;               // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
   T* d_gates;           // [rows, G H] out: gradient of the pre-activations; may be gates
   T* hidden = nullptr;  // [rows, H] out: h before a projection; or null
-  const StepOptions<T>* options = nullptr;  // not null: gates holds the sums instead
+  const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without
 };
 
-/// The gates of an LSTM with options, from their saved sums.
+/// The gates of an LSTM with options, from what training saved.
 template <class T>
 struct ActivateGates {
   Index rows;
   Index H;
-  T* gates;  // [rows, 4H] in: sums of i, f, g, o; out: i, f, g, o
+  T* gates;  // [rows, 4H] in: as saved; out: i, f, g, o
   const StepOptions<T>* options;
 };
 

@@ -1,5 +1,4 @@
 // The LSTM with options: other activations, clipped sums, coupled gates, peepholes, zoneout of c.
-// Training keeps the sums here, not the gates: not every slope follows from a function's value.
 #pragma once
 
 #include "kernels/activation.hpp"
@@ -9,17 +8,70 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
+// What training saves of a gate, and what follows from it: two forms of the same.
+//
+/// sigmoid and tanh of sums without a bound: the gates are saved, slopes follow from their values.
 template <class T>
-FASTLSTM_INLINE Vec<T> clipped(const StepOptions<T>& s, Vec<T> a) {
-  return max(min(a, Vec<T>::broadcast(s.clip)), Vec<T>::broadcast(-s.clip));
-}
+struct UsualFunctions {
+  explicit UsualFunctions(const StepOptions<T>&) {}
 
-/// The slope of function(clipped(a)): zero beyond the bounds.
+  static FASTLSTM_INLINE Vec<T> saved_gate(Vec<T> sum) { return sigmoid(sum); }
+  static FASTLSTM_INLINE Vec<T> saved_candidate(Vec<T> sum) { return tanh(sum); }
+  static FASTLSTM_INLINE Vec<T> gate(Vec<T> saved) { return saved; }
+  static FASTLSTM_INLINE Vec<T> candidate(Vec<T> saved) { return saved; }
+  static FASTLSTM_INLINE Vec<T> hidden(Vec<T> c) { return tanh(c); }
+  static FASTLSTM_INLINE Vec<T> gate_slope(Vec<T> saved) {
+    return saved * (Vec<T>::broadcast(1) - saved);
+  }
+  static FASTLSTM_INLINE Vec<T> candidate_slope(Vec<T> saved) {
+    return Vec<T>::broadcast(1) - saved * saved;
+  }
+  /// y: hidden(c)
+  static FASTLSTM_INLINE Vec<T> hidden_slope(Vec<T>, Vec<T> y) { return candidate_slope(y); }
+};
+
+/// Any functions of bounded sums: the sums are saved, as not every slope follows from a value.
 template <class T>
-FASTLSTM_INLINE Vec<T> clipped_slope(const StepOptions<T>& s, const Activation& function,
-                                     Vec<T> a) {
-  const Vec<T> bounded = clipped(s, a), slope = activation_slope(function, bounded);
-  return {a.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
+struct AnyFunctions {
+  explicit AnyFunctions(const StepOptions<T>& s) : options(s) {}
+
+  static FASTLSTM_INLINE Vec<T> saved_gate(Vec<T> sum) { return sum; }
+  static FASTLSTM_INLINE Vec<T> saved_candidate(Vec<T> sum) { return sum; }
+  FASTLSTM_INLINE Vec<T> gate(Vec<T> saved) const { return activate(options.gate, clipped(saved)); }
+  FASTLSTM_INLINE Vec<T> candidate(Vec<T> saved) const {
+    return activate(options.candidate, clipped(saved));
+  }
+  FASTLSTM_INLINE Vec<T> hidden(Vec<T> c) const { return activate(options.hidden, c); }
+  FASTLSTM_INLINE Vec<T> gate_slope(Vec<T> saved) const {
+    return clipped_slope(options.gate, saved);
+  }
+  FASTLSTM_INLINE Vec<T> candidate_slope(Vec<T> saved) const {
+    return clipped_slope(options.candidate, saved);
+  }
+  FASTLSTM_INLINE Vec<T> hidden_slope(Vec<T> c, Vec<T>) const {
+    return activation_slope(options.hidden, c);
+  }
+
+  FASTLSTM_INLINE Vec<T> clipped(Vec<T> sum) const {
+    return max(min(sum, Vec<T>::broadcast(options.clip)), Vec<T>::broadcast(-options.clip));
+  }
+  /// Zero beyond the bounds.
+  FASTLSTM_INLINE Vec<T> clipped_slope(const Activation& function, Vec<T> sum) const {
+    const Vec<T> bounded = clipped(sum), slope = activation_slope(function, bounded);
+    return {sum.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
+  }
+
+  const StepOptions<T>& options;
+};
+
+/// Calls body with the functions of these options.
+template <class T, class Body>
+FASTLSTM_INLINE void with_functions(const StepOptions<T>& s, Body body) {
+  if (s.usual_functions) {
+    body(UsualFunctions<T>(s));
+  } else {
+    body(AnyFunctions<T>(s));
+  }
 }
 
 /// What the new cell state is made of, and the state before zoneout.
@@ -28,14 +80,14 @@ struct LstmMemory {
   Vec<T> i, f, g, c;
 };
 
-/// a_i, a_f, a_g: sums, peepholes included.
-template <class T>
-FASTLSTM_INLINE LstmMemory<T> lstm_memory(const StepOptions<T>& s, Vec<T> a_i, Vec<T> a_f,
-                                          Vec<T> a_g, Vec<T> c_prev) {
+/// i, f, g: as saved.
+template <class T, class Functions>
+FASTLSTM_INLINE LstmMemory<T> lstm_memory(const StepOptions<T>& s, const Functions& functions,
+                                          Vec<T> i, Vec<T> f, Vec<T> g, Vec<T> c_prev) {
   LstmMemory<T> m;
-  m.i = activate(s.gate, clipped(s, a_i));
-  m.f = s.input_forget ? Vec<T>::broadcast(1) - m.i : activate(s.gate, clipped(s, a_f));
-  m.g = activate(s.candidate, clipped(s, a_g));
+  m.i = functions.gate(i);
+  m.f = s.input_forget ? Vec<T>::broadcast(1) - m.i : functions.gate(f);
+  m.g = functions.candidate(g);
   m.c = fma(m.f, c_prev, m.i * m.g);
   return m;
 }
@@ -43,24 +95,29 @@ FASTLSTM_INLINE LstmMemory<T> lstm_memory(const StepOptions<T>& s, Vec<T> a_i, V
 /// Values of one vector of hidden units.
 template <class T>
 struct LstmOptionUnits {
-  Vec<T> i, f, g, o;  // sums, peepholes included
+  Vec<T> i, f, g, o;  // as saved
   Vec<T> c, h;
 };
 
 /// The equations for the units j... of a row. i, f, g, o: sums without peepholes; load: reads
 /// peepholes and masks.
-template <class T, class Load>
-FASTLSTM_INLINE LstmOptionUnits<T> lstm_option_units(const StepOptions<T>& s, Vec<T> i, Vec<T> f,
+template <class T, class Functions, class Load>
+FASTLSTM_INLINE LstmOptionUnits<T> lstm_option_units(const StepOptions<T>& s,
+                                                     const Functions& functions, Vec<T> i, Vec<T> f,
                                                      Vec<T> g, Vec<T> o, Vec<T> c_prev, Index row,
                                                      Index j, Load load) {
-  LstmOptionUnits<T> u{i, f, g, o, c_prev, c_prev};
   if (s.peephole != nullptr) {
-    u.i = fma(load(s.peephole + j), c_prev, i);
-    u.f = fma(load(s.peephole + s.ld_peephole + j), c_prev, f);
+    i = fma(load(s.peephole + j), c_prev, i);
+    f = fma(load(s.peephole + s.ld_peephole + j), c_prev, f);
   }
-  const Vec<T> c = lstm_memory(s, u.i, u.f, u.g, c_prev).c;
-  if (s.peephole != nullptr) u.o = fma(load(s.peephole + 2 * s.ld_peephole + j), c, o);
-  u.h = activate(s.gate, clipped(s, u.o)) * activate(s.hidden, c);
+  LstmOptionUnits<T> u;
+  u.i = functions.saved_gate(i);
+  u.f = s.input_forget ? f : functions.saved_gate(f);
+  u.g = functions.saved_candidate(g);
+  const Vec<T> c = lstm_memory(s, functions, u.i, u.f, u.g, c_prev).c;
+  if (s.peephole != nullptr) o = fma(load(s.peephole + 2 * s.ld_peephole + j), c, o);
+  u.o = functions.saved_gate(o);
+  u.h = functions.gate(u.o) * functions.hidden(c);
   u.c = c;
   if (s.keep_c != nullptr) {
     const Vec<T> keep = load(s.keep_c + row * s.ld_keep_c + j);
@@ -70,8 +127,8 @@ FASTLSTM_INLINE LstmOptionUnits<T> lstm_option_units(const StepOptions<T>& s, Ve
 }
 
 /// lstm_step with options.
-template <class T>
-void lstm_options_step(const CellStep<T>& s) {
+template <class T, class Functions>
+void lstm_options_step(const CellStep<T>& s, const Functions& functions) {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     T* gates = s.gates + row * s.ld_gates;
@@ -82,8 +139,8 @@ void lstm_options_step(const CellStep<T>& s) {
       const auto sum = [&](Index k) FASTLSTM_INLINE_LAMBDA {
         return load(gates + k * H + j) + load(s.bias + k * H + j) + load(from_h + k * H + j);
       };
-      const LstmOptionUnits<T> u = lstm_option_units<T>(*s.options, sum(0), sum(1), sum(2), sum(3),
-                                                        load(c + j), row, j, load);
+      const LstmOptionUnits<T> u = lstm_option_units<T>(*s.options, functions, sum(0), sum(1),
+                                                        sum(2), sum(3), load(c + j), row, j, load);
       if (s.save) {
         store(u.i, gates + j);
         store(u.f, gates + H + j);
@@ -97,8 +154,9 @@ void lstm_options_step(const CellStep<T>& s) {
 }
 
 /// The end of lstm_step_tile with options.
-template <class T>
-FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
+template <class T, class Functions>
+FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums,
+                                           const Functions& functions) {
   constexpr Index kLanes = Vec<T>::kLanes;
   const auto load = [](const T* p) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(p); };
   sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
@@ -107,8 +165,8 @@ FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileS
     };
     const Index unit = block * kLanes, n = s.H - unit;
     T* c = s.c + row * s.ld_c + unit;
-    const LstmOptionUnits<T> u =
-        lstm_option_units<T>(*s.options, sum(0), sum(1), sum(2), sum(3), load(c), row, unit, load);
+    const LstmOptionUnits<T> u = lstm_option_units<T>(*s.options, functions, sum(0), sum(1), sum(2),
+                                                      sum(3), load(c), row, unit, load);
     u.c.store(c);
     u.h.store(s.h + row * s.ld_h + unit);
     if (s.output != nullptr) store_units(u.h, s.output[row] + unit, n);
@@ -124,23 +182,22 @@ FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileS
 }
 
 /// lstm_step_backward with options.
-template <class T>
-void lstm_options_backward(const CellStepBackward<T>& s) {
+template <class T, class Functions>
+void lstm_options_backward(const CellStepBackward<T>& s, const Functions& functions) {
   const StepOptions<T>& options = *s.options;
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {
-    const T* sums = s.gates + row * 4 * H;
+    const T* saved = s.gates + row * 4 * H;
     const T* d_h = s.d_h + row * s.ld_d_h;
     T* d_c = s.d_c + row * H;
     T* d_sums = s.d_gates + row * 4 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> a_i = load(sums + j), a_f = load(sums + H + j);
-      const Vec<T> a_g = load(sums + 2 * H + j), a_o = load(sums + 3 * H + j);
+      const Vec<T> i = load(saved + j), f = load(saved + H + j);
+      const Vec<T> g = load(saved + 2 * H + j), saved_o = load(saved + 3 * H + j);
       const Vec<T> c_prev = load(s.c_prev + row * H + j);
-      const LstmMemory<T> m = lstm_memory(options, a_i, a_f, a_g, c_prev);
-      const Vec<T> o = activate(options.gate, clipped(options, a_o));
-      const Vec<T> squashed = activate(options.hidden, m.c);
+      const LstmMemory<T> m = lstm_memory(options, functions, i, f, g, c_prev);
+      const Vec<T> o = functions.gate(saved_o), squashed = functions.hidden(m.c);
       if (s.hidden != nullptr) store(o * squashed, s.hidden + row * H + j);
 
       // Zoneout: c = keep c' + (1 - keep) m.c
@@ -152,17 +209,17 @@ void lstm_options_backward(const CellStepBackward<T>& s) {
       }
       // h = o hidden(c), and the sum of o reads c through its peephole.
       const Vec<T> dh = load(d_h + j);
-      const Vec<T> d_a_o = dh * squashed * clipped_slope(options, options.gate, a_o);
-      dc = fma(dh * o, activation_slope(options.hidden, m.c), dc);
+      const Vec<T> d_a_o = dh * squashed * functions.gate_slope(saved_o);
+      dc = fma(dh * o, functions.hidden_slope(m.c, squashed), dc);
       if (options.peephole != nullptr) {
         dc = fma(d_a_o, load(options.peephole + 2 * options.ld_peephole + j), dc);
       }
       // c = f c' + i g
       const Vec<T> d_f = dc * c_prev;
       const Vec<T> d_i = options.input_forget ? dc * m.g - d_f : dc * m.g;
-      const Vec<T> d_a_i = d_i * clipped_slope(options, options.gate, a_i);
-      const Vec<T> d_a_f = options.input_forget ? Vec<T>::broadcast(0)
-                                                : d_f * clipped_slope(options, options.gate, a_f);
+      const Vec<T> d_a_i = d_i * functions.gate_slope(i);
+      const Vec<T> d_a_f =
+          options.input_forget ? Vec<T>::broadcast(0) : d_f * functions.gate_slope(f);
       d_c_prev = fma(dc, m.f, d_c_prev);
       if (options.peephole != nullptr) {
         d_c_prev = fma(d_a_i, load(options.peephole + j), d_c_prev);
@@ -174,30 +231,32 @@ void lstm_options_backward(const CellStepBackward<T>& s) {
       }
       store(d_a_i, d_sums + j);
       store(d_a_f, d_sums + H + j);
-      store(dc * m.i * clipped_slope(options, options.candidate, a_g), d_sums + 2 * H + j);
+      store(dc * m.i * functions.candidate_slope(g), d_sums + 2 * H + j);
       store(d_a_o, d_sums + 3 * H + j);
       store(d_c_prev, d_c + j);
     });
   }
 }
 
-/// The gates of saved sums, in their place.
+/// The gates, from what training saved.
 template <class T>
 void activate_gates(const ActivateGates<T>& s) noexcept {
   const StepOptions<T>& options = *s.options;
   const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
-    T* gates = s.gates + row * 4 * H;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const LstmMemory<T> m = lstm_memory(options, load(gates + j), load(gates + H + j),
-                                          load(gates + 2 * H + j), Vec<T>::broadcast(0));
-      const Vec<T> o = activate(options.gate, clipped(options, load(gates + 3 * H + j)));
-      store(m.i, gates + j);
-      store(m.f, gates + H + j);
-      store(m.g, gates + 2 * H + j);
-      store(o, gates + 3 * H + j);
-    });
-  }
+  with_functions(options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+    for (Index row = 0; row < s.rows; ++row) {
+      T* gates = s.gates + row * 4 * H;
+      for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+        const LstmMemory<T> m =
+            lstm_memory(options, functions, load(gates + j), load(gates + H + j),
+                        load(gates + 2 * H + j), Vec<T>::broadcast(0));
+        store(functions.gate(load(gates + 3 * H + j)), gates + 3 * H + j);
+        store(m.i, gates + j);
+        store(m.f, gates + H + j);
+        store(m.g, gates + 2 * H + j);
+      });
+    }
+  });
 }
 
 }  // namespace

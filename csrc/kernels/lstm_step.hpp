@@ -34,7 +34,11 @@ FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
 
 template <class T>
 void lstm_step(const CellStep<T>& s) noexcept {
-  if (s.options != nullptr) return lstm_options_step(s);
+  if (s.options != nullptr) {
+    return with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+      lstm_options_step(s, functions);
+    });
+  }
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     T* gates = s.gates + row * s.ld_gates;

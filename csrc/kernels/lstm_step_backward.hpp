@@ -10,7 +10,11 @@ namespace {
 
 template <class T>
 void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
-  if (s.options != nullptr) return lstm_options_backward(s);
+  if (s.options != nullptr) {
+    return with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+      lstm_options_backward(s, functions);
+    });
+  }
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {

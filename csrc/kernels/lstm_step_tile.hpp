@@ -43,7 +43,10 @@ void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
 template <class T>
 void lstm_step_tile(const CellStepTile<T>& s) noexcept {
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
-    s.options == nullptr ? lstm_finish(s, sums) : lstm_options_finish(s, sums);
+    if (s.options == nullptr) return lstm_finish(s, sums);
+    with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+      lstm_options_finish(s, sums, functions);
+    });
   });
 }
 

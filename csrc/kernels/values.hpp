@@ -2,8 +2,11 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
-#include "runtime/philox.hpp"
 #include "simd/math.hpp"
+
+#if defined(__SSE2__)
+#include <immintrin.h>
+#endif
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
@@ -41,30 +44,107 @@ void add_column_sums(const AddColumnSums<T>& s) noexcept {
   }
 }
 
-template <class T>
-void dropout_row(const DropoutRow<T>& d) noexcept {
-  // A column is kept when its 32 random bits are below (1 - p) 2^32.
-  const double keep = (1.0 - d.p) * 4294967296.0;
-  const T scale = d.p < 1.0 ? T(1.0 / (1.0 - d.p)) : T(0);
-  for (Index first = 0; first < d.columns; first += 4) {
-    uint32_t random[4];
-    philox_4x32(d.seed, d.row, uint32_t(first / 4), d.layer, random);
-    const Index n = d.columns - first < 4 ? d.columns - first : 4;
-    for (Index k = 0; k < n; ++k) {
-      d.y[first + k] = random[k] < keep ? d.x[first + k] * scale : T(0);
+// Counters of philox_4x32 side by side, one number of 32 bits in each lane of 64.
+typedef uint64_t PhiloxLanes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+constexpr Index kPhiloxLanes = FASTLSTM_VECTOR_BYTES / 8;
+constexpr Index kPhiloxVectors = 3;  // at once: the rounds of one would wait for each other
+constexpr Index kPhiloxBlocks = kPhiloxVectors * kPhiloxLanes;
+
+/// The product of the lower halves of the lanes; what the upper ones hold does not matter.
+FASTLSTM_INLINE PhiloxLanes multiply_lower(PhiloxLanes a, uint32_t b) {
+  const PhiloxLanes factor = uint64_t(b) - PhiloxLanes{};
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  return (PhiloxLanes)_mm512_mul_epu32((__m512i)a, (__m512i)factor);
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  return (PhiloxLanes)_mm256_mul_epu32((__m256i)a, (__m256i)factor);
+#elif defined(__SSE2__) && FASTLSTM_VECTOR_BYTES == 16
+  return (PhiloxLanes)_mm_mul_epu32((__m128i)a, (__m128i)factor);
+#else
+  return (a & 0xFFFFFFFF) * factor;
+#endif
+}
+
+/// out: [kPhiloxBlocks][4], what philox_4x32 gives for the blocks first_block and on.
+FASTLSTM_INLINE void philox_blocks(uint64_t seed, uint64_t row, uint32_t first_block,
+                                   uint32_t stream, uint32_t* out) {
+  uint32_t key0 = uint32_t(seed), key1 = uint32_t(seed >> 32);
+  const PhiloxLanes zero{};
+  PhiloxLanes x0[kPhiloxVectors], x1[kPhiloxVectors], x2[kPhiloxVectors], x3[kPhiloxVectors];
+#pragma GCC unroll 4
+  for (int v = 0; v < kPhiloxVectors; ++v) {
+    x0[v] = row - zero;
+    x1[v] = (row >> 32) - zero;
+    uint64_t blocks[kPhiloxLanes];
+    for (int k = 0; k < kPhiloxLanes; ++k) {
+      blocks[k] = uint32_t(first_block + uint32_t(v * kPhiloxLanes + k));
+    }
+    memcpy(&x2[v], blocks, sizeof blocks);
+    x3[v] = uint64_t(stream) - zero;
+  }
+  for (int round = 0; round < 10; ++round) {
+#pragma GCC unroll 4
+    for (int v = 0; v < kPhiloxVectors; ++v) {
+      const PhiloxLanes a = multiply_lower(x0[v], 0xD2511F53);
+      const PhiloxLanes b = multiply_lower(x2[v], 0xCD9E8D57);
+      x0[v] = (b >> 32) ^ x1[v] ^ (uint64_t(key0) - zero);
+      x1[v] = b;
+      x2[v] = (a >> 32) ^ x3[v] ^ (uint64_t(key1) - zero);
+      x3[v] = a;
+    }
+    key0 += 0x9E3779B9;
+    key1 += 0xBB67AE85;
+  }
+#pragma GCC unroll 4
+  for (int v = 0; v < kPhiloxVectors; ++v) {
+    const PhiloxLanes low = (x0[v] & 0xFFFFFFFF) | x1[v] << 32;
+    const PhiloxLanes high = (x2[v] & 0xFFFFFFFF) | x3[v] << 32;
+    for (int k = 0; k < kPhiloxLanes; ++k) {
+      const uint64_t both[] = {low[k], high[k]};
+      memcpy(out + 4 * (v * kPhiloxLanes + k), both, sizeof both);
     }
   }
 }
 
+/// Calls body(column, random) with 32 random bits for each column first <= column < first + n,
+/// counted from first. first: a multiple of 4.
+template <class Body>
+FASTLSTM_INLINE void for_each_random(uint64_t seed, uint64_t row, uint32_t stream, Index first,
+                                     Index n, Body body) {
+  constexpr Index kColumns = 4 * kPhiloxBlocks;
+  for (Index at = 0; at < n; at += kColumns) {
+    uint32_t random[kColumns];
+    philox_blocks(seed, row, uint32_t((first + at) / 4), stream, random);
+    if (n - at >= kColumns) {
+      for (Index k = 0; k < kColumns; ++k) body(at + k, random[k]);
+    } else {
+      for (Index k = 0; k < n - at; ++k) body(at + k, random[k]);
+    }
+  }
+}
+
+/// What 32 random bits are below with this probability.
+inline int64_t random_bound(double p) {
+  const double bound = p * 4294967296.0;
+  const int64_t whole = int64_t(bound);
+  return double(whole) < bound ? whole + 1 : whole;
+}
+
+template <class T>
+void dropout_row(const DropoutRow<T>& d) noexcept {
+  const int64_t keep = random_bound(1.0 - d.p);
+  const T scale = d.p < 1.0 ? T(1.0 / (1.0 - d.p)) : T(0);
+  for_each_random(d.seed, d.row, d.layer, 0, d.columns,
+                  [&](Index k, uint32_t random) FASTLSTM_INLINE_LAMBDA {
+                    d.y[k] = int64_t(random) < keep ? d.x[k] * scale : T(0);
+                  });
+}
+
 template <class T>
 void bernoulli_row(const BernoulliRow<T>& b) noexcept {
-  const double most = b.p * 4294967296.0;
-  for (Index first = 0; first < b.columns; first += 4) {
-    uint32_t random[4];
-    philox_4x32(b.seed, b.row, uint32_t((b.first + first) / 4), b.stream, random);
-    const Index n = b.columns - first < 4 ? b.columns - first : 4;
-    for (Index k = 0; k < n; ++k) b.y[first + k] = random[k] < most ? T(1) : T(0);
-  }
+  const int64_t most = random_bound(b.p);
+  for_each_random(b.seed, b.row, b.stream, b.first, b.columns,
+                  [&](Index k, uint32_t random)
+                      FASTLSTM_INLINE_LAMBDA { b.y[k] = int64_t(random) < most ? T(1) : T(0); });
 }
 
 }  // namespace

@@ -320,7 +320,7 @@ void check_activate_gates(const KernelTable<T>& table) {
         NOTE("kind = " << kind << ", input_forget = " << input_forget << ", H = " << H);
         const Activation f{static_cast<ActivationKind>(kind), 0.25, 0.5};
         const T clip = input_forget ? T(1.5) : kInfinity<T>;
-        const StepOptions<T> options{f, f, f, clip, input_forget, nullptr, 0, nullptr, 0};
+        const StepOptions<T> options{false, f, f, f, clip, input_forget, nullptr, 0, nullptr, 0};
         Random random(static_cast<unsigned>(H));
         const Index rows = 3;
         std::vector<T> sums = random.values<T>(rows * 4 * H, -100, 100);

@@ -35,12 +35,14 @@ struct CellOptions {
   double zoneout_c = 0;    // the same of c
   bool peepholes = false;  // p_i c', p_f c' and p_o c are added to the sums of i, f and o
 
-  /// Whether a step of the cell is that of the equations above.
-  bool plain() const {
+  /// Whether the functions are the defaults, of sums without a bound.
+  bool usual_functions() const {
     const CellOptions defaults;
     return gate == defaults.gate && candidate == defaults.candidate && hidden == defaults.hidden &&
-           clip == defaults.clip && !input_forget && !peepholes && zoneout_c == 0;
+           clip == defaults.clip;
   }
+  /// Whether a step of the cell is that of the equations above.
+  bool plain() const { return usual_functions() && !input_forget && !peepholes && zoneout_c == 0; }
 };
 
 /// How the output is made of those of two directions: side by side, their sum, product or mean.
@@ -73,7 +75,7 @@ struct StackConfig {
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
   Index c_size() const { return hidden_size; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
-  /// their sums where there are options.
+  /// their sums where it has other functions.
   Index saved_gates() const { return 4; }
   /// The multiply-adds of one step of one sequence through all layers, forward.
   double products_per_row() const {
