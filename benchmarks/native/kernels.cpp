@@ -11,6 +11,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <deque>
 #include <limits>
 #include <random>
@@ -25,9 +26,9 @@ namespace {
 
 using namespace fastlstm;
 
-/// B rows of H units; inputs are H wide, too.
+/// B rows of H units with G gates; inputs are H wide, too.
 struct Size {
-  Index B, H;
+  Index B, H, G = 4;
 };
 
 // A stream's step out of the L1 cache, one whose weights fit in L2 only, and a batch.
@@ -85,11 +86,12 @@ Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays
 
 template <class T>
 Work set_up(CellStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
-  const auto [B, H] = size;
+  const Index B = size.B, H = size.H;
   a = {B,
        H,
        true,
        arrays(4 * H, -1, 1),
+       arrays(H, -1, 1),
        arrays(B * 4 * H, -1, 1),
        arrays(B * 4 * H, -1, 1),
        4 * H,
@@ -100,11 +102,12 @@ Work set_up(CellStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays)
 
 template <class T>
 Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
-  const auto [B, H] = size;
+  const Index B = size.B, H = size.H;
   const Index width = 4 * table.lanes, blocks = 4 * H / width;
   a = {B,
        0,
        blocks,
+       4,
        H,
        arrays.rows(B, H),
        arrays(blocks * H * width, -0.1, 0.1),
@@ -116,8 +119,8 @@ Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>
 
 template <class T>
 Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
-  const auto [B, H] = size;
-  const Index blocks = H / table.lanes;
+  const auto [B, H, G] = size;
+  const Index blocks = G == 1 ? H / (4 * table.lanes) : H / table.lanes;
   a = {};
   a.rows = B;
   a.end_block = blocks;
@@ -125,6 +128,7 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
   a.x = arrays.rows(B, H);
   a.W = arrays(4 * H * H, -0.1, 0.1);
   a.bias = arrays(4 * H, -0.1, 0.1);
+  a.bias_h = arrays(H, -0.1, 0.1);
   a.h_prev = arrays(B * H, -1, 1);
   a.R = arrays(4 * H * H, -0.1, 0.1);
   a.c = arrays(B * H, -1, 1);
@@ -134,12 +138,12 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
   a.saved_c = arrays(B * H, 0, 0);
   a.ld_h_prev = a.ld_c = a.ld_h = a.ld_saved_c = H;
   a.ld_gates = 4 * H;
-  return {true, 2.0 * static_cast<double>(B * 4 * H * 2 * H)};
+  return {true, 2.0 * static_cast<double>(B * G * H * 2 * H)};
 }
 
 template <class T>
 Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
-  const auto [B, H] = size;
+  const Index B = size.B, H = size.H;
   a = {B,
        H,
        arrays(B * 4 * H, 0, 1),
@@ -148,6 +152,10 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>&
        arrays(B * H, -1, 1),
        H,
        arrays(B * H, -1, 1),
+       arrays(B * H, -1, 1),
+       H,
+       arrays(B * H, -1, 1),
+       arrays(B * 4 * H, 0, 0),
        arrays(B * 4 * H, 0, 0)};
   return {false, static_cast<double>(B * H)};
 }
@@ -156,14 +164,14 @@ template <class T>
 Work set_up(ActivateGates<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   static const Activation sigmoid{ActivationKind::kSigmoid}, tanh{ActivationKind::kTanh};
   static const StepOptions<T> options{false, sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};
-  const auto [B, H] = size;
+  const Index B = size.B, H = size.H;
   a = {B, H, arrays(B * 4 * H, -4, 4), &options};
   return {false, static_cast<double>(B * H)};
 }
 
 template <class T>
 Work set_up(AddColumnSums<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
-  const auto [B, H] = size;
+  const Index B = size.B, H = size.H;
   a = {B, 4 * H, arrays(B * 4 * H, -1, 1), arrays(4 * H, 0, 0)};
   return {false, static_cast<double>(B * 4 * H)};
 }
@@ -207,7 +215,8 @@ struct Report {
   template <class Arguments, class T>
   void measure(const char* isa, const char* name, void (*kernel)(const Arguments&) noexcept,
                const KernelTable<T>& table) {
-    for (const Size size : kSizes) {
+    for (Size size : kSizes) {
+      size.G = std::strncmp(name, "rnn", 3) == 0 ? 1 : std::strncmp(name, "gru", 3) == 0 ? 3 : 4;
       Arrays<T> arrays;
       Arguments arguments;
       const Work work = set_up(arguments, table, size, arrays);

@@ -38,33 +38,38 @@ struct CellStep {
   Index H;
   bool save;        // whether gates is an output
   const T* bias;    // [G H] in
+  const T* bias_h;  // [H] in, GRU: of R_n h'
   const T* from_h;  // [rows, G H] in: R h'
-  T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: i, f, g, o
+  T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: what
+                    // training saves; untouched by RNN
   Index ld_gates;
-  T* c;                                     // [rows, H] in: c'; out: c
-  T* h;                                     // [rows, H] out: before a projection
+  T* c;                                     // [rows, H] in: c'; out: c; LSTM
+  T* h;                                     // [rows, H] in, GRU: h'; out: before a projection
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
 /// Tile kernels work on panels: weights packed so that V vectors of one input stand before those of
 /// the next input, all gates of the same units together:
 ///
-///   panel: [block][K][V][lanes]   LSTM: V = 4 gates of the units b * lanes ... (b + 1) * lanes - 1
+///   panel: [block][K][V][lanes]
 ///   bias:  [block][V][lanes]
 ///
-/// with zeros for units that do not exist. A plain matrix (a projection) has its columns in blocks
-/// of 4 * lanes instead. A kernel works on the blocks first_block <= b < end_block.
+/// with zeros for units that do not exist. Block b of an LSTM has the V = 4 gates of the units
+/// b * lanes ... (b + 1) * lanes - 1, that of a GRU its V = 3 gates. A plain matrix (of a
+/// projection, or of an RNN) has its columns in blocks of V = 4 vectors. A kernel works on the
+/// blocks first_block <= b < end_block.
 
 /// out = bias + x W, for some rows.
 template <class T>
 struct ProjectRows {
   Index rows;
   Index first_block, end_block;
+  Index V;  // 3 or 4
   Index K;
   const T* const* x;  // [rows] in: pointers to [K]
-  const T* panel;     // [blocks][K][4][lanes] in
-  const T* bias;      // [blocks][4][lanes] in; null: zeros
-  T* out;             // [rows] of ld_out elements, out: [blocks][4][lanes] of each
+  const T* panel;     // [blocks][K][V][lanes] in
+  const T* bias;      // [blocks][V][lanes] in; null: zeros
+  T* out;             // [rows] of ld_out elements, out: [blocks][V][lanes] of each
   Index ld_out;
 };
 
@@ -78,35 +83,41 @@ struct CellStepTile {
   const T* const* x;   // [rows] in: pointers to [I], or null
   const T* W;          // panel of K = I, in
   const T* bias;       // [blocks][V][lanes] in
+  const T* bias_h;     // [blocks][lanes] in, GRU: of R_n h'
   const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
   Index ld_projected;
   const T* h_prev;  // [rows] of ld_h_prev elements, in: [P] of each
   Index ld_h_prev;
   const T* R;  // panel of K = P, in
-  T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks
+  T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks; LSTM
   Index ld_c;
   T* h;  // [rows] of ld_h elements, out: before a projection; padded to whole blocks
   Index ld_h;
   T* const* output;  // [rows] out: pointers to [H], h once more; or null
-  T* gates;          // [rows] of ld_gates elements, out: i, f, g, o, [H] each; or null
+  T* gates;          // [rows] of ld_gates elements, out: what training saves, [H] each; or null
   Index ld_gates;
-  T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is
+  T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is; LSTM
   Index ld_saved_c;
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
-/// The gradient of one time step for some rows.
+/// The gradient of one time step of a cell for some rows.
 template <class T>
 struct CellStepBackward {
   Index rows;
   Index H;
   const T* gates;   // [rows, saved_gates * H] in, as saved
-  const T* c;       // [rows, H] in
-  const T* c_prev;  // [rows, H] in
+  const T* c;       // [rows, H] in; LSTM
+  const T* c_prev;  // [rows, H] in; LSTM
+  const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN
+  Index ld_h;
+  const T* h_prev;  // [rows, H] in: h'; GRU
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
-  T* d_c;               // [rows, H] in: gradient of c from the next step; out: gradient of c_prev
-  T* d_gates;           // [rows, G H] out: gradient of the pre-activations; may be gates
+  T* d_past_R;          // [rows, H] in: gradient that reached the step past R: of c (LSTM), or the
+                        // other part of that of h (GRU); out: the same for the step before
+  T* d_gates;           // [rows, G H] out: gradient of W x + b; LSTM: may be gates
+  T* d_from_h;          // [rows, G H] out: gradient of R h' + b where it differs, with GRU
   T* hidden = nullptr;  // [rows, H] out: h before a projection; or null
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without

@@ -190,7 +190,7 @@ void lstm_options_backward(const CellStepBackward<T>& s, const Functions& functi
   for (Index row = 0; row < s.rows; ++row) {
     const T* saved = s.gates + row * 4 * H;
     const T* d_h = s.d_h + row * s.ld_d_h;
-    T* d_c = s.d_c + row * H;
+    T* d_c = s.d_past_R + row * H;
     T* d_sums = s.d_gates + row * 4 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const Vec<T> i = load(saved + j), f = load(saved + H + j);

@@ -22,7 +22,7 @@ void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
     const T* c = s.c + row * H;
     const T* c_prev = s.c_prev + row * H;
     const T* d_h = s.d_h + row * s.ld_d_h;
-    T* d_c = s.d_c + row * H;
+    T* d_c = s.d_past_R + row * H;
     T* d_gates = s.d_gates + row * 4 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const Vec<T> i = load(gates + j);

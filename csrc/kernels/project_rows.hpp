@@ -7,11 +7,20 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
+template <int V, class T>
+FASTLSTM_INLINE void project_rows_by(const ProjectRows<T>& p) {
+  constexpr Index kWidth = V * Vec<T>::kLanes;
+  multiply_panel<V, T>(p.rows, p.first_block, p.end_block, p.K, p.x, p.panel, p.bias,
+                       p.out + p.first_block * kWidth, p.ld_out);
+}
+
 template <class T>
 void project_rows(const ProjectRows<T>& p) noexcept {
-  constexpr Index kWidth = 4 * Vec<T>::kLanes;
-  multiply_panel<4, T>(p.rows, p.first_block, p.end_block, p.K, p.x, p.panel, p.bias,
-                       p.out + p.first_block * kWidth, p.ld_out);
+  if (p.V == 3) {
+    project_rows_by<3>(p);
+  } else {
+    project_rows_by<4>(p);
+  }
 }
 
 }  // namespace

@@ -5,11 +5,14 @@
 // it must not define anything that the linker could share with other files (see simd/vec.hpp).
 #pragma once
 
+#include "kernels/gru_step.hpp"
+#include "kernels/gru_step_backward.hpp"
 #include "kernels/list.hpp"
 #include "kernels/lstm_step.hpp"
 #include "kernels/lstm_step_backward.hpp"
 #include "kernels/lstm_step_tile.hpp"
 #include "kernels/project_rows.hpp"
+#include "kernels/rnn_step.hpp"
 #include "kernels/values.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {

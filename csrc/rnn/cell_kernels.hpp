@@ -10,6 +10,9 @@ template <class T>
 struct CellKernels {
   Index vectors;      // V of its panels (kernels/arguments.hpp)
   Index block_units;  // units in a block of its panels
+  /// GRU: the reset gate stands between R h and the sum, so that their gradients differ, and h
+  /// reaches the next step past R, too.
+  bool resets;
   void (*step)(const CellStep<T>&) noexcept;
   void (*step_tile)(const CellStepTile<T>&) noexcept;
   void (*step_backward)(const CellStepBackward<T>&) noexcept;
@@ -20,9 +23,17 @@ template <class T>
 CellKernels<T> cell_kernels(const StackConfig& config) {
   const KernelTable<T>& k = kernels<T>();
   switch (config.cell) {
+    case CellKind::kGru:
+      return {3, k.lanes, true, k.gru_step, k.gru_step_tile, k.gru_step_backward};
+    case CellKind::kRnnTanh:
+      return {
+          4, 4 * k.lanes, false, k.rnn_tanh_step, k.rnn_tanh_step_tile, k.rnn_tanh_step_backward};
+    case CellKind::kRnnRelu:
+      return {
+          4, 4 * k.lanes, false, k.rnn_relu_step, k.rnn_relu_step_tile, k.rnn_relu_step_backward};
     case CellKind::kLstm:
     default:
-      return {4, k.lanes, k.lstm_step, k.lstm_step_tile, k.lstm_step_backward};
+      return {4, k.lanes, false, k.lstm_step, k.lstm_step_tile, k.lstm_step_backward};
   }
 }
 

@@ -115,8 +115,8 @@ void direction_forward(const DirectionForward<T>& run) {
         for (Index b = 0; b < live; ++b) noise.keep_c(t, b, 0, H, room.keep_c.data() + b * H);
       }
       gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
-      w.cell.step({live, H, save, w.bias.data(), from_h, gates, ld_gates, run.c, hidden,
-                   w.plain ? nullptr : &options});
+      w.cell.step({live, H, save, w.bias.data(), w.bias_h.data(), from_h, gates, ld_gates, run.c,
+                   hidden, w.plain ? nullptr : &options});
       if (w.projects) {
         gemm<T>(live, P, H, {hidden, H}, {w.W_hr.data(), H, true}, 0, run.h, P);
       }
@@ -155,6 +155,11 @@ class BackwardPass {
         d_gates_(most_block_rows(rows_), w_.GH),
         h_prev_(most_block_rows(rows_), w_.P) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
+    if (w_.cell.resets) {
+      d_from_h_.resize(most_block_rows(rows_), w_.GH);
+      d_past_R_.resize(rows_.B(), w_.H);
+      d_past_R_.fill_zero();
+    }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
       hidden_.resize(most_block_rows(rows_), w_.H);
@@ -186,6 +191,7 @@ class BackwardPass {
     for (Index b = 0; b < rows_.B(); ++b) {
       std::copy_n(d_h_.data() + b * ld_d_h_, w_.P, run_.d_h + b * w_.P);
     }
+    for (Index k = 0; k < d_past_R_.size(); ++k) run_.d_h[k] += d_past_R_.data()[k];
   }
 
  private:
@@ -197,6 +203,8 @@ class BackwardPass {
     end = std::min(end, rows_.live(t));
     if (end <= first) return;
     T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
+    T* d_from_h = w_.cell.resets ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
+    T* d_past_R = w_.cell.resets ? d_past_R_.data() : run_.d_c;
     T* h_prev = h_prev_.data() + (row - block_row) * P;
     if (run_.d_output != nullptr) {
       for (Index b = first; b < end; ++b) {
@@ -232,29 +240,40 @@ class BackwardPass {
 
     const PreviousRows previous = previous_rows(rows_, run_.backward, t);
     const Index carried = std::clamp(previous.carried, first, end);
-    // c_prev: of sorted row `from`
-    const auto units = [&](Index from, Index to, const T* c_prev) {
-      const Index at = row + from;
-      const Index in_block = row - block_row + from;
-      StepOptions<T> options = options_;
-      if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
-      w_.cell.step_backward({to - from, H, run_.gates + at * w_.SH, run_.c + at * w_.C, c_prev,
-                             d_hidden + from * ld_d_hidden, ld_d_hidden, run_.d_c + from * w_.C,
-                             d_gates + from * w_.GH,
-                             w_.projects ? hidden_.data() + in_block * H : nullptr,
-                             w_.plain ? nullptr : &options,
-                             peepholes() ? d_peephole_.data() + in_block * 3 * H : nullptr});
-    };
-    units(first, carried, run_.c + (previous.row + first) * w_.C);
-    units(carried, end, run_.c_0 + carried * w_.C);
     for (Index b = first; b < carried; ++b) {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
     std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
+    // c_prev: of sorted row `from`
+    const auto units = [&](Index from, Index to, const T* c_prev) {
+      const Index in_block = row - block_row + from;
+      StepOptions<T> options = options_;
+      if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
+      CellStepBackward<T> s{};
+      s.rows = to - from;
+      s.H = H;
+      s.gates = run_.gates + (row + from) * w_.SH;
+      s.c = run_.c + (row + from) * w_.C;
+      s.c_prev = c_prev;
+      s.h = run_.output + (row + from) * run_.ld_output;
+      s.ld_h = run_.ld_output;
+      s.h_prev = h_prev + from * P;
+      s.d_h = d_hidden + from * ld_d_hidden;
+      s.ld_d_h = ld_d_hidden;
+      s.d_past_R = d_past_R + from * H;
+      s.d_gates = d_gates + from * w_.GH;
+      s.d_from_h = d_from_h + from * w_.GH;
+      if (w_.projects) s.hidden = hidden_.data() + in_block * H;
+      if (!w_.plain) s.options = &options;
+      if (peepholes()) s.d_peephole = d_peephole_.data() + in_block * 3 * H;
+      w_.cell.step_backward(s);
+    };
+    units(first, carried, run_.c + (previous.row + first) * w_.C);
+    units(carried, end, run_.c_0 + carried * w_.C);
     for (Index b = first; run_.noise.drops_h() && b < end; ++b) {
       for (Index k = 0; k < P; ++k) h_prev[b * P + k] *= h_mask_.data()[b * P + k];
     }
-    multiply_by_R(d_gates, first, end);
+    multiply_by_R(d_from_h, first, end);
     for (Index b = first; b < end; ++b) {
       T* d_h = d_h_.data() + b * ld_d_h_;
       for (Index k = 0; run_.noise.drops_h() && k < P; ++k) d_h[k] *= h_mask_.data()[b * P + k];
@@ -262,20 +281,20 @@ class BackwardPass {
     }
   }
 
-  /// d_h = d_gates R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS packs
-  /// R anew in every call: with one row, a whole training step took five times as long.
-  void multiply_by_R(const T* d_gates, Index first, Index end) noexcept {
+  /// d_h = d_from_h R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS
+  /// packs R anew in every call: with one row, a whole training step took five times as long.
+  void multiply_by_R(const T* d_from_h, Index first, Index end) noexcept {
     const Index GH = w_.GH, P = w_.P;
     T* d_h = d_h_.data() + first * ld_d_h_;
     if (!tiles_) {
-      gemm<T>(end - first, P, GH, {d_gates + first * GH, GH}, {w_.R.data(), P}, 0, d_h, ld_d_h_);
+      gemm<T>(end - first, P, GH, {d_from_h + first * GH, GH}, {w_.R.data(), P}, 0, d_h, ld_d_h_);
       return;
     }
     const T* inputs[kStepRows];
-    for (Index b = first; b < end; ++b) inputs[b - first] = d_gates + b * GH;
+    for (Index b = first; b < end; ++b) inputs[b - first] = d_from_h + b * GH;
     const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
     kernels<T>().project_rows(
-        {end - first, 0, blocks, GH, inputs, R_panel_, nullptr, d_h, ld_d_h_});
+        {end - first, 0, blocks, 4, GH, inputs, R_panel_, nullptr, d_h, ld_d_h_});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.
@@ -285,9 +304,10 @@ class BackwardPass {
     const Index of_units = pieces(GH), of_rows = run_.d_x != nullptr ? pieces(n) : 0;
     run_.team.run_tasks(2 * of_units + of_rows + 1, [&](Index k) noexcept {
       if (k < of_units) {
-        add_product(piece(GH, k), n, x, I, run_.d_params.weight_ih);
+        add_product(d_gates_.data(), piece(GH, k), n, x, I, run_.d_params.weight_ih);
       } else if (k < 2 * of_units) {
-        add_product(piece(GH, k - of_units), n, h_prev_.data(), P, run_.d_params.weight_hh);
+        add_product(d_from_h(), piece(GH, k - of_units), n, h_prev_.data(), P,
+                    run_.d_params.weight_hh);
       } else if (k < 2 * of_units + of_rows) {
         const Piece p = piece(n, k - 2 * of_units);
         gemm<T>(p.size, I, GH, {d_gates_.data() + p.first * GH, GH}, {w_.W.data(), I},
@@ -298,19 +318,22 @@ class BackwardPass {
     });
   }
 
-  /// d_weight += d_gates^T values for some of its rows. values: [n, width]; d_weight: [G H, width].
-  void add_product(Piece units, Index n, const T* values, Index width, T* d_weight) noexcept {
-    gemm<T>(units.size, width, n, {d_gates_.data() + units.first, w_.GH, true}, {values, width}, 1,
+  /// Of the rows of a block: the gradient of R h.
+  const T* d_from_h() const { return w_.cell.resets ? d_from_h_.data() : d_gates_.data(); }
+
+  /// d_weight += d_sums^T values for some of its rows. d_sums: [n, G H]; values: [n, width];
+  /// d_weight: [G H, width].
+  void add_product(const T* d_sums, Piece units, Index n, const T* values, Index width,
+                   T* d_weight) noexcept {
+    gemm<T>(units.size, width, n, {d_sums + units.first, w_.GH, true}, {values, width}, 1,
             d_weight + units.first * width, width);
   }
 
   void small_products(const StepBlock& block) noexcept {
     const Index H = w_.H, P = w_.P, n = block.rows;
     if (run_.d_params.bias_ih != nullptr) {
-      // The biases are added to each other, so their gradients are the same.
-      for (T* sums : {run_.d_params.bias_ih, run_.d_params.bias_hh}) {
-        kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), sums});
-      }
+      kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), run_.d_params.bias_ih});
+      kernels<T>().add_column_sums({n, w_.GH, d_from_h(), run_.d_params.bias_hh});
     }
     if (peepholes()) {
       kernels<T>().add_column_sums({n, 3 * H, d_peephole_.data(), run_.d_params.weight_peephole});
@@ -331,6 +354,9 @@ class BackwardPass {
   // Of the rows of one block:
   Buffer<T> d_gates_;  // [rows, G H]
   Buffer<T> h_prev_;   // [rows, P]
+  // With a GRU:
+  Buffer<T> d_from_h_;  // [rows, G H]; with other cells it is d_gates
+  Buffer<T> d_past_R_;  // [B, H] the part of the gradient of h that did not come through R
   // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
   // needs both o tanh(c) and the gradient of h.
   Buffer<T> d_hidden_;       // [B, H]

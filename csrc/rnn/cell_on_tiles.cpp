@@ -26,7 +26,7 @@ TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bo
     : w_(weights),
       rows_(rows),
       backward_(backward),
-      grain_(std::max<Index>(1, 64 / (kernels<T>().lanes * static_cast<Index>(sizeof(T))))),
+      grain_(std::max<Index>(1, 64 / (w_.cell.block_units * static_cast<Index>(sizeof(T))))),
       ld_c_(padded_row<T>(w_.H, w_.cell.block_units * grain_)),
       ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_c_),
       h_(2 * rows.B(), ld_h_),
@@ -133,9 +133,9 @@ void TileCell<T>::project(const Run& run, StepRange steps, const Part& part,
       scratch.inputs[static_cast<std::size_t>(n++)] = run.x.row(rows_, t, b);
     }
   }
-  kernels<T>().project_rows({n, first_block, end_block, w_.I, scratch.inputs.data(),
-                             w_.W_panel.data(), w_.bias_panel.data(), projected_.data(),
-                             w_.blocks * w_.width});
+  kernels<T>().project_rows({n, first_block, end_block, w_.cell.vectors, w_.I,
+                             scratch.inputs.data(), w_.W_panel.data(), w_.bias_panel.data(),
+                             projected_.data(), w_.blocks * w_.width});
 }
 
 template <class T>
@@ -162,6 +162,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.x = fused ? scratch.inputs.data() : nullptr;
   call.W = w_.W_panel.data();
   call.bias = w_.bias_panel.data();
+  call.bias_h = w_.bias_h.data();
   call.ld_projected = w_.blocks * w_.width;
   call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
   call.h_prev = noise_.drops_h() ? masked_h(s) : h(s);
@@ -195,7 +196,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   for (Index b = 0; b < live; ++b) {
     scratch.inputs[static_cast<std::size_t>(b)] = hidden_.data() + b * ld_c_;
   }
-  kernels<T>().project_rows({live, first_column, end_column, w_.H, scratch.inputs.data(),
+  kernels<T>().project_rows({live, first_column, end_column, 4, w_.H, scratch.inputs.data(),
                              w_.W_hr_panel.data(), nullptr, h(s + 1), ld_h_});
   const Index from = first_column * columns, to = std::min(w_.P, end_column * columns);
   for (Index b = 0; b < live && from < to; ++b) {

@@ -53,9 +53,15 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
   std::copy_n(params.weight_ih, W.size(), W.data());
   std::copy_n(params.weight_hh, R.size(), R.data());
   bias.fill_zero();
-  for (const T* b : {params.bias_ih, params.bias_hh}) {
-    if (b == nullptr) continue;
-    for (Index k = 0; k < GH; ++k) bias.data()[k] += b[k];
+  if (cell.resets) {
+    bias_h.resize((H + cell.block_units - 1) / cell.block_units, cell.block_units);
+    bias_h.fill_zero();
+  }
+  if (params.bias_ih != nullptr) {
+    const Index summed = cell.resets ? GH - H : GH;
+    std::copy_n(params.bias_ih, GH, bias.data());
+    for (Index k = 0; k < summed; ++k) bias.data()[k] += params.bias_hh[k];
+    std::copy_n(params.bias_hh + summed, GH - summed, bias_h.data());
   }
   if (projects) {
     W_hr.resize(P, H);

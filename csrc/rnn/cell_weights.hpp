@@ -25,6 +25,7 @@ struct CellWeights {
   Buffer<T> W;             // [G H, I]
   Buffer<T> R;             // [G H, P]
   Buffer<T> bias;          // [G H] the sum of both biases; zeros without
+  Buffer<T> bias_h;        // GRU: [H] of R_n h, not in the sum, padded to whole blocks; else empty
   Buffer<T> W_hr;          // [P, H]; empty without a projection
   Buffer<T> peephole;      // [3] of H padded to whole vectors: of i, f, o; empty without
   StepOptions<T> options;  // not used where they are plain

@@ -21,8 +21,10 @@ void check(const StackConfig& c) {
   // BLAS counts in 32-bit integers, and a row of all gates is the longest thing that it sees.
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 8;
   const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
+  const bool projects = c.proj_size > 0;
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
-      !in_range(c.proj_size, 0) || c.proj_size >= c.hidden_size + (c.proj_size == 0) ||
+      !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
+      (c.cell != CellKind::kLstm && (projects || !c.options.plain())) ||
       (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }

@@ -4,7 +4,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 from ._files import load
+from ._gru import GRU, GRUTrace
 from ._lstm import LSTM, LSTMTrace
+from ._rnn import RNN, RNNTrace
 from ._runtime import (
     available_isas,
     get_num_threads,
@@ -32,10 +34,14 @@ _LATER = {
 }
 
 __all__ = [
+    "GRU",
     "LSTM",
+    "RNN",
     "Chunk",
+    "GRUTrace",
     "Gradients",
     "LSTMTrace",
+    "RNNTrace",
     "Stream",
     "Tape",
     "__version__",

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from ._activations import as_activation
 from ._blas import require_blas_for_forward
 from ._calls import Call, Layout, States, StateT, as_tuple, directions_apart
 from ._checks import (
@@ -243,8 +244,16 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         return [by_kind.get(kind) for kind in kinds]
 
     def _core_options(self) -> dict[str, Any]:
-        """What the core wants to know of this kind of cell."""
-        raise NotImplementedError
+        """What the core wants to know of this kind of cell: the plain one's, for it to change."""
+        return {
+            "proj_size": 0,
+            "activations": [as_activation("", name) for name in ("Sigmoid", "Tanh", "Tanh")],
+            "clip": math.inf,
+            "input_forget": False,
+            "peepholes": False,
+            "zoneout_h": 0.0,
+            "zoneout_c": 0.0,
+        }
 
     def _make_core(self, values: Mapping[str, FloatArray]) -> Any:
         """The core's layers with these values."""

@@ -253,7 +253,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return shapes
 
     def _core_options(self) -> dict[str, Any]:
-        return {
+        return super()._core_options() | {
             "cell": "lstm",
             "proj_size": self.proj_size,
             "activations": [as_activation("", function) for function in self.activations],

@@ -148,8 +148,8 @@ void check_lstm_step_at(void (*kernel)(const CellStep<T>&) noexcept, Index rows,
   const Guarded<T> from_h(random.values<T>(rows * 4 * H, -1, 1));
   const std::vector<T> c_prev = random.values<T>(rows * H, -2, 2);
   Guarded<T> gates(inputs), c(c_prev), h(rows * H);
-  kernel(
-      {rows, H, save_gates, bias.data(), from_h.data(), gates.data(), 4 * H, c.data(), h.data()});
+  kernel({rows, H, save_gates, bias.data(), nullptr, from_h.data(), gates.data(), 4 * H, c.data(),
+          h.data()});
   gates.check_guards();
   c.check_guards();
   h.check_guards();
@@ -184,7 +184,8 @@ void check_lstm_step_limits(void (*kernel)(const CellStep<T>&) noexcept, T i, T 
   const std::vector<T> zeros(4 * H, 0);
   std::vector<T> gates, c(H, c_prev), h(H);
   for (const T value : {i, f, g, o}) gates.insert(gates.end(), H, value);
-  kernel({1, H, false, zeros.data(), zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
+  kernel(
+      {1, H, false, zeros.data(), nullptr, zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
   for (std::size_t j = 0; j < H; ++j) {
     CHECK_EQUAL(c[j], want_c);
     CHECK_EQUAL(h[j], want_h);
@@ -199,7 +200,8 @@ void check_lstm_step_nan(void (*kernel)(const CellStep<T>&) noexcept) {
     NOTE("NaN at " << at);
     std::vector<T> zeros(4 * H, 0), gates(4 * H, T(0.5)), c(H, T(0.5)), h(H);
     (at < 4 * H ? gates[at] : c[at - 4 * H]) = kNaN<T>;
-    kernel({1, H, true, zeros.data(), zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
+    kernel(
+        {1, H, true, zeros.data(), nullptr, zeros.data(), gates.data(), 4 * H, c.data(), h.data()});
     const bool output_gate = at >= 3 * H && at < 4 * H;
     for (std::size_t j = 0; j < H; ++j) {
       const bool here = j == at % H;
@@ -245,8 +247,18 @@ void check_lstm_step_backward_at(void (*kernel)(const CellStepBackward<T>&) noex
   const std::vector<T> d_c_next = random.values<T>(rows * H, -1, 1);
   Guarded<T> d_c(d_c_next), other(rows * 4 * H), hidden(rows * H);
   Guarded<T>& d_gates = in_place ? gates : other;
-  kernel({rows, H, gates.data(), c.data(), c_prev.data(), d_h.data(), ld_d_h, d_c.data(),
-          d_gates.data(), in_place ? hidden.data() : nullptr});
+  CellStepBackward<T> call{};
+  call.rows = rows;
+  call.H = H;
+  call.gates = gates.data();
+  call.c = c.data();
+  call.c_prev = c_prev.data();
+  call.d_h = d_h.data();
+  call.ld_d_h = ld_d_h;
+  call.d_past_R = d_c.data();
+  call.d_gates = d_gates.data();
+  if (in_place) call.hidden = hidden.data();
+  kernel(call);
   hidden.check_guards();
   d_c.check_guards();
   d_gates.check_guards();
@@ -370,21 +382,22 @@ bool same_bits(const Guarded<T>& a, const Guarded<T>& b) {
 }
 
 /// Heights below, at and above a tile's, for all targets.
-const Index kRows[] = {1, 2, 3, 4, 6, 7, 13};
+const Index kRows[] = {1, 2, 3, 4, 5, 6, 7, 8, 13};
 
 template <class T>
-void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks, Index K,
+void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks, Index V, Index K,
                            bool has_bias) {
-  NOTE("rows = " << rows << ", blocks = " << blocks << ", K = " << K << ", bias " << has_bias);
-  const Index width = 4 * table.lanes, ld = blocks * width + 3;
+  NOTE("V = " << V << ", rows = " << rows << ", blocks = " << blocks << ", K = " << K << ", bias "
+              << has_bias);
+  const Index width = V * table.lanes, ld = blocks * width + 3;
   Random random(static_cast<unsigned>(rows * 1000 + K));
   const Rows<T> x(random, rows, K);
   const Guarded<T> panel(random.values<T>(blocks * K * width, -1, 1));
   const Guarded<T> bias(random.values<T>(blocks * width, -1, 1));
   const auto project = [&](Index first_row, Index n, Index first_block, Index end_block) {
     Guarded<T> out(std::vector<T>(static_cast<std::size_t>(n * ld), T(77)));
-    table.project_rows({n, first_block, end_block, K, x.pointers.data() + first_row, panel.data(),
-                        has_bias ? bias.data() : nullptr, out.data(), ld});
+    table.project_rows({n, first_block, end_block, V, K, x.pointers.data() + first_row,
+                        panel.data(), has_bias ? bias.data() : nullptr, out.data(), ld});
     out.check_guards();
     return out;
   };
@@ -418,31 +431,39 @@ void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks
 
 template <class T>
 void check_project_rows(const KernelTable<T>& table) {
-  for (const Index rows : kRows) {
-    for (const Index blocks : {1, 2, 3, 7}) {
-      for (const Index K : {1, 2, 17}) check_project_rows_at(table, rows, blocks, K, true);
+  for (const Index V : {3, 4}) {
+    for (const Index rows : kRows) {
+      for (const Index blocks : {1, 2, 3, 7}) {
+        for (const Index K : {1, 2, 17}) check_project_rows_at(table, rows, blocks, V, K, true);
+      }
+      check_project_rows_at(table, rows, 2, V, 600, false);
     }
-    // More inputs than one part of a panel has.
-    check_project_rows_at(table, rows, 2, 600, false);
   }
 }
 
-/// A step's weights as matrices and as panels, and its inputs.
+/// A step's weights as matrices and as panels, and its inputs, for a cell of G gates.
 template <class T>
 struct TileStep {
-  TileStep(const KernelTable<T>& table_, Index rows_, Index H_, Index I_, Index P_)
+  using Kernel = void (*)(const CellStepTile<T>&) noexcept;
+  TileStep(const KernelTable<T>& table_, Kernel kernel_, Index G_, Index rows_, Index H_, Index I_,
+           Index P_)
       : table(table_),
+        kernel(kernel_),
+        G(G_),
+        V(G == 3 ? 3 : 4),
         rows(rows_),
         H(H_),
         I(I_),
         P(P_),
-        lanes(table.lanes),
-        blocks((H + lanes - 1) / lanes),
-        padded(blocks * lanes),
+        units(V / G * table.lanes),
+        width(V * table.lanes),
+        blocks((H + units - 1) / units),
+        padded(blocks * units),
         random(static_cast<unsigned>(rows * 1000 + H)),
-        W(random.values<T>(4 * H * I, -1, 1)),
-        R(random.values<T>(4 * H * P, -1, 1)),
-        b(random.values<T>(4 * H, -1, 1)),
+        W(random.values<T>(G * H * I, -1, 1)),
+        R(random.values<T>(G * H * P, -1, 1)),
+        b(random.values<T>(G * H, -1, 1)),
+        b_h(random.values<T>(padded, -1, 1)),
         W_panel(packed(W, I)),
         R_panel(packed(R, P)),
         b_panel(packed(b, 1)),
@@ -450,14 +471,15 @@ struct TileStep {
         h_prev(random.values<T>(rows * ld_h_prev(), -1, 1)),
         c_prev(random.values<T>(rows * padded, -2, 2)) {}
 
-  Index ld_h_prev() const { return P + 1; }
+  Index ld_h_prev() const { return std::max(P, padded) + 1; }
 
-  /// Lane l of block n holds unit n * lanes + l; weights of units that do not exist are zero.
+  /// Column j of block n is gate j / units of unit n * units + j % units; weights of units that do
+  /// not exist are zero.
   Guarded<T> packed(const std::vector<T>& matrix, Index K) const {
-    Guarded<T> panel(blocks * K * 4 * lanes);
-    for (Index at = 0; at < blocks * K * 4 * lanes; ++at) {
-      const Index lane = at % lanes, gate = at / lanes % 4, k = at / lanes / 4 % K;
-      const Index unit = at / lanes / 4 / K * lanes + lane;
+    Guarded<T> panel(blocks * K * width);
+    for (Index at = 0; at < blocks * K * width; ++at) {
+      const Index column = at % width, k = at / width % K, block = at / width / K;
+      const Index gate = column / units, unit = block * units + column % units;
       panel[at] = unit < H ? matrix[static_cast<std::size_t>((gate * H + unit) * K + k)] : T(0);
     }
     return panel;
@@ -478,9 +500,9 @@ struct TileStep {
                                        c_prev.begin() + (first_row + n) * padded)),
              Guarded<T>(n * padded), Guarded<T>(save ? n * 4 * H : 0), Guarded<T>(save ? n * H : 0),
              Rows<T>(random, n, H)};
-    Guarded<T> projected(n * blocks * 4 * lanes);
-    table.project_rows({n, 0, blocks, I, x.pointers.data() + first_row, W_panel.data(),
-                        b_panel.data(), projected.data(), blocks * 4 * lanes});
+    Guarded<T> projected(n * blocks * width);
+    table.project_rows({n, 0, blocks, V, I, x.pointers.data() + first_row, W_panel.data(),
+                        b_panel.data(), projected.data(), blocks * width});
     CellStepTile<T> s{};
     s.rows = n;
     s.first_block = first_block;
@@ -491,8 +513,9 @@ struct TileStep {
     s.x = fused ? x.pointers.data() + first_row : nullptr;
     s.W = W_panel.data();
     s.bias = b_panel.data();
+    s.bias_h = b_h.data();
     s.projected = fused ? nullptr : projected.data();
-    s.ld_projected = blocks * 4 * lanes;
+    s.ld_projected = blocks * width;
     s.h_prev = h_prev.data() + first_row * ld_h_prev();
     s.ld_h_prev = ld_h_prev();
     s.R = R_panel.data();
@@ -505,52 +528,70 @@ struct TileStep {
     s.ld_gates = 4 * H;
     s.saved_c = save ? r.saved_c.data() : nullptr;
     s.ld_saved_c = H;
-    table.lstm_step_tile(s);
+    kernel(s);
     r.check_guards();
     return r;
   }
 
-  Exact sum(Index row, Index gate, Index j) const {
+  Exact from_x(Index row, Index gate, Index j) const {
     const Index at = gate * H + j;
     Exact s = b[static_cast<std::size_t>(at)];
-    for (Index k = 0; k < I; ++k)
+    for (Index k = 0; k < I; ++k) {
       s += Exact(x.at(row, k)) * W[static_cast<std::size_t>(at * I + k)];
-    for (Index k = 0; k < P; ++k) {
-      s += Exact(h_prev[row * ld_h_prev() + k]) * R[static_cast<std::size_t>(at * P + k)];
     }
     return s;
   }
+  Exact from_h(Index row, Index gate, Index j) const {
+    Exact s = 0;
+    for (Index k = 0; k < P; ++k) {
+      s += Exact(h(row, k)) * R[static_cast<std::size_t>((gate * H + j) * P + k)];
+    }
+    return s;
+  }
+  Exact sum(Index row, Index gate, Index j) const {
+    return from_x(row, gate, j) + from_h(row, gate, j);
+  }
+  T h(Index row, Index k) const { return h_prev[row * ld_h_prev() + k]; }
+  T c(Index row, Index k) const { return c_prev[static_cast<std::size_t>(row * padded + k)]; }
 
   const KernelTable<T>& table;
-  Index rows, H, I, P, lanes, blocks, padded;
+  const Kernel kernel;
+  Index G, V, rows, H, I, P, units, width, blocks, padded;
   Random random;
   std::vector<T> W, R, b;
-  Guarded<T> W_panel, R_panel, b_panel;
+  Guarded<T> b_h, W_panel, R_panel, b_panel;
   Rows<T> x;
   Guarded<T> h_prev;
   std::vector<T> c_prev;
 };
 
-template <class T>
-void check_lstm_step_tile_at(const KernelTable<T>& table, Index rows, Index H, Index I, Index P) {
+/// What a step makes of one unit: h, c of an LSTM, and what training saves.
+struct Unit {
+  Exact h, c;
+  std::vector<Exact> saved;
+};
+
+/// exact(step, row, j): the Unit wanted.
+template <class T, class Unit_>
+void check_step_tile_at(const KernelTable<T>& table, typename TileStep<T>::Kernel kernel, Index G,
+                        Unit_ exact, Index rows, Index H, Index I, Index P) {
   NOTE("rows = " << rows << ", H = " << H << ", I = " << I << ", P = " << P);
-  TileStep<T> step(table, rows, H, I, P);
+  TileStep<T> step(table, kernel, G, rows, H, I, P);
   const auto whole = step.run(0, rows, true, true, 0, step.blocks);
   const Exact tolerance = 4 * kEpsilon<T> * static_cast<T>(4 + I + P);
   for (Index row = 0; row < rows; ++row) {
     for (Index j = 0; j < H; ++j) {
       NOTE("row = " << row << ", j = " << j);
-      const Exact i = exact_sigmoid(step.sum(row, 0, j)), f = exact_sigmoid(step.sum(row, 1, j));
-      const Exact g = exact_tanh(step.sum(row, 2, j)), o = exact_sigmoid(step.sum(row, 3, j));
-      const Exact c = f * step.c_prev[static_cast<std::size_t>(row * step.padded + j)] + i * g;
-      CHECK_CLOSE(whole.c[row * step.padded + j], c, tolerance);
-      CHECK_CLOSE(whole.h[row * step.padded + j], o * exact_tanh(c), tolerance);
-      CHECK_CLOSE(whole.gates[row * 4 * H + j], i, tolerance);
-      CHECK_CLOSE(whole.gates[row * 4 * H + H + j], f, tolerance);
-      CHECK_CLOSE(whole.gates[row * 4 * H + 2 * H + j], g, tolerance);
-      CHECK_CLOSE(whole.gates[row * 4 * H + 3 * H + j], o, tolerance);
-      CHECK_EQUAL(whole.saved_c[row * H + j], whole.c[row * step.padded + j]);
+      const Unit want = exact(step, row, j);
+      CHECK_CLOSE(whole.h[row * step.padded + j], want.h, tolerance);
+      for (std::size_t k = 0; k < want.saved.size(); ++k) {
+        const Index gate = static_cast<Index>(k);
+        CHECK_CLOSE(whole.gates[row * 4 * H + gate * H + j], want.saved[k], tolerance);
+      }
       CHECK_EQUAL(whole.output.at(row, j), whole.h[row * step.padded + j]);
+      if (G != 4) continue;
+      CHECK_CLOSE(whole.c[row * step.padded + j], want.c, tolerance);
+      CHECK_EQUAL(whole.saved_c[row * H + j], whole.c[row * step.padded + j]);
     }
   }
   // The same bits with the inputs projected before, without the outputs for training, for a row by
@@ -568,19 +609,215 @@ void check_lstm_step_tile_at(const KernelTable<T>& table, Index rows, Index H, I
   const Index cut = step.blocks / 2;
   const auto right = step.run(0, rows, true, false, cut, step.blocks);
   for (Index at = 0; at < rows * step.padded; ++at) {
-    const bool computed = at % step.padded / step.lanes >= cut;
+    const bool computed = at % step.padded / step.units >= cut;
+    if (computed) CHECK_EQUAL(right.h[at], whole.h[at]);
     CHECK_EQUAL(right.c[at], computed ? whole.c[at] : step.c_prev[static_cast<std::size_t>(at)]);
   }
 }
 
+template <class T, class Unit_>
+void check_step_tile(const KernelTable<T>& table, typename TileStep<T>::Kernel kernel, Index G,
+                     Unit_ exact) {
+  for (const Index rows : kRows) {
+    for (const Index H : kSizes) check_step_tile_at(table, kernel, G, exact, rows, H, 3, H);
+    check_step_tile_at(table, kernel, G, exact, rows, 9, 600, 9);
+  }
+}
+
+template <class T>
+Unit exact_lstm(const TileStep<T>& step, Index row, Index j) {
+  const Exact i = exact_sigmoid(step.sum(row, 0, j)), f = exact_sigmoid(step.sum(row, 1, j));
+  const Exact g = exact_tanh(step.sum(row, 2, j)), o = exact_sigmoid(step.sum(row, 3, j));
+  const Exact c = f * step.c(row, j) + i * g;
+  return {o * exact_tanh(c), c, {i, f, g, o}};
+}
+
 template <class T>
 void check_lstm_step_tile(const KernelTable<T>& table) {
-  for (const Index rows : kRows) {
-    for (const Index H : kSizes) check_lstm_step_tile_at(table, rows, H, 3, H);
-    // More inputs than one part of a panel has, in x and in h.
-    check_lstm_step_tile_at(table, rows, 9, 600, 9);
-    check_lstm_step_tile_at(table, rows, 9, 2, 600);
+  check_step_tile(table, table.lstm_step_tile, 4, exact_lstm<T>);
+  for (const Index rows : kRows) {  // many inputs from h, as a wide projection has
+    check_step_tile_at(table, table.lstm_step_tile, 4, exact_lstm<T>, rows, 9, 2, 600);
   }
+}
+
+template <class T>
+Unit exact_gru(const TileStep<T>& step, Index row, Index j) {
+  const Exact r = exact_sigmoid(step.sum(row, 0, j)), z = exact_sigmoid(step.sum(row, 1, j));
+  const Exact m = step.from_h(row, 2, j) + step.b_h[j];
+  const Exact n = exact_tanh(step.from_x(row, 2, j) + r * m);
+  return {(1 - z) * n + z * step.h(row, j), 0, {r, z, n, m}};
+}
+
+template <class T>
+void check_gru_step_tile(const KernelTable<T>& table) {
+  check_step_tile(table, table.gru_step_tile, 3, exact_gru<T>);
+}
+
+template <class T>
+void check_rnn_tanh_step_tile(const KernelTable<T>& table) {
+  check_step_tile(table, table.rnn_tanh_step_tile, 1, [](const auto& step, Index row, Index j) {
+    return Unit{exact_tanh(step.sum(row, 0, j)), 0, {}};
+  });
+}
+
+template <class T>
+void check_rnn_relu_step_tile(const KernelTable<T>& table) {
+  check_step_tile(table, table.rnn_relu_step_tile, 1, [](const auto& step, Index row, Index j) {
+    return Unit{std::max<Exact>(0, step.sum(row, 0, j)), 0, {}};
+  });
+}
+
+// --- GRU and RNN on sums
+// ---------------------------------------------------------------------------
+
+/// Calls body(rows, H, random) for numbers of rows and sizes.
+template <class Body>
+void for_each_size(Body body) {
+  for (const Index rows : {0, 1, 3}) {
+    for (const Index H : kSizes) {
+      NOTE("rows = " << rows << ", H = " << H);
+      Random random(static_cast<unsigned>(100 * rows + H));
+      body(rows, H, random);
+    }
+  }
+}
+
+template <class T>
+void check_gru_step(const KernelTable<T>& table) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    for (const bool save : {false, true}) {
+      const Index ld = save ? 4 * H : 3 * H;
+      const Guarded<T> bias(random.values<T>(3 * H, -1, 1)), bias_h(random.values<T>(H, -1, 1));
+      const Guarded<T> from_h(random.values<T>(rows * 3 * H, -1, 1));
+      const std::vector<T> from_x = random.values<T>(rows * ld, -4, 4);
+      const std::vector<T> h_prev = random.values<T>(rows * H, -1, 1);
+      Guarded<T> gates(from_x), h(h_prev);
+      table.gru_step({rows, H, save, bias.data(), bias_h.data(), from_h.data(), gates.data(), ld,
+                      nullptr, h.data()});
+      gates.check_guards();
+      h.check_guards();
+      for (Index row = 0; row < rows; ++row) {
+        for (Index j = 0; j < H; ++j) {
+          NOTE("row = " << row << ", j = " << j << ", save " << save);
+          const auto x = [&](Index k) {
+            return Exact(from_x[static_cast<std::size_t>(row * ld + k * H + j)]) + bias[k * H + j];
+          };
+          const auto r_h = [&](Index k) { return Exact(from_h[row * 3 * H + k * H + j]); };
+          const Exact r = exact_sigmoid(x(0) + r_h(0)), z = exact_sigmoid(x(1) + r_h(1));
+          const Exact m = r_h(2) + bias_h[j], n = exact_tanh(x(2) + r * m);
+          const Exact tolerance = 16 * kEpsilon<T>;
+          const Exact before = h_prev[static_cast<std::size_t>(row * H + j)];
+          CHECK_CLOSE(h[row * H + j], (1 - z) * n + z * before, tolerance);
+          if (!save) continue;
+          const Exact saved[] = {r, z, n, m};
+          for (Index k = 0; k < 4; ++k)
+            CHECK_CLOSE(gates[row * ld + k * H + j], saved[k], tolerance);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void check_gru_step_backward(const KernelTable<T>& table) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    const Guarded<T> gates(random.values<T>(rows * 4 * H, -1, 1));
+    const Guarded<T> h_prev(random.values<T>(rows * H, -1, 1));
+    const Index ld = H + 3;
+    const Guarded<T> d_h(random.values<T>(rows * ld, -1, 1));
+    const std::vector<T> past = random.values<T>(rows * H, -1, 1);
+    Guarded<T> d_past(past), d_gates(rows * 3 * H), d_from_h(rows * 3 * H);
+    CellStepBackward<T> call{};
+    call.rows = rows;
+    call.H = H;
+    call.gates = gates.data();
+    call.h_prev = h_prev.data();
+    call.d_h = d_h.data();
+    call.ld_d_h = ld;
+    call.d_past_R = d_past.data();
+    call.d_gates = d_gates.data();
+    call.d_from_h = d_from_h.data();
+    table.gru_step_backward(call);
+    for (const Guarded<T>* array : {&d_past, &d_gates, &d_from_h}) array->check_guards();
+    for (Index row = 0; row < rows; ++row) {
+      for (Index j = 0; j < H; ++j) {
+        NOTE("row = " << row << ", j = " << j);
+        const auto gate = [&](Index k) { return Exact(gates[row * 4 * H + k * H + j]); };
+        const Exact r = gate(0), z = gate(1), n = gate(2), m = gate(3);
+        const Exact dh = Exact(d_h[row * ld + j]) + past[static_cast<std::size_t>(row * H + j)];
+        const Exact dn = dh * (1 - z) * (1 - n * n), dr = dn * m * r * (1 - r);
+        const Exact dz = dh * (h_prev[row * H + j] - n) * z * (1 - z);
+        const Exact tolerance = 32 * kEpsilon<T>;
+        const Index at = row * 3 * H + j;
+        CHECK_CLOSE(d_gates[at], dr, tolerance);
+        CHECK_CLOSE(d_gates[at + H], dz, tolerance);
+        CHECK_CLOSE(d_gates[at + 2 * H], dn, tolerance);
+        CHECK_CLOSE(d_from_h[at], dr, tolerance);
+        CHECK_CLOSE(d_from_h[at + H], dz, tolerance);
+        CHECK_CLOSE(d_from_h[at + 2 * H], dn * r, tolerance);
+        CHECK_CLOSE(d_past[row * H + j], dh * z, tolerance);
+      }
+    }
+  });
+}
+
+template <class T, class Function>
+void check_rnn_step(void (*kernel)(const CellStep<T>&) noexcept, Function function) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    const Guarded<T> bias(random.values<T>(H, -1, 1)), from_h(random.values<T>(rows * H, -1, 1));
+    Guarded<T> from_x(random.values<T>(rows * H, -4, 4)), h(rows * H);
+    kernel(
+        {rows, H, false, bias.data(), nullptr, from_h.data(), from_x.data(), H, nullptr, h.data()});
+    h.check_guards();
+    for (Index at = 0; at < rows * H; ++at) {
+      const Exact want = function(Exact(from_x[at]) + bias[at % H] + from_h[at]);
+      CHECK_CLOSE(h[at], want, 16 * kEpsilon<T>);
+    }
+  });
+}
+
+/// slope: of the function, from its value.
+template <class T, class Slope>
+void check_rnn_step_backward(void (*kernel)(const CellStepBackward<T>&) noexcept, Slope slope) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    const Index ld = H + 3;
+    std::vector<T> values = random.values<T>(rows * ld, -1, 1);
+    if (!values.empty()) values[0] = 0;
+    const Guarded<T> h(values), d_h(random.values<T>(rows * ld, -1, 1));
+    Guarded<T> d_gates(rows * H);
+    CellStepBackward<T> call{};
+    call.rows = rows;
+    call.H = H;
+    call.h = h.data();
+    call.ld_h = ld;
+    call.d_h = d_h.data();
+    call.ld_d_h = ld;
+    call.d_gates = d_gates.data();
+    kernel(call);
+    d_gates.check_guards();
+    for (Index at = 0; at < rows * H; ++at) {
+      const Index from = at / H * ld + at % H;
+      CHECK_CLOSE(d_gates[at], d_h[from] * slope(Exact(h[from])), 4 * kEpsilon<T>);
+    }
+  });
+}
+
+template <class T>
+void check_rnn_tanh_step(const KernelTable<T>& table) {
+  check_rnn_step<T>(table.rnn_tanh_step, exact_tanh);
+}
+template <class T>
+void check_rnn_relu_step(const KernelTable<T>& table) {
+  check_rnn_step<T>(table.rnn_relu_step, [](Exact a) { return std::max<Exact>(a, 0); });
+}
+template <class T>
+void check_rnn_tanh_step_backward(const KernelTable<T>& table) {
+  check_rnn_step_backward<T>(table.rnn_tanh_step_backward, [](Exact h) { return 1 - h * h; });
+}
+template <class T>
+void check_rnn_relu_step_backward(const KernelTable<T>& table) {
+  check_rnn_step_backward<T>(table.rnn_relu_step_backward,
+                             [](Exact h) { return h > 0 ? Exact(1) : Exact(0); });
 }
 
 // --- others

@@ -10,6 +10,15 @@
 //   o = sigmoid(W_o x + b_Wo + R_o h' + b_Ro)      output gate
 //   c = f c' + i g                                 cell state
 //   h = o tanh(c), or W_hr (o tanh(c)) with a projection (Sak et al. 2014)
+//
+// GRU (Cho et al. 2014; the reset gate after the product, as in PyTorch), gates r z n:
+//   r = sigmoid(W_r x + b_Wr + R_r h' + b_Rr)      reset gate
+//   z = sigmoid(W_z x + b_Wz + R_z h' + b_Rz)      update gate
+//   n = tanh(W_n x + b_Wn + r (R_n h' + b_Rn))     candidate
+//   h = (1 - z) n + z h'
+//
+// RNN (Elman 1990):
+//   h = tanh(W x + b_W + R h' + b_R), or relu of it
 #pragma once
 
 #include <cstdint>
@@ -22,7 +31,7 @@
 
 namespace fastlstm {
 
-enum class CellKind { kLstm };
+enum class CellKind { kLstm, kGru, kRnnTanh, kRnnRelu };
 
 /// What changes a cell's equations. The defaults are the equations above.
 struct CellOptions {
@@ -71,12 +80,12 @@ struct StackConfig {
     return layer == 0 ? input_size : directions() * output_size();
   }
   /// G, the rows of W and R for each hidden unit.
-  Index gates() const { return 4; }
+  Index gates() const { return cell == CellKind::kLstm ? 4 : cell == CellKind::kGru ? 3 : 1; }
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
-  Index c_size() const { return hidden_size; }
+  Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
-  /// their sums where it has other functions.
-  Index saved_gates() const { return 4; }
+  /// their sums where it has other functions; r z n and R_n h' + b_Rn of a GRU; none of an RNN.
+  Index saved_gates() const { return cell == CellKind::kLstm || cell == CellKind::kGru ? 4 : 0; }
   /// The multiply-adds of one step of one sequence through all layers, forward.
   double products_per_row() const {
     double inputs = 0;

@@ -10,6 +10,16 @@ from __future__ import annotations
 from ._arrays import sigmoid
 from ._layers import Gradients
 from .activations import activate, slope
+from .gru import (
+    GRUStep,
+    GRUStepGradients,
+    GRUTape,
+    GRUTrace,
+    gru_backward,
+    gru_cell,
+    gru_cell_backward,
+    gru_forward,
+)
 from .lstm import (
     LSTMMasks,
     LSTMOptions,
@@ -22,8 +32,21 @@ from .lstm import (
     lstm_cell_backward,
     lstm_forward,
 )
+from .rnn import (
+    RNNStepGradients,
+    RNNTape,
+    RNNTrace,
+    rnn_backward,
+    rnn_cell,
+    rnn_cell_backward,
+    rnn_forward,
+)
 
 __all__ = [
+    "GRUStep",
+    "GRUStepGradients",
+    "GRUTape",
+    "GRUTrace",
     "Gradients",
     "LSTMMasks",
     "LSTMOptions",
@@ -31,11 +54,22 @@ __all__ = [
     "LSTMStepGradients",
     "LSTMTape",
     "LSTMTrace",
+    "RNNStepGradients",
+    "RNNTape",
+    "RNNTrace",
     "activate",
+    "gru_backward",
+    "gru_cell",
+    "gru_cell_backward",
+    "gru_forward",
     "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",
     "lstm_forward",
+    "rnn_backward",
+    "rnn_cell",
+    "rnn_cell_backward",
+    "rnn_forward",
     "sigmoid",
     "slope",
 ]

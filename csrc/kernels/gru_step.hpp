@@ -1,0 +1,82 @@
+// The GRU with its reset gate after the product R_n h': one time step, and on tiles.
+#pragma once
+
+#include "kernels/arguments.hpp"
+#include "kernels/step_tile.hpp"
+#include "simd/math.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+/// h from the update gate z, the candidate n and the hidden state of the step before.
+template <class T>
+FASTLSTM_INLINE Vec<T> gru_hidden_state(Vec<T> z, Vec<T> n, Vec<T> h_prev) {
+  return fma(z, h_prev, (Vec<T>::broadcast(1) - z) * n);
+}
+
+template <class T>
+void gru_step(const CellStep<T>& s) noexcept {
+  const Index H = s.H;
+  for (Index row = 0; row < s.rows; ++row) {
+    T* gates = s.gates + row * s.ld_gates;
+    const T* from_h = s.from_h + row * 3 * H;
+    T* h = s.h + row * H;
+    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+      const auto from_x = [&](Index k) FASTLSTM_INLINE_LAMBDA {
+        return load(gates + k * H + j) + load(s.bias + k * H + j);
+      };
+      const Vec<T> r = sigmoid(from_x(0) + load(from_h + j));
+      const Vec<T> z = sigmoid(from_x(1) + load(from_h + H + j));
+      const Vec<T> m = load(from_h + 2 * H + j) + load(s.bias_h + j);
+      const Vec<T> n = tanh(fma(r, m, from_x(2)));
+      if (s.save) {
+        store(r, gates + j);
+        store(z, gates + H + j);
+        store(n, gates + 2 * H + j);
+        store(m, gates + 3 * H + j);
+      }
+      store(gru_hidden_state(z, n, load(h + j)), h + j);
+    });
+  }
+}
+
+/// Gates and hidden state from both parts of the pre-activations, in two passes, as with the LSTM:
+/// first r, z and the sum of n, then n and h.
+template <class T>
+void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums) {
+  constexpr Index kLanes = Vec<T>::kLanes;
+  sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
+    const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
+      return Vec<T>::load(x + gate * kLanes) + Vec<T>::load(h + gate * kLanes);
+    };
+    const Index unit = block * kLanes;
+    const Vec<T> r = sigmoid(sum(0)), z = sigmoid(sum(1));
+    const Vec<T> m = Vec<T>::load(h + 2 * kLanes) + Vec<T>::load(s.bias_h + unit);
+    z.store(h + kLanes);
+    fma(r, m, Vec<T>::load(x + 2 * kLanes)).store(h + 2 * kLanes);
+    if (s.gates != nullptr) {
+      const Index n = s.H - unit;
+      T* gates = s.gates + row * s.ld_gates + unit;
+      store_units(r, gates, n);
+      store_units(z, gates + s.H, n);
+      store_units(m, gates + 3 * s.H, n);
+    }
+  });
+  sums.for_each_block([&](Index row, Index block, const T*, T* kept) FASTLSTM_INLINE_LAMBDA {
+    const Index unit = block * kLanes, left = s.H - unit;
+    const Vec<T> z = Vec<T>::load(kept + kLanes), n = tanh(Vec<T>::load(kept + 2 * kLanes));
+    // Whole vectors of h' can be read: its rows are those of h.
+    const Vec<T> h = gru_hidden_state(z, n, Vec<T>::load(s.h_prev + row * s.ld_h_prev + unit));
+    h.store(s.h + row * s.ld_h + unit);
+    if (s.output != nullptr) store_units(h, s.output[row] + unit, left);
+    if (s.gates != nullptr) store_units(n, s.gates + row * s.ld_gates + 2 * s.H + unit, left);
+  });
+}
+
+template <class T>
+void gru_step_tile(const CellStepTile<T>& s) noexcept {
+  step_tile<3>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums); });
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET

@@ -1,0 +1,150 @@
+"""The gated recurrent unit."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy.typing as npt
+
+from ._checks import FloatArray, as_bool
+from ._layer import LAYERS, RecurrentLayer
+
+
+class GRUTrace(NamedTuple):
+    """What one layer and direction of a GRU computed at every step; zero past a sequence's end.
+
+    All arrays are (T, B, H), or laid out as the layer's inputs are: batch first, or without the
+    batch axis.
+    """
+
+    r: FloatArray
+    """Reset gate."""
+    z: FloatArray
+    """Update gate."""
+    n: FloatArray
+    """Candidate."""
+    h: FloatArray
+    """Hidden state."""
+
+
+class GRU(RecurrentLayer[FloatArray, GRUTrace]):
+    r"""A stack of gated recurrent unit layers with PyTorch's parameters and semantics.
+
+    For each step, with x the input and h' the hidden state of the step before:
+
+    .. code-block:: text
+
+        r = sigmoid(W_ir x + b_ir + W_hr h' + b_hr)     reset gate
+        z = sigmoid(W_iz x + b_iz + W_hz h' + b_hz)     update gate
+        n = tanh(W_in x + b_in + r (W_hn h' + b_hn))    candidate
+        h = (1 - z) n + z h'
+
+    and without ``reset_after``, as Cho et al. first wrote it:
+
+    .. code-block:: text
+
+        n = tanh(W_in x + b_in + W_hn (r h') + b_hn)
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, the numbers of features of an input and of hidden units.
+    num_layers : int
+        L; each layer above the first reads the outputs of the one below.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Sequences are (B, T, I) and (B, T, D * H). States keep their shapes.
+    dropout : float
+        The part of the values between layers that becomes zero in training, 0 to 1; the others are
+        scaled by 1 / (1 - dropout).
+    bidirectional : bool
+        A second direction reads each sequence from its end; D is 2 then, and 1 otherwise.
+    reset_after : bool
+        Whether the reset gate acts after the product with W_hn, as in PyTorch and by default in
+        Keras, or before it, as by default in ONNX.
+    reverse : bool
+        The only direction reads each sequence from its end; outputs stay at their inputs' places.
+    merge : {"concat", "sum", "mul", "ave"} or None
+        How the output is made of those of two directions: side by side, (T, B, 2 * H); their sum,
+        product or mean, (T, B, H); or None: separate, (2, T, B, H). Between layers they are side by
+        side.
+    dtype : {"float32", "float64"}
+        The type of parameters and results. Inputs of other types are converted.
+    seed : int, optional
+        Makes the initial values, and the dropout of the layer's training calls, reproducible.
+
+    Notes
+    -----
+    The state is h alone, (L * D, B, H). Gates are stacked in the order r, z, n. The initial values
+    are PyTorch's: uniform in +-1/sqrt(H).
+
+    References
+    ----------
+    Cho et al. 2014, "Learning phrase representations using RNN encoder-decoder for statistical
+    machine translation".
+
+    Examples
+    --------
+    >>> gru = fastlstm.GRU(8, 16, num_layers=2, seed=0)
+    >>> x = np.zeros((5, 3, 8), dtype=np.float32)  # T = 5 steps of B = 3 sequences
+    >>> output, h_n = gru(x)
+    >>> output.shape, h_n.shape
+    ((5, 3, 16), (2, 3, 16))
+    """
+
+    _gates = 3
+    _trace_type = GRUTrace
+    _defaults: ClassVar[dict[str, Any]] = {
+        "num_layers": 1,
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "reset_after": True,
+        "reverse": False,
+        "merge": "concat",
+        "dtype": "float32",
+    }
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reset_after: bool = True,
+        reverse: bool = False,
+        merge: str | None = "concat",
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            reverse,
+            dtype,
+            seed,
+            merge=merge,
+            reset_after=as_bool("reset_after", reset_after),
+        )
+
+    @property
+    def reset_after(self) -> bool:
+        """Whether the reset gate acts after the product with the hidden state."""
+        return bool(self._options["reset_after"])
+
+    def _core_options(self) -> dict[str, Any]:
+        return super()._core_options() | {"cell": "gru" if self.reset_after else "gru_reset_before"}
+
+
+LAYERS["GRU"] = GRU

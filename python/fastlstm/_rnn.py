@@ -1,0 +1,129 @@
+"""The simple recurrent layer."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, NamedTuple
+
+import numpy.typing as npt
+
+from ._checks import FloatArray
+from ._layer import LAYERS, RecurrentLayer
+
+
+class RNNTrace(NamedTuple):
+    """What one layer and direction of an RNN computed at every step; zero past a sequence's end."""
+
+    h: FloatArray
+    """Hidden state, (T, B, H) or laid out as the layer's inputs are."""
+
+
+class RNN(RecurrentLayer[FloatArray, RNNTrace]):
+    r"""A stack of simple recurrent layers with PyTorch's parameters and semantics.
+
+    For each step, with x the input and h' the hidden state of the step before:
+
+    .. code-block:: text
+
+        h = tanh(W_ih x + b_ih + W_hh h' + b_hh), or relu of it
+
+    Parameters
+    ----------
+    input_size, hidden_size : int
+        I and H, the numbers of features of an input and of hidden units.
+    num_layers : int
+        L; each layer above the first reads the outputs of the one below.
+    nonlinearity : {"tanh", "relu"}
+        The function.
+    bias : bool
+        Whether there are biases.
+    batch_first : bool
+        Sequences are (B, T, I) and (B, T, D * H). States keep their shapes.
+    dropout : float
+        The part of the values between layers that becomes zero in training, 0 to 1; the others are
+        scaled by 1 / (1 - dropout).
+    bidirectional : bool
+        A second direction reads each sequence from its end; D is 2 then, and 1 otherwise.
+    reverse : bool
+        The only direction reads each sequence from its end; outputs stay at their inputs' places.
+    merge : {"concat", "sum", "mul", "ave"} or None
+        How the output is made of those of two directions: side by side, (T, B, 2 * H); their sum,
+        product or mean, (T, B, H); or None: separate, (2, T, B, H). Between layers they are side by
+        side.
+    dtype : {"float32", "float64"}
+        The type of parameters and results. Inputs of other types are converted.
+    seed : int, optional
+        Makes the initial values, and the dropout of the layer's training calls, reproducible.
+
+    Notes
+    -----
+    The state is h alone, (L * D, B, H). The initial values are PyTorch's: uniform in +-1/sqrt(H).
+
+    References
+    ----------
+    Elman 1990, "Finding structure in time".
+
+    Examples
+    --------
+    >>> rnn = fastlstm.RNN(8, 16, nonlinearity="relu", seed=0)
+    >>> output, h_n = rnn(np.zeros((5, 3, 8), dtype=np.float32))
+    >>> output.shape, h_n.shape
+    ((5, 3, 16), (1, 3, 16))
+    """
+
+    _gates = 1
+    _trace_type = RNNTrace
+    _defaults: ClassVar[dict[str, Any]] = {
+        "num_layers": 1,
+        "nonlinearity": "tanh",
+        "bias": True,
+        "batch_first": False,
+        "dropout": 0.0,
+        "bidirectional": False,
+        "reverse": False,
+        "merge": "concat",
+        "dtype": "float32",
+    }
+
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        *,
+        reverse: bool = False,
+        merge: str | None = "concat",
+        dtype: npt.DTypeLike = "float32",
+        seed: int | None = None,
+    ) -> None:
+        if nonlinearity not in ("tanh", "relu"):
+            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+        super().__init__(
+            input_size,
+            hidden_size,
+            num_layers,
+            bias,
+            batch_first,
+            dropout,
+            bidirectional,
+            reverse,
+            dtype,
+            seed,
+            merge=merge,
+            nonlinearity=nonlinearity,
+        )
+
+    @property
+    def nonlinearity(self) -> str:
+        """The function: ``tanh`` or ``relu``."""
+        return str(self._options["nonlinearity"])
+
+    def _core_options(self) -> dict[str, Any]:
+        return super()._core_options() | {"cell": f"rnn_{self.nonlinearity}"}
+
+
+LAYERS["RNN"] = RNN

@@ -1,0 +1,415 @@
+"""The gated recurrent unit, explained and computed one step at a time.
+
+A GRU keeps one vector, the hidden state h, and has three small networks that look at the input x
+and at h:
+
+.. code-block:: text
+
+    r = sigmoid(W_r x + b_Wr + R_r h + b_Rr)      reset gate:  how much of h the candidate sees
+    z = sigmoid(W_z x + b_Wz + R_z h + b_Rz)      update gate: how much of h to keep
+    n = tanh(W_n x + b_Wn + r (R_n h + b_Rn))     candidate:   what to put in its place
+    h' = (1 - z) n + z h
+
+What the forget gate and the cell state are to the LSTM, z and h are here: with z near 1 a unit
+passes its value, and its gradient, on from step to step almost unchanged.
+
+The reset gate has two places. Above it acts *after* the product with R_n, as in PyTorch, cuDNN and
+by default in Keras. In the first paper, and by default in ONNX, it acts *before*:
+
+.. code-block:: text
+
+    n = tanh(W_n x + b_Wn + R_n (r h) + b_Rn)
+
+The two are different functions, and weights trained for one are of no use to the other.
+
+References
+----------
+K. Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
+Translation. EMNLP 2014.
+
+Notes
+-----
+Letters as in :mod:`fastlstm.reference.lstm`. W and R stack the rows of r, z, n in this order, which
+is PyTorch's. With the reset gate after the product b_Rn is multiplied by r, so that b_W and b_R are
+not merely added, as they are otherwise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, as_array, sigmoid
+from ._layers import (
+    Call,
+    Gradients,
+    Lengths,
+    State,
+    Weights,
+    layers_backward,
+    layers_forward,
+    read_call,
+)
+
+
+class GRUStep(NamedTuple):
+    """All values of one step, each (B, H)."""
+
+    r: Array
+    z: Array
+    n: Array
+    m: Array  # what R_n h, or R_n (r h), adds to the candidate's sum, before r acts on it
+    h: Array
+
+
+class GRUStepGradients(NamedTuple):
+    """Gradients of a loss with respect to the arguments of one step, each in their shape."""
+
+    d_x: Array
+    d_h: Array
+    d_W: Array
+    d_R: Array
+    d_b_W: Array
+    d_b_R: Array
+
+
+def gru_cell(
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    b_W: npt.ArrayLike | None = None,
+    b_R: npt.ArrayLike | None = None,
+    *,
+    reset_after: bool = True,
+) -> GRUStep:
+    """Compute one step of a GRU for a batch.
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+        Input of this step.
+    h : array_like, shape (B, H)
+        Hidden state before this step.
+    W : array_like, shape (3H, I)
+        Input weights, rows in the order r, z, n.
+    R : array_like, shape (3H, H)
+        Recurrent weights, rows in the same order.
+    b_W, b_R : array_like, shape (3H,), optional
+        Biases.
+    reset_after : bool
+        Whether the reset gate acts after the product with R_n.
+
+    Returns
+    -------
+    GRUStep
+        The gates and the new state ``h``.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+
+    Examples
+    --------
+    One unit with an update gate near 1 remembers:
+
+    >>> step = gru_cell(x=[[1.0]], h=[[0.5]], W=[[0.0], [20.0], [3.0]], R=np.zeros((3, 1)))
+    >>> step.h.round(6)
+    array([[0.5]])
+    """
+    x, h, W, R = _cell_arrays(x, h, W, R)
+    b_W, b_R = (
+        np.zeros(len(W)) if b is None else as_array(name, b, (len(W),))
+        for name, b in (("b_W", b_W), ("b_R", b_R))
+    )
+    W_r, W_z, W_n = np.split(W, 3)
+    R_r, R_z, R_n = np.split(R, 3)
+    b_Wr, b_Wz, b_Wn = np.split(b_W, 3)
+    b_Rr, b_Rz, b_Rn = np.split(b_R, 3)
+
+    r = sigmoid(x @ W_r.T + b_Wr + h @ R_r.T + b_Rr)
+    z = sigmoid(x @ W_z.T + b_Wz + h @ R_z.T + b_Rz)
+    if reset_after:
+        m = h @ R_n.T + b_Rn
+        n = np.tanh(x @ W_n.T + b_Wn + r * m)
+    else:
+        m = (r * h) @ R_n.T + b_Rn
+        n = np.tanh(x @ W_n.T + b_Wn + m)
+    return GRUStep(r, z, n, m, h=(1 - z) * n + z * h)
+
+
+def gru_cell_backward(
+    step: GRUStep,
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    d_h: npt.ArrayLike,
+    *,
+    reset_after: bool = True,
+) -> GRUStepGradients:
+    """Compute the gradients of one step: the lines of `gru_cell` from the last to the first.
+
+    Parameters
+    ----------
+    step : GRUStep
+        What `gru_cell` returned for the arguments below.
+    x, h, W, R, reset_after
+        The arguments of `gru_cell`. `h` is the state *before* the step. Biases are not needed.
+    d_h : array_like, shape (B, H)
+        Gradient of the loss with respect to the new state ``step.h``: what came from the output
+        plus what the next step sent back.
+
+    Returns
+    -------
+    GRUStepGradients
+        ``d_h`` in it is with respect to the state before the step.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+
+    Examples
+    --------
+    With an update gate near 1, the gradient of the state passes unchanged:
+
+    >>> x, h, W, R = [[1.0]], [[0.5]], [[0.0], [20.0], [3.0]], np.zeros((3, 1))
+    >>> step = gru_cell(x, h, W, R)
+    >>> gru_cell_backward(step, x, h, W, R, d_h=[[1.0]]).d_h.round(6)
+    array([[1.]])
+    """
+    x, h, W, R = _cell_arrays(x, h, W, R)
+    d_h = as_array("d_h", d_h, h.shape)
+    r, z, n, m, _ = step
+    R_n = np.split(R, 3)[2]
+
+    # h' = (1 - z) n + z h
+    d_n = d_h * (1 - z)
+    d_z = d_h * (h - n)
+    d_h_old = d_h * z
+    # n = tanh(a_n) and z = sigmoid(a_z)
+    d_a_n = d_n * (1 - n**2)
+    d_a_z = d_z * z * (1 - z)
+    if reset_after:  # a_n = W_n x + b_Wn + r m, m = R_n h + b_Rn
+        d_r = d_a_n * m
+        d_m = d_a_n * r
+        seen = h  # what R_n is multiplied by
+    else:  # a_n = W_n x + b_Wn + m, m = R_n (r h) + b_Rn
+        d_m = d_a_n
+        d_r = d_m @ R_n * h
+        d_h_old = d_h_old + d_m @ R_n * r
+        seen = r * h
+    d_a_r = d_r * r * (1 - r)
+    # W x + b_W gets the gradients of r, z and n, R h + b_R those of r, z and m.
+    d_from_x = np.concatenate([d_a_r, d_a_z, d_a_n], axis=1)
+    d_from_h = np.concatenate([d_a_r, d_a_z, d_m], axis=1)
+    d_rz = np.concatenate([d_a_r, d_a_z], axis=1)
+    d_h_old = d_h_old + d_rz @ R[: len(R) - len(R_n)]
+    if reset_after:
+        d_h_old = d_h_old + d_m @ R_n
+    return GRUStepGradients(
+        d_x=d_from_x @ W,
+        d_h=d_h_old,
+        d_W=d_from_x.T @ x,
+        d_R=np.concatenate([d_rz.T @ h, d_m.T @ seen]),
+        d_b_W=d_from_x.sum(axis=0),
+        d_b_R=d_from_h.sum(axis=0),
+    )
+
+
+def _cell_arrays(
+    x: npt.ArrayLike, h: npt.ArrayLike, W: npt.ArrayLike, R: npt.ArrayLike
+) -> tuple[Array, Array, Array, Array]:
+    """Check the arguments of a step against each other."""
+    R = as_array("R", R, ("3H", "H"))
+    rows, H = R.shape
+    if rows != 3 * H:
+        raise ValueError(f"R: expected ({3 * H}, {H}), got {R.shape}")
+    W = as_array("W", W, (rows, "I"))
+    x = as_array("x", x, ("B", W.shape[1]))
+    return x, as_array("h", h, (len(x), H)), W, R
+
+
+class GRUTrace(NamedTuple):
+    """Every value over time of one layer and direction, for looking inside.
+
+    Each (T, B, H); without a batch axis where the input has none. Values at time t are those that
+    the step which read x[t] computed. They are zero past a sequence's end.
+    """
+
+    r: Array
+    z: Array
+    n: Array
+    h: Array
+
+
+class _Visit(NamedTuple):
+    """One step of a walk: all that `gru_cell_backward` needs."""
+
+    t: int
+    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
+    x: Array
+    h: Array
+    step: GRUStep
+
+
+class _Walk(NamedTuple):
+    trace: GRUTrace
+    visits: list[_Visit]
+    reset_after: bool
+
+
+def _walk_forward(
+    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, reset_after: bool
+) -> tuple[Array, State, _Walk]:
+    """Walk through time in one direction of one layer; as for the LSTM."""
+    T = x.shape[0]
+    h = state[0].copy()
+    trace = GRUTrace(*(np.zeros((T, *h.shape)) for _ in GRUTrace._fields))
+    visits: list[_Visit] = []
+    W, R, b_W, b_R, *_ = weights
+    for t in reversed(range(T)) if reverse else range(T):
+        rows = np.flatnonzero(t < lengths)
+        x_t, h_before = x[t, rows], h[rows]
+        step = gru_cell(x_t, h_before, W, R, b_W, b_R, reset_after=reset_after)
+        h[rows] = step.h
+        for name, values in trace._asdict().items():
+            values[t, rows] = getattr(step, name)
+        visits.append(_Visit(t, rows, x_t, h_before, step))
+    return trace.h, (h,), _Walk(trace, visits, reset_after)
+
+
+def _walk_backward(
+    weights: Weights, walk: _Walk, d_output: Array, d_state: State
+) -> tuple[Array, State, Weights]:
+    """Backpropagation through time: make the visits again, the last one first."""
+    W, R, b_W, b_R, *_ = weights
+    T, B, _ = d_output.shape
+    d_h = d_state[0].copy()
+    d_x = np.zeros((T, B, W.shape[1]))
+    d_W, d_R, d_b_W, d_b_R = (np.zeros(s) for s in (W.shape, R.shape, len(W), len(W)))
+    for t, rows, x, h, step in reversed(walk.visits):
+        d_new = d_h[rows] + d_output[t, rows]
+        d = gru_cell_backward(step, x, h, W, R, d_new, reset_after=walk.reset_after)
+        d_x[t, rows], d_h[rows] = d.d_x, d.d_h
+        d_W += d.d_W
+        d_R += d.d_R
+        d_b_W += d.d_b_W
+        d_b_R += d.d_b_R
+    d_biases = (None if b_W is None else d_b_W, None if b_R is None else d_b_R)
+    return d_x, (d_h,), Weights(d_W, d_R, *d_biases)
+
+
+@dataclass(frozen=True)
+class GRUTape:
+    """What a forward pass leaves for the backward pass, and for looking inside.
+
+    Attributes
+    ----------
+    traces : list of list of GRUTrace
+        ``traces[layer][direction]``.
+    """
+
+    traces: list[list[GRUTrace]]
+    _call: Call = field(repr=False)
+    _walks: list[list[_Walk]] = field(repr=False)
+
+
+def gru_forward(
+    params: Mapping[str, npt.ArrayLike],
+    x: npt.ArrayLike,
+    state: npt.ArrayLike | None = None,
+    *,
+    lengths: npt.ArrayLike | None = None,
+    reverse: bool = False,
+    masks: Sequence[npt.ArrayLike] | None = None,
+    reset_after: bool = True,
+) -> tuple[Array, Array, GRUTape]:
+    """Run a batch of sequences through all layers of a GRU.
+
+    Parameters
+    ----------
+    params : mapping of str to array_like
+        PyTorch's names: ``weight_ih_l0`` (3H, I), ``weight_hh_l0`` (3H, H), ``bias_ih_l0`` and
+        ``bias_hh_l0`` (3H,), then ``..._l0_reverse``, ``..._l1`` and so on.
+    state : array_like, shape (L*D, B, H), optional
+        h_0. Zeros by default.
+    x, lengths, reverse, masks
+        As for :func:`fastlstm.reference.lstm_forward`.
+    reset_after : bool
+        Whether the reset gate acts after the product with R_n.
+
+    Returns
+    -------
+    output : ndarray of float64, shape (T, B, D*H)
+        h of the last layer, both directions side by side.
+    state : ndarray of float64, shape (L*D, B, H)
+        h_n.
+    tape : GRUTape
+        For `gru_backward`; ``tape.traces[layer][direction]`` has every value over time.
+
+    Raises
+    ------
+    ValueError
+        A name is missing or unknown, or a shape or a length does not fit.
+    TypeError
+        `lengths` are not integers.
+
+    Examples
+    --------
+    >>> rng = np.random.default_rng(0)
+    >>> params = {"weight_ih_l0": rng.normal(size=(6, 3)), "weight_hh_l0": rng.normal(size=(6, 2))}
+    >>> output, h_n, tape = gru_forward(params, rng.normal(size=(5, 4, 3)), lengths=[5, 0, 3, 1])
+    >>> output.shape, h_n.shape
+    ((5, 4, 2), (1, 4, 2))
+    >>> grads = gru_backward(tape, d_output=output)  # of the loss 0.5 * sum(output**2)
+    >>> grads.x.shape, sorted(grads.params)
+    ((5, 4, 3), ['weight_hh_l0', 'weight_ih_l0'])
+    """
+    states = None if state is None else (state,)
+    call = read_call(params, x, states, lengths, reverse, masks, gates=3, state_names=("h",))
+
+    def walk(
+        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
+    ) -> tuple[Array, State, _Walk]:
+        return _walk_forward(weights, x, state, lengths, reverse, reset_after)
+
+    output, (h_n,), walks = layers_forward(call, walk)
+    traces = [[GRUTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
+    return call.public(output), call.public(h_n), GRUTape(traces, call, walks)
+
+
+def gru_backward(
+    tape: GRUTape,
+    d_output: npt.ArrayLike | None = None,
+    d_state: npt.ArrayLike | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss with respect to everything that `gru_forward` was given.
+
+    Parameters
+    ----------
+    tape : GRUTape
+        From `gru_forward`. It is not changed, so it can be used again.
+    d_output : array_like, shape of the output, optional
+        Gradient of the loss with respect to the output. Zeros by default.
+    d_state : array_like, shape of the state, optional
+        Gradient of the loss with respect to h_n. Zeros by default.
+
+    Returns
+    -------
+    Gradients
+        ``x``, ``state`` as ``(d_h_0,)``, and ``params`` by name.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+    """
+    d_states = None if d_state is None else (d_state,)
+    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)

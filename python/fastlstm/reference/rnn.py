@@ -1,0 +1,318 @@
+"""The simple recurrent network, explained and computed one step at a time.
+
+.. code-block:: text
+
+    h' = tanh(W x + b_W + R h + b_R)         or relu instead of tanh
+
+That is all: each of the H units sees the input and all units of the step before. What it has seen
+must pass through R and the slope of the function at every step, and so must a gradient on its way
+back; after many steps it has vanished or exploded. The gates of the LSTM and the GRU are there to
+prevent that. Where a sequence is short, or memory need not be long, this is the cheapest cell.
+
+References
+----------
+J. L. Elman: Finding Structure in Time. Cognitive Science 14(2), 1990.
+
+Notes
+-----
+Letters as in :mod:`fastlstm.reference.lstm`. Only the sum of b_W and b_R matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from ._arrays import Array, as_array
+from ._layers import (
+    Call,
+    Gradients,
+    Lengths,
+    State,
+    Weights,
+    layers_backward,
+    layers_forward,
+    read_call,
+)
+
+
+class RNNStepGradients(NamedTuple):
+    """Gradients of a loss with respect to the arguments of one step, each in their shape.
+
+    d_b is the gradient of b_W and of b_R, as only their sum matters.
+    """
+
+    d_x: Array
+    d_h: Array
+    d_W: Array
+    d_R: Array
+    d_b: Array
+
+
+def rnn_cell(
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    b_W: npt.ArrayLike | None = None,
+    b_R: npt.ArrayLike | None = None,
+    *,
+    nonlinearity: str = "tanh",
+) -> Array:
+    """Compute one step of an RNN for a batch: the new hidden state, (B, H).
+
+    Parameters
+    ----------
+    x : array_like, shape (B, I)
+        Input of this step.
+    h : array_like, shape (B, H)
+        Hidden state before this step.
+    W, R : array_like, shapes (H, I) and (H, H)
+        Input and recurrent weights.
+    b_W, b_R : array_like, shape (H,), optional
+        Biases.
+    nonlinearity : {"tanh", "relu"}
+        The function.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit, or the function is unknown.
+
+    Examples
+    --------
+    >>> rnn_cell([[1.0]], [[2.0]], [[0.5]], [[-1.0]], nonlinearity="relu")
+    array([[0.]])
+    """
+    x, h, W, R = _cell_arrays(x, h, W, R)
+    a = x @ W.T + h @ R.T
+    for name, bias in (("b_W", b_W), ("b_R", b_R)):
+        if bias is not None:
+            a = a + as_array(name, bias, (len(R),))
+    _check(nonlinearity)
+    return np.tanh(a) if nonlinearity == "tanh" else np.asarray(np.maximum(a, 0.0))
+
+
+def rnn_cell_backward(
+    h_new: npt.ArrayLike,
+    x: npt.ArrayLike,
+    h: npt.ArrayLike,
+    W: npt.ArrayLike,
+    R: npt.ArrayLike,
+    d_h: npt.ArrayLike,
+    *,
+    nonlinearity: str = "tanh",
+) -> RNNStepGradients:
+    """Compute the gradients of one step from d_h, the gradient of what it returned.
+
+    Parameters
+    ----------
+    h_new : array_like, shape (B, H)
+        What `rnn_cell` returned for the arguments below.
+    x, h, W, R, nonlinearity
+        The arguments of `rnn_cell`. Biases are not needed.
+    d_h : array_like, shape (B, H)
+        Gradient of the loss with respect to the new state.
+
+    Returns
+    -------
+    RNNStepGradients
+        ``d_h`` in it is with respect to the state before the step.
+    """
+    x, h, W, R = _cell_arrays(x, h, W, R)
+    h_new = as_array("h_new", h_new, h.shape)
+    d_h = as_array("d_h", d_h, h.shape)
+    _check(nonlinearity)
+    # The slope of tanh is 1 - tanh^2; that of relu is 1 where its value is above zero.
+    d_a = d_h * (1 - h_new**2 if nonlinearity == "tanh" else h_new > 0)
+    return RNNStepGradients(
+        d_x=d_a @ W, d_h=d_a @ R, d_W=d_a.T @ x, d_R=d_a.T @ h, d_b=d_a.sum(axis=0)
+    )
+
+
+def _check(nonlinearity: str) -> None:
+    if nonlinearity not in ("tanh", "relu"):
+        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+
+
+def _cell_arrays(
+    x: npt.ArrayLike, h: npt.ArrayLike, W: npt.ArrayLike, R: npt.ArrayLike
+) -> tuple[Array, Array, Array, Array]:
+    """Check the arguments of a step against each other."""
+    R = as_array("R", R, ("H", "H"))
+    H = len(R)
+    R = as_array("R", R, (H, H))
+    W = as_array("W", W, (H, "I"))
+    x = as_array("x", x, ("B", W.shape[1]))
+    return x, as_array("h", h, (len(x), H)), W, R
+
+
+class RNNTrace(NamedTuple):
+    """The hidden state over time of one layer and direction; zero past a sequence's end."""
+
+    h: Array
+
+
+class _Visit(NamedTuple):
+    """One step of a walk: all that `rnn_cell_backward` needs."""
+
+    t: int
+    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
+    x: Array
+    h: Array
+    h_new: Array
+
+
+class _Walk(NamedTuple):
+    trace: RNNTrace
+    visits: list[_Visit]
+    nonlinearity: str
+
+
+def _walk_forward(
+    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, nonlinearity: str
+) -> tuple[Array, State, _Walk]:
+    """Walk through time in one direction of one layer; as for the LSTM."""
+    T = x.shape[0]
+    h = state[0].copy()
+    output = np.zeros((T, *h.shape))
+    visits: list[_Visit] = []
+    W, R, b_W, b_R, *_ = weights
+    for t in reversed(range(T)) if reverse else range(T):
+        rows = np.flatnonzero(t < lengths)
+        x_t, h_before = x[t, rows], h[rows]
+        h_new = rnn_cell(x_t, h_before, W, R, b_W, b_R, nonlinearity=nonlinearity)
+        h[rows] = output[t, rows] = h_new
+        visits.append(_Visit(t, rows, x_t, h_before, h_new))
+    return output, (h,), _Walk(RNNTrace(output), visits, nonlinearity)
+
+
+def _walk_backward(
+    weights: Weights, walk: _Walk, d_output: Array, d_state: State
+) -> tuple[Array, State, Weights]:
+    """Backpropagation through time: make the visits again, the last one first."""
+    W, R, b_W, b_R, *_ = weights
+    T, B, _ = d_output.shape
+    d_h = d_state[0].copy()
+    d_x = np.zeros((T, B, W.shape[1]))
+    d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
+    for t, rows, x, h, h_new in reversed(walk.visits):
+        d_new = d_h[rows] + d_output[t, rows]
+        d = rnn_cell_backward(h_new, x, h, W, R, d_new, nonlinearity=walk.nonlinearity)
+        d_x[t, rows], d_h[rows] = d.d_x, d.d_h
+        d_W += d.d_W
+        d_R += d.d_R
+        d_b += d.d_b
+    d_biases = (None if b_W is None else d_b, None if b_R is None else d_b.copy())
+    return d_x, (d_h,), Weights(d_W, d_R, *d_biases)
+
+
+@dataclass(frozen=True)
+class RNNTape:
+    """What a forward pass leaves for the backward pass, and for looking inside.
+
+    Attributes
+    ----------
+    traces : list of list of RNNTrace
+        ``traces[layer][direction]``.
+    """
+
+    traces: list[list[RNNTrace]]
+    _call: Call = field(repr=False)
+    _walks: list[list[_Walk]] = field(repr=False)
+
+
+def rnn_forward(
+    params: Mapping[str, npt.ArrayLike],
+    x: npt.ArrayLike,
+    state: npt.ArrayLike | None = None,
+    *,
+    lengths: npt.ArrayLike | None = None,
+    reverse: bool = False,
+    masks: Sequence[npt.ArrayLike] | None = None,
+    nonlinearity: str = "tanh",
+) -> tuple[Array, Array, RNNTape]:
+    """Run a batch of sequences through all layers of an RNN.
+
+    Parameters
+    ----------
+    params : mapping of str to array_like
+        PyTorch's names: ``weight_ih_l0`` (H, I), ``weight_hh_l0`` (H, H), ``bias_ih_l0`` and
+        ``bias_hh_l0`` (H,), then ``..._l0_reverse``, ``..._l1`` and so on.
+    state : array_like, shape (L*D, B, H), optional
+        h_0. Zeros by default.
+    x, lengths, reverse, masks
+        As for :func:`fastlstm.reference.lstm_forward`.
+    nonlinearity : {"tanh", "relu"}
+        The function.
+
+    Returns
+    -------
+    output : ndarray of float64, shape (T, B, D*H)
+        h of the last layer, both directions side by side.
+    state : ndarray of float64, shape (L*D, B, H)
+        h_n.
+    tape : RNNTape
+        For `rnn_backward`; ``tape.traces[layer][direction]`` has every value over time.
+
+    Raises
+    ------
+    ValueError
+        A name is missing or unknown, or a shape or a length does not fit.
+    TypeError
+        `lengths` are not integers.
+
+    Examples
+    --------
+    >>> params = {"weight_ih_l0": [[1.0]], "weight_hh_l0": [[2.0]]}
+    >>> output, h_n, tape = rnn_forward(params, np.ones((3, 1, 1)), nonlinearity="relu")
+    >>> output.ravel()
+    array([1., 3., 7.])
+    >>> rnn_backward(tape, d_state=[[[1.0]]]).x.ravel()
+    array([4., 2., 1.])
+    """
+    states = None if state is None else (state,)
+    call = read_call(params, x, states, lengths, reverse, masks, gates=1, state_names=("h",))
+
+    def walk(
+        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
+    ) -> tuple[Array, State, _Walk]:
+        return _walk_forward(weights, x, state, lengths, reverse, nonlinearity)
+
+    output, (h_n,), walks = layers_forward(call, walk)
+    traces = [[RNNTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
+    return call.public(output), call.public(h_n), RNNTape(traces, call, walks)
+
+
+def rnn_backward(
+    tape: RNNTape,
+    d_output: npt.ArrayLike | None = None,
+    d_state: npt.ArrayLike | None = None,
+) -> Gradients:
+    """Compute the gradients of a loss with respect to everything that `rnn_forward` was given.
+
+    Parameters
+    ----------
+    tape : RNNTape
+        From `rnn_forward`. It is not changed, so it can be used again.
+    d_output : array_like, shape of the output, optional
+        Gradient of the loss with respect to the output. Zeros by default.
+    d_state : array_like, shape of the state, optional
+        Gradient of the loss with respect to h_n. Zeros by default.
+
+    Returns
+    -------
+    Gradients
+        ``x``, ``state`` as ``(d_h_0,)``, and ``params`` by name.
+
+    Raises
+    ------
+    ValueError
+        A shape does not fit.
+    """
+    d_states = None if d_state is None else (d_state,)
+    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)
