@@ -129,6 +129,7 @@ CellParams<T> writable(const StackConfig& config, Index layer, CellArrays<T>& ar
 CellKind cell_kind(const std::string& name) {
   if (name == "lstm") return CellKind::kLstm;
   if (name == "gru") return CellKind::kGru;
+  if (name == "gru_reset_before") return CellKind::kGruResetBefore;
   if (name == "rnn_tanh") return CellKind::kRnnTanh;
   if (name == "rnn_relu") return CellKind::kRnnRelu;
   throw std::invalid_argument("_core: unknown cell: " + name);

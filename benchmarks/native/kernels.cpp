@@ -161,6 +161,38 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>&
 }
 
 template <class T>
+Work set_up(GruHalfStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index B = size.B, H = size.H;
+  a = {};
+  a.rows = B;
+  a.end = a.H = a.stride = a.ld_h_prev = a.ld_h = H;
+  a.ld_x = a.ld_from_h = a.ld_gates = 3 * H;
+  a.from_x = arrays(B * 3 * H, -1, 1);
+  a.from_h = arrays(B * 3 * H, 0, 1);
+  a.h_prev = arrays(B * H, -1, 1);
+  a.reset_h = arrays(B * H, 0, 0);
+  a.h = arrays(B * H, 0, 0);
+  a.gates = arrays(B * 3 * H, 0, 0);
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
+Work set_up(GruHalfStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index B = size.B, H = size.H;
+  a = {B,
+       H,
+       arrays(B * 3 * H, 0, 0.5),
+       arrays(B * H, -1, 1),
+       arrays(B * H, 0, 0),
+       H,
+       arrays(B * H, 0, 0),
+       arrays(B * 3 * H, 0, 0),
+       arrays(B * H, 0, 0),
+       arrays(B * H, 0, 0)};
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
 Work set_up(ActivateGates<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   static const Activation sigmoid{ActivationKind::kSigmoid}, tanh{ActivationKind::kTanh};
   static const StepOptions<T> options{false, sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};

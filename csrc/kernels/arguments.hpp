@@ -101,6 +101,44 @@ struct CellStepTile {
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
+/// The two halves of a time step of a GRU that resets before the product R_n (r h'), which stands
+/// between them, for some rows and the units first <= j < end. Gate k of unit j is at k * stride +
+/// j.
+template <class T>
+struct GruHalfStep {
+  Index rows;
+  Index first, end;
+  Index H, stride;
+  const T* bias;    // [3H] in; null: from_x has it
+  const T* from_x;  // [rows] of ld_x elements, in: W x
+  Index ld_x;
+  T* from_h;  // [rows] of ld_from_h elements, in: R h' of r and z, then R_n (r h'); z stays there
+  Index ld_from_h;
+  const T* h_prev;  // [rows] of ld_h_prev elements, in: h'
+  Index ld_h_prev;
+  T* reset_h;  // [rows] of ld_h_prev elements, out of the first half: r h'
+  T* h;        // [rows] of ld_h elements, out of the second half; may be h_prev
+  Index ld_h;
+  T* const* output;  // [rows] out of the second half: h once more; or null
+  T* gates;          // [rows] of ld_gates elements, out: r, z, n, [H] each; null: not saved
+  Index ld_gates;
+};
+
+/// The two halves of its gradient.
+template <class T>
+struct GruHalfStepBackward {
+  Index rows;
+  Index H;
+  const T* gates;   // [rows, 3H] in: r, z, n
+  const T* h_prev;  // [rows, H] in: h'
+  const T* d_h;     // [rows] of ld_d_h elements, in of the first half
+  Index ld_d_h;
+  T* d_past_R;       // [rows, H] in and out: gradient of h that does not come through R
+  T* d_gates;        // [rows, 3H] out: of z and n, then of r
+  const T* d_reset;  // [rows] of ld_d_h elements, in of the second half: gradient of r h'
+  T* reset_h;        // [rows, H] out of the second half: r h'
+};
+
 /// The gradient of one time step of a cell for some rows.
 template <class T>
 struct CellStepBackward {

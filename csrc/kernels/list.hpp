@@ -4,26 +4,30 @@
 #include "kernels/arguments.hpp"
 
 /// X(name, struct of its arguments). The tables, their tests and the kernel benchmark come from it.
-#define FASTLSTM_KERNELS(X)                   \
-  X(exp_values, MapValues)                    \
-  X(sigmoid_values, MapValues)                \
-  X(tanh_values, MapValues)                   \
-  X(lstm_step, CellStep)                      \
-  X(project_rows, ProjectRows)                \
-  X(lstm_step_tile, CellStepTile)             \
-  X(lstm_step_backward, CellStepBackward)     \
-  X(gru_step, CellStep)                       \
-  X(gru_step_tile, CellStepTile)              \
-  X(gru_step_backward, CellStepBackward)      \
-  X(rnn_tanh_step, CellStep)                  \
-  X(rnn_tanh_step_tile, CellStepTile)         \
-  X(rnn_tanh_step_backward, CellStepBackward) \
-  X(rnn_relu_step, CellStep)                  \
-  X(rnn_relu_step_tile, CellStepTile)         \
-  X(rnn_relu_step_backward, CellStepBackward) \
-  X(activate_gates, ActivateGates)            \
-  X(add_column_sums, AddColumnSums)           \
-  X(dropout_row, DropoutRow)                  \
+#define FASTLSTM_KERNELS(X)                      \
+  X(exp_values, MapValues)                       \
+  X(sigmoid_values, MapValues)                   \
+  X(tanh_values, MapValues)                      \
+  X(lstm_step, CellStep)                         \
+  X(project_rows, ProjectRows)                   \
+  X(lstm_step_tile, CellStepTile)                \
+  X(lstm_step_backward, CellStepBackward)        \
+  X(gru_step, CellStep)                          \
+  X(gru_step_tile, CellStepTile)                 \
+  X(gru_step_backward, CellStepBackward)         \
+  X(gru_reset, GruHalfStep)                      \
+  X(gru_candidate, GruHalfStep)                  \
+  X(gru_candidate_backward, GruHalfStepBackward) \
+  X(gru_reset_backward, GruHalfStepBackward)     \
+  X(rnn_tanh_step, CellStep)                     \
+  X(rnn_tanh_step_tile, CellStepTile)            \
+  X(rnn_tanh_step_backward, CellStepBackward)    \
+  X(rnn_relu_step, CellStep)                     \
+  X(rnn_relu_step_tile, CellStepTile)            \
+  X(rnn_relu_step_backward, CellStepBackward)    \
+  X(activate_gates, ActivateGates)               \
+  X(add_column_sums, AddColumnSums)              \
+  X(dropout_row, DropoutRow)                     \
   X(bernoulli_row, BernoulliRow)
 
 namespace fastlstm {

@@ -56,6 +56,7 @@ BlasWorkspace<T>::BlasWorkspace(const StackConfig& config, const RowSchedule& ro
   const Index GH = config.gates() * config.hidden_size;
   if (!save_gates || config.saved_gates() == 0) gates.resize(most_block_rows(rows), GH);
   from_h.resize(rows.B(), GH);
+  if (config.cell == CellKind::kGruResetBefore) reset_h.resize(rows.B(), config.hidden_size);
   if (config.proj_size > 0) hidden.resize(rows.B(), config.hidden_size);
 }
 
@@ -114,9 +115,35 @@ void direction_forward(const DirectionForward<T>& run) {
       if (noise.zones_c()) {
         for (Index b = 0; b < live; ++b) noise.keep_c(t, b, 0, H, room.keep_c.data() + b * H);
       }
-      gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
-      w.cell.step({live, H, save, w.bias.data(), w.bias_h.data(), from_h, gates, ld_gates, run.c,
-                   hidden, w.plain ? nullptr : &options});
+      if (w.cell.in_halves) {
+        T* reset_h = run.workspace.reset_h.data();
+        const GruHalfStep<T> s{live,
+                               0,
+                               H,
+                               H,
+                               H,
+                               w.bias.data(),
+                               gates,
+                               ld_gates,
+                               from_h,
+                               GH,
+                               run.h,
+                               P,
+                               reset_h,
+                               run.h,
+                               P,
+                               nullptr,
+                               save ? gates : nullptr,
+                               ld_gates};
+        gemm<T>(live, 2 * H, P, {run.h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+        kernels<T>().gru_reset(s);
+        gemm<T>(live, H, P, {reset_h, P}, {w.R.data() + 2 * H * P, P, true}, 0, from_h + 2 * H, GH);
+        kernels<T>().gru_candidate(s);
+      } else {
+        gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+        w.cell.step({live, H, save, w.bias.data(), w.bias_h.data(), from_h, gates, ld_gates, run.c,
+                     hidden, w.plain ? nullptr : &options});
+      }
       if (w.projects) {
         gemm<T>(live, P, H, {hidden, H}, {w.W_hr.data(), H, true}, 0, run.h, P);
       }
@@ -155,8 +182,12 @@ class BackwardPass {
         d_gates_(most_block_rows(rows_), w_.GH),
         h_prev_(most_block_rows(rows_), w_.P) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
-    if (w_.cell.resets) {
-      d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.in_halves) {
+      reset_h_.resize(most_block_rows(rows_), w_.H);
+      d_reset_.resize(rows_.B(), ld_d_h_);
+    }
+    if (w_.cell.resets) d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.resets || w_.cell.in_halves) {
       d_past_R_.resize(rows_.B(), w_.H);
       d_past_R_.fill_zero();
     }
@@ -204,7 +235,7 @@ class BackwardPass {
     if (end <= first) return;
     T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
     T* d_from_h = w_.cell.resets ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
-    T* d_past_R = w_.cell.resets ? d_past_R_.data() : run_.d_c;
+    T* d_past_R = d_past_R_.size() > 0 ? d_past_R_.data() : run_.d_c;
     T* h_prev = h_prev_.data() + (row - block_row) * P;
     if (run_.d_output != nullptr) {
       for (Index b = first; b < end; ++b) {
@@ -244,6 +275,23 @@ class BackwardPass {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
     std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
+    if (w_.cell.in_halves) {
+      GruHalfStepBackward<T> s{end - first,
+                               H,
+                               run_.gates + (row + first) * w_.SH,
+                               h_prev + first * P,
+                               d_hidden + first * ld_d_hidden,
+                               ld_d_hidden,
+                               d_past_R + first * H,
+                               d_gates + first * w_.GH,
+                               d_reset_.data() + first * ld_d_h_,
+                               reset_h_.data() + (row - block_row + first) * H};
+      kernels<T>().gru_candidate_backward(s);
+      multiply_by_R(d_gates, 2 * H, H, d_reset_.data(), first, end);
+      kernels<T>().gru_reset_backward(s);
+      multiply_by_R(d_gates, 0, 2 * H, d_h_.data(), first, end);
+      return;
+    }
     // c_prev: of sorted row `from`
     const auto units = [&](Index from, Index to, const T* c_prev) {
       const Index in_block = row - block_row + from;
@@ -273,7 +321,7 @@ class BackwardPass {
     for (Index b = first; run_.noise.drops_h() && b < end; ++b) {
       for (Index k = 0; k < P; ++k) h_prev[b * P + k] *= h_mask_.data()[b * P + k];
     }
-    multiply_by_R(d_from_h, first, end);
+    multiply_by_R(d_from_h, 0, w_.GH, d_h_.data(), first, end);
     for (Index b = first; b < end; ++b) {
       T* d_h = d_h_.data() + b * ld_d_h_;
       for (Index k = 0; run_.noise.drops_h() && k < P; ++k) d_h[k] *= h_mask_.data()[b * P + k];
@@ -281,20 +329,23 @@ class BackwardPass {
     }
   }
 
-  /// d_h = d_from_h R for the rows first <= b < end, at most kStepRows. On tiles, because BLAS
-  /// packs R anew in every call: with one row, a whole training step took five times as long.
-  void multiply_by_R(const T* d_from_h, Index first, Index end) noexcept {
+  /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
+  /// rows first <= b < end, at most kStepRows. On tiles, because BLAS packs R anew in every call:
+  /// with one row, a whole training step took five times as long.
+  void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first,
+                     Index end) noexcept {
     const Index GH = w_.GH, P = w_.P;
-    T* d_h = d_h_.data() + first * ld_d_h_;
+    product += first * ld_d_h_;
     if (!tiles_) {
-      gemm<T>(end - first, P, GH, {d_from_h + first * GH, GH}, {w_.R.data(), P}, 0, d_h, ld_d_h_);
+      gemm<T>(end - first, P, K, {d_sums + first * GH + first_row, GH},
+              {w_.R.data() + first_row * P, P}, 0, product, ld_d_h_);
       return;
     }
     const T* inputs[kStepRows];
-    for (Index b = first; b < end; ++b) inputs[b - first] = d_from_h + b * GH;
+    for (Index b = first; b < end; ++b) inputs[b - first] = d_sums + b * GH + first_row;
     const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
-    kernels<T>().project_rows(
-        {end - first, 0, blocks, 4, GH, inputs, R_panel_, nullptr, d_h, ld_d_h_});
+    kernels<T>().project_rows({end - first, 0, blocks, 4, K, inputs, R_panel_ + first_row * ld_d_h_,
+                               nullptr, product, ld_d_h_});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.
@@ -306,8 +357,17 @@ class BackwardPass {
       if (k < of_units) {
         add_product(d_gates_.data(), piece(GH, k), n, x, I, run_.d_params.weight_ih);
       } else if (k < 2 * of_units) {
-        add_product(d_from_h(), piece(GH, k - of_units), n, h_prev_.data(), P,
-                    run_.d_params.weight_hh);
+        const Piece p = piece(GH, k - of_units);
+        // In halves, the rows of n multiplied r h' instead.
+        const Index of_h =
+            w_.cell.in_halves ? std::clamp(2 * w_.H - p.first, Index{0}, p.size) : p.size;
+        if (of_h > 0) {
+          add_product(d_from_h(), {p.first, of_h}, n, h_prev_.data(), P, run_.d_params.weight_hh);
+        }
+        if (of_h < p.size) {
+          add_product(d_from_h(), {p.first + of_h, p.size - of_h}, n, reset_h_.data(), P,
+                      run_.d_params.weight_hh);
+        }
       } else if (k < 2 * of_units + of_rows) {
         const Piece p = piece(n, k - 2 * of_units);
         gemm<T>(p.size, I, GH, {d_gates_.data() + p.first * GH, GH}, {w_.W.data(), I},
@@ -356,6 +416,8 @@ class BackwardPass {
   Buffer<T> h_prev_;   // [rows, P]
   // With a GRU:
   Buffer<T> d_from_h_;  // [rows, G H]; with other cells it is d_gates
+  Buffer<T> reset_h_;   // [rows, H] r h' of a cell in halves
+  Buffer<T> d_reset_;   // [B] of ld_d_h: its gradient
   Buffer<T> d_past_R_;  // [B, H] the part of the gradient of h that did not come through R
   // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
   // needs both o tanh(c) and the gradient of h.

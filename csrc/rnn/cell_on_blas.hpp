@@ -15,9 +15,10 @@ struct BlasWorkspace {
   /// For cells of this configuration over this schedule.
   BlasWorkspace(const StackConfig& config, const RowSchedule& rows, bool save_gates);
 
-  Buffer<T> gates;   // [rows, G H] x W of one block of steps; empty when the gates are saved
-  Buffer<T> from_h;  // [B, G H] h R of one step
-  Buffer<T> hidden;  // [B, H] h before a projection; empty without one
+  Buffer<T> gates;    // [rows, G H] x W of one block of steps; empty when the gates are saved
+  Buffer<T> from_h;   // [B, G H] h R of one step
+  Buffer<T> reset_h;  // [B, H] r h' of a GRU that resets before the product; else empty
+  Buffer<T> hidden;   // [B, H] h before a projection; empty without one
   // Regularisation; empty without:
   Buffer<T> keep_c, keep_h;  // [B, H], [B, P] zoneout of one step
   Buffer<T> old_h;           // [B, P] h of the step before

@@ -33,10 +33,15 @@ TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bo
       c_(rows.B(), w_.C > 0 ? ld_c_ : 0),
       noise_(noise),
       options_(w_.options),
-      projected_(
-          projected_steps(rows) > 1 ? std::min(rows.rows(), projected_steps(rows) * rows.B()) : 0,
-          w_.blocks * w_.width) {
+      projected_(projected_steps(rows) > 1 || w_.cell.in_halves
+                     ? std::min(rows.rows(), projected_steps(rows) * rows.B())
+                     : 0,
+                 w_.parts * w_.blocks * w_.width) {
   if (w_.projects) hidden_.resize(rows.B(), ld_c_);
+  if (w_.cell.in_halves) {
+    from_h_.resize(rows.B(), w_.parts * w_.blocks * w_.width);
+    reset_h_.resize(rows.B(), ld_h_);
+  }
   h_.fill_zero();
   c_.fill_zero();
   const Index B = rows.B();
@@ -112,11 +117,16 @@ void TileCell<T>::run(const Run& run, const Part& part, TileScratch<T>& scratch)
   const Index at_once = projected_steps(rows_);
   for (Index first = run.steps.first; first < run.steps.end; first += at_once) {
     const StepRange steps{first, std::min(first + at_once, run.steps.end)};
-    if (at_once > 1) project(run, steps, part, scratch);
+    if (projected_.size() > 0) project(run, steps, part, scratch);
     // Packed rows follow time, whichever way the steps go.
     const Index first_row = rows_.offset(std::min(time(steps.first), time(steps.end - 1)));
     for (Index s = steps.first; s < steps.end; ++s) {
-      step(run, s, rows_.offset(time(s)) - first_row, part, scratch);
+      const Index row = rows_.offset(time(s)) - first_row;
+      if (w_.cell.in_halves) {
+        step_in_halves(run, s, row, part, scratch);
+      } else {
+        step(run, s, row, part, scratch);
+      }
     }
   }
 }
@@ -133,9 +143,60 @@ void TileCell<T>::project(const Run& run, StepRange steps, const Part& part,
       scratch.inputs[static_cast<std::size_t>(n++)] = run.x.row(rows_, t, b);
     }
   }
-  kernels<T>().project_rows({n, first_block, end_block, w_.cell.vectors, w_.I,
-                             scratch.inputs.data(), w_.W_panel.data(), w_.bias_panel.data(),
-                             projected_.data(), w_.blocks * w_.width});
+  for (Index k = 0; k < w_.parts; ++k) {
+    kernels<T>().project_rows({n, k * w_.blocks + first_block, k * w_.blocks + end_block,
+                               w_.cell.vectors, w_.I, scratch.inputs.data(), w_.W_panel.data(),
+                               w_.bias_panel.data(), projected_.data(),
+                               w_.parts * w_.blocks * w_.width});
+  }
+}
+
+template <class T>
+void TileCell<T>::step_in_halves(const Run& run, Index s, Index projected_row, const Part& part,
+                                 TileScratch<T>& scratch) {
+  const Index t = time(s), live = rows_.live(t), units = w_.cell.block_units;
+  const auto [first_block, end_block] = part.range(w_.blocks, grain_);
+  const Index ld = w_.parts * w_.blocks * w_.width;
+  for (Index b = 0; b < live; ++b) {
+    scratch.outputs[static_cast<std::size_t>(b)] = run.output.row(rows_, t, b);
+  }
+  GruHalfStep<T> call{};
+  call.rows = live;
+  call.end = std::min(w_.H, end_block * units);
+  call.first = std::min(call.end, first_block * units);
+  call.H = w_.H;
+  call.stride = w_.blocks * w_.width;
+  call.from_x = projected_.data() + projected_row * ld;
+  call.ld_x = ld;
+  call.from_h = from_h_.data();
+  call.ld_from_h = ld;
+  call.h_prev = h(s);
+  call.ld_h_prev = ld_h_;
+  call.reset_h = reset_h_.data();
+  call.h = h(s + 1);
+  call.ld_h = ld_h_;
+  call.output = scratch.outputs.data();
+  if (run.gates != nullptr) {
+    const Index row = rows_.packed_row(t, 0);
+    const Index stride = live > 1 ? rows_.packed_row(t, 1) - row : 1;
+    call.gates = run.gates + row * w_.SH;
+    call.ld_gates = stride * w_.SH;
+  }
+  const auto multiply = [&, first = first_block, end = end_block](const T* rows, Index gate) {
+    for (Index b = 0; b < live; ++b) {
+      scratch.inputs[static_cast<std::size_t>(b)] = rows + b * ld_h_;
+    }
+    kernels<T>().project_rows({live, gate * w_.blocks + first, gate * w_.blocks + end, 4, w_.P,
+                               scratch.inputs.data(), w_.R_panel.data(), nullptr, from_h_.data(),
+                               ld});
+  };
+  multiply(h(s), 0);
+  multiply(h(s), 1);
+  kernels<T>().gru_reset(call);
+  part.wait();
+  multiply(reset_h_.data(), 2);
+  kernels<T>().gru_candidate(call);
+  part.wait();
 }
 
 template <class T>

@@ -85,6 +85,9 @@ class TileCell {
   /// The time step of step s, and the other way round.
   Index time(Index s) const { return backward_ ? rows_.steps() - 1 - s : s; }
   void project(const Run& run, StepRange steps, const Part& part, TileScratch<T>& scratch);
+  /// A step of a cell in two halves.
+  void step_in_halves(const Run& run, Index s, Index projected_row, const Part& part,
+                      TileScratch<T>& scratch);
   void step(const Run& run, Index s, Index projected_row, const Part& part,
             TileScratch<T>& scratch);
   /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
@@ -109,6 +112,8 @@ class TileCell {
   Buffer<T> keep_h_;        // [B][ld_h] the same of h
   Buffer<T> h_mask_;        // [B][ld_h] recurrent dropout; empty without
   Buffer<T> masked_h_;      // [2][B][ld_h] h times the mask
+  Buffer<T> from_h_;        // [B][3][blocks][V][lanes] h R of a cell in halves
+  Buffer<T> reset_h_;       // [B][ld_h] r h' of a cell in halves
   Buffer<T> projected_;     // [rows of projected_steps][blocks][V][lanes]
 };
 

@@ -86,19 +86,20 @@ void CellWeights<T>::pack_panels() {
   const Index lanes = kernels<T>().lanes, units = cell.block_units;
   width = cell.vectors * lanes;
   blocks = (H + units - 1) / units;
+  parts = cell.in_halves ? 3 : 1;
   // Column j of a block belongs to gate j / units of unit block * units + j % units.
   const auto gate_row = [&](const T* matrix, Index K) {
-    return [=](Index block, Index j) -> const T* {
-      const Index unit = block * units + j % units;
-      return unit < H ? matrix + (j / units * H + unit) * K : nullptr;
+    return [=, n = blocks](Index block, Index j) -> const T* {
+      const Index unit = block % n * units + j % units, gate = block / n + j / units;
+      return unit < H ? matrix + (gate * H + unit) * K : nullptr;
     };
   };
-  W_panel.resize(blocks, I * width);
-  pack_panel(blocks, I, width, 1, gate_row(W.data(), I), W_panel.data());
-  R_panel.resize(blocks, P * width);
-  pack_panel(blocks, P, width, 1, gate_row(R.data(), P), R_panel.data());
-  bias_panel.resize(blocks, width);
-  pack_panel(blocks, 1, width, 1, gate_row(bias.data(), 1), bias_panel.data());
+  W_panel.resize(parts * blocks, I * width);
+  pack_panel(parts * blocks, I, width, 1, gate_row(W.data(), I), W_panel.data());
+  R_panel.resize(parts * blocks, P * width);
+  pack_panel(parts * blocks, P, width, 1, gate_row(R.data(), P), R_panel.data());
+  bias_panel.resize(parts * blocks, width);
+  pack_panel(parts * blocks, 1, width, 1, gate_row(bias.data(), 1), bias_panel.data());
   if (projects) {
     const Index columns = 4 * lanes;
     proj_blocks = (P + columns - 1) / columns;
@@ -117,11 +118,17 @@ const T* CellWeights<T>::R_backward_panel() const {
     const Index columns = 4 * kernels<T>().lanes;
     const Index blocks_of_P = (P + columns - 1) / columns;
     Buffer<T> panel(blocks_of_P, GH * columns);
-    const auto column = [&](Index block, Index j) -> const T* {
-      const Index p = block * columns + j;
-      return p < P ? R.data() + p : nullptr;
+    // In halves: the rows of r and z, then those of n.
+    const Index first = cell.in_halves ? 2 * H : GH;
+    const auto pack = [&](Index row, Index K) {
+      const auto column = [&](Index block, Index j) -> const T* {
+        const Index p = block * columns + j;
+        return p < P ? R.data() + row * P + p : nullptr;
+      };
+      pack_panel(blocks_of_P, K, columns, P, column, panel.data() + row * blocks_of_P * columns);
     };
-    pack_panel(blocks_of_P, GH, columns, P, column, panel.data());
+    pack(0, first);
+    if (first < GH) pack(first, GH - first);
     R_backward_panel_ = std::move(panel);
   });
   return R_backward_panel_.data();

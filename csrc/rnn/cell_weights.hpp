@@ -35,6 +35,7 @@ struct CellWeights {
   // do their products with BLAS.
   Index blocks = 0;       // of units
   Index width = 0;        // columns of a block: V * lanes
+  Index parts = 1;        // panels of so many blocks, one after another: gates of a cell in halves
   Index proj_blocks = 0;  // of the projection's columns
   Buffer<T> W_panel;      // [blocks][I][V][lanes]
   Buffer<T> R_panel;      // [blocks][P][V][lanes]

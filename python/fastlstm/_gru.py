@@ -123,8 +123,6 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
     ) -> None:
-        if not as_bool("reset_after", reset_after):
-            raise NotImplementedError("reset_after: only True is implemented so far")
         super().__init__(
             input_size,
             hidden_size,
@@ -137,7 +135,7 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
             dtype,
             seed,
             merge=merge,
-            reset_after=True,
+            reset_after=as_bool("reset_after", reset_after),
         )
 
     @property

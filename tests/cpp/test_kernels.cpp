@@ -761,6 +761,108 @@ void check_gru_step_backward(const KernelTable<T>& table) {
   });
 }
 
+/// Both halves of a step, on the units first <= j < H alone, against the formulas.
+template <class T>
+void check_gru_halves(const KernelTable<T>& table) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    for (const bool has_bias : {false, true}) {
+      const Index first = H / 3, stride = H + 2, ld = 3 * stride, ld_h = H + 1;
+      const Guarded<T> bias(random.values<T>(3 * H, -1, 1));
+      const Guarded<T> from_x(random.values<T>(rows * ld, -4, 4));
+      const std::vector<T> sums = random.values<T>(rows * ld, -1, 1);
+      Guarded<T> from_h(sums), h_prev(random.values<T>(rows * ld_h, -1, 1));
+      Guarded<T> reset_h(rows * ld_h), h(rows * ld_h), gates(rows * 3 * H);
+      const GruHalfStep<T> s{rows,
+                             first,
+                             H,
+                             H,
+                             stride,
+                             has_bias ? bias.data() : nullptr,
+                             from_x.data(),
+                             ld,
+                             from_h.data(),
+                             ld,
+                             h_prev.data(),
+                             ld_h,
+                             reset_h.data(),
+                             h.data(),
+                             ld_h,
+                             nullptr,
+                             gates.data(),
+                             3 * H};
+      table.gru_reset(s);
+      table.gru_candidate(s);
+      for (const Guarded<T>* a : {&from_h, &reset_h, &h, &gates}) a->check_guards();
+      for (Index row = 0; row < rows; ++row) {
+        for (Index j = first; j < H; ++j) {
+          NOTE("row = " << row << ", j = " << j);
+          const auto sum = [&](Index gate) {
+            const Index at = row * ld + gate * stride + j;
+            return Exact(from_x[at]) + sums[static_cast<std::size_t>(at)] +
+                   (has_bias ? bias[gate * H + j] : T(0));
+          };
+          const Exact r = exact_sigmoid(sum(0)), z = exact_sigmoid(sum(1)), n = exact_tanh(sum(2));
+          const Exact before = h_prev[row * ld_h + j], tolerance = 16 * kEpsilon<T>;
+          CHECK_CLOSE(reset_h[row * ld_h + j], r * before, tolerance);
+          CHECK_CLOSE(h[row * ld_h + j], (1 - z) * n + z * before, tolerance);
+          CHECK_CLOSE(gates[row * 3 * H + j], r, tolerance);
+          CHECK_CLOSE(gates[row * 3 * H + H + j], z, tolerance);
+          CHECK_CLOSE(gates[row * 3 * H + 2 * H + j], n, tolerance);
+        }
+      }
+    }
+  });
+}
+
+template <class T>
+void check_gru_halves_backward(const KernelTable<T>& table) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    const Index ld = H + 3;
+    const Guarded<T> gates(random.values<T>(rows * 3 * H, -1, 1));
+    const Guarded<T> h_prev(random.values<T>(rows * H, -1, 1));
+    const Guarded<T> d_h(random.values<T>(rows * ld, -1, 1));
+    const Guarded<T> d_reset(random.values<T>(rows * ld, -1, 1));
+    const std::vector<T> past = random.values<T>(rows * H, -1, 1);
+    Guarded<T> d_past(past), d_gates(rows * 3 * H), reset_h(rows * H);
+    const GruHalfStepBackward<T> s{rows,           H,
+                                   gates.data(),   h_prev.data(),
+                                   d_h.data(),     ld,
+                                   d_past.data(),  d_gates.data(),
+                                   d_reset.data(), reset_h.data()};
+    table.gru_candidate_backward(s);
+    table.gru_reset_backward(s);
+    for (const Guarded<T>* a : {&d_past, &d_gates, &reset_h}) a->check_guards();
+    for (Index at = 0; at < rows * H; ++at) {
+      const Index row = at / H, j = at % H, gate = row * 3 * H + j;
+      const Exact r = gates[gate], z = gates[gate + H], n = gates[gate + 2 * H], h = h_prev[at];
+      const Exact dh = Exact(d_h[row * ld + j]) + past[static_cast<std::size_t>(at)];
+      const Exact d = d_reset[row * ld + j], tolerance = 16 * kEpsilon<T>;
+      CHECK_CLOSE(d_gates[gate], d * h * r * (1 - r), tolerance);
+      CHECK_CLOSE(d_gates[gate + H], dh * (h - n) * z * (1 - z), tolerance);
+      CHECK_CLOSE(d_gates[gate + 2 * H], dh * (1 - z) * (1 - n * n), tolerance);
+      CHECK_CLOSE(d_past[at], dh * z + d * r, tolerance);
+      CHECK_CLOSE(reset_h[at], r * h, tolerance);
+    }
+  });
+}
+
+template <class T>
+void check_gru_reset(const KernelTable<T>& table) {
+  check_gru_halves(table);
+}
+template <class T>
+void check_gru_candidate(const KernelTable<T>& table) {
+  check_gru_halves(table);
+}
+template <class T>
+void check_gru_candidate_backward(const KernelTable<T>& table) {
+  check_gru_halves_backward(table);
+}
+template <class T>
+void check_gru_reset_backward(const KernelTable<T>& table) {
+  check_gru_halves_backward(table);
+}
+
 template <class T, class Function>
 void check_rnn_step(void (*kernel)(const CellStep<T>&) noexcept, Function function) {
   for_each_size([&](Index rows, Index H, Random& random) {

@@ -16,6 +16,8 @@
 //   z = sigmoid(W_z x + b_Wz + R_z h' + b_Rz)      update gate
 //   n = tanh(W_n x + b_Wn + r (R_n h' + b_Rn))     candidate
 //   h = (1 - z) n + z h'
+// and with the reset gate before the product:
+//   n = tanh(W_n x + b_Wn + R_n (r h') + b_Rn)
 //
 // RNN (Elman 1990):
 //   h = tanh(W x + b_W + R h' + b_R), or relu of it
@@ -31,7 +33,7 @@
 
 namespace fastlstm {
 
-enum class CellKind { kLstm, kGru, kRnnTanh, kRnnRelu };
+enum class CellKind { kLstm, kGru, kGruResetBefore, kRnnTanh, kRnnRelu };
 
 /// What changes a cell's equations. The defaults are the equations above.
 struct CellOptions {
@@ -80,12 +82,23 @@ struct StackConfig {
     return layer == 0 ? input_size : directions() * output_size();
   }
   /// G, the rows of W and R for each hidden unit.
-  Index gates() const { return cell == CellKind::kLstm ? 4 : cell == CellKind::kGru ? 3 : 1; }
+  Index gates() const {
+    switch (cell) {
+      case CellKind::kLstm:
+        return 4;
+      case CellKind::kGru:
+      case CellKind::kGruResetBefore:
+        return 3;
+      default:
+        return 1;
+    }
+  }
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
   Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
-  /// their sums where it has other functions; r z n and R_n h' + b_Rn of a GRU; none of an RNN.
-  Index saved_gates() const { return cell == CellKind::kLstm || cell == CellKind::kGru ? 4 : 0; }
+  /// their sums where it has other functions; r z n of a GRU, and R_n h' + b_Rn where it resets
+  /// after the product; none of an RNN.
+  Index saved_gates() const { return gates() == 1 ? 0 : cell == CellKind::kGruResetBefore ? 3 : 4; }
   /// The multiply-adds of one step of one sequence through all layers, forward.
   double products_per_row() const {
     double inputs = 0;
