@@ -12,6 +12,7 @@ import fastlstm
 import numpy as np
 import pytest
 from fastlstm import reference
+from fastlstm._activations import NAMES, Activation, as_activation
 from finite_differences import numerical_gradient, relative_error
 from support import (
     CASES,
@@ -24,12 +25,29 @@ from support import (
 )
 from tolerances import BACKWARD, FORWARD, assert_close
 
+RELU = reference.RNNOptions(Activation("Relu"))
+HARD_SIGMOID = Activation("HardSigmoid", 0.2, 0.5)
+
 # Name -> class, its options, and the reference's.
 CELLS: dict[str, tuple[Any, dict[str, Any], dict[str, Any]]] = {
     "GRU": (fastlstm.GRU, {}, {}),
     "GRU before": (fastlstm.GRU, {"reset_after": False}, {"reset_after": False}),
     "RNN tanh": (fastlstm.RNN, {}, {}),
-    "RNN relu": (fastlstm.RNN, {"nonlinearity": "relu"}, {"nonlinearity": "relu"}),
+    "RNN relu": (fastlstm.RNN, {"nonlinearity": "relu"}, {"options": RELU}),
+    "GRU with options": (
+        fastlstm.GRU,
+        {"activations": ("HardSigmoid", ("ScaledTanh", 0.8, 1.3)), "clip": 1.1},
+        {
+            "options": reference.GRUOptions(
+                (HARD_SIGMOID, Activation("ScaledTanh", 0.8, 1.3)), clip=1.1
+            )
+        },
+    ),
+    "RNN with options": (
+        fastlstm.RNN,
+        {"activations": ("Softsign",), "clip": 1.1},
+        {"options": reference.RNNOptions(Activation("Softsign"), clip=1.1)},
+    ),
 }
 every_cell = pytest.mark.parametrize("cell", CELLS)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
@@ -98,8 +116,16 @@ def solve(cell: str, p: Problem, masks: Any = None) -> tuple[np.ndarray, np.ndar
 REFERENCES = {
     "gru": {"reset_after": True},
     "gru, reset before": {"reset_after": False},
-    "rnn": {"nonlinearity": "tanh"},
-    "rnn, relu": {"nonlinearity": "relu"},
+    "gru, options": {
+        "options": reference.GRUOptions((HARD_SIGMOID, Activation("Softsign")), clip=0.8)
+    },
+    "gru, reset before, options": {
+        "reset_after": False,
+        "options": reference.GRUOptions((HARD_SIGMOID, Activation("Softsign")), clip=0.8),
+    },
+    "rnn": {},
+    "rnn, relu": {"options": RELU},
+    "rnn, options": {"options": reference.RNNOptions(Activation("Softplus"), clip=0.7)},
 }
 
 
@@ -145,8 +171,6 @@ def test_reference_by_finite_differences(
 
 def test_reference_errors() -> None:
     params = {"weight_ih_l0": np.zeros((3, 2)), "weight_hh_l0": np.zeros((3, 3))}
-    with pytest.raises(ValueError, match="nonlinearity: expected 'tanh' or 'relu', got 'elu'"):
-        reference.rnn_forward(params, np.zeros((2, 1, 2)), nonlinearity="elu")
     with pytest.raises(ValueError, match=r"weight_hh_l0: expected"):
         reference.gru_forward(params, np.zeros((2, 1, 2)))
     with pytest.raises(ValueError, match=r"R: expected \(9, 3\), got \(6, 3\)"):
@@ -186,7 +210,9 @@ def test_layer_is_the_reference(cell: str, case: Case, dtype: str) -> None:
                 assert_close(values, getattr(b, field), FORWARD[dtype], field)
 
 
-@pytest.mark.parametrize("cell", [cell for cell in CELLS if cell != "GRU before"])
+@pytest.mark.parametrize(
+    "cell", [cell for cell in CELLS if cell != "GRU before" and "options" not in cell]
+)
 @pytest.mark.parametrize("options", [{}, {"num_layers": 2, "bidirectional": True}, {"bias": False}])
 def test_layer_is_pytorchs(cell: str, options: dict[str, Any]) -> None:
     torch = pytest.importorskip("torch")
@@ -369,3 +395,62 @@ def test_merge_and_truncated_bptt(cell: str) -> None:
     grads = chunks[-1].backward(d_state=p.d_state)
     expected = tape.backward(d_state=p.d_state)
     assert_close(grads.x, expected.x, BACKWARD["float64"], "x")
+
+
+@every_dtype
+@pytest.mark.parametrize("name", NAMES)
+def test_every_activation(name: str, dtype: str) -> None:
+    parameters = {"Affine": (0.7, 0.1), "ScaledTanh": (1.2, 0.7)}.get(name, ())
+    function = as_activation("", (name, *parameters))
+    for cls, forward, backward, functions, options in (
+        (
+            fastlstm.GRU,
+            reference.gru_forward,
+            reference.gru_backward,
+            (function, function),
+            reference.GRUOptions((function, function)),
+        ),
+        (
+            fastlstm.RNN,
+            reference.rnn_forward,
+            reference.rnn_backward,
+            (function,),
+            reference.RNNOptions(function),
+        ),
+    ):
+        names = tuple((name, *parameters) for _ in functions)
+        layer = cls(3, 9, dtype=dtype, seed=0, activations=names)
+        x = np.random.default_rng(0).standard_normal((3, 4, 3)).astype(dtype)
+        expected, _, reference_tape = forward(
+            as_float64(layer.params), as_float64(x), options=options
+        )
+        output, _, tape = layer.forward(x)
+        assert_close(output, expected, FORWARD[dtype], "output")
+        grads, exact = tape.backward(output), backward(reference_tape, as_float64(output))
+        assert_close(grads.x, exact.x, BACKWARD[dtype], "x")
+        for key, array in exact.params.items():
+            assert_close(grads.params[key], array, BACKWARD[dtype], key)
+
+
+def test_options_of_functions(tmp_path: Path) -> None:
+    rnn = fastlstm.RNN(2, 3, clip=1, activations=("LEAKYRELU",))
+    assert repr(rnn) == "RNN(2, 3, clip=1.0, activations=(('LeakyRelu', 0.01),))"
+    assert fastlstm.RNN(2, 3, nonlinearity="relu").activations == ("Relu",)
+    gru = fastlstm.GRU(2, 3, activations=("HardSigmoid", "Tanh"))
+    assert repr(gru) == "GRU(2, 3, activations=(('HardSigmoid', 0.2, 0.5), 'Tanh'))"
+    for layer in (rnn, gru):
+        layer.save(tmp_path / "layer.safetensors")
+        for other in (fastlstm.load(tmp_path / "layer.safetensors"), copy.deepcopy(layer)):
+            assert repr(other) == repr(layer)
+            x = np.ones((2, 1, 2), np.float32)
+            assert_same_bits(other(x)[0], layer(x)[0])
+    with pytest.raises(ValueError, match="activations: expected 2 functions, got 1"):
+        fastlstm.GRU(2, 3, activations=("Tanh",))
+    with pytest.raises(ValueError, match="activations: expected None with a nonlinearity"):
+        fastlstm.RNN(2, 3, nonlinearity="relu", activations=("Tanh",))
+    # Refused, not ignored: the other GRU does not have them.
+    with pytest.raises((NotImplementedError, ValueError), match="reset_after"):
+        fastlstm.GRU(2, 3, reset_after=False, clip=1.0)
+    relu = fastlstm.RNN(2, 3, nonlinearity="relu", clip=0.1, seed=0)
+    output, _ = relu(np.ones((4, 2, 2), np.float32))
+    assert 0 < output.max() <= np.float32(0.1)

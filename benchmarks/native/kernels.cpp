@@ -197,7 +197,7 @@ Work set_up(ActivateGates<T>& a, const KernelTable<T>&, Size size, Arrays<T>& ar
   static const Activation sigmoid{ActivationKind::kSigmoid}, tanh{ActivationKind::kTanh};
   static const StepOptions<T> options{false, sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};
   const Index B = size.B, H = size.H;
-  a = {B, H, arrays(B * 4 * H, -4, 4), &options};
+  a = {B, 4, H, arrays(B * 4 * H, -4, 4), &options};
   return {false, static_cast<double>(B * H)};
 }
 

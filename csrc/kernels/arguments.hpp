@@ -22,7 +22,7 @@ struct MapValues {
 template <class T>
 struct StepOptions {
   bool usual_functions;                // sigmoid and tanh, and no bound; what follows is not read
-  Activation gate, candidate, hidden;  // of i f o, of g, and of c on its way into h
+  Activation gate, candidate, hidden;  // of i f o or r z, of g or n, of c on its way into h
   T clip;                              // the bound of the sums; infinity: none
   bool input_forget;                   // f = 1 - i
   const T* peephole;                   // [3] of ld_peephole elements, in: of i, f, o; null: none
@@ -161,12 +161,13 @@ struct CellStepBackward {
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without
 };
 
-/// The gates of an LSTM with options, from what training saved.
+/// The gates of an LSTM or a GRU with other functions, from the sums that training saved.
 template <class T>
 struct ActivateGates {
   Index rows;
+  Index G;  // 4: LSTM, 3: GRU
   Index H;
-  T* gates;  // [rows, 4H] in: as saved; out: i, f, g, o
+  T* gates;  // [rows, 4H] in: sums; out: i f g o, or r z n, the last H as they are
   const StepOptions<T>* options;
 };
 

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/gate_functions.hpp"
 #include "kernels/step_tile.hpp"
 #include "simd/math.hpp"
 
@@ -14,8 +15,8 @@ FASTLSTM_INLINE Vec<T> gru_hidden_state(Vec<T> z, Vec<T> n, Vec<T> h_prev) {
   return fma(z, h_prev, (Vec<T>::broadcast(1) - z) * n);
 }
 
-template <class T>
-void gru_step(const CellStep<T>& s) noexcept {
+template <class T, class Functions>
+FASTLSTM_INLINE void gru_step_of(const CellStep<T>& s, const Functions& functions) {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     T* gates = s.gates + row * s.ld_gates;
@@ -25,35 +26,41 @@ void gru_step(const CellStep<T>& s) noexcept {
       const auto from_x = [&](Index k) FASTLSTM_INLINE_LAMBDA {
         return load(gates + k * H + j) + load(s.bias + k * H + j);
       };
-      const Vec<T> r = sigmoid(from_x(0) + load(from_h + j));
-      const Vec<T> z = sigmoid(from_x(1) + load(from_h + H + j));
+      const Vec<T> r = functions.saved_gate(from_x(0) + load(from_h + j));
+      const Vec<T> z = functions.saved_gate(from_x(1) + load(from_h + H + j));
       const Vec<T> m = load(from_h + 2 * H + j) + load(s.bias_h + j);
-      const Vec<T> n = tanh(fma(r, m, from_x(2)));
+      const Vec<T> n = functions.saved_candidate(fma(functions.gate(r), m, from_x(2)));
       if (s.save) {
         store(r, gates + j);
         store(z, gates + H + j);
         store(n, gates + 2 * H + j);
         store(m, gates + 3 * H + j);
       }
-      store(gru_hidden_state(z, n, load(h + j)), h + j);
+      store(gru_hidden_state(functions.gate(z), functions.candidate(n), load(h + j)), h + j);
     });
   }
 }
 
+template <class T>
+void gru_step(const CellStep<T>& s) noexcept {
+  with_functions(s.options,
+                 [&](const auto& functions) FASTLSTM_INLINE_LAMBDA { gru_step_of(s, functions); });
+}
+
 /// Gates and hidden state from both parts of the pre-activations, in two passes, as with the LSTM:
 /// first r, z and the sum of n, then n and h.
-template <class T>
-void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums) {
+template <class T, class Functions>
+void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Functions& functions) {
   constexpr Index kLanes = Vec<T>::kLanes;
   sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
     const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
       return Vec<T>::load(x + gate * kLanes) + Vec<T>::load(h + gate * kLanes);
     };
     const Index unit = block * kLanes;
-    const Vec<T> r = sigmoid(sum(0)), z = sigmoid(sum(1));
+    const Vec<T> r = functions.saved_gate(sum(0)), z = functions.saved_gate(sum(1));
     const Vec<T> m = Vec<T>::load(h + 2 * kLanes) + Vec<T>::load(s.bias_h + unit);
     z.store(h + kLanes);
-    fma(r, m, Vec<T>::load(x + 2 * kLanes)).store(h + 2 * kLanes);
+    fma(functions.gate(r), m, Vec<T>::load(x + 2 * kLanes)).store(h + 2 * kLanes);
     if (s.gates != nullptr) {
       const Index n = s.H - unit;
       T* gates = s.gates + row * s.ld_gates + unit;
@@ -64,9 +71,11 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums) {
   });
   sums.for_each_block([&](Index row, Index block, const T*, T* kept) FASTLSTM_INLINE_LAMBDA {
     const Index unit = block * kLanes, left = s.H - unit;
-    const Vec<T> z = Vec<T>::load(kept + kLanes), n = tanh(Vec<T>::load(kept + 2 * kLanes));
+    const Vec<T> z = functions.gate(Vec<T>::load(kept + kLanes));
+    const Vec<T> n = functions.saved_candidate(Vec<T>::load(kept + 2 * kLanes));
     // Whole vectors of h' can be read: its rows are those of h.
-    const Vec<T> h = gru_hidden_state(z, n, Vec<T>::load(s.h_prev + row * s.ld_h_prev + unit));
+    const Vec<T> h = gru_hidden_state(z, functions.candidate(n),
+                                      Vec<T>::load(s.h_prev + row * s.ld_h_prev + unit));
     h.store(s.h + row * s.ld_h + unit);
     if (s.output != nullptr) store_units(h, s.output[row] + unit, left);
     if (s.gates != nullptr) store_units(n, s.gates + row * s.ld_gates + 2 * s.H + unit, left);
@@ -75,7 +84,10 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums) {
 
 template <class T>
 void gru_step_tile(const CellStepTile<T>& s) noexcept {
-  step_tile<3>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums); });
+  step_tile<3>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA {
+    with_functions(s.options, [&](const auto& functions)
+                                  FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums, functions); });
+  });
 }
 
 }  // namespace

@@ -1,14 +1,14 @@
 // The gradient of one GRU time step, reset gate after the product.
 #pragma once
 
-#include "kernels/arguments.hpp"
-#include "simd/vec.hpp"
+#include "kernels/gate_functions.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-template <class T>
-void gru_step_backward(const CellStepBackward<T>& s) noexcept {
+template <class T, class Functions>
+FASTLSTM_INLINE void gru_step_backward_of(const CellStepBackward<T>& s,
+                                          const Functions& functions) {
   const Index H = s.H;
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {
@@ -19,15 +19,15 @@ void gru_step_backward(const CellStepBackward<T>& s) noexcept {
     T* d_gates = s.d_gates + row * 3 * H;
     T* d_from_h = s.d_from_h + row * 3 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> r = load(gates + j);
-      const Vec<T> z = load(gates + H + j);
-      const Vec<T> n = load(gates + 2 * H + j);
+      const Vec<T> saved_r = load(gates + j), r = functions.gate(saved_r);
+      const Vec<T> saved_z = load(gates + H + j), z = functions.gate(saved_z);
+      const Vec<T> saved_n = load(gates + 2 * H + j), n = functions.candidate(saved_n);
       const Vec<T> m = load(gates + 3 * H + j);
       const Vec<T> dh = load(d_h + j) + load(d_past_R + j);
       // h = (1 - z) n + z h', n = tanh(W_n x + b_Wn + r m), m = R_n h' + b_Rn.
-      const Vec<T> dn = dh * (one - z) * (one - n * n);
-      const Vec<T> dr = dn * m * (r * (one - r));
-      const Vec<T> dz = dh * (load(h_prev + j) - n) * (z * (one - z));
+      const Vec<T> dn = dh * (one - z) * functions.candidate_slope(saved_n);
+      const Vec<T> dr = dn * m * functions.gate_slope(saved_r);
+      const Vec<T> dz = dh * (load(h_prev + j) - n) * functions.gate_slope(saved_z);
       store(dr, d_gates + j);
       store(dz, d_gates + H + j);
       store(dn, d_gates + 2 * H + j);
@@ -37,6 +37,12 @@ void gru_step_backward(const CellStepBackward<T>& s) noexcept {
       store(dh * z, d_past_R + j);
     });
   }
+}
+
+template <class T>
+void gru_step_backward(const CellStepBackward<T>& s) noexcept {
+  with_functions(s.options, [&](const auto& functions)
+                                FASTLSTM_INLINE_LAMBDA { gru_step_backward_of(s, functions); });
 }
 
 }  // namespace

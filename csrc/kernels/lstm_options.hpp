@@ -1,78 +1,11 @@
 // The LSTM with options: other activations, clipped sums, coupled gates, peepholes, zoneout of c.
 #pragma once
 
-#include "kernels/activation.hpp"
-#include "kernels/arguments.hpp"
+#include "kernels/gate_functions.hpp"
 #include "kernels/step_tile.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
-
-// What training saves of a gate, and what follows from it: two forms of the same.
-//
-/// sigmoid and tanh of sums without a bound: the gates are saved, slopes follow from their values.
-template <class T>
-struct UsualFunctions {
-  explicit UsualFunctions(const StepOptions<T>&) {}
-
-  static FASTLSTM_INLINE Vec<T> saved_gate(Vec<T> sum) { return sigmoid(sum); }
-  static FASTLSTM_INLINE Vec<T> saved_candidate(Vec<T> sum) { return tanh(sum); }
-  static FASTLSTM_INLINE Vec<T> gate(Vec<T> saved) { return saved; }
-  static FASTLSTM_INLINE Vec<T> candidate(Vec<T> saved) { return saved; }
-  static FASTLSTM_INLINE Vec<T> hidden(Vec<T> c) { return tanh(c); }
-  static FASTLSTM_INLINE Vec<T> gate_slope(Vec<T> saved) {
-    return saved * (Vec<T>::broadcast(1) - saved);
-  }
-  static FASTLSTM_INLINE Vec<T> candidate_slope(Vec<T> saved) {
-    return Vec<T>::broadcast(1) - saved * saved;
-  }
-  /// y: hidden(c)
-  static FASTLSTM_INLINE Vec<T> hidden_slope(Vec<T>, Vec<T> y) { return candidate_slope(y); }
-};
-
-/// Any functions of bounded sums: the sums are saved, as not every slope follows from a value.
-template <class T>
-struct AnyFunctions {
-  explicit AnyFunctions(const StepOptions<T>& s) : options(s) {}
-
-  static FASTLSTM_INLINE Vec<T> saved_gate(Vec<T> sum) { return sum; }
-  static FASTLSTM_INLINE Vec<T> saved_candidate(Vec<T> sum) { return sum; }
-  FASTLSTM_INLINE Vec<T> gate(Vec<T> saved) const { return activate(options.gate, clipped(saved)); }
-  FASTLSTM_INLINE Vec<T> candidate(Vec<T> saved) const {
-    return activate(options.candidate, clipped(saved));
-  }
-  FASTLSTM_INLINE Vec<T> hidden(Vec<T> c) const { return activate(options.hidden, c); }
-  FASTLSTM_INLINE Vec<T> gate_slope(Vec<T> saved) const {
-    return clipped_slope(options.gate, saved);
-  }
-  FASTLSTM_INLINE Vec<T> candidate_slope(Vec<T> saved) const {
-    return clipped_slope(options.candidate, saved);
-  }
-  FASTLSTM_INLINE Vec<T> hidden_slope(Vec<T> c, Vec<T>) const {
-    return activation_slope(options.hidden, c);
-  }
-
-  FASTLSTM_INLINE Vec<T> clipped(Vec<T> sum) const {
-    return max(min(sum, Vec<T>::broadcast(options.clip)), Vec<T>::broadcast(-options.clip));
-  }
-  /// Zero beyond the bounds.
-  FASTLSTM_INLINE Vec<T> clipped_slope(const Activation& function, Vec<T> sum) const {
-    const Vec<T> bounded = clipped(sum), slope = activation_slope(function, bounded);
-    return {sum.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
-  }
-
-  const StepOptions<T>& options;
-};
-
-/// Calls body with the functions of these options.
-template <class T, class Body>
-FASTLSTM_INLINE void with_functions(const StepOptions<T>& s, Body body) {
-  if (s.usual_functions) {
-    body(UsualFunctions<T>(s));
-  } else {
-    body(AnyFunctions<T>(s));
-  }
-}
 
 /// What the new cell state is made of, and the state before zoneout.
 template <class T>
@@ -112,9 +45,11 @@ FASTLSTM_INLINE LstmOptionUnits<T> lstm_option_units(const StepOptions<T>& s,
   }
   LstmOptionUnits<T> u;
   u.i = functions.saved_gate(i);
-  u.f = s.input_forget ? f : functions.saved_gate(f);
+  u.f = functions.saved_gate(f);
   u.g = functions.saved_candidate(g);
-  const Vec<T> c = lstm_memory(s, functions, u.i, u.f, u.g, c_prev).c;
+  const LstmMemory<T> m = lstm_memory(s, functions, u.i, u.f, u.g, c_prev);
+  const Vec<T> c = m.c;
+  if (s.input_forget) u.f = m.f;
   if (s.peephole != nullptr) o = fma(load(s.peephole + 2 * s.ld_peephole + j), c, o);
   u.o = functions.saved_gate(o);
   u.h = functions.gate(u.o) * functions.hidden(c);
@@ -236,27 +171,6 @@ void lstm_options_backward(const CellStepBackward<T>& s, const Functions& functi
       store(d_c_prev, d_c + j);
     });
   }
-}
-
-/// The gates, from what training saved.
-template <class T>
-void activate_gates(const ActivateGates<T>& s) noexcept {
-  const StepOptions<T>& options = *s.options;
-  const Index H = s.H;
-  with_functions(options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
-    for (Index row = 0; row < s.rows; ++row) {
-      T* gates = s.gates + row * 4 * H;
-      for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-        const LstmMemory<T> m =
-            lstm_memory(options, functions, load(gates + j), load(gates + H + j),
-                        load(gates + 2 * H + j), Vec<T>::broadcast(0));
-        store(functions.gate(load(gates + 3 * H + j)), gates + 3 * H + j);
-        store(m.i, gates + j);
-        store(m.f, gates + H + j);
-        store(m.g, gates + 2 * H + j);
-      });
-    }
-  });
 }
 
 }  // namespace

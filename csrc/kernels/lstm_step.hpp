@@ -35,7 +35,7 @@ FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
 template <class T>
 void lstm_step(const CellStep<T>& s) noexcept {
   if (s.options != nullptr) {
-    return with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+    return with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
       lstm_options_step(s, functions);
     });
   }

@@ -11,7 +11,7 @@ namespace {
 template <class T>
 void lstm_step_backward(const CellStepBackward<T>& s) noexcept {
   if (s.options != nullptr) {
-    return with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+    return with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
       lstm_options_backward(s, functions);
     });
   }

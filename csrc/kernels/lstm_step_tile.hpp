@@ -44,7 +44,7 @@ template <class T>
 void lstm_step_tile(const CellStepTile<T>& s) noexcept {
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
     if (s.options == nullptr) return lstm_finish(s, sums);
-    with_functions(*s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
+    with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
       lstm_options_finish(s, sums, functions);
     });
   });

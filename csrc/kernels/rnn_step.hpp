@@ -2,102 +2,139 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/gate_functions.hpp"
 #include "kernels/step_tile.hpp"
 #include "simd/math.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// The two functions, and their slopes from their values.
+/// The two functions, and their slopes from their values, which is all that training keeps.
 struct RnnTanh {
+  static constexpr bool kSavesSum = false;
   template <class T>
-  static FASTLSTM_INLINE Vec<T> value(Vec<T> a) {
+  FASTLSTM_INLINE Vec<T> value(Vec<T> a) const {
     return tanh(a);
   }
   template <class T>
-  static FASTLSTM_INLINE Vec<T> slope(Vec<T> h) {
+  FASTLSTM_INLINE Vec<T> slope(Vec<T> h) const {
     return Vec<T>::broadcast(1) - h * h;
   }
 };
 
 struct RnnRelu {
+  static constexpr bool kSavesSum = false;
   template <class T>
-  static FASTLSTM_INLINE Vec<T> value(Vec<T> a) {
+  FASTLSTM_INLINE Vec<T> value(Vec<T> a) const {
     return max(a, Vec<T>::broadcast(0));
   }
   template <class T>
-  static FASTLSTM_INLINE Vec<T> slope(Vec<T> h) {
+  FASTLSTM_INLINE Vec<T> slope(Vec<T> h) const {
     const Vec<T> zero = Vec<T>::broadcast(0), one = Vec<T>::broadcast(1);
     return {h.raw > zero.raw ? one.raw : zero.raw};
   }
 };
 
+/// Any function of a bounded sum; its slope comes from the sum, which training saves.
+template <class T>
+struct RnnAny {
+  static constexpr bool kSavesSum = true;
+
+  FASTLSTM_INLINE Vec<T> value(Vec<T> a) const { return functions.candidate(a); }
+  FASTLSTM_INLINE Vec<T> slope(Vec<T> a) const { return functions.candidate_slope(a); }
+
+  AnyFunctions<T> functions;
+};
+
+/// Calls body with the function of these options; null: the usual one.
+template <class Usual, class T, class Body>
+FASTLSTM_INLINE void with_rnn_function(const StepOptions<T>* options, Body body) {
+  if (options == nullptr) {
+    body(Usual{});
+  } else {
+    body(RnnAny<T>{{*options}});
+  }
+}
+
 template <class Function, class T>
-FASTLSTM_INLINE void rnn_step(const CellStep<T>& s) {
+FASTLSTM_INLINE void rnn_step(const CellStep<T>& s, const Function& function) {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
-    const T* from_x = s.gates + row * s.ld_gates;
+    T* from_x = s.gates + row * s.ld_gates;
     const T* from_h = s.from_h + row * H;
     T* h = s.h + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      store(Function::value(load(from_x + j) + load(s.bias + j) + load(from_h + j)), h + j);
+      const Vec<T> sum = load(from_x + j) + load(s.bias + j) + load(from_h + j);
+      if (Function::kSavesSum && s.save) store(sum, from_x + j);
+      store(function.value(sum), h + j);
     });
   }
 }
 
 /// A block is four vectors of units.
 template <class Function, class T>
-FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s) {
+FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& function) {
   constexpr Index kLanes = Vec<T>::kLanes;
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
     sums.for_each_block([&](Index row, Index block, const T* x, T* from_h) FASTLSTM_INLINE_LAMBDA {
       for (Index k = 0; k < 4; ++k) {
         const Index unit = (4 * block + k) * kLanes;
         const Vec<T> sum = Vec<T>::load(x + k * kLanes) + Vec<T>::load(from_h + k * kLanes);
-        const Vec<T> h = Function::value(sum);
+        const Vec<T> h = function.value(sum);
         h.store(s.h + row * s.ld_h + unit);
         if (s.output != nullptr) store_units(h, s.output[row] + unit, s.H - unit);
+        if (Function::kSavesSum && s.gates != nullptr) {
+          store_units(sum, s.gates + row * s.ld_gates + unit, s.H - unit);
+        }
       }
     });
   });
 }
 
 template <class Function, class T>
-FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s) {
+FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Function& function) {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
-    const T* h = s.h + row * s.ld_h;
+    const T* saved = Function::kSavesSum ? s.gates + row * H : s.h + row * s.ld_h;
     const T* d_h = s.d_h + row * s.ld_d_h;
     T* d_gates = s.d_gates + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      store(load(d_h + j) * Function::slope(load(h + j)), d_gates + j);
+      store(load(d_h + j) * function.slope(load(saved + j)), d_gates + j);
     });
   }
 }
 
 template <class T>
 void rnn_tanh_step(const CellStep<T>& s) noexcept {
-  rnn_step<RnnTanh>(s);
+  with_rnn_function<RnnTanh>(
+      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step(s, function); });
 }
 template <class T>
 void rnn_relu_step(const CellStep<T>& s) noexcept {
-  rnn_step<RnnRelu>(s);
+  with_rnn_function<RnnRelu>(
+      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step(s, function); });
 }
 template <class T>
 void rnn_tanh_step_tile(const CellStepTile<T>& s) noexcept {
-  rnn_step_tile<RnnTanh>(s);
+  with_rnn_function<RnnTanh>(
+      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
 }
 template <class T>
 void rnn_relu_step_tile(const CellStepTile<T>& s) noexcept {
-  rnn_step_tile<RnnRelu>(s);
+  with_rnn_function<RnnRelu>(
+      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
 }
 template <class T>
 void rnn_tanh_step_backward(const CellStepBackward<T>& s) noexcept {
-  rnn_step_backward<RnnTanh>(s);
+  with_rnn_function<RnnTanh>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
+    rnn_step_backward(s, function);
+  });
 }
 template <class T>
 void rnn_relu_step_backward(const CellStepBackward<T>& s) noexcept {
-  rnn_step_backward<RnnRelu>(s);
+  with_rnn_function<RnnRelu>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
+    rnn_step_backward(s, function);
+  });
 }
 
 }  // namespace

@@ -112,10 +112,13 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
   const Index width = saved_->gates_width(), rows = saved_->rows.rows();
   const T* saved = saved_->gates(k);
   Buffer<T> activated;
-  if (const StepOptions<T>* options = saved_->stack.weights(k).step_options()) {
+  const StepOptions<T>* options = saved_->stack.weights(k).step_options();
+  const Index G = saved_->config().gates();
+  if (G > 1 && options != nullptr && !options->usual_functions) {
     activated.resize(rows, width);
     std::copy_n(saved, rows * width, activated.data());
-    kernels<T>().activate_gates({rows, saved_->config().hidden_size, activated.data(), options});
+    kernels<T>().activate_gates(
+        {rows, saved_->config().gates(), saved_->config().hidden_size, activated.data(), options});
     saved = activated.data();
   }
   unpack_rows(saved_->rows, saved, width, time_major(saved_->rows, width, gates));

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 from ._checks import as_real
@@ -74,6 +76,14 @@ def _shortest(activation: Activation) -> ActivationName:
         return activation.name
     name, alpha, beta = activation
     return (name, alpha) if count == 1 else (name, alpha, beta)
+
+
+def core_functions(names: Sequence[ActivationName], clip: float | None) -> dict[str, Any]:
+    """The functions of gates, candidate and cell state, and their bound, as the core takes them."""
+    return {
+        "activations": [as_activation("", name) for name in names],
+        "clip": math.inf if clip is None else clip,
+    }
 
 
 def as_clip(value: Any) -> float | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy.typing as npt
 
+from ._activations import ActivationName, as_activations, as_clip, core_functions
 from ._checks import FloatArray, as_bool
 from ._layer import LAYERS, RecurrentLayer
 
@@ -73,6 +75,11 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         The type of parameters and results. Inputs of other types are converted.
     seed : int, optional
         Makes the initial values, and the dropout of the layer's training calls, reproducible.
+    clip : float, optional
+        The sums in the brackets of r, z and n are bounded to -clip and clip, as in ONNX Runtime.
+    activations : tuple
+        Instead of sigmoid (of r and z) and tanh: ONNX's names, ``"HardSigmoid"``, or with their
+        parameters, ``("HardSigmoid", 0.2, 0.5)``.
 
     Notes
     -----
@@ -105,6 +112,8 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         "reverse": False,
         "merge": "concat",
         "dtype": "float32",
+        "clip": None,
+        "activations": ("Sigmoid", "Tanh"),
     }
 
     def __init__(
@@ -122,7 +131,12 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         merge: str | None = "concat",
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        clip: float | None = None,
+        activations: Sequence[ActivationName] = ("Sigmoid", "Tanh"),
     ) -> None:
+        functions = as_activations("activations", activations, 2)
+        if not reset_after and (clip is not None or functions != self._defaults["activations"]):
+            raise ValueError("reset_after: expected True with clip or other activations, got False")
         super().__init__(
             input_size,
             hidden_size,
@@ -136,6 +150,8 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
             seed,
             merge=merge,
             reset_after=as_bool("reset_after", reset_after),
+            clip=as_clip(clip),
+            activations=functions,
         )
 
     @property
@@ -143,8 +159,23 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         """Whether the reset gate acts after the product with the hidden state."""
         return bool(self._options["reset_after"])
 
+    @property
+    def clip(self) -> float | None:
+        """The bound of the gates' sums; None: they have none."""
+        clip: float | None = self._options["clip"]
+        return clip
+
+    @property
+    def activations(self) -> tuple[ActivationName, ...]:
+        """The functions of the gates and of the candidate."""
+        return tuple(self._options["activations"])
+
     def _core_options(self) -> dict[str, Any]:
-        return super()._core_options() | {"cell": "gru" if self.reset_after else "gru_reset_before"}
+        return {
+            **super()._core_options(),
+            **core_functions((*self.activations, "Tanh"), self.clip),
+            "cell": "gru" if self.reset_after else "gru_reset_before",
+        }
 
 
 LAYERS["GRU"] = GRU

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._activations import as_activation
+from ._activations import core_functions
 from ._blas import require_blas_for_forward
 from ._calls import Call, Layout, States, StateT, as_tuple, directions_apart
 from ._checks import (
@@ -247,8 +247,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         """What the core wants to know of this kind of cell: the plain one's, for it to change."""
         return {
             "proj_size": 0,
-            "activations": [as_activation("", name) for name in ("Sigmoid", "Tanh", "Tanh")],
-            "clip": math.inf,
+            **core_functions(("Sigmoid", "Tanh", "Tanh"), None),
             "input_forget": False,
             "peepholes": False,
             "zoneout_h": 0.0,

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._activations import ActivationName, as_activation, as_activations, as_clip
+from ._activations import ActivationName, as_activations, as_clip, core_functions
 from ._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_real
 from ._layer import LAYERS, RecurrentLayer
 
@@ -256,8 +255,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return super()._core_options() | {
             "cell": "lstm",
             "proj_size": self.proj_size,
-            "activations": [as_activation("", function) for function in self.activations],
-            "clip": math.inf if self.clip is None else self.clip,
+            **core_functions(self.activations, self.clip),
             "input_forget": self.input_forget,
             "peepholes": self.peepholes,
             "zoneout_h": self.zoneout[0],

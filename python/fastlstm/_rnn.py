@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import numpy.typing as npt
 
+from ._activations import ActivationName, as_activations, as_clip, core_functions
 from ._checks import FloatArray
 from ._layer import LAYERS, RecurrentLayer
 
@@ -53,6 +55,11 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         The type of parameters and results. Inputs of other types are converted.
     seed : int, optional
         Makes the initial values, and the dropout of the layer's training calls, reproducible.
+    clip : float, optional
+        The sum is bounded to -clip and clip before its function, as in ONNX Runtime.
+    activations : tuple, optional
+        Another function than ``nonlinearity`` has: one of ONNX's names, ``("Softsign",)``, or with
+        its parameters, ``(("LeakyRelu", 0.1),)``.
 
     Notes
     -----
@@ -82,6 +89,8 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         "reverse": False,
         "merge": "concat",
         "dtype": "float32",
+        "clip": None,
+        "activations": None,
     }
 
     def __init__(
@@ -99,9 +108,16 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         merge: str | None = "concat",
         dtype: npt.DTypeLike = "float32",
         seed: int | None = None,
+        clip: float | None = None,
+        activations: Sequence[ActivationName] | None = None,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
+        functions = None
+        if activations is not None:
+            functions = as_activations("activations", activations, 1)
+            if nonlinearity != "tanh":
+                raise ValueError("activations: expected None with a nonlinearity")
         super().__init__(
             input_size,
             hidden_size,
@@ -115,6 +131,8 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
             seed,
             merge=merge,
             nonlinearity=nonlinearity,
+            clip=as_clip(clip),
+            activations=functions,
         )
 
     @property
@@ -122,8 +140,24 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         """The function: ``tanh`` or ``relu``."""
         return str(self._options["nonlinearity"])
 
+    @property
+    def clip(self) -> float | None:
+        """The bound of the sum; None: it has none."""
+        clip: float | None = self._options["clip"]
+        return clip
+
+    @property
+    def activations(self) -> tuple[ActivationName, ...]:
+        """The function, by ONNX's name."""
+        return tuple(self._options["activations"] or (self.nonlinearity.capitalize(),))
+
     def _core_options(self) -> dict[str, Any]:
-        return super()._core_options() | {"cell": f"rnn_{self.nonlinearity}"}
+        options = super()._core_options()
+        if self._options["activations"] is None and self.clip is None:
+            return options | {"cell": f"rnn_{self.nonlinearity}"}
+        (function,) = self.activations
+        functions = core_functions(("Sigmoid", function, "Tanh"), self.clip)
+        return {**options, **functions, "cell": "rnn_tanh"}
 
 
 LAYERS["RNN"] = RNN

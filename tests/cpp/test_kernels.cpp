@@ -339,7 +339,7 @@ void check_activate_gates(const KernelTable<T>& table) {
         for (std::size_t k = 0; k < sums.size(); k += 2) sums[k] /= 64;
         for (std::size_t k = 0; k < sums.size(); k += 8) sums[k] /= 64;
         Guarded<T> gates(sums);
-        kernel({rows, H, gates.data(), &options});
+        kernel({rows, 4, H, gates.data(), &options});
         gates.check_guards();
         for (Index k = 0; k < rows * 4 * H; ++k) {
           const bool forget = input_forget && k / H % 4 == 1;

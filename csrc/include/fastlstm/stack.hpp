@@ -37,8 +37,8 @@ enum class CellKind { kLstm, kGru, kGruResetBefore, kRnnTanh, kRnnRelu };
 
 /// What changes a cell's equations. The defaults are the equations above.
 struct CellOptions {
-  Activation gate{ActivationKind::kSigmoid};              // of i, f, o
-  Activation candidate{ActivationKind::kTanh};            // of g
+  Activation gate{ActivationKind::kSigmoid};              // of i, f, o, or r, z
+  Activation candidate{ActivationKind::kTanh};            // of g or n; RNN: of the sum
   Activation hidden{ActivationKind::kTanh};               // of c on its way into h
   double clip = std::numeric_limits<double>::infinity();  // the bound of the gates' sums
   bool input_forget = false;                              // f = 1 - i
@@ -96,9 +96,12 @@ struct StackConfig {
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
   Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
-  /// their sums where it has other functions; r z n of a GRU, and R_n h' + b_Rn where it resets
-  /// after the product; none of an RNN.
-  Index saved_gates() const { return gates() == 1 ? 0 : cell == CellKind::kGruResetBefore ? 3 : 4; }
+  /// their sums where it has other functions; r z n of a GRU, or their sums, and R_n h' + b_Rn
+  /// where it resets after the product; none of an RNN, or its sum.
+  Index saved_gates() const {
+    if (gates() == 1) return options.plain() ? 0 : 1;
+    return cell == CellKind::kGruResetBefore ? 3 : 4;
+  }
   /// The multiply-adds of one step of one sequence through all layers, forward.
   double products_per_row() const {
     double inputs = 0;

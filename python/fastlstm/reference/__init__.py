@@ -11,6 +11,7 @@ from ._arrays import sigmoid
 from ._layers import Gradients
 from .activations import activate, slope
 from .gru import (
+    GRUOptions,
     GRUStep,
     GRUStepGradients,
     GRUTape,
@@ -33,6 +34,8 @@ from .lstm import (
     lstm_forward,
 )
 from .rnn import (
+    RNNOptions,
+    RNNStep,
     RNNStepGradients,
     RNNTape,
     RNNTrace,
@@ -43,6 +46,7 @@ from .rnn import (
 )
 
 __all__ = [
+    "GRUOptions",
     "GRUStep",
     "GRUStepGradients",
     "GRUTape",
@@ -54,6 +58,8 @@ __all__ = [
     "LSTMStepGradients",
     "LSTMTape",
     "LSTMTrace",
+    "RNNOptions",
+    "RNNStep",
     "RNNStepGradients",
     "RNNTape",
     "RNNTrace",

@@ -63,6 +63,11 @@ def activate(function: Activation, x: Array) -> Array:
     raise ValueError(f"expected the name of an activation function, got {name!r}")
 
 
+def clipped_slope(function: Activation, a: Array, clip: float) -> Array:
+    """Return the slope of function(clip(a)): none beyond the bounds."""
+    return np.where(np.abs(a) <= clip, slope(function, np.clip(a, -clip, clip)), 0.0)
+
+
 def slope(function: Activation, x: Array) -> Array:
     """Return the function's derivative.
 

@@ -22,6 +22,9 @@ by default in Keras. In the first paper, and by default in ONNX, it acts *before
 
 The two are different functions, and weights trained for one are of no use to the other.
 
+As options, other functions may stand for sigmoid and for tanh, and their sums may be bounded to
+[-clip, clip] before, as in :mod:`fastlstm.reference.lstm`.
+
 References
 ----------
 K. Cho et al.: Learning Phrase Representations using RNN Encoder-Decoder for Statistical Machine
@@ -43,7 +46,9 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array, sigmoid
+from fastlstm._activations import Activation
+
+from ._arrays import Array, as_array
 from ._layers import (
     Call,
     Gradients,
@@ -54,16 +59,30 @@ from ._layers import (
     layers_forward,
     read_call,
 )
+from .activations import SIGMOID, TANH, activate, clipped_slope
 
 
 class GRUStep(NamedTuple):
-    """All values of one step, each (B, H)."""
+    """All values of one step, each (B, H) but for a."""
 
     r: Array
     z: Array
     n: Array
     m: Array  # what R_n h, or R_n (r h), adds to the candidate's sum, before r acts on it
     h: Array
+    a: Array  # (B, 3H) sums of r, z, n before they are clipped
+
+
+class GRUOptions(NamedTuple):
+    """What changes the equations; the defaults are those above."""
+
+    activations: tuple[Activation, Activation] = (SIGMOID, TANH)
+    """Of the gates r, z, and of the candidate n."""
+    clip: float = np.inf
+    """The bound of the sums."""
+
+
+PLAIN = GRUOptions()
 
 
 class GRUStepGradients(NamedTuple):
@@ -86,6 +105,7 @@ def gru_cell(
     b_R: npt.ArrayLike | None = None,
     *,
     reset_after: bool = True,
+    options: GRUOptions = PLAIN,
 ) -> GRUStep:
     """Compute one step of a GRU for a batch.
 
@@ -103,6 +123,8 @@ def gru_cell(
         Biases.
     reset_after : bool
         Whether the reset gate acts after the product with R_n.
+    options : GRUOptions
+        Other functions, clipping.
 
     Returns
     -------
@@ -132,15 +154,20 @@ def gru_cell(
     b_Wr, b_Wz, b_Wn = np.split(b_W, 3)
     b_Rr, b_Rz, b_Rn = np.split(b_R, 3)
 
-    r = sigmoid(x @ W_r.T + b_Wr + h @ R_r.T + b_Rr)
-    z = sigmoid(x @ W_z.T + b_Wz + h @ R_z.T + b_Rz)
+    gate, candidate = options.activations
+    a_r = x @ W_r.T + b_Wr + h @ R_r.T + b_Rr
+    a_z = x @ W_z.T + b_Wz + h @ R_z.T + b_Rz
+    r = activate(gate, np.clip(a_r, -options.clip, options.clip))
+    z = activate(gate, np.clip(a_z, -options.clip, options.clip))
     if reset_after:
         m = h @ R_n.T + b_Rn
-        n = np.tanh(x @ W_n.T + b_Wn + r * m)
+        a_n = x @ W_n.T + b_Wn + r * m
     else:
         m = (r * h) @ R_n.T + b_Rn
-        n = np.tanh(x @ W_n.T + b_Wn + m)
-    return GRUStep(r, z, n, m, h=(1 - z) * n + z * h)
+        a_n = x @ W_n.T + b_Wn + m
+    n = activate(candidate, np.clip(a_n, -options.clip, options.clip))
+    a = np.concatenate([a_r, a_z, a_n], axis=1)
+    return GRUStep(r, z, n, m, h=(1 - z) * n + z * h, a=a)
 
 
 def gru_cell_backward(
@@ -152,6 +179,7 @@ def gru_cell_backward(
     d_h: npt.ArrayLike,
     *,
     reset_after: bool = True,
+    options: GRUOptions = PLAIN,
 ) -> GRUStepGradients:
     """Compute the gradients of one step: the lines of `gru_cell` from the last to the first.
 
@@ -159,7 +187,7 @@ def gru_cell_backward(
     ----------
     step : GRUStep
         What `gru_cell` returned for the arguments below.
-    x, h, W, R, reset_after
+    x, h, W, R, reset_after, options
         The arguments of `gru_cell`. `h` is the state *before* the step. Biases are not needed.
     d_h : array_like, shape (B, H)
         Gradient of the loss with respect to the new state ``step.h``: what came from the output
@@ -186,16 +214,18 @@ def gru_cell_backward(
     """
     x, h, W, R = _cell_arrays(x, h, W, R)
     d_h = as_array("d_h", d_h, h.shape)
-    r, z, n, m, _ = step
+    r, z, n, m, _, a = step
+    a_r, a_z, a_n = np.split(a, 3, axis=1)
+    gate, candidate = options.activations
     R_n = np.split(R, 3)[2]
 
     # h' = (1 - z) n + z h
     d_n = d_h * (1 - z)
     d_z = d_h * (h - n)
     d_h_old = d_h * z
-    # n = tanh(a_n) and z = sigmoid(a_z)
-    d_a_n = d_n * (1 - n**2)
-    d_a_z = d_z * z * (1 - z)
+    # n = tanh(a_n) and z = sigmoid(a_z), whose slopes are 1 - n^2 and z (1 - z)
+    d_a_n = d_n * clipped_slope(candidate, a_n, options.clip)
+    d_a_z = d_z * clipped_slope(gate, a_z, options.clip)
     if reset_after:  # a_n = W_n x + b_Wn + r m, m = R_n h + b_Rn
         d_r = d_a_n * m
         d_m = d_a_n * r
@@ -205,7 +235,7 @@ def gru_cell_backward(
         d_r = d_m @ R_n * h
         d_h_old = d_h_old + d_m @ R_n * r
         seen = r * h
-    d_a_r = d_r * r * (1 - r)
+    d_a_r = d_r * clipped_slope(gate, a_r, options.clip)
     # W x + b_W gets the gradients of r, z and n, R h + b_R those of r, z and m.
     d_from_x = np.concatenate([d_a_r, d_a_z, d_a_n], axis=1)
     d_from_h = np.concatenate([d_a_r, d_a_z, d_m], axis=1)
@@ -263,10 +293,17 @@ class _Walk(NamedTuple):
     trace: GRUTrace
     visits: list[_Visit]
     reset_after: bool
+    options: GRUOptions
 
 
 def _walk_forward(
-    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, reset_after: bool
+    weights: Weights,
+    x: Array,
+    state: State,
+    lengths: Lengths,
+    reverse: bool,
+    reset_after: bool,
+    options: GRUOptions,
 ) -> tuple[Array, State, _Walk]:
     """Walk through time in one direction of one layer; as for the LSTM."""
     T = x.shape[0]
@@ -277,12 +314,12 @@ def _walk_forward(
     for t in reversed(range(T)) if reverse else range(T):
         rows = np.flatnonzero(t < lengths)
         x_t, h_before = x[t, rows], h[rows]
-        step = gru_cell(x_t, h_before, W, R, b_W, b_R, reset_after=reset_after)
+        step = gru_cell(x_t, h_before, W, R, b_W, b_R, reset_after=reset_after, options=options)
         h[rows] = step.h
         for name, values in trace._asdict().items():
             values[t, rows] = getattr(step, name)
         visits.append(_Visit(t, rows, x_t, h_before, step))
-    return trace.h, (h,), _Walk(trace, visits, reset_after)
+    return trace.h, (h,), _Walk(trace, visits, reset_after, options)
 
 
 def _walk_backward(
@@ -296,7 +333,9 @@ def _walk_backward(
     d_W, d_R, d_b_W, d_b_R = (np.zeros(s) for s in (W.shape, R.shape, len(W), len(W)))
     for t, rows, x, h, step in reversed(walk.visits):
         d_new = d_h[rows] + d_output[t, rows]
-        d = gru_cell_backward(step, x, h, W, R, d_new, reset_after=walk.reset_after)
+        d = gru_cell_backward(
+            step, x, h, W, R, d_new, reset_after=walk.reset_after, options=walk.options
+        )
         d_x[t, rows], d_h[rows] = d.d_x, d.d_h
         d_W += d.d_W
         d_R += d.d_R
@@ -330,6 +369,7 @@ def gru_forward(
     reverse: bool = False,
     masks: Sequence[npt.ArrayLike] | None = None,
     reset_after: bool = True,
+    options: GRUOptions = PLAIN,
 ) -> tuple[Array, Array, GRUTape]:
     """Run a batch of sequences through all layers of a GRU.
 
@@ -344,6 +384,8 @@ def gru_forward(
         As for :func:`fastlstm.reference.lstm_forward`.
     reset_after : bool
         Whether the reset gate acts after the product with R_n.
+    options : GRUOptions
+        Of all layers.
 
     Returns
     -------
@@ -378,7 +420,7 @@ def gru_forward(
     def walk(
         weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
     ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, reset_after)
+        return _walk_forward(weights, x, state, lengths, reverse, reset_after, options)
 
     output, (h_n,), walks = layers_forward(call, walk)
     traces = [[GRUTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]

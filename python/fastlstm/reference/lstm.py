@@ -97,7 +97,7 @@ from ._layers import (
     merge_directions_backward,
     read_call,
 )
-from .activations import SIGMOID, TANH, activate, slope
+from .activations import SIGMOID, TANH, activate, clipped_slope, slope
 
 
 class LSTMOptions(NamedTuple):
@@ -329,7 +329,7 @@ def lstm_cell_backward(
     d_o = d_m * activate(hidden, c_new)
     d_c_new = d_c_new + d_m * o * slope(hidden, c_new)
     # o = sigmoid(a_o), and a_o reads c_new through the peephole.
-    d_a_o = d_o * _slope_clipped(gate, a_o, options.clip)
+    d_a_o = d_o * clipped_slope(gate, a_o, options.clip)
     d_c_new = d_c_new + d_a_o * p_o
     # c_new = f c + i g
     d_f = d_c_new * c
@@ -339,9 +339,9 @@ def lstm_cell_backward(
     if options.input_forget:  # f = 1 - i
         d_i, d_f = d_i - d_f, np.zeros_like(d_f)
     # i = sigmoid(a_i) and so on. The slope of the sigmoid is i (1 - i), that of tanh 1 - g^2.
-    d_a_i = d_i * _slope_clipped(gate, a_i, options.clip)
-    d_a_f = d_f * _slope_clipped(gate, a_f, options.clip)
-    d_a_g = d_g * _slope_clipped(candidate, a_g, options.clip)
+    d_a_i = d_i * clipped_slope(gate, a_i, options.clip)
+    d_a_f = d_f * clipped_slope(gate, a_f, options.clip)
+    d_a_g = d_g * clipped_slope(candidate, a_g, options.clip)
     d_c_old = d_c_old + d_a_i * p_i + d_a_f * p_f
     # a = W x + R h + b. All rows of the batch used the same weights: their gradients are summed.
     d_a = np.concatenate([d_a_i, d_a_f, d_a_g, d_a_o], axis=1)
@@ -357,11 +357,6 @@ def lstm_cell_backward(
         d_W_hr=d_W_hr,
         d_p=None if p is None else np.concatenate(d_p),
     )
-
-
-def _slope_clipped(function: Activation, a: Array, clip: float) -> Array:
-    """The slope of function(clip(a)): none beyond the bounds."""
-    return np.where(np.abs(a) <= clip, slope(function, _clipped(a, clip)), 0.0)
 
 
 def _zoned_out_backward(keep: Array | None, d: Array) -> tuple[Array, Array]:

@@ -27,6 +27,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm._activations import Activation
+
 from ._arrays import Array, as_array
 from ._layers import (
     Call,
@@ -38,6 +40,26 @@ from ._layers import (
     layers_forward,
     read_call,
 )
+from .activations import TANH, activate, clipped_slope
+
+
+class RNNStep(NamedTuple):
+    """All values of one step, each (B, H)."""
+
+    h: Array
+    a: Array  # the sum before it is clipped
+
+
+class RNNOptions(NamedTuple):
+    """What changes the equation; the defaults are tanh, without a bound."""
+
+    activation: Activation = TANH
+    """The function: any of :mod:`fastlstm.reference.activations`, relu among them."""
+    clip: float = np.inf
+    """The bound of the sum before it."""
+
+
+PLAIN = RNNOptions()
 
 
 class RNNStepGradients(NamedTuple):
@@ -61,9 +83,9 @@ def rnn_cell(
     b_W: npt.ArrayLike | None = None,
     b_R: npt.ArrayLike | None = None,
     *,
-    nonlinearity: str = "tanh",
-) -> Array:
-    """Compute one step of an RNN for a batch: the new hidden state, (B, H).
+    options: RNNOptions = PLAIN,
+) -> RNNStep:
+    """Compute one step of an RNN for a batch.
 
     Parameters
     ----------
@@ -75,45 +97,44 @@ def rnn_cell(
         Input and recurrent weights.
     b_W, b_R : array_like, shape (H,), optional
         Biases.
-    nonlinearity : {"tanh", "relu"}
-        The function.
+    options : RNNOptions
+        The function, clipping.
 
     Raises
     ------
     ValueError
-        A shape does not fit, or the function is unknown.
+        A shape does not fit.
 
     Examples
     --------
-    >>> rnn_cell([[1.0]], [[2.0]], [[0.5]], [[-1.0]], nonlinearity="relu")
-    array([[0.]])
+    >>> rnn_cell([[1.0]], [[2.0]], [[0.5]], [[1.0]], options=RNNOptions(Activation("Relu"))).h
+    array([[2.5]])
     """
     x, h, W, R = _cell_arrays(x, h, W, R)
     a = x @ W.T + h @ R.T
     for name, bias in (("b_W", b_W), ("b_R", b_R)):
         if bias is not None:
             a = a + as_array(name, bias, (len(R),))
-    _check(nonlinearity)
-    return np.tanh(a) if nonlinearity == "tanh" else np.asarray(np.maximum(a, 0.0))
+    return RNNStep(activate(options.activation, np.clip(a, -options.clip, options.clip)), a)
 
 
 def rnn_cell_backward(
-    h_new: npt.ArrayLike,
+    step: RNNStep,
     x: npt.ArrayLike,
     h: npt.ArrayLike,
     W: npt.ArrayLike,
     R: npt.ArrayLike,
     d_h: npt.ArrayLike,
     *,
-    nonlinearity: str = "tanh",
+    options: RNNOptions = PLAIN,
 ) -> RNNStepGradients:
     """Compute the gradients of one step from d_h, the gradient of what it returned.
 
     Parameters
     ----------
-    h_new : array_like, shape (B, H)
+    step : RNNStep
         What `rnn_cell` returned for the arguments below.
-    x, h, W, R, nonlinearity
+    x, h, W, R, options
         The arguments of `rnn_cell`. Biases are not needed.
     d_h : array_like, shape (B, H)
         Gradient of the loss with respect to the new state.
@@ -124,19 +145,12 @@ def rnn_cell_backward(
         ``d_h`` in it is with respect to the state before the step.
     """
     x, h, W, R = _cell_arrays(x, h, W, R)
-    h_new = as_array("h_new", h_new, h.shape)
     d_h = as_array("d_h", d_h, h.shape)
-    _check(nonlinearity)
-    # The slope of tanh is 1 - tanh^2; that of relu is 1 where its value is above zero.
-    d_a = d_h * (1 - h_new**2 if nonlinearity == "tanh" else h_new > 0)
+    # The slope of tanh is 1 - tanh^2.
+    d_a = d_h * clipped_slope(options.activation, step.a, options.clip)
     return RNNStepGradients(
         d_x=d_a @ W, d_h=d_a @ R, d_W=d_a.T @ x, d_R=d_a.T @ h, d_b=d_a.sum(axis=0)
     )
-
-
-def _check(nonlinearity: str) -> None:
-    if nonlinearity not in ("tanh", "relu"):
-        raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
 
 
 def _cell_arrays(
@@ -164,17 +178,17 @@ class _Visit(NamedTuple):
     rows: npt.NDArray[np.intp]  # the rows of the batch that took part
     x: Array
     h: Array
-    h_new: Array
+    step: RNNStep
 
 
 class _Walk(NamedTuple):
     trace: RNNTrace
     visits: list[_Visit]
-    nonlinearity: str
+    options: RNNOptions
 
 
 def _walk_forward(
-    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, nonlinearity: str
+    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, options: RNNOptions
 ) -> tuple[Array, State, _Walk]:
     """Walk through time in one direction of one layer; as for the LSTM."""
     T = x.shape[0]
@@ -185,10 +199,10 @@ def _walk_forward(
     for t in reversed(range(T)) if reverse else range(T):
         rows = np.flatnonzero(t < lengths)
         x_t, h_before = x[t, rows], h[rows]
-        h_new = rnn_cell(x_t, h_before, W, R, b_W, b_R, nonlinearity=nonlinearity)
-        h[rows] = output[t, rows] = h_new
-        visits.append(_Visit(t, rows, x_t, h_before, h_new))
-    return output, (h,), _Walk(RNNTrace(output), visits, nonlinearity)
+        step = rnn_cell(x_t, h_before, W, R, b_W, b_R, options=options)
+        h[rows] = output[t, rows] = step.h
+        visits.append(_Visit(t, rows, x_t, h_before, step))
+    return output, (h,), _Walk(RNNTrace(output), visits, options)
 
 
 def _walk_backward(
@@ -200,9 +214,9 @@ def _walk_backward(
     d_h = d_state[0].copy()
     d_x = np.zeros((T, B, W.shape[1]))
     d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
-    for t, rows, x, h, h_new in reversed(walk.visits):
+    for t, rows, x, h, step in reversed(walk.visits):
         d_new = d_h[rows] + d_output[t, rows]
-        d = rnn_cell_backward(h_new, x, h, W, R, d_new, nonlinearity=walk.nonlinearity)
+        d = rnn_cell_backward(step, x, h, W, R, d_new, options=walk.options)
         d_x[t, rows], d_h[rows] = d.d_x, d.d_h
         d_W += d.d_W
         d_R += d.d_R
@@ -234,7 +248,7 @@ def rnn_forward(
     lengths: npt.ArrayLike | None = None,
     reverse: bool = False,
     masks: Sequence[npt.ArrayLike] | None = None,
-    nonlinearity: str = "tanh",
+    options: RNNOptions = PLAIN,
 ) -> tuple[Array, Array, RNNTape]:
     """Run a batch of sequences through all layers of an RNN.
 
@@ -247,8 +261,8 @@ def rnn_forward(
         h_0. Zeros by default.
     x, lengths, reverse, masks
         As for :func:`fastlstm.reference.lstm_forward`.
-    nonlinearity : {"tanh", "relu"}
-        The function.
+    options : RNNOptions
+        The function, clipping.
 
     Returns
     -------
@@ -269,7 +283,8 @@ def rnn_forward(
     Examples
     --------
     >>> params = {"weight_ih_l0": [[1.0]], "weight_hh_l0": [[2.0]]}
-    >>> output, h_n, tape = rnn_forward(params, np.ones((3, 1, 1)), nonlinearity="relu")
+    >>> relu = RNNOptions(Activation("Relu"))
+    >>> output, h_n, tape = rnn_forward(params, np.ones((3, 1, 1)), options=relu)
     >>> output.ravel()
     array([1., 3., 7.])
     >>> rnn_backward(tape, d_state=[[[1.0]]]).x.ravel()
@@ -281,7 +296,7 @@ def rnn_forward(
     def walk(
         weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
     ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, nonlinearity)
+        return _walk_forward(weights, x, state, lengths, reverse, options)
 
     output, (h_n,), walks = layers_forward(call, walk)
     traces = [[RNNTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
