@@ -43,3 +43,17 @@ def pytest_report_header() -> list[str]:
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(0)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """ONNX's own tests of the recurrent operators, counted."""
+    counts = {
+        outcome: sum(
+            "test_onnx_backend_node" in report.nodeid
+            for report in terminalreporter.stats.get(outcome, [])
+        )
+        for outcome in ("passed", "failed", "skipped")
+    }
+    if any(counts.values()):
+        text = ", ".join(f"{count} {outcome}" for outcome, count in counts.items())
+        terminalreporter.write_line(f"ONNX's backend node tests of LSTM, GRU and RNN: {text}")

@@ -54,6 +54,7 @@ FOREIGN = {
     "float64": Tolerance(2e-14, "the roundings of two libraries; 2e-15 measured"),
     "float32": Tolerance(3e-6, "the roundings of two libraries; 8e-7 measured"),
 }
+ONNX_RUNTIME = Tolerance(1e-5, "its tanh is approximate: 1.3e-8 where the results are 3e-3")
 FOREIGN_GRADIENTS = {
     "float64": Tolerance(1e-13, "sums over steps and rows in two libraries; 5e-15 measured"),
     "float32": Tolerance(1e-5, "sums over steps and rows in two libraries; 2e-6 measured"),

@@ -22,7 +22,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import interchange, optim, reference
-    from .interchange import from_keras, from_torch
+    from .interchange import from_keras, from_onnx, from_torch
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -30,6 +30,7 @@ _LATER = {
     "optim": "optim",
     "reference": "reference",
     "from_keras": "interchange",
+    "from_onnx": "interchange",
     "from_torch": "interchange",
 }
 
@@ -47,6 +48,7 @@ __all__ = [
     "__version__",
     "available_isas",
     "from_keras",
+    "from_onnx",
     "from_torch",
     "get_num_threads",
     "interchange",

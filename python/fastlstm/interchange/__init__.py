@@ -5,6 +5,7 @@ builds the layer. What a layer of fastlstm cannot represent is refused by name.
 """
 
 from .keras import from_keras
+from .onnx_import import from_onnx
 from .torch import from_torch
 
-__all__ = ["from_keras", "from_torch"]
+__all__ = ["from_keras", "from_onnx", "from_torch"]

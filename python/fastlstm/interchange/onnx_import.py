@@ -1,0 +1,378 @@
+"""Layers from the LSTM, GRU and RNN nodes of ONNX models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastlstm._activations import _PARAMETERS as PARAMETERS
+from fastlstm._checks import FloatArray
+
+from ._description import Description, build, choose
+from ._tensors import DAMAGE, as_layers_float
+
+_CELLS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "RNN", "DynamicQuantizeLSTM": "LSTM"}
+_DOMAINS = {"DynamicQuantizeLSTM": "com.microsoft"}
+# ONNX's gates -> where each of ours is among them.
+ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
+PEEPHOLE_ORDER = (0, 2, 1)
+
+_INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+_QUANTIZED_INPUTS = (*_INPUTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point")
+_ATTRIBUTES = (
+    *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size"),
+    *("layout", "output_sequence"),  # the last one in opset 1: of outputs
+)
+_MORE_ATTRIBUTES = {"LSTM": ("input_forget",), "GRU": ("linear_before_reset",), "RNN": ()}
+
+DEFAULTS: dict[str, tuple[str, ...]] = {
+    "LSTM": ("Sigmoid", "Tanh", "Tanh"),
+    "GRU": ("Sigmoid", "Tanh"),
+    "RNN": ("Tanh",),
+}
+# What exporters put between an initialiser and a node. None makes more than it takes.
+_FOLDED = frozenset(
+    {"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Slice", "Cast", "Split"}
+    | {"DequantizeLinear"}
+)
+
+
+def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) -> Any:
+    """Make a layer from a recurrent node of an ONNX model, with the same results.
+
+    Parameters
+    ----------
+    source : ModelProto, or path-like
+        The model. Needs the package onnx (``fastlstm[onnx]``).
+    node : str, optional
+        Which LSTM, GRU, RNN or DynamicQuantizeLSTM: its name, or its first output's where it has
+        none. May be left out where there is only one.
+    constants : bool
+        Also return the initial state and sequence lengths that the model has as constants; without
+        it a model with such constants is refused.
+
+    Returns
+    -------
+    LSTM, GRU or RNN
+        With ``batch_first`` for ``layout=1``; states keep the layer's own shapes. A
+        DynamicQuantizeLSTM has its weights dequantised, and works with exact inputs.
+    dict
+        Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``.
+
+    Raises
+    ------
+    ValueError
+        The node cannot be represented, the file is damaged, or there is not exactly one such node;
+        the message names them all.
+
+    Examples
+    --------
+    >>> lstm = fastlstm.from_onnx("model.onnx", node="encoder")  # doctest: +SKIP
+    """
+    description, call = describe(source, node)
+    if constants:
+        return build(description), call
+    if call:
+        raise ValueError(
+            f"{', '.join(call)}: the model has it as a constant, which a layer does not have: "
+            "expected constants=True"
+        )
+    return build(description)
+
+
+def describe(source: Any, node: str | None = None) -> tuple[Description, dict[str, Any]]:
+    """Do all of :func:`from_onnx` but make the layer."""
+    if node is not None and not isinstance(node, str):
+        raise TypeError(f"node: expected text, got {type(node).__name__}")
+    where, model = load(source)
+    name, chosen = choose(find_nodes(model), node, where, "node")
+    try:
+        return _Reader(_Constants(model), chosen).read()
+    except DAMAGE as error:
+        raise ValueError(f"{where}: {name}: {error}") from error
+
+
+def load(source: Any) -> tuple[str, Any]:
+    """Return what to call the model in errors, and the model."""
+    import google.protobuf.message
+    import onnx
+
+    if isinstance(source, onnx.ModelProto):
+        return "model", source
+    try:
+        path = os.fspath(source)
+    except TypeError:
+        raise TypeError(
+            f"source: expected a model or a path, got {type(source).__name__}"
+        ) from None
+    with open(path, "rb"):  # the system's error for files that cannot be read
+        pass
+    try:
+        model = onnx.load(path)
+    except (google.protobuf.message.DecodeError, onnx.checker.ValidationError, *DAMAGE) as error:
+        raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
+    if not model.opset_import:
+        raise ValueError(f"{path}: not an ONNX model: it names no version of the operators")
+    return path, model
+
+
+def find_nodes(model: Any) -> dict[str, Any]:
+    """Return the recurrent nodes of a model by name."""
+    found: dict[str, Any] = {}
+    for node in model.graph.node:
+        domain = "" if node.domain == "ai.onnx" else node.domain
+        if node.op_type in _CELLS and domain == _DOMAINS.get(node.op_type, ""):
+            name = node.name or next(filter(None, node.output), node.op_type)
+            if name in found:
+                name += f"#{sum(other.partition('#')[0] == name for other in found) + 1}"
+            found[name] = node
+    return found
+
+
+class _Constants:
+    """The values of a model that do not depend on its inputs."""
+
+    def __init__(self, model: Any) -> None:
+        graph = model.graph
+        self._opsets = model.opset_import
+        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = {name: node for node in graph.node for name in node.output if name}
+        self._known: dict[str, npt.NDArray[Any] | None] = {}
+        stored = sum(tensor.ByteSize() for tensor in graph.initializer)
+        self._most_bytes = (1 << 20) + 16 * stored  # of one value: int4 becomes float32
+
+    def get(self, name: str, depth: int = 0) -> npt.NDArray[Any] | None:
+        """Return a constant, or None for what is computed from the model's inputs."""
+        if name not in self._known:
+            if depth > 50:
+                raise ValueError(f"{name}: too many nodes in a row")
+            self._known[name] = self._value(name, depth)
+        return self._known[name]
+
+    def _value(self, name: str, depth: int) -> npt.NDArray[Any] | None:
+        from onnx import helper, numpy_helper
+
+        if name in self._tensors:
+            return np.asarray(numpy_helper.to_array(self._tensors[name]))
+        node = self._makers.get(name)
+        if node is None or node.domain not in ("", "ai.onnx"):
+            return None
+        if node.op_type == "Constant":
+            value = helper.get_attribute_value(node.attribute[0])
+            tensor = node.attribute[0].name == "value"
+            return np.asarray(numpy_helper.to_array(value) if tensor else value)
+        if node.op_type not in _FOLDED:
+            return None
+        inputs: dict[str, Any] = {i: self.get(i, depth + 1) for i in node.input if i}
+        if any(value is None for value in inputs.values()):
+            return None
+        if sum(inputs[i].nbytes for i in node.input if i) > self._most_bytes:
+            raise ValueError(f"{name}: larger than the model's weights")
+        return self._run(node, inputs, name)
+
+    def _run(self, node: Any, inputs: Mapping[str, Any], output: str) -> npt.NDArray[Any]:
+        from onnx import TensorProto, helper
+        from onnx.reference import ReferenceEvaluator
+
+        def values(names: Any) -> list[Any]:
+            return [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in names]
+
+        graph = helper.make_graph([node], "one node", values(inputs), values([output]))
+        model = helper.make_model(graph, opset_imports=self._opsets)
+        return np.asarray(ReferenceEvaluator(model).run(None, dict(inputs))[0])
+
+
+@dataclass
+class _Reader:
+    """Reads one node."""
+
+    constants: _Constants
+    node: Any
+
+    def read(self) -> tuple[Description, dict[str, Any]]:
+        kind = self.node.op_type
+        cell = _CELLS[kind]
+        attributes = self._attributes(cell)
+        names: tuple[str, ...] = _QUANTIZED_INPUTS if kind == "DynamicQuantizeLSTM" else _INPUTS
+        if len(self.node.input) > len(names if cell == "LSTM" else names[:6]):
+            raise ValueError(f"{kind}: has {len(self.node.input)} inputs")
+        inputs = dict(zip(names, self.node.input, strict=False))
+        inputs = {name: value for name, value in inputs.items() if value}
+        weights = {n: self._weight(n, inputs[n]) for n in (*names[1:4], *names[7:]) if n in inputs}
+        for name in ("W", "R"):
+            if name not in weights:
+                raise ValueError(f"{name}: the node has no such input")
+        if kind == "DynamicQuantizeLSTM":
+            weights = _dequantised(weights)
+        weights = {name: _as_float(name, value) for name, value in weights.items()}
+
+        D = {"forward": 1, "reverse": 1, "bidirectional": 2}.get(attributes["direction"])
+        if D is None:
+            raise ValueError(f"direction: {attributes['direction']!r} is none")
+        I, H = _check_shapes(cell, D, attributes, weights)
+        options: dict[str, Any] = {
+            "input_size": I,
+            "hidden_size": H,
+            "bias": "B" in weights,
+            "batch_first": bool(attributes.get("layout", 0)),
+            "bidirectional": D == 2,
+        }
+        if attributes["direction"] == "reverse":
+            options["reverse"] = True
+        if "P" in weights:
+            options["peepholes"] = True
+        if attributes.get("input_forget", 0):
+            options["input_forget"] = True
+        if "clip" in attributes:
+            options["clip"] = float(attributes["clip"])
+        if cell == "GRU" and not attributes.get("linear_before_reset", 0):
+            options["reset_after"] = False
+        _add_functions(options, cell, _functions(cell, D, attributes))
+        description = Description(cell, options, _params(cell, weights))
+        return description, self._call(cell, inputs, options["batch_first"])
+
+    def _attributes(self, cell: str) -> dict[str, Any]:
+        from onnx import helper
+
+        attributes: dict[str, Any] = {"direction": "forward"}
+        for attribute in self.node.attribute:
+            if attribute.name not in (*_ATTRIBUTES, *_MORE_ATTRIBUTES[cell]):
+                raise ValueError(f"{attribute.name}: an attribute that no {cell} has")
+            value = helper.get_attribute_value(attribute)
+            attributes[attribute.name] = value.decode() if isinstance(value, bytes) else value
+        return attributes
+
+    def _weight(self, name: str, value: str) -> npt.NDArray[Any]:
+        array = self.constants.get(value)
+        if array is None:
+            raise ValueError(
+                f"{name}: expected a constant, got {value!r}, which the model computes"
+            )
+        return array
+
+    def _call(self, cell: str, inputs: Mapping[str, str], batch_first: bool) -> dict[str, Any]:
+        """The constants among the inputs that a layer takes with each call."""
+        call: dict[str, Any] = {}
+        names = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
+        states = [self.constants.get(inputs[n]) if n in inputs else None for n in names]
+        if any(state is not None and np.any(state) for state in states):
+            known = next(state for state in states if state is not None)
+            filled = [np.zeros_like(known) if state is None else state for state in states]
+            if batch_first:
+                filled = [state.swapaxes(0, 1) for state in filled]
+            call["state"] = tuple(filled) if cell == "LSTM" else filled[0]
+        if "sequence_lens" in inputs:
+            lengths = self.constants.get(inputs["sequence_lens"])
+            if lengths is not None:
+                call["lengths"] = lengths
+        return call
+
+
+def _as_float(name: str, array: npt.NDArray[Any]) -> FloatArray:
+    dtype = array.dtype.name
+    if dtype == "bfloat16":
+        array = array.view(np.uint16)
+    elif dtype not in ("float64", "float32", "float16"):
+        raise ValueError(f"{name}: expected floats, got {dtype}")
+    return as_layers_float(array, dtype)
+
+
+def _dequantised(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
+    """Weights of a DynamicQuantizeLSTM, which are transposed, in floating point."""
+    result = {name: value for name, value in weights.items() if "_" not in name}
+    for name in ("W", "R"):
+        value = weights[name]
+        if value.dtype not in (np.int8, np.uint8) or value.ndim != 3:
+            raise ValueError(f"{name}: expected (D, rows, 4H) of 8 bits, got {value.dtype}")
+        scale, zero = weights.get(f"{name}_scale"), weights.get(f"{name}_zero_point")
+        if scale is None or zero is None:
+            raise ValueError(f"{name}: expected its scale and zero point")
+        D, _, columns = value.shape
+        if scale.shape not in ((D,), (D, columns)) or zero.shape != scale.shape:
+            raise ValueError(f"{name}_scale: expected {(D,)} or {(D, columns)}, got {scale.shape}")
+        scale, zero = (a.reshape(D, 1, -1) for a in (scale, zero))
+        exact = value.astype(np.int32) - zero.astype(np.int32)
+        result[name] = (exact.astype(np.float32) * scale).swapaxes(1, 2)
+    return result
+
+
+def _check_shapes(
+    cell: str, D: int, attributes: Mapping[str, Any], weights: Mapping[str, FloatArray]
+) -> tuple[int, int]:
+    """Return I and H."""
+    G = len(ORDER[cell])
+    W, R = weights["W"], weights["R"]
+    if W.ndim != 3 or R.ndim != 3:
+        raise ValueError(f"W, R: expected three axes, got {W.shape} and {R.shape}")
+    I, H = W.shape[2], int(attributes.get("hidden_size", R.shape[2]))
+    expected = {"W": (D, G * H, I), "R": (D, G * H, H), "B": (D, 2 * G * H), "P": (D, 3 * H)}
+    for name, value in weights.items():
+        if value.shape != expected[name]:
+            raise ValueError(f"{name}: expected {expected[name]}, got {value.shape}")
+    return I, H
+
+
+def blocks(array: FloatArray, order: tuple[int, ...]) -> FloatArray:
+    """Reorder the gates, which are along the first axis."""
+    gates = array.reshape(len(order), -1, *array.shape[1:])
+    return np.asarray(gates[list(order)].reshape(array.shape))
+
+
+def _params(cell: str, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    order = ORDER[cell]
+    params: dict[str, FloatArray] = {}
+    for d, suffix in zip(range(len(weights["W"])), ("_l0", "_l0_reverse"), strict=False):
+        params[f"weight_ih{suffix}"] = blocks(weights["W"][d], order)
+        params[f"weight_hh{suffix}"] = blocks(weights["R"][d], order)
+        if "B" in weights:
+            ih, hh = np.split(weights["B"][d], 2)
+            params[f"bias_ih{suffix}"] = blocks(ih, order)
+            params[f"bias_hh{suffix}"] = blocks(hh, order)
+        if "P" in weights:
+            params[f"weight_peephole{suffix}"] = blocks(weights["P"][d], PEEPHOLE_ORDER)
+    return params
+
+
+# --- activation functions -------------------------------------------------------------------------
+
+Function = str | tuple[Any, ...]
+
+
+def _functions(cell: str, D: int, attributes: Mapping[str, Any]) -> list[tuple[Function, ...]]:
+    """The functions of each direction, each with its share of the lists of parameters."""
+    count = len(DEFAULTS[cell])
+    names = [n.decode() for n in attributes.get("activations", ())] or [*DEFAULTS[cell]] * D
+    if len(names) != D * count:
+        raise ValueError(f"activations: expected {D * count} functions, got {len(names)}")
+    lists = [iter(attributes.get(name, ())) for name in ("activation_alpha", "activation_beta")]
+    functions = [_function(name, lists) for name in names]
+    for name, values in zip(("activation_alpha", "activation_beta"), lists, strict=True):
+        if list(values):
+            raise ValueError(f"{name}: has more values than the functions have parameters")
+    return [tuple(functions[k : k + count]) for k in range(0, len(functions), count)]
+
+
+def _function(name: str, lists: list[Iterator[float]]) -> Function:
+    known = next((k for k in PARAMETERS if k.lower() == name.lower()), None)
+    if known is None:
+        raise ValueError(f"activations: expected one of {', '.join(PARAMETERS)}, got {name!r}")
+    given = [next(v, default) for v, default in zip(lists, PARAMETERS[known], strict=False)]
+    if any(value is None for value in given):
+        raise ValueError(f"activations: {known} without its alpha and beta, which have no defaults")
+    return (known, *map(float, given)) if given else known  # type: ignore[arg-type]
+
+
+def _add_functions(
+    options: dict[str, Any], cell: str, functions: list[tuple[Function, ...]]
+) -> None:
+    if any(other != functions[0] for other in functions):
+        raise ValueError(f"activations: differ between directions: {functions}")
+    if functions[0] == ("Relu",):
+        options["nonlinearity"] = "relu"
+    elif functions[0] != DEFAULTS[cell]:
+        options["activations"] = functions[0]
