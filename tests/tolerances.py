@@ -51,17 +51,16 @@ TORCH_RATIO = Tolerance(1.25, "as accurate as PyTorch, up to the chance in one s
 
 # A converted layer against the framework that it came from, which rounds as well: outputs, states.
 FOREIGN = {
-    "float64": Tolerance(2e-14, "the roundings of two libraries; 2e-15 measured"),
-    "float32": Tolerance(3e-6, "the roundings of two libraries; 8e-7 measured"),
+    "float64": Tolerance(5e-15, "the roundings of two libraries; 7e-16 measured"),
+    "float32": Tolerance(3e-6, "the roundings of two libraries; 4e-7 measured"),
 }
-ONNX_RUNTIME = Tolerance(1e-5, "its tanh is approximate: 1.3e-8 where the results are 3e-3")
 FOREIGN_GRADIENTS = {
-    "float64": Tolerance(1e-13, "sums over steps and rows in two libraries; 5e-15 measured"),
-    "float32": Tolerance(1e-5, "sums over steps and rows in two libraries; 2e-6 measured"),
+    "float64": Tolerance(1e-14, "sums over steps and rows in two libraries; 1.7e-15 measured"),
+    "float32": Tolerance(1e-5, "sums over steps and rows in two libraries; 1e-6 measured"),
 }
-
-# The losses of 100 steps of training in float32, step by step.
-CURVE = Tolerance(1e-3, "what training makes of rounding on both sides; 2e-6 measured")
+ONNX_RUNTIME = Tolerance(
+    1e-5, "5e-6 measured, with ScaledTanh, where it is further from float64 than we are"
+)
 
 # The kernels' functions in ULP, over all finite values whose results are normal numbers.
 ULP = {
