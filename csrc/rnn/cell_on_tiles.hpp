@@ -21,7 +21,7 @@ struct Part {
   SpinBarrier* barrier = nullptr;  // of the threads that share; null for one
 
   void wait() const {
-    if (barrier != nullptr) barrier->wait();
+    if (barrier != nullptr) barrier->wait_briefly();
   }
   /// This thread's of n items, in whole groups of grain.
   std::pair<Index, Index> range(Index n, Index grain) const {

@@ -99,7 +99,8 @@ class StreamOnTiles : public Stream<T>::State {
 
   void step(const T* x, T* out) override {
     for (TileCell<T>& cell : cells_) cell.restart();
-    TeamLease team(most_threads_ == 1 ? 1 : std::min(most_threads_, num_threads()));
+    const bool alone = most_threads_ == 1 || cpus_are_crowded();
+    TeamLease team(alone ? 1 : std::min(most_threads_, num_threads()));
     SpinBarrier barrier(team.threads());
     team.run([&](int rank) noexcept {
       run({rank, team.threads(), team.threads() > 1 ? &barrier : nullptr}, x, out);

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/thread_team.hpp"
 
 namespace fastlstm {
 
@@ -41,7 +42,7 @@ ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Inde
   if (config.bidirectional) plan.directions = 2;
   const double per_step = products / static_cast<double>(config.cells() * rows.steps());
   const int left = n / plan.directions;
-  if (per_step / left >= kProductsPerMeeting) {
+  if (per_step / left >= kProductsPerMeeting && !cpus_are_crowded()) {
     plan.units = left;
   } else {
     plan.rows = static_cast<int>(std::min<Index>(left, B));

@@ -1,5 +1,6 @@
 #include "runtime/thread_team.hpp"
 
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <mutex>
@@ -22,6 +23,15 @@ namespace {
 // without work sleeps (tens of microseconds, longer than the gap between a busy caller's calls).
 constexpr int kSpinsBeforeYield = 200;
 constexpr int kPausesBeforeSleep = 300;
+
+// A brief wait is microseconds; who waits longer than this waits for a thread that the system has
+// taken off its CPU. For how long that is then expected to happen again: the one call that finds
+// out loses a few milliseconds.
+constexpr std::chrono::milliseconds kNotBrief{2};
+constexpr std::chrono::milliseconds kCrowdLasts{200};
+
+using Clock = std::chrono::steady_clock;
+std::atomic<Clock::rep> g_crowded_until{0};
 
 void cpu_relax() {
 #if defined(__x86_64__)
@@ -137,14 +147,37 @@ void Backoff::pause() noexcept {
   ++count_;
 }
 
+bool SpinBarrier::arrive() noexcept {
+  const unsigned phase = phase_.load(std::memory_order_relaxed);
+  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) return false;
+  arrived_.store(0, std::memory_order_relaxed);
+  phase_.store(phase + 1, std::memory_order_release);
+  return true;
+}
+
 void SpinBarrier::wait() noexcept {
   const unsigned phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 == size_) {
-    arrived_.store(0, std::memory_order_relaxed);
-    phase_.store(phase + 1, std::memory_order_release);
-    return;
-  }
+  if (arrive()) return;
   for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) backoff.pause();
+}
+
+void SpinBarrier::wait_briefly() noexcept {
+  const unsigned phase = phase_.load(std::memory_order_relaxed);
+  if (arrive()) return;
+  Clock::time_point start = Clock::time_point::max();  // of the part that is not brief
+  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) {
+    if (backoff.count() == kSpinsBeforeYield) start = Clock::now();
+    backoff.pause();
+  }
+  if (start == Clock::time_point::max()) return;
+  const Clock::time_point end = Clock::now();
+  if (end - start < kNotBrief) return;
+  g_crowded_until.store((end + kCrowdLasts).time_since_epoch().count(), std::memory_order_relaxed);
+}
+
+bool cpus_are_crowded() noexcept {
+  const Clock::rep until = g_crowded_until.load(std::memory_order_relaxed);
+  return until != 0 && Clock::now().time_since_epoch().count() < until;
 }
 
 TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {

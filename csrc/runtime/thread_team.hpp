@@ -13,8 +13,14 @@ class SpinBarrier {
  public:
   explicit SpinBarrier(int size) : size_(size) {}
   void wait() noexcept;
+  /// The same for threads that arrive within microseconds of each other, if each has a CPU. Notices
+  /// when one has not: see cpus_are_crowded.
+  void wait_briefly() noexcept;
 
  private:
+  /// Whether all have arrived, this thread the last.
+  bool arrive() noexcept;
+
   alignas(64) std::atomic<int> arrived_{0};
   std::atomic<unsigned> phase_{0};
   const int size_;
@@ -30,6 +36,11 @@ class Backoff {
  private:
   int count_ = 0;
 };
+
+/// Whether a thread has lately waited so long in wait_briefly that the one it waited for cannot
+/// have had a CPU: other processes need them. Threads that meet at every step then lose more by
+/// waiting than they gain (measured: 3 times slower than one thread).
+bool cpus_are_crowded() noexcept;
 
 /// The use of n threads, the caller's as rank 0 among them, for as long as it lives. One lease
 /// holds the team at a time; a lease for one thread needs no team.

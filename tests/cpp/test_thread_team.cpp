@@ -151,3 +151,20 @@ TEST(little_work_stays_on_one_thread) {
   CHECK_EQUAL(threads_worth(1), 1);
   CHECK_EQUAL(threads_worth(1e12), 8);
 }
+
+TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
+  set_num_threads(2);
+  StackConfig config;
+  config.input_size = config.hidden_size = 256;
+  const RowSchedule rows(100, 1, nullptr);
+  CHECK_EQUAL(plan_threads(config, rows, 3).units, 2);
+  SpinBarrier barrier(2);
+  TeamLease(2).run([&](int rank) noexcept {
+    if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
+    barrier.wait_briefly();
+  });
+  CHECK(cpus_are_crowded());
+  CHECK_EQUAL(plan_threads(config, rows, 3).threads(), 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  CHECK(!cpus_are_crowded());
+}
