@@ -220,7 +220,8 @@ struct PyTape {
 
   void backward(const OptionalArray<T>& d_output, const OptionalArray<T>& d_h_n,
                 const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0,
-                OptionalArray<T> d_c_0, std::vector<CellArrays<T>> d_params) const {
+                OptionalArray<T> d_c_0, std::vector<CellArrays<T>> d_params,
+                OptionalArray<T> d_h_steps, OptionalArray<T> d_c_steps) const {
     const Sizes s(config);
     require(static_cast<Index>(d_params.size()) == s.cells, "number of cells");
     require(d_c_0.has_value() == (s.C > 0), "d_c_0");
@@ -237,7 +238,10 @@ struct PyTape {
         layout.view(write(d_x, layout.shape(s.I), "d_x"), s.I),
         write(d_h_0, h_shape, "d_h_0"),
         write(d_c_0, c_shape, "d_c_0"),
-        params.data()};
+        params.data(),
+        write(d_h_steps, {s.cells, layout.T, layout.B, s.P}, "d_h_steps"),
+        write(d_c_steps, {s.cells, layout.T, layout.B, s.C}, "d_c_steps")};
+    require(d_c_steps.has_value() == (d_h_steps.has_value() && s.C > 0), "d_c_steps");
     const py::gil_scoped_release release;
     tape.backward(call);
   }
@@ -343,7 +347,8 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def("backward", &TapeOfCall::backward, py::arg("d_output").noconvert(),
            py::arg("d_h_n").noconvert(), py::arg("d_c_n").noconvert(), py::arg("d_x").noconvert(),
            py::arg("d_h_0").noconvert(), py::arg("d_c_0").noconvert(),
-           py::arg("d_params").noconvert())
+           py::arg("d_params").noconvert(), py::arg("d_h_steps").noconvert() = py::none(),
+           py::arg("d_c_steps").noconvert() = py::none())
       .def(
           "gates",
           [](const TapeOfCall& t, Index k) {
@@ -395,19 +400,33 @@ void register_for(py::module_& m, const std::string& suffix) {
           [](const Layers& stack, const Array<T>& x, const OptionalArray<T>& h_0,
              const OptionalArray<T>& c_0, const std::optional<Array<Index>>& lengths,
              Array<T> output, Array<T> h_n, OptionalArray<T> c_n, bool batch_first, double dropout,
-             std::uint64_t seed, double recurrent_dropout, double weight_dropout, bool zoneout) {
+             std::uint64_t seed, double recurrent_dropout, double weight_dropout, bool zoneout,
+             Index memory_limit) {
             const ForwardCall<T> call = forward_call<T>(stack.config(), x, h_0, c_0, lengths,
                                                         output, h_n, c_n, batch_first);
             const py::gil_scoped_release release;
             return TapeOfCall{stack.config(),
                               {call.T_, call.B, batch_first},
-                              stack.forward_train(call, {dropout, seed, recurrent_dropout,
-                                                         weight_dropout, zoneout})};
+                              stack.forward_train(
+                                  call, {dropout, seed, recurrent_dropout, weight_dropout, zoneout},
+                                  memory_limit)};
           },
           py::arg("x").noconvert(), py::arg("h_0").noconvert(), py::arg("c_0").noconvert(),
           py::arg("lengths").noconvert(), py::arg("output").noconvert(), py::arg("h_n").noconvert(),
           py::arg("c_n").noconvert(), py::arg("batch_first"), py::arg("dropout"), py::arg("seed"),
-          py::arg("recurrent_dropout"), py::arg("weight_dropout"), py::arg("zoneout"));
+          py::arg("recurrent_dropout"), py::arg("weight_dropout"), py::arg("zoneout"),
+          py::arg("memory_limit"))
+      .def(
+          "training_memory",
+          [](const Layers& stack, Index steps, Index B, const std::optional<Array<Index>>& lengths,
+             double dropout, Index memory_limit) {
+            const Index* of_rows = lengths ? read(*lengths, {B}, "lengths") : nullptr;
+            const TrainingMemory memory =
+                stack.training_memory(steps, B, of_rows, {dropout, 0}, memory_limit);
+            return std::make_pair(memory.bytes, memory.extra_time);
+          },
+          py::arg("steps"), py::arg("batch_size"), py::arg("lengths").noconvert(),
+          py::arg("dropout"), py::arg("memory_limit"));
 
   py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
       .def(py::init<const Layers&, Index>(), py::arg("stack"), py::arg("batch_size"))

@@ -187,10 +187,6 @@ class BackwardPass {
       d_reset_.resize(rows_.B(), ld_d_h_);
     }
     if (w_.cell.resets) d_from_h_.resize(most_block_rows(rows_), w_.GH);
-    if (w_.cell.resets || w_.cell.in_halves) {
-      d_past_R_.resize(rows_.B(), w_.H);
-      d_past_R_.fill_zero();
-    }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
       hidden_.resize(most_block_rows(rows_), w_.H);
@@ -222,7 +218,6 @@ class BackwardPass {
     for (Index b = 0; b < rows_.B(); ++b) {
       std::copy_n(d_h_.data() + b * ld_d_h_, w_.P, run_.d_h + b * w_.P);
     }
-    for (Index k = 0; k < d_past_R_.size(); ++k) run_.d_h[k] += d_past_R_.data()[k];
   }
 
  private:
@@ -235,8 +230,16 @@ class BackwardPass {
     if (end <= first) return;
     T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
     T* d_from_h = w_.cell.resets ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
-    T* d_past_R = d_past_R_.size() > 0 ? d_past_R_.data() : run_.d_c;
+    T* d_past_R = kept_apart(w_) ? run_.d_past_R : run_.d_c;
     T* h_prev = h_prev_.data() + (row - block_row) * P;
+    if (run_.d_h_steps != nullptr) {
+      for (Index b = first; b < end; ++b) {
+        T* d_h = run_.d_h_steps + (row + b) * P;
+        std::copy_n(d_h_.data() + b * ld_d_h_, P, d_h);
+        for (Index k = 0; kept_apart(w_) && k < P; ++k) d_h[k] += d_past_R[b * H + k];
+        std::copy_n(run_.d_c + b * w_.C, w_.C, run_.d_c_steps + (row + b) * w_.C);
+      }
+    }
     if (run_.d_output != nullptr) {
       for (Index b = first; b < end; ++b) {
         const T* d_output = run_.d_output + (row + b) * run_.ld_output;
@@ -418,7 +421,6 @@ class BackwardPass {
   Buffer<T> d_from_h_;  // [rows, G H]; with other cells it is d_gates
   Buffer<T> reset_h_;   // [rows, H] r h' of a cell in halves
   Buffer<T> d_reset_;   // [B] of ld_d_h: its gradient
-  Buffer<T> d_past_R_;  // [B, H] the part of the gradient of h that did not come through R
   // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
   // needs both o tanh(c) and the gradient of h.
   Buffer<T> d_hidden_;       // [B, H]

@@ -62,11 +62,21 @@ struct DirectionBackward {
   const T* d_output;  // as output; in; null: zeros
   T* d_h;             // [B, P] in: gradient of h_n, sorted; out: of h_0
   T* d_c;             // [B, H] in: gradient of c_n, sorted; out: of c_0
+  T* d_past_R;        // [B, H] in and out: the part of d_h that did not come through R, where cells
+                      // keep it apart: kept_apart(weights); null otherwise
   T* d_x;             // [rows, I] out; null: not computed
   bool add_to_d_x;    // d_x: in and out
   TeamLease& team;
   CellParams<T> d_params;  // added to; all of them are given
+  T* d_h_steps;            // [rows, P] out: d_h as it comes to each step; null: not asked for
+  T* d_c_steps;            // [rows, H] out: the same of d_c, where there is c
 };
+
+/// Whether a cell's backward pass holds d_h in two parts. Their sum is the gradient.
+template <class T>
+bool kept_apart(const CellWeights<T>& w) {
+  return w.cell.resets || w.cell.in_halves;
+}
 
 template <class T>
 void direction_backward(const DirectionBackward<T>& run);

@@ -19,9 +19,8 @@ void drop_rows(const RowSchedule& rows, const Dropout& dropout, Index layer, con
   for (Index t = 0; t < rows.steps(); ++t) {
     for (Index b = 0; b < rows.live(t); ++b) {
       const Index at = rows.packed_row(t, b) * width;
-      const auto row = static_cast<std::uint64_t>(rows.place(b) * rows.T() + t);
-      kernel.dropout_row({width, dropout.seed, noise_stream(NoiseKind::kDropout, layer), row,
-                          dropout.p, x + at, dropped + at});
+      kernel.dropout_row({width, dropout.seed, noise_stream(NoiseKind::kDropout, layer),
+                          rows.unique_row(t, b), dropout.p, x + at, dropped + at});
     }
   }
 }

@@ -30,7 +30,7 @@ class CellNoise {
         draws_zoneout_(dropout != nullptr && dropout->zoneout),
         recurrent_(dropout != nullptr ? dropout->recurrent : 0),
         seed_(dropout != nullptr ? dropout->seed : 0),
-        k_(k),
+        k_(config.first_cell + k),
         rows_(&rows) {}
 
   bool drops_h() const { return recurrent_ > 0; }
@@ -62,9 +62,8 @@ class CellNoise {
       std::fill_n(keep, std::max<Index>(n, 0), static_cast<T>(p));
       return;
     }
-    const auto row = static_cast<std::uint64_t>(rows_->place(b) * rows_->T() + t);
     kernels<T>().bernoulli_row(
-        {n, first, seed, noise_stream(NoiseKind::kZoneout, k_), row, p, keep});
+        {n, first, seed, noise_stream(NoiseKind::kZoneout, k_), rows_->unique_row(t, b), p, keep});
   }
 
   double zoneout_h_, zoneout_c_;

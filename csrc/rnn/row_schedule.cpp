@@ -6,7 +6,7 @@
 namespace fastlstm {
 
 RowSchedule::RowSchedule(Index T, Index B, const Index* lengths)
-    : steps_(T), batch_(B), order_(static_cast<std::size_t>(B)) {
+    : steps_(T), call_steps_(T), batch_(B), order_(static_cast<std::size_t>(B)) {
   std::iota(order_.begin(), order_.end(), Index{0});
   if (lengths != nullptr) {
     std::stable_sort(order_.begin(), order_.end(),
@@ -17,13 +17,32 @@ RowSchedule::RowSchedule(Index T, Index B, const Index* lengths)
 }
 
 RowSchedule::RowSchedule(const RowSchedule& all, Index first, Index stride)
-    : steps_(all.steps_), all_offsets_(all.offsets_), all_first_(first), all_stride_(stride) {
+    : steps_(all.steps_),
+      call_steps_(all.call_steps_),
+      first_step_(all.first_step_),
+      all_offsets_(all.offsets_),
+      all_first_(first),
+      all_stride_(stride) {
   for (Index b = first; b < all.B(); b += stride) {
     order_.push_back(all.place(b));
     lengths_.push_back(all.length(b));
   }
   batch_ = static_cast<Index>(order_.size());
   set_offsets();
+}
+
+RowSchedule RowSchedule::steps_of(Index first, Index end) const {
+  RowSchedule part;
+  part.steps_ = end - first;
+  part.call_steps_ = call_steps_;
+  part.first_step_ = first_step_ + first;
+  for (Index b = 0; b < batch_ && length(b) > first; ++b) {
+    part.order_.push_back(place(b));
+    part.lengths_.push_back(std::min(length(b), end) - first);
+  }
+  part.batch_ = static_cast<Index>(part.order_.size());
+  part.set_offsets();
+  return part;
 }
 
 void RowSchedule::set_offsets() {
@@ -62,6 +81,15 @@ void unpack_rows(const RowSchedule& rows, const T* packed, Index width, Sequence
 }
 
 template <class T>
+void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence) {
+  for (Index b = 0; b < rows.B(); ++b) {
+    for (Index t = rows.length(b); t < rows.T(); ++t) {
+      std::fill_n(sequence.row(t, rows.place(b)), width, T(0));
+    }
+  }
+}
+
+template <class T>
 void sort_state(const RowSchedule& rows, const T* state, Index width, T* sorted) {
   if (state == nullptr) {
     std::fill_n(sorted, rows.B() * width, T(0));
@@ -82,6 +110,7 @@ void unsort_state(const RowSchedule& rows, const T* sorted, Index width, T* stat
 #define FASTLSTM_INSTANTIATE(T)                                                    \
   template void pack_rows(const RowSchedule&, SequenceView<const T>, Index, T*);   \
   template void unpack_rows(const RowSchedule&, const T*, Index, SequenceView<T>); \
+  template void clear_padding(const RowSchedule&, Index, SequenceView<T>);         \
   template void sort_state(const RowSchedule&, const T*, Index, T*);               \
   template void unsort_state(const RowSchedule&, const T*, Index, T*);
 FASTLSTM_INSTANTIATE(float)

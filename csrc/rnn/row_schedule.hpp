@@ -11,6 +11,7 @@
 // last step with its initial state, which has waited in the state buffer until then.
 #pragma once
 
+#include <cstdint>
 #include <vector>
 
 #include "fastlstm/types.hpp"
@@ -26,6 +27,10 @@ class RowSchedule {
   /// The sorted rows first, first + stride, ... of another schedule: a share of its rows that has
   /// about the same share of its steps.
   RowSchedule(const RowSchedule& all, Index first, Index stride);
+
+  /// The steps first <= t < end of another schedule, as steps 0, 1, ..., and the rows that live in
+  /// them. T() is the number of these steps.
+  RowSchedule steps_of(Index first, Index end) const;
 
   Index B() const { return batch_; }
   /// The caller's T.
@@ -45,6 +50,10 @@ class RowSchedule {
                ? offset(t) + b
                : all_offsets_[static_cast<std::size_t>(t)] + all_first_ + b * all_stride_;
   }
+  /// A number that sorted row b at step t has alone in its call, whatever part of the call this is.
+  std::uint64_t unique_row(Index t, Index b) const {
+    return static_cast<std::uint64_t>(place(b) * call_steps_ + first_step_ + t);
+  }
   /// The steps of sorted row b: its length.
   Index length(Index b) const { return lengths_[static_cast<std::size_t>(b)]; }
 
@@ -57,6 +66,8 @@ class RowSchedule {
 
  private:
   Index steps_ = 0;
+  Index call_steps_ = 0;  // of the call that these steps are a part of,
+  Index first_step_ = 0;  // and where they begin in it
   Index batch_ = 0;
   bool dense_ = true;  // all lengths are T
   void set_offsets();
@@ -133,6 +144,10 @@ void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width,
 /// packed: [rows, width] in; to: the caller's order, zero past the end of each sequence.
 template <class T>
 void unpack_rows(const RowSchedule& rows, const T* packed, Index width, SequenceView<T> to);
+
+/// Zeros in a sequence past the end of each row.
+template <class T>
+void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence);
 
 /// sorted: [B, width] out, from the caller's [B, width]; null: zeros.
 template <class T>

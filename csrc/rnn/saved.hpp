@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <utility>
+#include <vector>
 
 #include "rnn/cell_weights.hpp"
 #include "rnn/row_schedule.hpp"
@@ -12,18 +13,29 @@ namespace fastlstm {
 /// The input, and of each row and cell its gates, c and h (an LSTM: 4H + H + P values). Activated
 /// gates are kept, not pre-activations: the derivatives of sigmoid and tanh follow from their
 /// values.
+///
+/// Under a limit of memory, gates and states are in segments instead, some of them without gates
+/// (rnn/memory_plan.hpp).
 template <class T>
 struct Tape<T>::Saved {
-  Saved(const Stack<T>& stack_, RowSchedule rows_, const Dropout& dropout_)
+  /// Some steps of one cell.
+  struct Steps {
+    Index first, end;
+    Buffer<T> h_0, c_0;  // [B, .] sorted: the state before them, of the rows that live in them
+    bool kept;           // otherwise they are to be run again
+    Buffer<T> gates, c;  // as all_gates and all_c, of these steps, if they are kept
+  };
+
+  Saved(const Stack<T>& stack_, RowSchedule rows_, const Dropout& dropout_, bool whole)
       : stack(stack_),
         rows(std::move(rows_)),
         dropout(dropout_),
         x(rows.rows(), config().input_size),
         outputs(config().num_layers * rows.rows(), config().directions() * config().output_size()),
-        all_gates(config().cells() * rows.rows(), gates_width()),
-        all_c(config().cells() * rows.rows(), config().c_size()),
-        h_0(config().cells() * rows.B(), config().output_size()),
-        c_0(config().cells() * rows.B(), config().c_size()) {}
+        all_gates(whole ? config().cells() * rows.rows() : 0, gates_width()),
+        all_c(whole ? config().cells() * rows.rows() : 0, config().c_size()),
+        h_0(whole ? config().cells() * rows.B() : 0, config().output_size()),
+        c_0(whole ? config().cells() * rows.B() : 0, config().c_size()) {}
 
   const StackConfig& config() const { return stack.config(); }
   Index gates_width() const { return config().saved_gates() * config().hidden_size; }
@@ -53,6 +65,8 @@ struct Tape<T>::Saved {
   Buffer<T> all_c;      // [L * D, rows, H]; empty without c
   Buffer<T> h_0;        // [L * D, B, P] sorted
   Buffer<T> c_0;        // [L * D, B, H] sorted; empty without c
+  // [L * D] by cell, in the order of its run; empty: all is above.
+  std::vector<std::vector<Steps>> segments;
 };
 
 template <class T>

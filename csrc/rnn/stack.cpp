@@ -7,8 +7,10 @@
 
 #include "rnn/cell_weights.hpp"
 #include "rnn/dropout.hpp"
+#include "rnn/memory_plan.hpp"
 #include "rnn/merge.hpp"
 #include "rnn/saved.hpp"
+#include "rnn/segments.hpp"
 #include "rnn/stack_forward.hpp"
 #include "runtime/fp_mode.hpp"
 #include "runtime/targets.hpp"
@@ -44,6 +46,8 @@ void forward_unmerged(const Stack<T>& stack, const ForwardCall<T>& call, const R
   }
 }
 
+}  // namespace
+
 template <class T>
 void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
                     Saved<T>* saved) {
@@ -60,6 +64,8 @@ void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const Row
     }
   }
 }
+
+namespace {
 
 /// The stack with weight dropout: other R, packed for one call.
 template <class T>
@@ -104,22 +110,53 @@ Stack<T> Stack<T>::with_params(Index k, const CellParams<const T>& params) const
 }
 
 template <class T>
+Stack<T> Stack<T>::cell(Index k) const {
+  Stack<T> alone = *this;
+  alone.config_.input_size = config_.layer_input_size(k / config_.directions());
+  alone.config_.num_layers = 1;
+  alone.config_.bidirectional = false;
+  alone.config_.merge = Merge::kConcat;
+  alone.config_.first_cell += k;
+  alone.config_.reverse = config_.runs_backward(k % config_.directions());
+  alone.weights_ = {weights_[static_cast<std::size_t>(k)]};
+  return alone;
+}
+
+template <class T>
 void Stack<T>::forward(const ForwardCall<T>& call) const {
   forward_layers<T>(*this, call, RowSchedule(call.T_, call.B, call.lengths), nullptr);
 }
 
 template <class T>
-Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropout) const {
+Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropout,
+                                Index memory_limit) const {
+  RowSchedule rows(call.T_, call.B, call.lengths);
+  const MemoryPlan plan = plan_memory(config_, rows, dropout.p > 0, sizeof(T), memory_limit);
   auto saved =
       std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
-                                 RowSchedule(call.T_, call.B, call.lengths), dropout);
+                                 std::move(rows), dropout, !plan.in_segments);
   pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
-  saved->save_state(call.h_0, call.c_0);
-  forward_layers<T>(saved->stack, call, saved->rows, saved.get());
+  if (plan.in_segments) {
+    forward_in_segments(*saved, call, plan);
+  } else {
+    saved->save_state(call.h_0, call.c_0);
+    forward_layers<T>(saved->stack, call, saved->rows, saved.get());
+  }
   return Tape<T>(std::move(saved));
 }
 
-template class Stack<float>;
-template class Stack<double>;
+template <class T>
+TrainingMemory Stack<T>::training_memory(Index T_, Index B, const Index* lengths,
+                                         const Dropout& dropout, Index memory_limit) const {
+  const RowSchedule rows(T_, B, lengths);
+  return plan_memory(config_, rows, dropout.p > 0, sizeof(T), memory_limit).memory;
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                                            \
+  template class Stack<T>;                                                                 \
+  template void forward_layers(const Stack<T>&, const ForwardCall<T>&, const RowSchedule&, \
+                               Saved<T>*);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
 
 }  // namespace fastlstm

@@ -7,7 +7,12 @@
 
 namespace fastlstm {
 
-/// saved: what a training call keeps, and its input, packed; null in inference.
+/// The forward pass in the way that suits the active target. saved: what a training call keeps, and
+/// its input, packed; null in inference. call.output.data may be null in training.
+template <class T>
+void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
+                    Saved<T>* saved);
+
 template <class T>
 void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
                      Saved<T>* saved);

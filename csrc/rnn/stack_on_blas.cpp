@@ -55,7 +55,8 @@ void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const Ro
       unsort_state(rows, h.data(), P, call.h_n + state_h);
       unsort_state(rows, c.data(), C, call.c_n + state_c);
     }
-    if (last && !direct) unpack_rows(rows, layer_output, width, call.output);
+    if (last && !direct && call.output.data != nullptr)
+      unpack_rows(rows, layer_output, width, call.output);
     layer_x = layer_output;
     if (!last && saved != nullptr && saved->dropout.p > 0) {
       if (dropped.size() == 0) dropped.resize(rows.rows(), width);

@@ -5,6 +5,7 @@
 #include "rnn/dropout.hpp"
 #include "rnn/merge.hpp"
 #include "rnn/saved.hpp"
+#include "rnn/segments.hpp"
 #include "rnn/thread_plan.hpp"
 #include "runtime/blas.hpp"
 #include "runtime/fp_mode.hpp"
@@ -19,84 +20,6 @@ Tape<T>::Tape(Tape&&) noexcept = default;
 template <class T>
 Tape<T>::~Tape() = default;
 
-template <class T>
-void Tape<T>::backward(const BackwardCall<T>& call) const {
-  const FlushDenormals flush_denormals;
-  require_blas();
-  const SingleThreadedBlas single_threaded_blas;
-  Saved& saved = *saved_;
-  const StackConfig& config = saved.config();
-  const RowSchedule& rows = saved.rows;
-  const Index D = config.directions(), P = config.output_size(), C = config.c_size();
-  TeamLease team(threads_worth(2 * products_of(config, rows)));
-  const Index width = D * P;
-
-  Buffer<T> d_h(rows.B(), P), d_c(rows.B(), C);
-  Buffer<T> dropped;         // the input of a layer above the first, when there was dropout
-  Buffer<T> d_layer_output;  // from above: the caller's gradient, then each layer's d_x
-  if (call.d_output.data != nullptr) {
-    const Index merged = config.merged_size();
-    d_layer_output.resize(rows.rows(), merged);
-    pack_rows(rows, call.d_output, merged, d_layer_output.data());
-    if (config.merge != Merge::kConcat) {
-      Buffer<T> d_both(rows.rows(), width);
-      const T* both = saved.output(config.num_layers - 1);
-      for (Index row = 0; row < rows.rows(); ++row) {
-        merge_row_backward(config.merge, both + row * width, P, d_layer_output.data() + row * P,
-                           d_both.data() + row * width);
-      }
-      d_layer_output = std::move(d_both);
-    }
-  }
-
-  for (Index layer = config.num_layers - 1; layer >= 0; --layer) {
-    const bool drops = layer > 0 && saved.dropout.p > 0;
-    const T* layer_x = layer == 0 ? saved.x.data() : saved.output(layer - 1);
-    if (drops) {
-      if (dropped.size() == 0) dropped.resize(rows.rows(), width);
-      drop_rows(rows, saved.dropout, layer - 1, layer_x, width, dropped.data());
-      layer_x = dropped.data();
-    }
-    Buffer<T> d_layer_x;
-    if (layer > 0 || call.d_x.data != nullptr) {
-      d_layer_x.resize(rows.rows(), config.layer_input_size(layer));
-    }
-    for (Index d = 0; d < D; ++d) {
-      const Index k = layer * D + d;
-      const Index h_at = saved.h_0_at(k), c_at = saved.c_0_at(k);
-      sort_state(rows, call.d_h_n ? call.d_h_n + h_at : nullptr, P, d_h.data());
-      sort_state(rows, call.d_c_n ? call.d_c_n + c_at : nullptr, C, d_c.data());
-      const T* d_output = d_layer_output.data();
-      const CellNoise<T> noise(config, k, &saved.dropout, rows);
-      const CellWeights<T>& w = saved.stack.weights(k);
-      CellParams<T> d_params = call.d_params[k];
-      Buffer<T> d_dropped_R;
-      if (saved.dropout.weight > 0) {
-        d_dropped_R.resize(w.GH, P);
-        d_dropped_R.fill_zero();
-        d_params.weight_hh = d_dropped_R.data();
-      }
-      direction_backward<T>({w, rows, noise, config.runs_backward(d), layer_x,
-                             saved.h_0.data() + h_at, saved.c_0.data() + c_at,
-                             saved.output(layer) + d * P, width, saved.gates(k), saved.c(k),
-                             d_output ? d_output + d * P : nullptr, d_h.data(), d_c.data(),
-                             d_layer_x.data(), d > 0, team, d_params});
-      if (saved.dropout.weight > 0) {
-        drop_weights(saved.dropout, k, w.GH, P, d_dropped_R.data(), d_dropped_R.data());
-        T* d_R = call.d_params[k].weight_hh;
-        for (Index j = 0; j < w.GH * P; ++j) d_R[j] += d_dropped_R.data()[j];
-      }
-      unsort_state(rows, d_h.data(), P, call.d_h_0 + h_at);
-      unsort_state(rows, d_c.data(), C, call.d_c_0 + c_at);
-    }
-    if (drops) drop_rows(rows, saved.dropout, layer - 1, d_layer_x.data(), width, d_layer_x.data());
-    d_layer_output = std::move(d_layer_x);
-  }
-  if (call.d_x.data != nullptr) {
-    unpack_rows(rows, d_layer_output.data(), config.input_size, call.d_x);
-  }
-}
-
 namespace {
 
 /// A time-major [T, B, width] array.
@@ -105,7 +28,217 @@ SequenceView<T> time_major(const RowSchedule& rows, Index width, T* data) {
   return {data, rows.B() * width, width};
 }
 
+/// The same sequence from step t on.
+template <class T>
+SequenceView<T> from_step(SequenceView<T> sequence, Index t) {
+  if (sequence.data != nullptr) sequence.data += t * sequence.stride_t;
+  return sequence;
+}
+
+/// The backward pass of all layers, cell by cell, segment by segment from the last.
+template <class T>
+class StackBackward {
+ public:
+  StackBackward(Saved<T>& saved, const BackwardCall<T>& call) : saved_(saved), call_(call) {}
+
+  void compute() {
+    const RowSchedule& rows = saved_.rows;
+    for (Index layer = config_.num_layers - 1; layer >= 0; --layer) {
+      Buffer<T> d_layer_x;
+      if (layer > 0) d_layer_x.resize(rows.rows(), width_);
+      for (Index d = 0; d < D_; ++d) run_cell(layer, d, d_layer_x.data());
+      if (layer > 0 && saved_.dropout.p > 0) {
+        drop_rows(rows, saved_.dropout, layer - 1, d_layer_x.data(), width_, d_layer_x.data());
+      }
+      d_layer_output_ = std::move(d_layer_x);
+    }
+    if (call_.d_x.data != nullptr) clear_padding(rows, config_.input_size, call_.d_x);
+  }
+
+ private:
+  /// The gradients of the state go backwards through the steps where the caller wants them.
+  T* d_h(Index k) const { return call_.d_h_0 + k * saved_.rows.B() * P_; }
+  T* d_c(Index k) const { return call_.d_c_0 + k * saved_.rows.B() * C_; }
+
+  void run_cell(Index layer, Index d, T* d_layer_x) {
+    const Index k = layer * D_ + d, B = saved_.rows.B();
+    copy_or_zero(call_.d_h_n ? call_.d_h_n + k * B * P_ : nullptr, B * P_, d_h(k));
+    copy_or_zero(call_.d_c_n ? call_.d_c_n + k * B * C_ : nullptr, B * C_, d_c(k));
+    if (call_.d_h_steps != nullptr) {
+      d_h_steps_.resize(saved_.rows.rows(), P_);
+      d_c_steps_.resize(saved_.rows.rows(), C_);
+    }
+    const CellWeights<T>& w = saved_.stack.weights(k);
+    d_params_ = call_.d_params[k];
+    Buffer<T> d_dropped_R;
+    if (saved_.dropout.weight > 0) {
+      d_dropped_R.resize(w.GH, P_);
+      d_dropped_R.fill_zero();
+      d_params_.weight_hh = d_dropped_R.data();
+    }
+    const bool apart = kept_apart(w);
+    if (apart) {
+      d_past_R_.resize(B, P_);
+      d_past_R_.fill_zero();
+    }
+    run_segments(k, d_layer_x);
+    for (Index j = 0; apart && j < B * P_; ++j) d_h(k)[j] += d_past_R_.data()[j];
+    if (saved_.dropout.weight > 0) {
+      drop_weights(saved_.dropout, k, w.GH, P_, d_dropped_R.data(), d_dropped_R.data());
+      T* d_R = call_.d_params[k].weight_hh;
+      for (Index j = 0; j < w.GH * P_; ++j) d_R[j] += d_dropped_R.data()[j];
+    }
+    if (call_.d_h_steps != nullptr) {
+      const Index TB = saved_.rows.T() * B;
+      unpack_rows(saved_.rows, d_h_steps_.data(), P_,
+                  time_major(saved_.rows, P_, call_.d_h_steps + k * TB * P_));
+      unpack_rows(saved_.rows, d_c_steps_.data(), C_,
+                  time_major(saved_.rows, C_, call_.d_c_steps + k * TB * C_));
+    }
+  }
+
+  void run_segments(Index k, T* d_layer_x) {
+    const Index B = saved_.rows.B();
+    if (saved_.segments.empty()) {
+      const Index h_at = saved_.h_0_at(k), c_at = saved_.c_0_at(k);
+      run_steps(k, 0, saved_.rows,
+                {nullptr, saved_.h_0.data() + h_at, saved_.c_0.data() + c_at, saved_.gates(k),
+                 saved_.c(k)},
+                d_layer_x);
+      return;
+    }
+    const auto& segments = saved_.segments[static_cast<std::size_t>(k)];
+    for (auto s = segments.rbegin(); s != segments.rend(); ++s) {
+      const RowSchedule rows = saved_.rows.steps_of(s->first, s->end);
+      if (s->kept) {
+        run_steps(k, s->first, rows,
+                  {nullptr, s->h_0.data(), s->c_0.data(), s->gates.data(), s->c.data()}, d_layer_x);
+        continue;
+      }
+      Buffer<T> h(B, P_), c(B, C_);
+      unsort_state(rows, s->h_0.data(), P_, h.data());
+      unsort_state(rows, s->c_0.data(), C_, c.data());
+      Saved<T> again = run_segment(saved_, k, s->first, s->end, h.data(), c.data());
+      run_steps(k, s->first, rows,
+                {again.x.data(), s->h_0.data(), s->c_0.data(), again.gates(0), again.c(0)},
+                d_layer_x);
+    }
+  }
+
+  /// What the forward pass left of some steps of a cell; all rows packed, states sorted.
+  struct Left {
+    const T* x;  // null: it is elsewhere
+    const T *h_0, *c_0, *gates, *c;
+  };
+
+  /// rows: of the steps from `first` on.
+  void run_steps(Index k, Index first, const RowSchedule& rows, Left left, T* d_layer_x) {
+    const Index layer = k / D_, d = k % D_, first_row = saved_.rows.offset(first);
+    const Index I = config_.layer_input_size(layer);
+    if (left.x == nullptr) left.x = layer_input(saved_, layer, rows, first_row, dropped_);
+
+    const T* d_output = nullptr;
+    if (layer + 1 < config_.num_layers) {
+      d_output = d_layer_output_.data() + first_row * width_ + d * P_;
+    } else if (call_.d_output.data != nullptr) {
+      const Index merged = config_.merged_size();
+      reserve(d_output_, rows.rows() * merged);
+      pack_rows(rows, from_step(call_.d_output, first), merged, d_output_.data());
+      if (config_.merge != Merge::kConcat) unmerge(rows.rows(), first_row);
+      d_output = d_output_.data() + d * P_;
+    }
+
+    T* d_x = nullptr;
+    const SequenceView<T> callers_d_x = from_step(call_.d_x, first);
+    if (layer > 0) {
+      d_x = d_layer_x + first_row * I;
+    } else if (callers_d_x.data != nullptr) {
+      reserve(d_x_, rows.rows() * I);
+      d_x = d_x_.data();
+      if (d > 0) {  // what the first direction has left there
+        pack_rows(
+            rows,
+            SequenceView<const T>{callers_d_x.data, callers_d_x.stride_t, callers_d_x.stride_b}, I,
+            d_x);
+      }
+    }
+
+    const bool apart = kept_apart(saved_.stack.weights(k));
+    Buffer<T> d_past_sorted(apart ? rows.B() : 0, P_);
+    if (apart) sort_state<T>(rows, d_past_R_.data(), P_, d_past_sorted.data());
+    const bool steps = call_.d_h_steps != nullptr;
+    T* const d_h_steps = steps ? d_h_steps_.data() + first_row * P_ : nullptr;
+    T* const d_c_steps = steps ? d_c_steps_.data() + first_row * C_ : nullptr;
+    Buffer<T> d_h_sorted(rows.B(), P_), d_c_sorted(rows.B(), C_);
+    sort_state<T>(rows, d_h(k), P_, d_h_sorted.data());
+    sort_state<T>(rows, d_c(k), C_, d_c_sorted.data());
+    {
+      TeamLease team(threads_worth(2 * products_of(config_, rows)));
+      direction_backward<T>({saved_.stack.weights(k),
+                             rows,
+                             CellNoise<T>(config_, k, &saved_.dropout, rows),
+                             config_.runs_backward(d),
+                             left.x,
+                             left.h_0,
+                             left.c_0,
+                             saved_.output(layer) + first_row * width_ + d * P_,
+                             width_,
+                             left.gates,
+                             left.c,
+                             d_output,
+                             d_h_sorted.data(),
+                             d_c_sorted.data(),
+                             d_past_sorted.data(),
+                             d_x,
+                             d > 0,
+                             team,
+                             d_params_,
+                             d_h_steps,
+                             d_c_steps});
+    }
+    unsort_state(rows, d_h_sorted.data(), P_, d_h(k));
+    unsort_state(rows, d_c_sorted.data(), C_, d_c(k));
+    if (apart) unsort_state(rows, d_past_sorted.data(), P_, d_past_R_.data());
+    if (layer == 0 && d_x != nullptr) unpack_rows(rows, d_x, I, callers_d_x);
+  }
+
+  /// d_output_ becomes the gradient of both directions.
+  void unmerge(Index rows, Index first_row) {
+    Buffer<T> d_both(rows, width_);
+    const T* both = saved_.output(config_.num_layers - 1) + first_row * width_;
+    for (Index row = 0; row < rows; ++row) {
+      merge_row_backward(config_.merge, both + row * width_, P_, d_output_.data() + row * P_,
+                         d_both.data() + row * width_);
+    }
+    d_output_ = std::move(d_both);
+  }
+
+  static void reserve(Buffer<T>& buffer, Index values) {
+    if (buffer.size() < values) buffer.resize(values);
+  }
+
+  Saved<T>& saved_;
+  const BackwardCall<T>& call_;
+  const StackConfig& config_ = saved_.config();
+  const Index D_ = config_.directions(), P_ = config_.output_size(), C_ = config_.c_size();
+  const Index width_ = D_ * P_;
+  Buffer<T> d_past_R_;               // [B, H] of the cell in work, in the caller's order
+  CellParams<T> d_params_;           // of the cell in work
+  Buffer<T> d_layer_output_;         // from the layer above: its d_x, of all rows
+  Buffer<T> d_h_steps_, d_c_steps_;  // of one cell, if they are asked for: [rows, .]
+  // Of the steps in work: the top layer's d_output, the bottom layer's d_x, inputs after dropout.
+  Buffer<T> d_output_, d_x_, dropped_;
+};
+
 }  // namespace
+
+template <class T>
+void Tape<T>::backward(const BackwardCall<T>& call) const {
+  const FlushDenormals flush_denormals;
+  require_blas();
+  const SingleThreadedBlas single_threaded_blas;
+  StackBackward<T>(*saved_, call).compute();
+}
 
 template <class T>
 void Tape<T>::copy_gates(Index k, T* gates) const {

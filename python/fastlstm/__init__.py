@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._files import load
 from ._gru import GRU, GRUTrace
+from ._layer import TrainingMemory
 from ._lstm import LSTM, LSTMTrace
 from ._rnn import RNN, RNNTrace
 from ._runtime import (
@@ -45,6 +46,7 @@ __all__ = [
     "RNNTrace",
     "Stream",
     "Tape",
+    "TrainingMemory",
     "__version__",
     "available_isas",
     "from_keras",

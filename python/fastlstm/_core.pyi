@@ -59,7 +59,16 @@ class StackFloat32:
         recurrent_dropout: float,
         weight_dropout: float,
         zoneout: bool,
+        memory_limit: int,
     ) -> TapeFloat32: ...
+    def training_memory(
+        self,
+        steps: int,
+        batch_size: int,
+        lengths: _Int64 | None,
+        dropout: float,
+        memory_limit: int,
+    ) -> tuple[int, float]: ...
 
 class TapeFloat32:
     # Only forward_train makes tapes.
@@ -73,6 +82,8 @@ class TapeFloat32:
         d_h_0: _Float32,
         d_c_0: _Float32 | None,
         d_params: list[list[_Float32 | None]],
+        d_h_steps: _Float32 | None = None,
+        d_c_steps: _Float32 | None = None,
     ) -> None: ...
     def gates(self, cell: int) -> _Float32: ...
     def cells(self, cell: int) -> _Float32: ...
@@ -134,7 +145,16 @@ class StackFloat64:
         recurrent_dropout: float,
         weight_dropout: float,
         zoneout: bool,
+        memory_limit: int,
     ) -> TapeFloat64: ...
+    def training_memory(
+        self,
+        steps: int,
+        batch_size: int,
+        lengths: _Int64 | None,
+        dropout: float,
+        memory_limit: int,
+    ) -> tuple[int, float]: ...
 
 class TapeFloat64:
     # Only forward_train makes tapes.
@@ -148,6 +168,8 @@ class TapeFloat64:
         d_h_0: _Float64,
         d_c_0: _Float64 | None,
         d_params: list[list[_Float64 | None]],
+        d_h_steps: _Float64 | None = None,
+        d_c_steps: _Float64 | None = None,
     ) -> None: ...
     def gates(self, cell: int) -> _Float64: ...
     def cells(self, cell: int) -> _Float64: ...

@@ -27,6 +27,8 @@ class GRUTrace(NamedTuple):
     """Candidate."""
     h: FloatArray
     """Hidden state."""
+    d_h: FloatArray | None = None
+    """With gradients: that of h, as it comes from the steps that follow."""
 
 
 class GRU(RecurrentLayer[FloatArray, GRUTrace]):

@@ -9,7 +9,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -41,6 +41,18 @@ _CORES: dict[str, Any] = {"float32": _core.StackFloat32, "float64": _core.StackF
 
 # The layers that files can hold, by name; each module of a layer adds its own.
 LAYERS: dict[str, type[Any]] = {}
+
+
+_MOST_BYTES = 2**62
+
+
+class TrainingMemory(NamedTuple):
+    """What a training call takes, as :meth:`RecurrentLayer.training_memory` predicts it."""
+
+    bytes: int
+    """Of the tape and the backward pass at most, beside the arrays passed and returned."""
+    extra_time: float
+    """Of forward and backward, for what is computed twice: 0 to 1/3."""
 
 
 class RecurrentLayer(Generic[StateT, TraceT]):
@@ -428,6 +440,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         *,
         lengths: Any = None,
         seed: int | None = None,
+        memory_limit: int | None = None,
     ) -> tuple[FloatArray, StateT, Tape[StateT]]:
         """Run the layer for training: dropout is active, and a tape keeps what backward needs.
 
@@ -437,14 +450,25 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             As in a call of the layer.
         seed : int, optional
             Of the dropout masks; by default the next of the layer's own random numbers.
+        memory_limit : int, optional
+            The bytes that the tape and its backward pass may take at most, beside the arrays that
+            are passed and returned. What does not fit is computed twice: the results and gradients
+            have the same bits, and training takes up to a third longer. :meth:`training_memory`
+            says how much longer.
 
         Returns
         -------
         output, state
             As in a call of the layer.
         tape : Tape
-            For :meth:`Tape.backward`. It holds the input and about 6H values for each step,
-            sequence, layer and direction.
+            For :meth:`Tape.backward`. Without a limit it holds the input and, of an LSTM, 6H values
+            for each step, sequence, layer and direction.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument has another shape, value or type than stated, or the limit is below the
+            least possible, which the message tells.
 
         Examples
         --------
@@ -455,16 +479,67 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         ((5, 3, 8), (64, 8))
         """
         call = self._prepare(x, state, lengths, None)
-        tape = self._record(call, self._draw_seed(seed))
+        limit = 0 if memory_limit is None else as_int("memory_limit", memory_limit, 1, _MOST_BYTES)
+        tape = self._record(call, self._draw_seed(seed), limit)
         return self._output(call), self._from_tuple(call.final), tape
 
-    def trace(self, x: Any, state: Any = None, *, lengths: Any = None) -> list[list[TraceT]]:
+    def training_memory(
+        self, T: int, B: int = 1, *, lengths: Any = None, memory_limit: int | None = None
+    ) -> TrainingMemory:
+        """Predict what :meth:`forward` and :meth:`Tape.backward` will take for such a call.
+
+        Parameters
+        ----------
+        T, B : int
+            Time steps and sequences.
+        lengths, memory_limit
+            As in :meth:`forward`.
+
+        Returns
+        -------
+        TrainingMemory
+            ``bytes`` and ``extra_time``.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in :meth:`forward`.
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(64, 256)
+        >>> lstm.training_memory(T=10_000, B=8).bytes // 10**6
+        619
+        >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
+        True
+        """
+        T, B = as_int("T", T, 1, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
+        if lengths is not None:
+            lengths = as_lengths(lengths, B, T)
+        limit = 0 if memory_limit is None else as_int("memory_limit", memory_limit, 1, _MOST_BYTES)
+        core = self._snapshot[1]
+        return TrainingMemory(*core.training_memory(T, B, lengths, self.dropout, limit))
+
+    def trace(
+        self,
+        x: Any,
+        state: Any = None,
+        *,
+        lengths: Any = None,
+        d_output: Any = None,
+        d_state: Any = None,
+    ) -> list[list[TraceT]]:
         """Run the layer for inference and return every gate, cell and hidden value.
 
         Parameters
         ----------
         x, state, lengths
             As in a call of the layer.
+        d_output, d_state : optional
+            Gradients of a loss, as for :meth:`Tape.backward`. With either, the trace also has the
+            gradients of the state after each step, as they come from the steps that follow:
+            ``d_h[t]`` and ``d_c[t]`` are what ``state`` would be in the gradients of a call that
+            began at step t + 1.
 
         Returns
         -------
@@ -478,15 +553,31 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         >>> trace = lstm.trace(np.ones((5, 3, 8), dtype=np.float32))
         >>> trace[0][0].f.shape  # the forget gate of the first layer
         (5, 3, 16)
+
+        How much of the last output's gradient reaches each step before it:
+
+        >>> d_output = np.zeros((5, 3, 16), dtype=np.float32)
+        >>> d_output[-1] = 1
+        >>> trace = lstm.trace(np.ones((5, 3, 8), dtype=np.float32), d_output=d_output)
+        >>> np.linalg.norm(trace[0][0].d_h, axis=-1).shape  # by time step and sequence
+        (5, 3)
         """
         call = self._prepare(x, state, lengths, None)
-        core = self._record(call, None)._core
-        H = self.hidden_size
+        tape = self._record(call, None)
+        core, H = tape._core, self.hidden_size
+        gradients: dict[str, FloatArray] = {}
+        if d_output is not None or d_state is not None:
+            shape = (self._cells, call.layout.T, call.layout.B)
+            steps = tuple(np.empty((*shape, width), self.dtype) for width in self._state_sizes())
+            tape._backward(d_output, d_state, tape._parameter_gradients(None), steps)
+            gradients = dict(zip(("d_h", "d_c"), steps, strict=False))
 
-        def values(k: int) -> Iterator[FloatArray]:
+        def values(k: int) -> Iterator[FloatArray | None]:
             gates = core.gates(k)
             for n, name in enumerate(self._trace_type._fields):
-                if name == "h":
+                if name in ("d_h", "d_c"):
+                    yield gradients[name][k] if name in gradients else None
+                elif name == "h":
                     yield core.hidden(k)
                 elif name == "c":
                     yield core.cells(k)
@@ -494,7 +585,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
                     yield gates[..., n * H : (n + 1) * H]
 
         def cell(k: int) -> TraceT:
-            return cast(TraceT, self._trace_type(*map(call.layout.from_time_major, values(k))))
+            arrays = (v if v is None else call.layout.from_time_major(v) for v in values(k))
+            return cast(TraceT, self._trace_type(*arrays))
 
         D = self._directions
         return [[cell(layer * D + d) for d in range(D)] for layer in range(self.num_layers)]
@@ -514,7 +606,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         """
         return Stream(self, batch_size)
 
-    def _record(self, call: Call, seed: int | None) -> Tape[StateT]:
+    def _record(self, call: Call, seed: int | None, memory_limit: int = 0) -> Tape[StateT]:
         """The tape of a training call; without a seed that of inference."""
         trains = seed is not None
         core_tape = self._snapshot[1].forward_train(
@@ -524,6 +616,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             recurrent_dropout=self.recurrent_dropout if trains else 0.0,
             weight_dropout=self.weight_dropout if trains else 0.0,
             zoneout=trains,
+            memory_limit=memory_limit,
         )
         return Tape(self, call.layout, core_tape)
 

@@ -34,6 +34,10 @@ class LSTMTrace(NamedTuple):
     """Cell state."""
     h: FloatArray
     """Hidden state."""
+    d_h: FloatArray | None = None
+    """With gradients: that of h, as it comes from the steps that follow."""
+    d_c: FloatArray | None = None
+    """The same of c."""
 
 
 class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):

@@ -17,6 +17,8 @@ class RNNTrace(NamedTuple):
 
     h: FloatArray
     """Hidden state, (T, B, H) or laid out as the layer's inputs are."""
+    d_h: FloatArray | None = None
+    """With gradients: that of h, as it comes from the steps that follow."""
 
 
 class RNN(RecurrentLayer[FloatArray, RNNTrace]):

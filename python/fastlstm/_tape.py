@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Generic
 import numpy as np
 
 from ._blas import require_blas
-from ._calls import Layout, StateT, as_tuple, core_states
+from ._calls import Layout, States, StateT, as_tuple, core_states
 from ._checks import FloatArray, as_float_array, check_out, check_shape
 
 if TYPE_CHECKING:
@@ -77,6 +77,23 @@ class Tape(Generic[StateT]):
         -------
         Gradients
         """
+        params = self._parameter_gradients(accumulate)
+        grads = self._backward(d_output, d_state, params)
+        if accumulate is not None and accumulate._tape == self._number:
+            grads.x += accumulate.x
+            for d, earlier in zip(as_tuple(grads.state), as_tuple(accumulate.state), strict=True):
+                d += earlier
+        return grads
+
+    def _backward(
+        self,
+        d_output: Any,
+        d_state: Any,
+        params: dict[str, FloatArray],
+        steps: States | None = None,
+    ) -> Gradients[StateT]:
+        """params: gradients are added to them. steps: those of the state after each step, out,
+        (L * D, T, B, width) each."""
         require_blas()
         layer, layout = self._layer, self._layout
         if d_output is not None:
@@ -86,7 +103,6 @@ class Tape(Generic[StateT]):
                 d_output = np.concatenate(d_output, axis=-1)
             d_output = d_output.reshape(layout.core_shape(d_output.shape[-1]))
         d_final = self._state_gradients(d_state)
-        params = self._parameter_gradients(accumulate)
 
         d_x = np.empty(layout.shape(layer.input_size), layer.dtype)
         d_initial = tuple(np.empty(shape, layer.dtype) for shape in layer._state_shapes(layout))
@@ -96,11 +112,8 @@ class Tape(Generic[StateT]):
             d_x=d_x.reshape(layout.core_shape(layer.input_size)),
             **core_states("d_{}_0", d_initial, layout),
             d_params=[layer._cell_arrays(params, k) for k in range(layer._cells)],
+            **dict(zip(("d_h_steps", "d_c_steps"), steps or (), strict=False)),
         )
-        if accumulate is not None and accumulate._tape == self._number:
-            d_x += accumulate.x
-            for d, earlier in zip(d_initial, as_tuple(accumulate.state), strict=True):
-                d += earlier
         return Gradients(d_x, layer._from_tuple(d_initial), params, self._number)
 
     def _state_gradients(self, d_state: Any) -> tuple[FloatArray | None, ...] | None:

@@ -70,6 +70,7 @@ struct StackConfig {
   CellKind cell = CellKind::kLstm;
   CellOptions options{};
   Merge merge = Merge::kConcat;
+  Index first_cell = 0;  // of a stack that is a part of another: which of its cells comes first
 
   Index directions() const { return bidirectional ? 2 : 1; }
   Index cells() const { return num_layers * directions(); }  // pairs of layer and direction
@@ -135,6 +136,12 @@ struct Dropout {
   bool zoneout = false;    // draws zoneout's units; otherwise all keep their mean part
 };
 
+/// What a training call is expected to take, beside the arrays that are passed to it.
+struct TrainingMemory {
+  Index bytes = 0;        // of the tape and the backward pass, at most at one time
+  double extra_time = 0;  // of forward and backward, for what is computed twice: 0 to 1/3
+};
+
 /// What one forward call reads and writes. States are contiguous, [L * D, B, P] for h and
 /// [L * D, B, H] for c. Inputs and outputs must not overlap.
 template <class T>
@@ -160,6 +167,10 @@ struct BackwardCall {
   T* d_h_0 = nullptr;                       // written
   T* d_c_0 = nullptr;                       // written
   const CellParams<T>* d_params = nullptr;  // [L * D]; added to
+  // For looking inside, or null: gradients of the state after each step, as they come from the
+  // steps that follow it; zero past an end.
+  T* d_h_steps = nullptr;  // [L * D, T, B, P]
+  T* d_c_steps = nullptr;  // [L * D, T, B, H]; where there is c
 };
 
 template <class T>
@@ -203,8 +214,17 @@ class Stack {
   const StackConfig& config() const { return config_; }
 
   void forward(const ForwardCall<T>& call) const;
-  /// As forward, with dropout, and saving what the backward pass needs.
-  Tape<T> forward_train(const ForwardCall<T>& call, const Dropout& dropout) const;
+  /// As forward, with dropout, and saving what the backward pass needs: all of it, or as much as a
+  /// limit in bytes allows. The rest is computed again in the backward pass; no bit depends on it.
+  /// 0: no limit. Throws std::invalid_argument for one that cannot be kept.
+  Tape<T> forward_train(const ForwardCall<T>& call, const Dropout& dropout,
+                        Index memory_limit = 0) const;
+  /// What such a call will take. lengths: [B] or null.
+  TrainingMemory training_memory(Index T_, Index B, const Index* lengths, const Dropout& dropout,
+                                 Index memory_limit) const;
+
+  /// Cell k alone, as a stack of one layer and direction.
+  Stack cell(Index k) const;
 
   const CellWeights<T>& weights(Index k) const { return *weights_[static_cast<std::size_t>(k)]; }
 

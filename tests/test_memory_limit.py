@@ -1,0 +1,285 @@
+"""Training within a limit of memory: the same bits, and no more memory than was predicted."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from typing import Any
+
+import fastlstm
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from support import (
+    CASES,
+    DTYPES,
+    Case,
+    assert_promised,
+    bits_are_promised,
+    gradient_arrays,
+    make_problem,
+)
+
+# More rows than several blocks of time steps have (1024 each; csrc/rnn/step_blocks.hpp).
+LARGE: dict[str, Case] = {
+    "one layer": Case(T=300, B=16, I=3, H=9),
+    "one row": Case(T=4100, B=1, I=2, H=5),
+    "batch first, no state": Case(T=170, B=30, H=8, state=False, options={"batch_first": True}),
+    "no batch axis": Case(T=4100, batched=False, options={"reverse": True}),
+    "reverse": Case(T=300, B=16, I=3, H=9, options={"reverse": True, "proj_size": 4}),
+    "dropout": Case(T=200, B=24, I=4, H=6, options={"num_layers": 3, "dropout": 0.4}),
+    "all at once": Case(
+        T=150,
+        B=50,
+        I=4,
+        H=6,
+        lengths=tuple((37 * b) % 151 for b in range(50)),
+        options={
+            "num_layers": 3,
+            "bidirectional": True,
+            "proj_size": 3,
+            "dropout": 0.4,
+            "batch_first": True,
+        },
+    ),
+}
+
+
+def least(layer: fastlstm.LSTM, case: Case) -> int:
+    """The least possible limit, as the error tells it."""
+    with pytest.raises(ValueError, match="expected at least") as error:
+        layer.training_memory(case.T, case.B, lengths=case.lengths, memory_limit=1)
+    return int(str(error.value).partition("at least ")[2].split()[0])
+
+
+def train(p: Any, memory_limit: int | None) -> dict[str, np.ndarray]:
+    """All results and gradients of a training call."""
+    output, state, tape = p.layer.forward(
+        p.x, p.state, lengths=p.lengths, seed=5, memory_limit=memory_limit
+    )
+    grads = tape.backward(p.d_output, p.d_state)
+    return {"output": output, "h_n": state[0], "c_n": state[1], **gradient_arrays(grads)}
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", LARGE)
+def test_a_limit_changes_no_bit(name: str, dtype: str) -> None:
+    case = LARGE[name]
+    p = make_problem(case, dtype)
+    if not bits_are_promised() and dtype == "float32":
+        pytest.skip("products of another height may have other bits on BLAS")
+    want = train(p, None)
+    whole = p.layer.training_memory(case.T, case.B, lengths=case.lengths)
+    bottom = least(p.layer, case)
+    assert whole.extra_time == 0
+    assert bottom < 0.8 * whole.bytes
+    seen = []
+    for part in (0, 0.3, 0.7, 1):
+        limit = int(bottom + part * (whole.bytes - bottom))
+        memory = p.layer.training_memory(case.T, case.B, lengths=case.lengths, memory_limit=limit)
+        assert memory.bytes <= limit
+        seen.append(memory.extra_time)
+        got = train(p, limit)
+        for key, value in want.items():
+            assert_promised(got[key], value, f"{key} within {limit} bytes")
+    # From everything twice to nothing.
+    assert seen == sorted(seen, reverse=True)
+    assert seen[0] == pytest.approx(1 / 3)
+    assert seen[-1] == 0
+
+
+@pytest.mark.parametrize("name", sorted(CASES))
+def test_a_small_call_is_as_good_within_any_limit(name: str) -> None:
+    """Calls of less than a block: there is little to save, and the least may be everything."""
+    case = CASES[name]
+    p = make_problem(case, "float64")
+    want = train(p, None)
+    limit = p.layer.training_memory(case.T, case.B, lengths=case.lengths).bytes
+    got = train(p, max(1, limit))
+    for key, value in want.items():
+        assert_promised(got[key], value, key)
+
+
+@given(
+    T=st.integers(1, 60),
+    lengths=st.lists(st.integers(0, 60), min_size=20, max_size=90),
+    part=st.floats(0, 1),
+    layers=st.integers(1, 3),
+    bidirectional=st.booleans(),
+)
+def test_any_lengths_and_limits(
+    T: int, lengths: list[int], part: float, layers: int, bidirectional: bool
+) -> None:
+    if not bits_are_promised():
+        pytest.skip("products of another height may have other bits on BLAS")
+    case = Case(
+        T=T,
+        B=len(lengths),
+        I=2,
+        H=3,
+        lengths=tuple(min(n, T) for n in lengths),
+        options={"num_layers": layers, "bidirectional": bidirectional},
+    )
+    p = make_problem(case, "float32")
+    whole = p.layer.training_memory(case.T, case.B, lengths=case.lengths).bytes
+    try:
+        p.layer.training_memory(case.T, case.B, lengths=case.lengths, memory_limit=1)
+    except ValueError as error:
+        bottom = int(str(error).partition("at least ")[2].split()[0])
+    else:
+        raise AssertionError("one byte is not enough")
+    limit = int(bottom + part * (whole - bottom))
+    want, got = train(p, None), train(p, limit)
+    for key, value in want.items():
+        assert_promised(got[key], value, key)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda **o: fastlstm.GRU(3, 6, **o),
+        lambda **o: fastlstm.RNN(3, 6, **o),
+        lambda **o: fastlstm.LSTM(
+            3, 6, peepholes=True, activations=("Sigmoid", "Elu", "Tanh"), **o
+        ),
+        lambda **o: fastlstm.LSTM(3, 6, recurrent_dropout=0.3, zoneout=(0.2, 0.1), **o),
+        lambda **o: fastlstm.LSTM(3, 6, weight_dropout=0.4, merge="mul", **o),
+    ],
+    ids=["GRU", "RNN", "peepholes", "zoneout", "weight dropout"],
+)
+def test_cells_and_options_have_the_same_bits_too(make: Any) -> None:
+    if not bits_are_promised():
+        pytest.skip("products of another height may have other bits on BLAS")
+    layer = make(num_layers=2, bidirectional=True, dropout=0.2, seed=0)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((150, 40, 3)).astype(np.float32)
+    lengths = (31 * np.arange(40)) % 151
+    case = Case(T=150, B=40, lengths=tuple(lengths.tolist()))
+    results = []
+    for limit in (None, least(layer, case)):
+        output, state, tape = layer.forward(x, lengths=lengths, seed=3, memory_limit=limit)
+        grads = tape.backward(np.ones_like(output))
+        states = [*np.atleast_1d(np.stack(state)), *np.stack(grads.state)]
+        results.append([output, *states, grads.x, *grads.params.values()])
+    for want, got in zip(*results, strict=True):
+        assert_promised(got, want)
+
+
+def test_back_propagation_may_be_repeated_and_accumulated() -> None:
+    case = LARGE["all at once"]
+    p = make_problem(case, "float32")
+    limit = least(p.layer, case)
+    tapes = [
+        p.layer.forward(p.x, p.state, lengths=p.lengths, seed=5, memory_limit=m)[2]
+        for m in (None, limit)
+    ]
+    # A tape keeps the parameters of its call.
+    p.layer.update({name: 0 * value for name, value in p.layer.params.items()})
+    results = []
+    for tape in tapes:
+        grads = tape.backward(p.d_output)
+        results.append(gradient_arrays(tape.backward(None, p.d_state, accumulate=grads)))
+    for key, value in results[0].items():
+        assert_promised(results[1][key], value, key)
+
+
+def test_threads_change_no_bit() -> None:
+    case = LARGE["all at once"]
+    p = make_problem(case, "float32")
+    limit = least(p.layer, case)
+    with fastlstm.num_threads(1):
+        want = train(p, limit)
+    with fastlstm.num_threads(3):
+        got = train(p, limit)
+    for key, value in want.items():
+        assert_promised(got[key], value, key)
+
+
+def test_more_memory_is_less_time_and_an_impossible_limit_tells_the_least() -> None:
+    layer = fastlstm.LSTM(8, 32)
+    bottom = least(layer, Case(T=10_000, B=4))
+    limits = np.linspace(bottom, 2 * bottom, 20).astype(int).tolist()
+    times = [layer.training_memory(10_000, 4, memory_limit=n).extra_time for n in limits]
+    assert times == sorted(times, reverse=True)
+    assert len(set(times)) > 5
+    x = np.zeros((10_000, 4, 8), np.float32)
+    message = f"memory_limit: expected at least {bottom} bytes for this call, got {bottom - 1}"
+    with pytest.raises(ValueError, match=message):
+        layer.forward(x, memory_limit=bottom - 1)
+    layer.forward(x, memory_limit=bottom)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"memory_limit": 0}, ValueError, "memory_limit: expected an integer from 1"),
+        ({"memory_limit": 1e9}, TypeError, "memory_limit: expected an integer, got float"),
+        ({"T": 0}, ValueError, "T: expected an integer from 1"),
+        ({"B": -1}, ValueError, "B: expected an integer from 0"),
+        ({"lengths": [1]}, ValueError, r"lengths: expected \(3,\)"),
+    ],
+)
+def test_wrong_arguments(change: dict[str, Any], error: type[Exception], message: str) -> None:
+    layer = fastlstm.LSTM(2, 3)
+    with pytest.raises(error, match=message):
+        layer.training_memory(**{"T": 5, "B": 3, **change})
+    if "memory_limit" in change:
+        with pytest.raises(error, match=message):
+            layer.forward(np.zeros((5, 3, 2)), **change)
+
+
+# Memory of a process before a training call, and at most until its end; less the caller's arrays.
+MEASURE = """
+import sys
+import numpy as np
+import fastlstm
+
+T, B, I, H, layers, part = map(float, sys.argv[1:])
+T, B = int(T), int(B)
+layer = fastlstm.LSTM(int(I), int(H), int(layers), seed=0)
+small = np.ones((2, B, int(I)), np.float32)
+output, _, tape = layer.forward(small)
+tape.backward(output)  # what is needed once: weights packed, BLAS loaded
+x = np.ones((T, B, int(I)), np.float32)
+d_output = np.ones((T, B, int(H)), np.float32)
+
+def status(name):
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith(name))
+
+whole = layer.training_memory(T, B).bytes
+try:
+    layer.training_memory(T, B, memory_limit=1)
+except ValueError as error:
+    least = int(str(error).partition("at least ")[2].split()[0])
+limit = None if part > 1 else int(least + part * (whole - least))
+predicted = layer.training_memory(T, B, memory_limit=limit)
+with open("/proc/self/clear_refs", "w") as file:
+    file.write("5")  # the most so far counts no more
+before = status("VmRSS")
+output, _, tape = layer.forward(x, memory_limit=limit)
+grads = tape.backward(d_output)
+print(predicted.bytes, status("VmHWM") - before - output.nbytes - grads.x.nbytes)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+@pytest.mark.parametrize("part", [0, 0.5, 2], ids=["least", "half", "no limit"])
+@pytest.mark.parametrize(
+    ("T", "B", "I", "H", "layers"),
+    [
+        (6_000, 16, 32, 64, 1),
+        (3_000, 16, 16, 64, 2),
+        pytest.param(100_000, 8, 32, 64, 1, marks=pytest.mark.slow),
+    ],
+)
+def test_peak_memory_is_as_predicted(
+    T: int, B: int, I: int, H: int, layers: int, part: float
+) -> None:
+    arguments = [str(n) for n in (T, B, I, H, layers, part)]
+    done = subprocess.run(
+        [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True
+    )
+    predicted, measured = map(int, done.stdout.split())
+    assert measured == pytest.approx(predicted, rel=0.1)
