@@ -25,7 +25,6 @@ LIBRARIES = {
 
 # What a system may refuse, by a part of the case's name.
 REFUSALS = {
-    "fastlstm": ("gru", "rnn"),
     "onnxruntime": ("training", "optimiser", "float64"),
     "openvino": ("training", "optimiser", "float64"),
     "keras": ("optimiser",),
