@@ -161,17 +161,6 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         """Whether the reset gate acts after the product with the hidden state."""
         return bool(self._options["reset_after"])
 
-    @property
-    def clip(self) -> float | None:
-        """The bound of the gates' sums; None: they have none."""
-        clip: float | None = self._options["clip"]
-        return clip
-
-    @property
-    def activations(self) -> tuple[ActivationName, ...]:
-        """The functions of the gates and of the candidate."""
-        return tuple(self._options["activations"])
-
     def _core_options(self) -> dict[str, Any]:
         return {
             **super()._core_options(),

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._activations import core_functions
+from ._activations import ActivationName, core_functions
 from ._blas import require_blas_for_forward
 from ._calls import Call, Layout, States, StateT, as_tuple, directions_apart
 from ._checks import (
@@ -172,6 +172,17 @@ class RecurrentLayer(Generic[StateT, TraceT]):
     def reverse(self) -> bool:
         """Whether the only direction reads each sequence from its end."""
         return bool(self._options["reverse"])
+
+    @property
+    def clip(self) -> float | None:
+        """The bound of the sums before the gates' functions; None: they have none."""
+        clip: float | None = self._options["clip"]
+        return clip
+
+    @property
+    def activations(self) -> tuple[ActivationName, ...]:
+        """The cell's functions, in the order of the option."""
+        return tuple(self._options["activations"])
 
     @property
     def merge(self) -> str | None:

@@ -224,17 +224,6 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return bool(self._options["input_forget"])
 
     @property
-    def clip(self) -> float | None:
-        """The bound of the gates' sums; None: they have none."""
-        clip: float | None = self._options["clip"]
-        return clip
-
-    @property
-    def activations(self) -> tuple[ActivationName, ...]:
-        """The functions of the gates, of the candidate and of the cell state on its way into h."""
-        return tuple(self._options["activations"])
-
-    @property
     def zoneout(self) -> tuple[float, float]:
         """The probabilities that units of h and of c keep their values."""
         p_h, p_c = self._options["zoneout"]

@@ -143,12 +143,6 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         return str(self._options["nonlinearity"])
 
     @property
-    def clip(self) -> float | None:
-        """The bound of the sum; None: it has none."""
-        clip: float | None = self._options["clip"]
-        return clip
-
-    @property
     def activations(self) -> tuple[ActivationName, ...]:
         """The function, by ONNX's name."""
         return tuple(self._options["activations"] or (self.nonlinearity.capitalize(),))
