@@ -80,23 +80,14 @@ void TileCell<T>::set_state(const T* h_0, const T* c_0) {
     const Index place = rows_.place(b);
     for (Index s : {0, 1}) {  // a row that starts late finds its state in either
       T* to = h(s) + b * ld_h_;
-      if (h_0 != nullptr) {
-        std::copy_n(h_0 + place * w_.P, w_.P, to);
-      } else {
-        std::fill_n(to, w_.P, T(0));
-      }
+      copy_or_zero(h_0 != nullptr ? h_0 + place * w_.P : nullptr, w_.P, to);
       if (noise_.drops_h()) {
         for (Index j = 0; j < w_.P; ++j) {
           masked_h(s)[b * ld_h_ + j] = to[j] * h_mask_.data()[b * ld_h_ + j];
         }
       }
     }
-    T* to = c_.data() + b * ld_c_;
-    if (c_0 != nullptr) {
-      std::copy_n(c_0 + place * w_.C, w_.C, to);
-    } else {
-      std::fill_n(to, w_.C, T(0));
-    }
+    copy_or_zero(c_0 != nullptr ? c_0 + place * w_.C : nullptr, w_.C, c_.data() + b * ld_c_);
   }
 }
 

@@ -1,22 +1,10 @@
 // Training in segments of steps, of which the backward pass runs some again: less memory for time.
 #pragma once
 
-#include <algorithm>
-
 #include "rnn/memory_plan.hpp"
 #include "rnn/saved.hpp"
 
 namespace fastlstm {
-
-/// to: [n] out; from: the same, or null for zeros.
-template <class T>
-void copy_or_zero(const T* from, Index n, T* to) {
-  if (from != nullptr) {
-    std::copy_n(from, n, to);
-  } else {
-    std::fill_n(to, n, T(0));
-  }
-}
 
 /// The forward pass of a training call, cell by cell, segment by segment.
 template <class T>

@@ -1,6 +1,7 @@
 // Aligned memory for weights, states and workspaces.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -10,6 +11,16 @@
 #include "fastlstm/types.hpp"
 
 namespace fastlstm {
+
+/// to: [n] out; from: the same, or null for zeros.
+template <class T>
+void copy_or_zero(const T* from, Index n, T* to) {
+  if (from != nullptr) {
+    std::copy_n(from, n, to);
+  } else {
+    std::fill_n(to, n, T(0));
+  }
+}
 
 /// Memory for a number of elements, aligned to a cache line (and the widest vector).
 /// Not initialised. Throws std::bad_alloc, also where the size in bytes does not fit.
