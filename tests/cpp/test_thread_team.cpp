@@ -165,6 +165,6 @@ TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
   });
   CHECK(cpus_are_crowded());
   CHECK_EQUAL(plan_threads(config, rows, 3).threads(), 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(250));
+  std::this_thread::sleep_for(std::chrono::milliseconds(2200));
   CHECK(!cpus_are_crowded());
 }
