@@ -26,7 +26,7 @@ FASTLSTM_INLINE void copy_block(Index rows, Index n, const T* from, Index ld_fro
 template <int V, class T>
 FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index first, Index n) {
   constexpr Index kLanes = Vec<T>::kLanes, kWidth = V * kLanes;
-  constexpr Index kTerms = 128;  // 32 KB of AVX-512's panels
+  constexpr Index kTerms = 128;  // of a group: 32 KB of AVX-512's panels
   constexpr int kMostRows = tile_rows(V) < 12 ? tile_rows(V) : 12;
   alignas(64) T panel[kTerms * kWidth];
   alignas(64) T edge[kMostRows * kWidth];  // of out, where its rows end within the vectors
@@ -47,9 +47,9 @@ FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index fir
       if (n < kWidth) copy_block(rows, n, out, p.ld_out, edge, kWidth);
       with_constant_rows<kMostRows>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
         Tile<T, V, height.value, 1> tile;
-        tile.load(whole, ld);
+        tile.set_zero();
         tile.multiply_columns(p.d_sums + term * p.ld_d_sums + row, p.ld_d_sums, panel, terms);
-        tile.store(whole, ld);
+        tile.add_to(whole, ld);
       });
       if (n < kWidth) copy_block(rows, n, edge, kWidth, out, p.ld_out);
     }

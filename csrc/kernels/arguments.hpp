@@ -76,7 +76,7 @@ struct ProjectRows {
 /// out += d_sums^T values: the gradient of some rows and columns of a weight matrix.
 template <class T>
 struct AddOuterProducts {
-  Index n;          // terms of each sum, added one after another
+  Index n;          // terms of each sum
   Index rows;       // of out
   Index columns;    // of out
   const T* d_sums;  // [n] of ld_d_sums elements, in: [rows] of each

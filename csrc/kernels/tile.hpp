@@ -67,12 +67,15 @@ struct Tile {
     }
   }
 
-  /// The same, in.
-  FASTLSTM_INLINE void load(const T* values, Index ld) {
+  /// values += sum; values as for store.
+  FASTLSTM_INLINE void add_to(T* values, Index ld) const {
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) {
 #pragma GCC unroll 16
-      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<T>::load(values + r * ld + v * kLanes);
+      for (int v = 0; v < kVectors; ++v) {
+        T* p = values + r * ld + v * kLanes;
+        (Vec<T>::load(p) + sum[r][v]).store(p);
+      }
     }
   }
 
