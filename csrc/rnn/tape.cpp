@@ -118,10 +118,12 @@ class StackBackward {
       Buffer<T> h(B, P_), c(B, C_);
       unsort_state(rows, s->h_0.data(), P_, h.data());
       unsort_state(rows, s->c_0.data(), C_, c.data());
-      Saved<T> again = run_segment(saved_, k, s->first, s->end, h.data(), c.data());
+      Saved<T> again =
+          run_segment(saved_, k, s->first, s->end, h.data(), c.data(), std::move(room_));
       run_steps(k, s->first, rows,
                 {again.x.data(), s->h_0.data(), s->c_0.data(), again.gates(0), again.c(0)},
                 d_layer_x);
+      room_ = again.leave_room();
     }
   }
 
@@ -142,7 +144,7 @@ class StackBackward {
       d_output = d_layer_output_.data() + first_row * width_ + d * P_;
     } else if (call_.d_output.data != nullptr) {
       const Index merged = config_.merged_size();
-      reserve(d_output_, rows.rows() * merged);
+      d_output_.reserve(rows.rows(), merged);
       pack_rows(rows, from_step(call_.d_output, first), merged, d_output_.data());
       if (config_.merge != Merge::kConcat) unmerge(rows.rows(), first_row);
       d_output = d_output_.data() + d * P_;
@@ -153,7 +155,7 @@ class StackBackward {
     if (layer > 0) {
       d_x = d_layer_x + first_row * I;
     } else if (callers_d_x.data != nullptr) {
-      reserve(d_x_, rows.rows() * I);
+      d_x_.reserve(rows.rows(), I);
       d_x = d_x_.data();
       if (d > 0) {  // what the first direction has left there
         pack_rows(
@@ -213,10 +215,6 @@ class StackBackward {
     d_output_ = std::move(d_both);
   }
 
-  static void reserve(Buffer<T>& buffer, Index values) {
-    if (buffer.size() < values) buffer.resize(values);
-  }
-
   Saved<T>& saved_;
   const BackwardCall<T>& call_;
   const StackConfig& config_ = saved_.config();
@@ -228,6 +226,7 @@ class StackBackward {
   Buffer<T> d_h_steps_, d_c_steps_;  // of one cell, if they are asked for: [rows, .]
   // Of the steps in work: the top layer's d_output, the bottom layer's d_x, inputs after dropout.
   Buffer<T> d_output_, d_x_, dropped_;
+  typename Saved<T>::Room room_;  // for segments that are run again
 };
 
 }  // namespace
