@@ -385,23 +385,23 @@ class BackwardPass {
   const T* d_from_h() const { return w_.cell.resets ? d_from_h_.data() : d_gates_.data(); }
 
   /// d_weight += d_sums^T values for some of its rows. d_sums: [n, G H]; values: [n, width];
-  /// d_weight: [G H, width].
+  /// d_weight: [G H, width], or null.
   void add_product(const T* d_sums, Piece units, Index n, const T* values, Index width,
                    T* d_weight) noexcept {
+    if (d_weight == nullptr) return;
     gemm<T>(units.size, width, n, {d_sums + units.first, w_.GH, true}, {values, width}, 1,
             d_weight + units.first * width, width);
   }
 
   void small_products(const StepBlock& block) noexcept {
     const Index H = w_.H, P = w_.P, n = block.rows;
-    if (run_.d_params.bias_ih != nullptr) {
-      kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), run_.d_params.bias_ih});
-      kernels<T>().add_column_sums({n, w_.GH, d_from_h(), run_.d_params.bias_hh});
-    }
-    if (peepholes()) {
-      kernels<T>().add_column_sums({n, 3 * H, d_peephole_.data(), run_.d_params.weight_peephole});
-    }
-    if (w_.projects) {
+    const auto add_sums = [n](Index columns, const T* values, T* sums) {
+      if (sums != nullptr) kernels<T>().add_column_sums({n, columns, values, sums});
+    };
+    add_sums(w_.GH, d_gates_.data(), run_.d_params.bias_ih);
+    add_sums(w_.GH, d_from_h(), run_.d_params.bias_hh);
+    add_sums(3 * H, d_peephole_.data(), run_.d_params.weight_peephole);
+    if (run_.d_params.weight_hr != nullptr) {
       gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
               run_.d_params.weight_hr, H);
     }
