@@ -96,10 +96,8 @@ CellParams<std::remove_pointer_t<Pointer>> cell_params(
     const StackConfig& config, Index layer, CellArrays<T>& arrays,
     Pointer (*access)(OptionalArray<T>&, const Shape&, const char*)) {
   const Sizes s(config);
-  require(arrays.size() == 6 && arrays[0] && arrays[1] &&
-              arrays[2].has_value() == arrays[3].has_value() &&
-              arrays[4].has_value() == (config.proj_size > 0) &&
-              arrays[5].has_value() == config.options.peepholes,
+  require(arrays.size() == 6 && (!arrays[4] || config.proj_size > 0) &&
+              (!arrays[5] || config.options.peepholes),
           "parameters");
   return {access(arrays[0], {s.GH, config.layer_input_size(layer)}, "weight_ih"),
           access(arrays[1], {s.GH, s.P}, "weight_hh"),
@@ -111,6 +109,11 @@ CellParams<std::remove_pointer_t<Pointer>> cell_params(
 
 template <class T>
 CellParams<const T> readable(const StackConfig& config, Index layer, CellArrays<T>& arrays) {
+  require(arrays.size() == 6 && arrays[0] && arrays[1] &&
+              arrays[2].has_value() == arrays[3].has_value() &&
+              arrays[4].has_value() == (config.proj_size > 0) &&
+              arrays[5].has_value() == config.options.peepholes,
+          "parameters");
   return cell_params<T, const T*>(
       config, layer, arrays,
       +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> const T* {
@@ -219,12 +222,12 @@ struct PyTape {
   Tape<T> tape;
 
   void backward(const OptionalArray<T>& d_output, const OptionalArray<T>& d_h_n,
-                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0,
+                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, OptionalArray<T> d_h_0,
                 OptionalArray<T> d_c_0, std::vector<CellArrays<T>> d_params,
                 OptionalArray<T> d_h_steps, OptionalArray<T> d_c_steps) const {
     const Sizes s(config);
     require(static_cast<Index>(d_params.size()) == s.cells, "number of cells");
-    require(d_c_0.has_value() == (s.C > 0), "d_c_0");
+    require(d_c_0.has_value() == (d_h_0.has_value() && s.C > 0), "d_c_0");
     std::vector<CellParams<T>> params;
     for (Index k = 0; k < s.cells; ++k) {
       params.push_back(

@@ -271,6 +271,7 @@ print(predicted.bytes, status("VmHWM") - before - output.nbytes - grads.x.nbytes
     [
         (6_000, 16, 32, 64, 1),
         (3_000, 16, 16, 64, 2),
+        (50_000, 8, 16, 32, 1),  # many segments: gaps between them show
         pytest.param(100_000, 8, 32, 64, 1, marks=pytest.mark.slow),
     ],
 )

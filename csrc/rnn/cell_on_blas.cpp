@@ -398,7 +398,7 @@ class BackwardPass {
   void add_products(const T* d_sums, Index k, Index first, Index end, Index n, const T* values,
                     Index columns, T* d_weight) noexcept {
     const Index GH = w_.GH;
-    if (first == end) return;
+    if (first == end || d_weight == nullptr) return;
     if (on_tiles(columns)) {
       const Piece p = piece(columns, k, 4 * kernels<T>().lanes);
       kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,
@@ -438,14 +438,13 @@ class BackwardPass {
 
   void small_products(const StepBlock& block) noexcept {
     const Index H = w_.H, P = w_.P, n = block.rows;
-    if (run_.d_params.bias_ih != nullptr) {
-      kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), run_.d_params.bias_ih});
-      kernels<T>().add_column_sums({n, w_.GH, d_from_h(), run_.d_params.bias_hh});
-    }
-    if (peepholes()) {
-      kernels<T>().add_column_sums({n, 3 * H, d_peephole_.data(), run_.d_params.weight_peephole});
-    }
-    if (w_.projects) {
+    const auto add_sums = [n](Index columns, const T* values, T* sums) {
+      if (sums != nullptr) kernels<T>().add_column_sums({n, columns, values, sums});
+    };
+    add_sums(w_.GH, d_gates_.data(), run_.d_params.bias_ih);
+    add_sums(w_.GH, d_from_h(), run_.d_params.bias_hh);
+    add_sums(3 * H, d_peephole_.data(), run_.d_params.weight_peephole);
+    if (run_.d_params.weight_hr != nullptr) {
       gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
               run_.d_params.weight_hr, H);
     }

@@ -67,7 +67,7 @@ struct DirectionBackward {
   T* d_x;             // [rows, I] out; null: not computed
   bool add_to_d_x;    // d_x: in and out
   TeamLease& team;
-  CellParams<T> d_params;  // added to; all of them are given
+  CellParams<T> d_params;  // added to; null: not computed
   T* d_h_steps;            // [rows, P] out: d_h as it comes to each step; null: not asked for
   T* d_c_steps;            // [rows, H] out: the same of d_c, where there is c
 };

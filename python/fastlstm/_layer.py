@@ -255,7 +255,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
 
     def _cell_arrays(self, values: Mapping[str, FloatArray], k: int) -> list[FloatArray | None]:
         """The parameters of cell k as the core takes them: absent ones are None."""
-        by_kind = {name.partition("_l")[0]: values[name] for name in self._cell_shapes(k)}
+        by_kind = {name.partition("_l")[0]: values.get(name) for name in self._cell_shapes(k)}
         kinds = (
             "weight_ih",
             "weight_hh",
@@ -580,7 +580,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if d_output is not None or d_state is not None:
             shape = (self._cells, call.layout.T, call.layout.B)
             steps = tuple(np.empty((*shape, width), self.dtype) for width in self._state_sizes())
-            tape._backward(d_output, d_state, tape._parameter_gradients(None), steps)
+            tape._backward(d_output, d_state, tape._needs("state"), {}, steps)
             gradients = dict(zip(("d_h", "d_c"), steps, strict=False))
 
         def values(k: int) -> Iterator[FloatArray | None]:

@@ -164,9 +164,9 @@ struct BackwardCall {
   const T* d_h_n = nullptr;                 // null: zeros
   const T* d_c_n = nullptr;                 // null: zeros
   SequenceView<T> d_x;                      // data null: not computed; rows past an end become zero
-  T* d_h_0 = nullptr;                       // written
-  T* d_c_0 = nullptr;                       // written
-  const CellParams<T>* d_params = nullptr;  // [L * D]; added to
+  T* d_h_0 = nullptr;                       // written; null: not asked for
+  T* d_c_0 = nullptr;                       // written; null as d_h_0, and where there is no c
+  const CellParams<T>* d_params = nullptr;  // [L * D]; added to; null ones: not computed
   // For looking inside, or null: gradients of the state after each step, as they come from the
   // steps that follow it; zero past an end.
   T* d_h_steps = nullptr;  // [L * D, T, B, P]
