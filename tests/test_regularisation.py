@@ -28,7 +28,14 @@ from support import (
     reference_backward,
     reference_forward,
 )
-from tolerances import BACKWARD, FORWARD, assert_close
+from tolerances import (
+    BACKWARD,
+    FORWARD,
+    NORMALISED_BACKWARD,
+    NORMALISED_FORWARD,
+    Tolerance,
+    assert_close,
+)
 
 SEED = 0xFEDCBA9876543210
 MIXED: dict[str, Any] = {
@@ -70,6 +77,23 @@ CASES: dict[str, Case] = {
             "input_forget": True,
             "clip": 2.0,
             "activations": ("HardSigmoid", "Softsign", "Tanh"),
+            **MIXED,
+        },
+    ),
+    **{
+        f"mixed, layer norm, H={n}": Case(H=n, T=4, options={"layer_norm": True, **MIXED})
+        for n in (8, 17)
+    },
+    "mixed, layer norm, everything": Case(
+        B=5,
+        H=11,
+        lengths=(3, 0, 6, 1, 2),
+        options={
+            "num_layers": 2,
+            "bidirectional": True,
+            "proj_size": 5,
+            "dropout": 0.2,
+            "layer_norm": True,
             **MIXED,
         },
     ),
@@ -124,11 +148,19 @@ def weight_masks(layer: fastlstm.LSTM) -> dict[str, np.ndarray]:
     }
 
 
+def tolerances_of(layer: fastlstm.LSTM) -> tuple[dict[str, Tolerance], dict[str, Tolerance]]:
+    """Those of values and of gradients."""
+    if layer.layer_norm:
+        return NORMALISED_FORWARD, NORMALISED_BACKWARD
+    return FORWARD, BACKWARD
+
+
 @every_dtype
 @every_case
 def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None:
     case = CASES[name]
     p = make_problem(case, dtype)
+    forward, backward = tolerances_of(p.layer)
     dropped = {key: mask * p.layer.params[key] for key, mask in weight_masks(p.layer).items()}
     expected, state, tape = reference_forward(
         p.layer,
@@ -143,11 +175,11 @@ def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None
         expected_grads.params[key] *= mask
 
     output, (h_n, c_n), tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
-    assert_close(output, expected, FORWARD[dtype], "output")
-    assert_close(h_n, state[0], FORWARD[dtype], "h_n")
-    assert_close(c_n, state[1], FORWARD[dtype], "c_n")
+    assert_close(output, expected, forward[dtype], "output")
+    assert_close(h_n, state[0], forward[dtype], "h_n")
+    assert_close(c_n, state[1], forward[dtype], "c_n")
     grads = tape.backward(p.d_output, p.d_state)
-    assert_gradients_close(grads, expected_grads, BACKWARD[dtype])
+    assert_gradients_close(grads, expected_grads, backward[dtype])
     again = gradient_arrays(tape.backward(p.d_output, p.d_state))
     for key, array in gradient_arrays(grads).items():
         assert_same_bits(again[key], array, key)
@@ -157,18 +189,19 @@ def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None
 @every_case
 def test_inference_has_the_mean_of_zoneout_and_nothing_else(name: str, dtype: str) -> None:
     p = make_problem(CASES[name], dtype)
+    forward, _ = tolerances_of(p.layer)
     p_h, p_c = p.layer.zoneout
     expected, state, tape = reference_forward(
         p.layer, p.x, p.state, lengths=p.lengths, keep_h=p_h, keep_c=p_c
     )
     output, (h_n, c_n) = p.layer(p.x, p.state, lengths=p.lengths)
-    assert_close(output, expected, FORWARD[dtype], "output")
-    assert_close(h_n, state[0], FORWARD[dtype], "h_n")
-    assert_close(c_n, state[1], FORWARD[dtype], "c_n")
+    assert_close(output, expected, forward[dtype], "output")
+    assert_close(h_n, state[0], forward[dtype], "h_n")
+    assert_close(c_n, state[1], forward[dtype], "c_n")
     trace = p.layer.trace(p.x, p.state, lengths=p.lengths)[-1][-1].c
     if p.layer.batch_first:
         trace = trace.swapaxes(0, 1)
-    assert_close(trace, tape.traces[-1][-1].c, FORWARD[dtype], "c of the trace")
+    assert_close(trace, tape.traces[-1][-1].c, forward[dtype], "c of the trace")
 
 
 def training_results(p: Problem) -> dict[str, np.ndarray]:
