@@ -23,7 +23,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import interchange, optim, reference
-    from .interchange import from_keras, from_onnx, from_torch
+    from .interchange import from_keras, from_onnx, from_torch, to_onnx
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -33,6 +33,7 @@ _LATER = {
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
+    "to_onnx": "interchange",
 }
 
 __all__ = [
@@ -61,6 +62,7 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "to_onnx",
     "truncated_bptt",
 ]
 

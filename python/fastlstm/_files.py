@@ -20,7 +20,11 @@ def save_layer(layer: RecurrentLayer[Any, Any], path: str | os.PathLike[str]) ->
 
     config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
     data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
-    path = os.fspath(path)
+    write_whole(os.fspath(path), data)
+
+
+def write_whole(path: str, data: bytes) -> None:
+    """Write a file that is complete or not there; one that was there is replaced at the end."""
     temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         with open(temporary, "xb") as file:
