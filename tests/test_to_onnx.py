@@ -435,7 +435,7 @@ def test_names_are_identifiers() -> None:
     assert all(re.fullmatch("[A-Za-z_][A-Za-z0-9_]*", name) for name in names)
 
 
-def test_subclasses_are_their_cells(tmp_path: Path) -> None:
+def test_subclasses_are_their_cells() -> None:
     class Encoder(fastlstm.LSTM):
         pass
 

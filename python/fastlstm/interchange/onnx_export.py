@@ -97,7 +97,7 @@ def _check_representable(layer: RecurrentLayer[Any, Any]) -> None:
     """Refuse what a model would not have; options that are not known here are among it."""
     for name, value in layer._options.items():
         known = name in _IN_THE_MODEL or name in _IN_TRAINING_ONLY
-        if not known and value != layer._defaults[name]:
+        if not known and value != layer._defaults.get(name):
             raise ValueError(f"{name}={value!r}: ONNX's {_cell(layer)} cannot represent it")
     size = layer.num_parameters * layer.dtype.itemsize
     if size > _MOST_BYTES:
