@@ -58,7 +58,7 @@ _HOPELESS = 5.0
 _HOPELESS_ROUNDS, _HOPELESS_SECONDS = 2, 1.0
 # What LEAST_ROUNDS of a case cost with all systems: compilers and turns, and operations on one
 # thread. Measured on a Zen 4; only their ratio counts, which says how a budget is shared.
-_SECONDS_PER_CASE, _SECONDS_PER_GFLOP = 3.0, 0.25
+_SECONDS_PER_CASE, _SECONDS_PER_GFLOP = 4.0, 0.22
 
 
 @dataclass(frozen=True)
