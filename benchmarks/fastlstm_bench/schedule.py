@@ -288,20 +288,19 @@ class _Team:
             self.listener.status(f"{where}: checking {result.system}")
             with _recorded(result):
                 self._prepare(result, want)
-        longest = 0.0
+        previous = 0.0
         for turn in range(self.plan.rounds):
             begin = time.monotonic()
-            if turn >= LEAST_ROUNDS and begin + longest > deadline:
+            if turn >= LEAST_ROUNDS and begin + previous > deadline:
                 break
+            self._sit_out(group, samples)
             self.listener.status(f"{where}: round {turn + 1} of {self.plan.rounds}")
             # Another order in each round, so that nobody always follows the same system.
             for result in random.Random(turn).sample(group, len(group)):
                 if result.status == "ok" and not result.sat_out:
                     with _recorded(result):
                         samples[result.system] += self._measure(result, turn)
-            longest = max(longest, time.monotonic() - begin)
-            if turn + 1 < self.plan.rounds:
-                self._sit_out(group, samples)
+            previous = time.monotonic() - begin
         for result in group:
             if result.timed and case.task == "step":
                 result.keep_latencies(samples[result.system])
