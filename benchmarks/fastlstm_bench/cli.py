@@ -19,7 +19,7 @@ from fastlstm_bench.systems import SYSTEMS
 _EFFORT = {"quick": (5, 0.06)}
 _DEFAULT_EFFORT = (7, 0.2)
 # With a budget, a fifth of it goes to turns of this many rounds: compilers take more than a third
-# of a full run, calls longer than a turn another, and further rounds are worth more than long turns.
+# of a full run, calls longer than a turn another, and more rounds are worth more than long turns.
 _BUDGET_SHARE, _BUDGET_ROUNDS = 1 / 5, 3
 _SHORTEST_TURN, _LONGEST_TURN = 0.05, 0.5
 
