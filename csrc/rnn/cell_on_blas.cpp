@@ -117,26 +117,16 @@ void direction_forward(const DirectionForward<T>& run) {
       }
       if (w.cell.in_halves) {
         T* reset_h = run.workspace.reset_h.data();
-        const GruHalfStep<T> s{live,
-                               0,
-                               H,
-                               H,
-                               H,
-                               w.bias.data(),
-                               gates,
-                               ld_gates,
-                               from_h,
-                               GH,
-                               run.h,
-                               read_h,
-                               P,
-                               reset_h,
-                               run.h,
-                               P,
-                               nullptr,
-                               save ? gates : nullptr,
-                               ld_gates,
-                               w.step_options()};
+        const GruHalfStep<T> s{live,     0,
+                               H,        H,
+                               H,        w.bias.data(),
+                               gates,    ld_gates,
+                               from_h,   GH,
+                               run.h,    read_h,
+                               P,        reset_h,
+                               run.h,    P,
+                               nullptr,  save ? gates : nullptr,
+                               ld_gates, w.step_options()};
         gemm<T>(live, 2 * H, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
         kernels<T>().gru_reset(s);
         gemm<T>(live, H, P, {reset_h, P}, {w.R.data() + 2 * H * P, P, true}, 0, from_h + 2 * H, GH);

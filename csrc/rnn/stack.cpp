@@ -26,8 +26,8 @@ void check(const StackConfig& c) {
   const bool projects = c.proj_size > 0;
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
       !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
-      (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
-                                     c.options.zoneout_c > 0)) ||
+      (c.cell != CellKind::kLstm &&
+       (projects || c.options.input_forget || c.options.peepholes || c.options.zoneout_c > 0)) ||
       (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
