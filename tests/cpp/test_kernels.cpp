@@ -889,18 +889,10 @@ void check_gru_halves_backward(const KernelTable<T>& table, bool has_mask,
     const Guarded<T> d_reset(random.values<T>(rows * ld, -1, 1));
     const std::vector<T> past = random.values<T>(rows * H, -1, 1);
     Guarded<T> d_past(past), d_gates(rows * 3 * H), reset_h(rows * H);
-    const GruHalfStepBackward<T> s{rows,
-                                   H,
-                                   gates.data(),
-                                   h_prev.data(),
-                                   has_mask ? h_mask.data() : nullptr,
-                                   d_h.data(),
-                                   ld,
-                                   d_past.data(),
-                                   d_gates.data(),
-                                   d_reset.data(),
-                                   reset_h.data(),
-                                   options};
+    const GruHalfStepBackward<T> s{
+        rows,           H,      gates.data(),  h_prev.data(),  has_mask ? h_mask.data() : nullptr,
+        d_h.data(),     ld,     d_past.data(), d_gates.data(), d_reset.data(),
+        reset_h.data(), options};
     table.gru_candidate_backward(s);
     table.gru_reset_backward(s);
     for (const Guarded<T>* a : {&d_past, &d_gates, &reset_h}) a->check_guards();
@@ -956,8 +948,8 @@ void check_rnn_step(void (*kernel)(const CellStep<T>&) noexcept, Function functi
     for (const bool save : {false, true}) {
       NOTE("save " << save);
       Guarded<T> gates(from_x), h(rows * H);
-      kernel({rows, H, save, bias.data(), nullptr, from_h.data(), gates.data(), H, nullptr,
-              h.data()});
+      kernel(
+          {rows, H, save, bias.data(), nullptr, from_h.data(), gates.data(), H, nullptr, h.data()});
       gates.check_guards();
       h.check_guards();
       for (Index at = 0; at < rows * H; ++at) {
