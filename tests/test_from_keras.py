@@ -180,6 +180,23 @@ def fill_cell(cell: Any) -> Any:
     return cell
 
 
+@pytest.mark.parametrize("reset_after", [True, False])
+def test_recurrent_dropout_of_a_gru_is_at_the_same_places(reset_after: bool) -> None:
+    """With one mask for all of Keras' gates, a step of it is the reference's."""
+    layer = make("GRU", dtype="float64", recurrent_dropout=0.5, reset_after=reset_after)
+    with pytest.warns(UserWarning, match="recurrent_dropout"):
+        params = reader.describe(layer).params
+    rng = np.random.default_rng(1)
+    x, h, mask = rng.normal(size=(B, I)), rng.normal(size=(B, H)), rng.choice([0.0, 2.0], (B, H))
+    layer.cell._recurrent_dropout_mask = [torch.tensor(mask)] * 3
+    theirs, _ = layer.cell(torch.tensor(x), [torch.tensor(h)], training=True)
+    masks = fastlstm.reference.HiddenMasks(h=mask)
+    step = fastlstm.reference.gru_cell(x, h, *params.values(), reset_after=reset_after, masks=masks)
+    assert_close(step.h, theirs.detach().numpy(), FOREIGN["float32"], "h")
+    whole = fastlstm.reference.gru_cell(x, h, *params.values(), reset_after=reset_after)
+    assert np.max(np.abs(whole.h - step.h)) > 1e-2
+
+
 def test_dropout_is_not_silent() -> None:
     layer = make("LSTM", dropout=0.5, recurrent_dropout=0.25)
     with pytest.warns(UserWarning, match="Keras drops what enters") as warnings:

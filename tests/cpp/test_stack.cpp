@@ -56,6 +56,14 @@ Problem regularised(Problem p) {
   return p;
 }
 
+/// As traces run: nothing is drawn, and every unit keeps a part of its value.
+Problem with_mean_zoneout(Problem p) {
+  p = regularised(p);
+  p.name += " as in inference";
+  p.dropout = {};
+  return p;
+}
+
 bool drops(const Dropout& d) { return d.p > 0 || d.recurrent > 0 || d.weight > 0 || d.zoneout; }
 
 /// The same problems, which are the LSTM's, with every cell; only the LSTM has projections.
@@ -98,6 +106,7 @@ std::vector<Problem> small_problems() {
       problem("two directions, ragged", {3, 5, 2, 0, true}, 5, 4, {5, 0, 2, 4}),
       problem("everything", {3, 6, 2, 4, true}, 5, 4, {3, 5, 0, 3}, true, dropout),
       regularised(problem("one layer", {3, 5}, 4, 3)),
+      with_mean_zoneout(problem("one layer", {3, 5}, 4, 3)),
       regularised(problem("no bias, reverse", {3, 5, 1, 0, false, true}, 4, 3, {}, false)),
       regularised(problem("two directions, ragged", {3, 5, 2, 0, true}, 5, 4, {5, 0, 2, 4})),
   });

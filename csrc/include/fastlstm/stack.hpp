@@ -105,8 +105,9 @@ struct StackConfig {
   Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
   /// their sums where it has other functions, R h' with layer normalisation; r z n of a GRU, or
-  /// their sums, and R_n h' + b_Rn where it resets after the product; none of an RNN, or its sum, or
-  /// with zoneout h before it.
+  /// their sums, and R_n h' + b_Rn where it resets after the product; none of an RNN, or its sum,
+  /// or with zoneout h before it (when nothing is drawn, all units are mixed, and the slope does
+  /// not follow from h).
   Index saved_gates() const {
     if (gates() == 1) return options.plain() && options.zoneout_h == 0 ? 0 : 1;
     return cell == CellKind::kGruResetBefore ? 3 : 4;
