@@ -117,6 +117,18 @@ Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>
   return {true, 2.0 * static_cast<double>(B * H * blocks * width)};
 }
 
+// As many terms as a block of steps in the backward pass has.
+template <class T>
+Work set_up(AddOuterProducts<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B == 1 ? 100 : 512, H = size.H;
+  a = {n,     4 * H,
+       H,     arrays(n * 4 * H, -1, 1),
+       4 * H, arrays(n * H, -1, 1),
+       H,     arrays(4 * H * H, 0, 0),
+       H};
+  return {true, 2.0 * static_cast<double>(n * 4 * H * H)};
+}
+
 template <class T>
 Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const auto [B, H, G] = size;

@@ -73,6 +73,20 @@ struct ProjectRows {
   Index ld_out;
 };
 
+/// out += d_sums^T values: the gradient of some rows and columns of a weight matrix.
+template <class T>
+struct AddOuterProducts {
+  Index n;          // terms of each sum
+  Index rows;       // of out
+  Index columns;    // of out
+  const T* d_sums;  // [n] of ld_d_sums elements, in: [rows] of each
+  Index ld_d_sums;
+  const T* values;  // [n] of ld_values elements, in: [columns] of each
+  Index ld_values;
+  T* out;  // [rows] of ld_out elements, in and out: [columns] of each
+  Index ld_out;
+};
+
 /// One time step of a cell for some rows and blocks of units, products and gates together.
 /// With x == null, `projected` holds the part of the pre-activations that comes from the input.
 template <class T>

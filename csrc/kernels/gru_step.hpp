@@ -64,9 +64,9 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
     if (s.gates != nullptr) {
       const Index n = s.H - unit;
       T* gates = s.gates + row * s.ld_gates + unit;
-      store_units(r, gates, n);
-      store_units(z, gates + s.H, n);
-      store_units(m, gates + 3 * s.H, n);
+      store_left(r, gates, n);
+      store_left(z, gates + s.H, n);
+      store_left(m, gates + 3 * s.H, n);
     }
   });
   sums.for_each_block([&](Index row, Index block, const T*, T* kept) FASTLSTM_INLINE_LAMBDA {
@@ -77,8 +77,8 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
     const Vec<T> h = gru_hidden_state(z, functions.candidate(n),
                                       Vec<T>::load(s.h_prev + row * s.ld_h_prev + unit));
     h.store(s.h + row * s.ld_h + unit);
-    if (s.output != nullptr) store_units(h, s.output[row] + unit, left);
-    if (s.gates != nullptr) store_units(n, s.gates + row * s.ld_gates + 2 * s.H + unit, left);
+    if (s.output != nullptr) store_left(h, s.output[row] + unit, left);
+    if (s.gates != nullptr) store_left(n, s.gates + row * s.ld_gates + 2 * s.H + unit, left);
   });
 }
 

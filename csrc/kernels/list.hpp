@@ -10,6 +10,7 @@
   X(tanh_values, MapValues)                      \
   X(lstm_step, CellStep)                         \
   X(project_rows, ProjectRows)                   \
+  X(add_outer_products, AddOuterProducts)        \
   X(lstm_step_tile, CellStepTile)                \
   X(lstm_step_backward, CellStepBackward)        \
   X(gru_step, CellStep)                          \

@@ -104,14 +104,14 @@ FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileS
                                                       sum(3), load(c), row, unit, load);
     u.c.store(c);
     u.h.store(s.h + row * s.ld_h + unit);
-    if (s.output != nullptr) store_units(u.h, s.output[row] + unit, n);
+    if (s.output != nullptr) store_left(u.h, s.output[row] + unit, n);
     if (s.gates != nullptr) {
       T* gates = s.gates + row * s.ld_gates + unit;
-      store_units(u.i, gates, n);
-      store_units(u.f, gates + s.H, n);
-      store_units(u.g, gates + 2 * s.H, n);
-      store_units(u.o, gates + 3 * s.H, n);
-      store_units(u.c, s.saved_c + row * s.ld_saved_c + unit, n);
+      store_left(u.i, gates, n);
+      store_left(u.f, gates + s.H, n);
+      store_left(u.g, gates + 2 * s.H, n);
+      store_left(u.o, gates + 3 * s.H, n);
+      store_left(u.c, s.saved_c + row * s.ld_saved_c + unit, n);
     }
   });
 }

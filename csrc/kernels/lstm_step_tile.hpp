@@ -25,18 +25,18 @@ void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
     if (s.gates != nullptr) {
       const Index n = s.H - unit;
       T* gates = s.gates + row * s.ld_gates + unit;
-      store_units(u.i, gates, n);
-      store_units(u.f, gates + s.H, n);
-      store_units(u.g, gates + 2 * s.H, n);
-      store_units(u.o, gates + 3 * s.H, n);
-      store_units(new_c, s.saved_c + row * s.ld_saved_c + unit, n);
+      store_left(u.i, gates, n);
+      store_left(u.f, gates + s.H, n);
+      store_left(u.g, gates + 2 * s.H, n);
+      store_left(u.o, gates + 3 * s.H, n);
+      store_left(new_c, s.saved_c + row * s.ld_saved_c + unit, n);
     }
   });
   sums.for_each_block([&](Index row, Index block, const T*, T* o) FASTLSTM_INLINE_LAMBDA {
     const Index unit = block * kLanes;
     const Vec<T> h = lstm_hidden_state<T>(Vec<T>::load(o), Vec<T>::load(s.c + row * s.ld_c + unit));
     h.store(s.h + row * s.ld_h + unit);
-    if (s.output != nullptr) store_units(h, s.output[row] + unit, s.H - unit);
+    if (s.output != nullptr) store_left(h, s.output[row] + unit, s.H - unit);
   });
 }
 

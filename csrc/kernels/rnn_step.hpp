@@ -82,9 +82,9 @@ FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& fun
         const Vec<T> sum = Vec<T>::load(x + k * kLanes) + Vec<T>::load(from_h + k * kLanes);
         const Vec<T> h = function.value(sum);
         h.store(s.h + row * s.ld_h + unit);
-        if (s.output != nullptr) store_units(h, s.output[row] + unit, s.H - unit);
+        if (s.output != nullptr) store_left(h, s.output[row] + unit, s.H - unit);
         if (Function::kSavesSum && s.gates != nullptr) {
-          store_units(sum, s.gates + row * s.ld_gates + unit, s.H - unit);
+          store_left(sum, s.gates + row * s.ld_gates + unit, s.H - unit);
         }
       }
     });

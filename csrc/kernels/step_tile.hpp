@@ -12,16 +12,6 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// Writes the units of one vector that exist, of n from here on.
-template <class T>
-FASTLSTM_INLINE void store_units(Vec<T> v, T* p, Index n) {
-  if (n >= Vec<T>::kLanes) {
-    v.store(p);
-  } else if (n > 0) {
-    v.store_first(p, n);
-  }
-}
-
 // Blocks of units whose sums are kept until the equations finish them: enough that the CPU
 // overlaps them, and few enough (24 KB with AVX-512) to stay in the L1 cache.
 constexpr Index kBlocksAtOnce = 48;

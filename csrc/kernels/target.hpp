@@ -5,6 +5,7 @@
 // it must not define anything that the linker could share with other files (see simd/vec.hpp).
 #pragma once
 
+#include "kernels/add_outer_products.hpp"
 #include "kernels/gru_half_steps.hpp"
 #include "kernels/gru_step.hpp"
 #include "kernels/gru_step_backward.hpp"

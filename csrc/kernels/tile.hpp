@@ -67,6 +67,18 @@ struct Tile {
     }
   }
 
+  /// values += sum; values as for store.
+  FASTLSTM_INLINE void add_to(T* values, Index ld) const {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        T* p = values + r * ld + v * kLanes;
+        (Vec<T>::load(p) + sum[r][v]).store(p);
+      }
+    }
+  }
+
   /// sum += x * panel.
   /// x: [Rows] pointers to the K inputs of a row. panel: of the first block.
   FASTLSTM_INLINE void multiply(const T* const* x, const T* panel, Index K) {
@@ -77,32 +89,49 @@ struct Tile {
 #pragma GCC unroll 16
     for (int b = 0; b < Blocks; ++b) block[b] = panel + b * K * V * kLanes;
     for (Index k = 0; k < K; ++k) {
-      const auto weights = [&](int v) FASTLSTM_INLINE_LAMBDA {
-        return Vec<T>::load(block[v / V] + v % V * kLanes);
-      };
-      if constexpr (Rows * kVectors + Rows + 1 <= kRegisters) {
-        Vec<T> value[Rows];
-#pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) value[r] = Vec<T>::broadcast(in[r][k]);
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) {
-          const Vec<T> w = weights(v);
-#pragma GCC unroll 16
-          for (int r = 0; r < Rows; ++r) sum[r][v] = fma(value[r], w, sum[r][v]);
-        }
-      } else {
-        Vec<T> w[kVectors];
-#pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) w[v] = weights(v);
-#pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) {
-          const Vec<T> value = Vec<T>::broadcast(in[r][k]);
-#pragma GCC unroll 16
-          for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(value, w[v], sum[r][v]);
-        }
-      }
+      add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(in[r][k]); },
+                   [&](int v) FASTLSTM_INLINE_LAMBDA {
+                     return Vec<T>::load(block[v / V] + v % V * kLanes);
+                   });
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
+    }
+  }
+
+  /// sum += columns^T * panel.
+  /// columns: K rows of ld elements, of which the first [Rows] are inputs. panel: [K][V][lanes]
+  FASTLSTM_INLINE void multiply_columns(const T* columns, Index ld, const T* panel, Index K) {
+    static_assert(Blocks == 1);
+    for (Index k = 0; k < K; ++k, columns += ld, panel += V * kLanes) {
+      add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(columns[r]); },
+                   [&](int v) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(panel + v * kLanes); });
+    }
+  }
+
+ private:
+  /// sum[r][v] += input(r) * weight(v), what there are more of from memory and not from registers.
+  template <class Input, class Weight>
+  FASTLSTM_INLINE void add_products(Input input, Weight weight) {
+    if constexpr (Rows * kVectors + Rows + 1 <= kRegisters) {
+      Vec<T> value[Rows];
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) value[r] = input(r);
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) {
+        const Vec<T> w = weight(v);
+#pragma GCC unroll 16
+        for (int r = 0; r < Rows; ++r) sum[r][v] = fma(value[r], w, sum[r][v]);
+      }
+    } else {
+      Vec<T> w[kVectors];
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) w[v] = weight(v);
+#pragma GCC unroll 16
+      for (int r = 0; r < Rows; ++r) {
+        const Vec<T> value = input(r);
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) sum[r][v] = fma(value, w[v], sum[r][v]);
+      }
     }
   }
 };

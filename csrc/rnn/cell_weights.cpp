@@ -23,6 +23,23 @@ void pack_panel(Index blocks, Index K, Index width, Index ld, At at, T* panel) {
   }
 }
 
+/// Columns in whole blocks of four vectors.
+template <class T>
+Index backward_columns(Index columns) {
+  const Index width = 4 * kernels<T>().lanes;
+  return (columns + width - 1) / width * width;
+}
+
+/// matrix: [K, columns] in; panel: [blocks of columns][K][4][lanes] out
+template <class T>
+void pack_backward(const T* matrix, Index K, Index columns, T* panel) {
+  const Index width = 4 * kernels<T>().lanes;
+  const auto column = [&](Index block, Index j) -> const T* {
+    return block * width + j < columns ? matrix + block * width + j : nullptr;
+  };
+  pack_panel(backward_columns<T>(columns) / width, K, width, columns, column, panel);
+}
+
 }  // namespace
 
 template <class T>
@@ -114,24 +131,24 @@ void CellWeights<T>::pack_panels() {
 
 template <class T>
 const T* CellWeights<T>::R_backward_panel() const {
-  std::call_once(packed_for_backward_, [this] {
-    const Index columns = 4 * kernels<T>().lanes;
-    const Index blocks_of_P = (P + columns - 1) / columns;
-    Buffer<T> panel(blocks_of_P, GH * columns);
+  std::call_once(packed_R_, [this] {
     // In halves: the rows of r and z, then those of n.
     const Index first = cell.in_halves ? 2 * H : GH;
-    const auto pack = [&](Index row, Index K) {
-      const auto column = [&](Index block, Index j) -> const T* {
-        const Index p = block * columns + j;
-        return p < P ? R.data() + row * P + p : nullptr;
-      };
-      pack_panel(blocks_of_P, K, columns, P, column, panel.data() + row * blocks_of_P * columns);
-    };
-    pack(0, first);
-    if (first < GH) pack(first, GH - first);
-    R_backward_panel_ = std::move(panel);
+    R_backward_panel_.resize(backward_columns<T>(P), GH);
+    pack_backward(R.data(), first, P, R_backward_panel_.data());
+    pack_backward(R.data() + first * P, GH - first, P,
+                  R_backward_panel_.data() + first * backward_columns<T>(P));
   });
   return R_backward_panel_.data();
+}
+
+template <class T>
+const T* CellWeights<T>::W_backward_panel() const {
+  std::call_once(packed_W_, [this] {
+    W_backward_panel_.resize(backward_columns<T>(I), GH);
+    pack_backward(W.data(), GH, I, W_backward_panel_.data());
+  });
+  return W_backward_panel_.data();
 }
 
 template struct CellWeights<float>;

@@ -45,15 +45,16 @@ struct CellWeights {
   /// The options for a step of this cell; null: none.
   const StepOptions<T>* step_options() const { return plain ? nullptr : &options; }
 
-  /// For d_h = d_gates R on tile kernels: [blocks of P columns][G H][4][lanes]. Packed when first
-  /// asked for, since inference never is. Safe from several threads.
+  /// For d_h = d_gates R and d_x = d_gates W on tile kernels: [blocks of columns][G H][4][lanes].
+  /// Packed when first asked for, since inference never is. Safe from several threads.
   const T* R_backward_panel() const;
+  const T* W_backward_panel() const;
 
  private:
   void pack_panels();
 
-  mutable std::once_flag packed_for_backward_;
-  mutable Buffer<T> R_backward_panel_;
+  mutable std::once_flag packed_R_, packed_W_;
+  mutable Buffer<T> R_backward_panel_, W_backward_panel_;
 };
 
 }  // namespace fastlstm

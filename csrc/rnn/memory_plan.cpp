@@ -83,7 +83,8 @@ class Planner {
   /// What the backward pass of a cell needs for a block of steps (rnn/cell_on_blas.cpp).
   Index backward_pass() const {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
-    return most_block_rows(rows_) * (config_.gates() * config_.hidden_size + P() + projection) +
+    return most_block_rows(rows_) *
+               (config_.gates() * config_.hidden_size + P() + projection + widest_input()) +
            rows_.B() * (3 * P() + 2 * C());
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.

@@ -134,6 +134,16 @@ FASTLSTM_INLINE Vec<T> max(Vec<T> x, Vec<T> bound) {
 #undef FASTLSTM_FLOAT_NAME
 #undef FASTLSTM_DOUBLE_NAME
 
+/// Writes the lanes of one vector that exist, of n elements from p on.
+template <class T>
+FASTLSTM_INLINE void store_left(Vec<T> v, T* p, Index n) {
+  if (n >= Vec<T>::kLanes) {
+    v.store(p);
+  } else {
+    v.store_first(p, n);
+  }
+}
+
 /// Calls body(k, load, store) for the vectors that start at element k and together cover n
 /// elements; load and store reach full vectors, and only what is left of n in the last one.
 template <class T, class Body>

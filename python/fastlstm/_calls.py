@@ -20,7 +20,7 @@ def as_tuple(state: Any) -> States:
     return tuple(state) if isinstance(state, tuple) else (state,)
 
 
-@dataclass
+@dataclass(slots=True)
 class Layout:
     """How the caller laid out the sequences of one call; the core sees three axes always."""
 
@@ -56,10 +56,10 @@ class Layout:
 
     def with_batch(self, state: FloatArray) -> FloatArray:
         """A state as the core takes it."""
-        return state.reshape(state.shape[0], self.B, state.shape[-1])
+        return state if self.batched else state.reshape(state.shape[0], self.B, state.shape[-1])
 
 
-@dataclass
+@dataclass(slots=True)
 class Call:
     """The checked arrays of one forward call, in the caller's shapes."""
 
@@ -75,14 +75,15 @@ class Call:
         """The arguments of the core's forward functions: the same memory with a batch axis."""
 
         def sequence(array: FloatArray) -> FloatArray:
-            return array.reshape(self.layout.core_shape(array.shape[-1]))
+            layout = self.layout
+            return array if layout.batched else array.reshape(layout.core_shape(array.shape[-1]))
 
         return {
             "x": sequence(self.x),
-            **core_states("{}_0", self.initial, self.layout),
+            **core_states("h_0", "c_0", self.initial, self.layout),
             "lengths": self.lengths,
             "output": sequence(self.output),
-            **core_states("{}_n", self.final, self.layout),
+            **core_states("h_n", "c_n", self.final, self.layout),
             "batch_first": self.layout.batch_first,
         }
 
@@ -94,10 +95,12 @@ def directions_apart(output: FloatArray) -> FloatArray:
 
 
 def core_states(
-    argument: str, states: tuple[FloatArray | None, ...] | None, layout: Layout
+    h_name: str, c_name: str, states: tuple[FloatArray | None, ...] | None, layout: Layout
 ) -> dict[str, FloatArray | None]:
     """The arrays of a state as arguments of the core; those that are not given are None."""
-    arguments: dict[str, FloatArray | None] = {argument.format(name): None for name in "hc"}
-    for name, state in zip("hc", states or (), strict=False):
-        arguments[argument.format(name)] = None if state is None else layout.with_batch(state)
-    return arguments
+    h = states[0] if states else None
+    c = states[1] if states and len(states) > 1 else None
+    return {
+        h_name: None if h is None else layout.with_batch(h),
+        c_name: None if c is None else layout.with_batch(c),
+    }

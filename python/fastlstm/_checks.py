@@ -97,6 +97,8 @@ def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
 
     Integers and booleans convert; complex numbers, objects and text do not.
     """
+    if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
+        return value  # what most callers pass
     array = _to_numpy(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}")
@@ -107,6 +109,10 @@ def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
 
 def check_shape(name: str, array: npt.NDArray[Any], *expected: Sequence[Axis]) -> None:
     """Raise ValueError unless the array's shape is one of the expected ones."""
+    actual = array.shape
+    for shape in expected:
+        if actual == shape:
+            return
     for shape in expected:
         if len(shape) == array.ndim and all(
             isinstance(axis, str) or axis == size
@@ -145,7 +151,7 @@ def check_out(name: str, array: Any, dtype: np.dtype[Any], shape: Sequence[int])
     if array.dtype != dtype:
         raise TypeError(f"{name}: expected an array of {dtype}, got {array.dtype}")
     check_shape(name, array, shape)
-    if not (array.flags.c_contiguous and array.flags.writeable and array.flags.aligned):
+    if not array.flags.carray:  # C-contiguous, writable and aligned
         raise ValueError(f"{name}: expected a writable C-contiguous array")
     return array
 

@@ -651,9 +651,11 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         initial = None if state is None else self._as_states("state", state, layout)
         output, final = self._make_room(layout, out)
         if out is not None:
-            results = {"out[0]": output, **dict(zip(self._names("out[1]"), final, strict=True))}
-            given = dict(zip(self._names("state"), initial or (), strict=False))
-            check_apart(results, {"x": x, **given})
+            results = {"out[0]": output}
+            if isinstance(out, tuple):
+                results |= zip(self._names("out[1]"), final, strict=True)
+            given = zip(self._names("state"), initial, strict=True) if initial else ()
+            check_apart(results, {"x": x, **dict(given)})
         if self.merge is not None:
             return Call(layout, x, initial, lengths, output, final)
         side_by_side = np.empty(layout.shape(2 * self._output_size), self.dtype)
@@ -674,14 +676,14 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         return layout.shape(D * self._output_size)
 
     def _layout(self, x: FloatArray) -> Layout:
-        I = self.input_size
-        batch = ("B", "T", I) if self.batch_first else ("T", "B", I)
-        check_shape("x", x, batch, ("T", I))
+        I, batch_first = self.input_size, self.batch_first
+        if x.ndim not in (2, 3) or x.shape[-1] != I:
+            check_shape("x", x, ("B", "T", I) if batch_first else ("T", "B", I), ("T", I))
         if x.ndim == 2:
-            return Layout(x.shape[0], 1, self.batch_first, batched=False)
+            return Layout(x.shape[0], 1, batch_first, batched=False)
         first, second = x.shape[:2]
-        T, B = (second, first) if self.batch_first else (first, second)
-        return Layout(T, B, self.batch_first, batched=True)
+        T, B = (second, first) if batch_first else (first, second)
+        return Layout(T, B, batch_first, batched=True)
 
     # --- states: one array or several to the caller, a tuple in here ----------------------------
 
@@ -690,7 +692,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         return (self._output_size,)
 
     def _state_shapes(self, layout: Layout) -> tuple[tuple[int, ...], ...]:
-        return tuple(layout.state_shape(self._cells, size) for size in self._state_sizes())
+        cells = self._cells
+        return tuple([layout.state_shape(cells, size) for size in self._state_sizes()])
 
     def _from_tuple(self, states: States) -> StateT:
         """A state as the caller has it."""
@@ -739,10 +742,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
                 check_out(name, array, self.dtype, state_shape)
                 for name, array, state_shape in self._state_items("out[1]", out[1], layout)
             )
-        output = (
-            np.empty(shape, self.dtype) if out is None else check_out("out", out, self.dtype, shape)
-        )
-        return output, tuple(np.empty(s, self.dtype) for s in self._state_shapes(layout))
+        dtype = self.dtype
+        output = np.empty(shape, dtype) if out is None else check_out("out", out, dtype, shape)
+        return output, tuple([np.empty(s, dtype) for s in self._state_shapes(layout)])
 
     def _draw_seed(self, seed: int | None) -> int:
         """The seed of one training call: the caller's, or the next of the layer's own."""

@@ -169,9 +169,9 @@ class Tape(Generic[StateT]):
             d_initial = tuple(np.empty(shape, layer.dtype) for shape in layer._state_shapes(layout))
         self._core.backward(
             d_output=d_output,
-            **core_states("d_{}_n", d_final, layout),
+            **core_states("d_h_n", "d_c_n", d_final, layout),
             d_x=None if d_x is None else d_x.reshape(layout.core_shape(layer.input_size)),
-            **core_states("d_{}_0", d_initial, layout),
+            **core_states("d_h_0", "d_c_0", d_initial, layout),
             d_params=[layer._cell_arrays(params, k) for k in range(layer._cells)],
             **dict(zip(("d_h_steps", "d_c_steps"), steps or (), strict=False)),
         )
