@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
 DROPOUT, RECURRENT_DROPOUT, WEIGHT_DROPOUT, ZONEOUT = range(4)
@@ -20,7 +22,7 @@ def uniform(seed: int, kind: int, k: int, rows: np.ndarray, columns: int) -> np.
         x0, x1 = b >> np.uint64(32) ^ x1 ^ np.uint64(keys[0]), b & low
         x2, x3 = a >> np.uint64(32) ^ x3 ^ np.uint64(keys[1]), a & low
         keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
-    numbers = np.stack([x0, x1, x2, x3], axis=-1).reshape(*rows.shape, -1)
+    numbers = np.stack([x0, x1, x2, x3], axis=-1).reshape(*rows.shape, 4 * len(blocks))
     return numbers[..., :columns] / 2.0**32
 
 
@@ -36,3 +38,51 @@ def keep_mask(p: float, seed: int, k: int, T: int, B: int, columns: int) -> np.n
     """Zoneout: 1 with probability p, else 0; (T, B, columns)."""
     rows = np.arange(T)[:, np.newaxis] + T * np.arange(B)
     return (uniform(seed, ZONEOUT, k, rows, columns) < p).astype(np.float64)
+
+
+def masks_of(layer: Any, seed: int, T: int, B: int) -> dict[str, Any]:
+    """The masks of a training call, as the reference takes them."""
+    H = layer.hidden_size
+    P = getattr(layer, "proj_size", 0) or H
+    D = 2 if layer.bidirectional else 1
+    cells = range(layer.num_layers * D)
+    has_c = isinstance(layer.zoneout, tuple)
+    p_h, p_c = layer.zoneout if has_c else (layer.zoneout, 0.0)
+    rows = np.arange(B)
+    inverted = seed ^ 0xFFFFFFFFFFFFFFFF
+    masks: dict[str, Any] = {
+        "h_masks": np.stack(
+            [
+                dropout_mask(layer.recurrent_dropout, seed, RECURRENT_DROPOUT, k, rows, P)
+                for k in cells
+            ]
+        ),
+        "keep_h": np.stack([keep_mask(p_h, inverted, k, T, B, P) for k in cells]),
+    }
+    if has_c:
+        masks["keep_c"] = np.stack([keep_mask(p_c, seed, k, T, B, H) for k in cells])
+    if layer.dropout > 0:
+        places = np.arange(T)[:, np.newaxis] + T * rows
+        masks["masks"] = [
+            dropout_mask(layer.dropout, seed, DROPOUT, k, places, D * P)
+            for k in range(layer.num_layers - 1)
+        ]
+    return masks
+
+
+def weight_masks(layer: Any, seed: int) -> dict[str, np.ndarray]:
+    """Those of weight dropout, by parameter."""
+    names = [name for name in layer.params if name.startswith("weight_hh")]
+    return {
+        name: dropout_mask(
+            layer.weight_dropout, seed, WEIGHT_DROPOUT, k, np.arange(len(R)), R.shape[1]
+        )
+        for k, name in enumerate(names)
+        for R in [layer.params[name]]
+    }
+
+
+def masked_parameters(layer: Any, seed: int) -> dict[str, np.ndarray]:
+    """The parameters of a training call: R with weight dropout."""
+    masks = weight_masks(layer, seed)
+    return {**layer.params, **{name: mask * layer.params[name] for name, mask in masks.items()}}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from fastlstm import reference
 from fastlstm._activations import as_activation
+from fastlstm._calls import as_tuple
 from tolerances import REORDERED, assert_close
 
 DTYPES = ("float64", "float32")
@@ -30,6 +31,7 @@ class Case:
     state: bool = True
     batched: bool = True
     scale: float = 1.0  # of the parameters; those of a new layer are small
+    cell: str = "LSTM"
 
 
 # Sizes around the widths of vectors (1, w - 1, w, w + 1, 3w + 5 for w = 4, 8, 16).
@@ -131,16 +133,17 @@ CASES: dict[str, Case] = {
 class Problem:
     """A layer, the arguments of a call and gradients for its results, all in the layer's dtype."""
 
-    layer: fastlstm.LSTM
+    layer: Any
     x: np.ndarray
-    state: tuple[np.ndarray, np.ndarray] | None
+    state: Any  # as the layer has it, a tuple or one array; or None
     lengths: np.ndarray | None
     d_output: np.ndarray
-    d_state: tuple[np.ndarray, np.ndarray]
+    d_state: Any
 
 
-def make_layer(case: Case, dtype: str, seed: int = 0) -> fastlstm.LSTM:
-    layer = fastlstm.LSTM(case.I, case.H, dtype=dtype, seed=seed, **case.options)
+def make_layer(case: Case, dtype: str, seed: int = 0) -> Any:
+    cls = getattr(fastlstm, case.cell)
+    layer = cls(case.I, case.H, dtype=dtype, seed=seed, **case.options)
     if case.scale != 1.0:
         layer.update({name: case.scale * value for name, value in layer.params.items()})
     return layer
@@ -151,7 +154,7 @@ def make_problem(case: Case, dtype: str, seed: int = 0) -> Problem:
     rng = np.random.default_rng(seed)
     layer = make_layer(case, dtype, seed)
     D = 2 if layer.bidirectional else 1
-    P = layer.proj_size or layer.hidden_size
+    P = output_size(layer)
     cells = layer.num_layers * D
 
     def normal(*shape: int) -> np.ndarray:
@@ -162,18 +165,31 @@ def make_problem(case: Case, dtype: str, seed: int = 0) -> Problem:
             return normal(case.T, width)
         return normal(*((case.B, case.T) if layer.batch_first else (case.T, case.B)), width)
 
-    def state() -> tuple[np.ndarray, np.ndarray]:
+    def state() -> Any:
         batch = (case.B,) if case.batched else ()
-        return normal(cells, *batch, P), normal(cells, *batch, layer.hidden_size)
+        h = normal(cells, *batch, P)
+        return (h, normal(cells, *batch, layer.hidden_size)) if case.cell == "LSTM" else h
 
     return Problem(
         layer=layer,
         x=sequence(layer.input_size),
         state=state() if case.state else None,
-        lengths=None if case.lengths is None else np.array(case.lengths),
+        lengths=None if case.lengths is None else np.array(case.lengths, dtype=np.int64),
         d_output=sequence(D * P if layer.merge == "concat" else P),
         d_state=state(),
     )
+
+
+def output_size(layer: Any) -> int:
+    """P, the width of h."""
+    return getattr(layer, "proj_size", 0) or layer.hidden_size
+
+
+def map_state(function: Callable[[np.ndarray], np.ndarray], state: Any) -> Any:
+    """The state, or None, with every array changed."""
+    if state is None:
+        return None
+    return tuple(map(function, state)) if isinstance(state, tuple) else function(state)
 
 
 def as_float64(arrays: Any) -> Any:
@@ -187,13 +203,13 @@ def as_float64(arrays: Any) -> Any:
     return np.asarray(arrays, dtype=np.float64)
 
 
-def time_major(layer: fastlstm.LSTM, sequence: np.ndarray) -> np.ndarray:
+def time_major(layer: Any, sequence: np.ndarray) -> np.ndarray:
     """A sequence in the layer's layout with time first, or the other way round."""
     return sequence.swapaxes(0, 1) if layer.batch_first and sequence.ndim == 3 else sequence
 
 
 def reference_forward(
-    layer: fastlstm.LSTM,
+    layer: Any,
     x: np.ndarray,
     state: Any = None,
     *,
@@ -201,35 +217,43 @@ def reference_forward(
     masks: Any = None,
     params: Mapping[str, np.ndarray] | None = None,
     **regularisation: Any,
-) -> tuple[np.ndarray, tuple[np.ndarray, np.ndarray], Any]:
+) -> tuple[np.ndarray, Any, Any]:
     """The call of a layer, made by the float64 reference."""
-    output, final, tape = reference.lstm_forward(
+    forward = getattr(reference, f"{type(layer).__name__.lower()}_forward")
+    output, final, tape = forward(
         as_float64(layer.params if params is None else params),
         time_major(layer, as_float64(x)),
         as_float64(state),
         lengths=lengths,
         reverse=layer.reverse,
         masks=masks,
-        options=reference_options(layer),
+        **reference_options(layer),
         merge=layer.merge,
         **regularisation,
     )
     return time_major(layer, output), final, tape
 
 
-def reference_options(layer: fastlstm.LSTM) -> reference.LSTMOptions:
+def reference_options(layer: Any) -> dict[str, Any]:
     """The options of a layer that change its equations, as the reference takes them."""
-    gate, candidate, hidden = (as_activation("", function) for function in layer.activations)
+    functions = tuple(as_activation("", function) for function in layer.activations)
     clip = np.inf if layer.clip is None else layer.clip
-    return reference.LSTMOptions((gate, candidate, hidden), clip, layer.input_forget)
+    if isinstance(layer, fastlstm.RNN):
+        return {"options": reference.RNNOptions(functions[0], clip)}
+    if isinstance(layer, fastlstm.GRU):
+        options = reference.GRUOptions(functions[:2], clip)
+        return {"options": options, "reset_after": layer.reset_after}
+    return {"options": reference.LSTMOptions(functions[:3], clip, layer.input_forget)}
 
 
-def reference_backward(layer: fastlstm.LSTM, tape: Any, d_output: Any, d_state: Any) -> Any:
+def reference_backward(layer: Any, tape: Any, d_output: Any, d_state: Any) -> Any:
     """The reference's gradients; those of x are in the layer's layout."""
     if d_output is not None:
         d_output = time_major(layer, as_float64(d_output))
-    grads = reference.lstm_backward(tape, d_output, as_float64(d_state))
-    return fastlstm.Gradients(time_major(layer, grads.x), grads.state, grads.params, -1)
+    backward = getattr(reference, f"{type(layer).__name__.lower()}_backward")
+    grads = backward(tape, d_output, as_float64(d_state))
+    state = grads.state if len(grads.state) > 1 else grads.state[0]
+    return fastlstm.Gradients(time_major(layer, grads.x), state, grads.params, -1)
 
 
 @dataclass
@@ -237,8 +261,9 @@ class Expected:
     """What the reference makes of a problem."""
 
     output: np.ndarray
-    state: tuple[np.ndarray, np.ndarray]
+    state: Any
     grads: fastlstm.Gradients
+    tape: Any
 
 
 def solve(p: Problem, masks: Any = None, **regularisation: Any) -> Expected:
@@ -246,7 +271,8 @@ def solve(p: Problem, masks: Any = None, **regularisation: Any) -> Expected:
     output, state, tape = reference_forward(
         p.layer, p.x, p.state, lengths=p.lengths, masks=masks, **regularisation
     )
-    return Expected(output, state, reference_backward(p.layer, tape, p.d_output, p.d_state))
+    grads = reference_backward(p.layer, tape, p.d_output, p.d_state)
+    return Expected(output, state, grads, tape)
 
 
 @functools.cache
@@ -273,18 +299,30 @@ def solve_long_problem() -> Expected:
     return solve(make_long_problem("float64"))
 
 
+def named_states(state: Any, suffix: str = "_n") -> dict[str, np.ndarray]:
+    """The arrays of a state: h_n, and c_n where there is one."""
+    return {f"{letter}{suffix}": a for letter, a in zip("hc", as_tuple(state), strict=False)}
+
+
+def assert_states_close(actual: Any, expected: Any, tolerance: Any, suffix: str = "_n") -> None:
+    """Compare all arrays of two states."""
+    exact = named_states(expected, suffix)
+    assert named_states(actual, suffix).keys() == exact.keys()
+    for name, array in named_states(actual, suffix).items():
+        assert_close(array, exact[name], tolerance, name)
+
+
 def assert_gradients_close(actual: Any, expected: Any, tolerance: Any) -> None:
     """Compare all gradients, each array by itself."""
     assert_close(actual.x, expected.x, tolerance, "x")
-    assert_close(actual.state[0], expected.state[0], tolerance, "h_0")
-    assert_close(actual.state[1], expected.state[1], tolerance, "c_0")
+    assert_states_close(actual.state, expected.state, tolerance, "_0")
     assert actual.params.keys() == expected.params.keys()
     for name in expected.params:
         assert_close(actual.params[name], expected.params[name], tolerance, name)
 
 
 def gradient_arrays(grads: fastlstm.Gradients) -> dict[str, np.ndarray]:
-    return {"x": grads.x, "h_0": grads.state[0], "c_0": grads.state[1], **grads.params}
+    return {"x": grads.x, **named_states(grads.state, "_0"), **grads.params}
 
 
 def bits_are_promised() -> bool:
@@ -308,6 +346,12 @@ def assert_promised(actual: np.ndarray, expected: np.ndarray, what: str = "") ->
     else:
         assert actual.dtype == expected.dtype, what
         assert_close(actual, expected, REORDERED[actual.dtype.name], what)
+
+
+def assert_states_promised(actual: Any, expected: Any, what: str = "") -> None:
+    """The same of all arrays of two states."""
+    for (name, a), b in zip(named_states(actual).items(), as_tuple(expected), strict=True):
+        assert_promised(a, b, f"{name} {what}")
 
 
 def torch_module(layer: fastlstm.LSTM) -> Any:

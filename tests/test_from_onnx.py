@@ -185,30 +185,31 @@ def test_input_forget(peepholes: bool) -> None:
     check_parity(make_model("LSTM", weights, states=2, input_forget=1))
 
 
-@pytest.mark.parametrize("kind", GATES)
-def test_clip(kind: str) -> None:
-    more = {"linear_before_reset": 1} if kind == "GRU" else {}
-    check_parity(make_model(kind, make_weights(kind, 1), clip=0.4, **more))
+# Of all cells, and of both GRUs.
+every_cell = pytest.mark.parametrize(
+    ("kind", "more"),
+    [("LSTM", {}), ("GRU", {}), ("GRU", {"linear_before_reset": 1}), ("RNN", {})],
+    ids=["LSTM", "GRU", "GRU, reset after", "RNN"],
+)
 
 
-def test_a_gru_with_options_that_no_layer_has_is_refused_by_name() -> None:
-    for options in ({"clip": 0.4}, {"activations": ["Sigmoid", "Relu"]}):
-        with pytest.raises(ValueError, match="reset_after: expected True with clip or other"):
-            fastlstm.from_onnx(make_model("GRU", make_weights("GRU", 1), **options))
+@every_cell
+@pytest.mark.parametrize("direction", ["forward", "bidirectional"])
+def test_clip(kind: str, more: dict[str, Any], direction: str) -> None:
+    weights = make_weights(kind, 2 if direction == "bidirectional" else 1)
+    check_parity(make_model(kind, weights, direction=direction, clip=0.4, **more))
 
 
 @pytest.mark.parametrize("function", reader.PARAMETERS)
-@pytest.mark.parametrize("kind", GATES)
-def test_activations(kind: str, function: str) -> None:
+@every_cell
+def test_activations(kind: str, more: dict[str, Any], function: str) -> None:
     count = len(reader.DEFAULTS[kind])
     parameters = len(reader.PARAMETERS[function])
-    attributes: dict[str, Any] = {"activations": [function] * count}
+    attributes: dict[str, Any] = {"activations": [function] * count, **more}
     if parameters:
         attributes["activation_alpha"] = [0.7, 0.3, 0.9][:count]
     if parameters == 2:
         attributes["activation_beta"] = [0.8, 1.2, 0.6][:count]
-    if kind == "GRU":
-        attributes["linear_before_reset"] = 1
     # Small weights, with which functions without a bound do not grow beyond all numbers.
     weights = {name: 0.4 * value for name, value in make_weights(kind, 1).items()}
     check_parity(make_model(kind, weights, **attributes), scale=0.5)

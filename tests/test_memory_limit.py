@@ -19,6 +19,7 @@ from support import (
     bits_are_promised,
     gradient_arrays,
     make_problem,
+    named_states,
 )
 
 # More rows than several blocks of time steps have (1024 each; csrc/rnn/step_blocks.hpp).
@@ -46,7 +47,16 @@ LARGE: dict[str, Case] = {
 }
 
 
-def least(layer: fastlstm.LSTM, case: Case) -> int:
+CELLS: dict[str, dict[str, Any]] = {
+    "LSTM": {},
+    "GRU": {},
+    "GRU before": {"reset_after": False, "activations": ("Sigmoid", "Softsign"), "clip": 0.9},
+    "RNN": {},
+}
+REGULARISED = {"recurrent_dropout": 0.3, "zoneout": 0.2, "weight_dropout": 0.4}
+
+
+def least(layer: Any, case: Case) -> int:
     """The least possible limit, as the error tells it."""
     with pytest.raises(ValueError, match="expected at least") as error:
         layer.training_memory(case.T, case.B, lengths=case.lengths, memory_limit=1)
@@ -59,7 +69,7 @@ def train(p: Any, memory_limit: int | None) -> dict[str, np.ndarray]:
         p.x, p.state, lengths=p.lengths, seed=5, memory_limit=memory_limit
     )
     grads = tape.backward(p.d_output, p.d_state)
-    return {"output": output, "h_n": state[0], "c_n": state[1], **gradient_arrays(grads)}
+    return {"output": output, **named_states(state), **gradient_arrays(grads)}
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -107,9 +117,17 @@ def test_a_small_call_is_as_good_within_any_limit(name: str) -> None:
     part=st.floats(0, 1),
     layers=st.integers(1, 3),
     bidirectional=st.booleans(),
+    cell=st.sampled_from(sorted(CELLS)),
+    regularised=st.booleans(),
 )
 def test_any_lengths_and_limits(
-    T: int, lengths: list[int], part: float, layers: int, bidirectional: bool
+    T: int,
+    lengths: list[int],
+    part: float,
+    layers: int,
+    bidirectional: bool,
+    cell: str,
+    regularised: bool,
 ) -> None:
     if not bits_are_promised():
         pytest.skip("products of another height may have other bits on BLAS")
@@ -119,7 +137,13 @@ def test_any_lengths_and_limits(
         I=2,
         H=3,
         lengths=tuple(min(n, T) for n in lengths),
-        options={"num_layers": layers, "bidirectional": bidirectional},
+        options={
+            "num_layers": layers,
+            "bidirectional": bidirectional,
+            **(REGULARISED if regularised else {}),
+            **CELLS[cell],
+        },
+        cell=cell.split()[0],
     )
     p = make_problem(case, "float32")
     whole = p.layer.training_memory(case.T, case.B, lengths=case.lengths).bytes
@@ -140,13 +164,25 @@ def test_any_lengths_and_limits(
     [
         lambda **o: fastlstm.GRU(3, 6, **o),
         lambda **o: fastlstm.RNN(3, 6, **o),
+        lambda **o: fastlstm.GRU(3, 6, **REGULARISED, **o),
+        lambda **o: fastlstm.GRU(3, 6, reset_after=False, clip=0.5, **REGULARISED, **o),
+        lambda **o: fastlstm.RNN(3, 6, nonlinearity="relu", **REGULARISED, **o),
         lambda **o: fastlstm.LSTM(
             3, 6, peepholes=True, activations=("Sigmoid", "Elu", "Tanh"), **o
         ),
         lambda **o: fastlstm.LSTM(3, 6, recurrent_dropout=0.3, zoneout=(0.2, 0.1), **o),
         lambda **o: fastlstm.LSTM(3, 6, weight_dropout=0.4, merge="mul", **o),
     ],
-    ids=["GRU", "RNN", "peepholes", "zoneout", "weight dropout"],
+    ids=[
+        "GRU",
+        "RNN",
+        "GRU, regularised",
+        "GRU before, regularised",
+        "RNN, regularised",
+        "peepholes",
+        "zoneout",
+        "weight dropout",
+    ],
 )
 def test_cells_and_options_have_the_same_bits_too(make: Any) -> None:
     if not bits_are_promised():

@@ -9,13 +9,7 @@ from typing import Any
 import fastlstm
 import numpy as np
 import pytest
-from philox import (
-    DROPOUT,
-    RECURRENT_DROPOUT,
-    WEIGHT_DROPOUT,
-    dropout_mask,
-    keep_mask,
-)
+from philox import masked_parameters, masks_of, weight_masks
 from support import (
     DTYPES,
     Case,
@@ -23,10 +17,16 @@ from support import (
     assert_gradients_close,
     assert_promised,
     assert_same_bits,
+    assert_states_close,
+    assert_states_promised,
     gradient_arrays,
+    make_layer,
     make_problem,
+    map_state,
+    named_states,
     reference_backward,
     reference_forward,
+    time_major,
 )
 from tolerances import BACKWARD, FORWARD, assert_close
 
@@ -36,6 +36,49 @@ MIXED: dict[str, Any] = {
     "zoneout": (0.2, 0.4),
     "weight_dropout": 0.25,
 }
+# The same for cells without c.
+MIXED_H: dict[str, Any] = {**MIXED, "zoneout": 0.2}
+FUNCTIONS: dict[str, Any] = {"clip": 1.1, "activations": ("HardSigmoid", "Softsign")}
+# Name -> class and options.
+OTHERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "GRU": ("GRU", {}),
+    "GRU with functions": ("GRU", FUNCTIONS),
+    "GRU before": ("GRU", {"reset_after": False}),
+    "GRU before with functions": ("GRU", {"reset_after": False, **FUNCTIONS}),
+    "RNN": ("RNN", {}),
+    "RNN relu": ("RNN", {"nonlinearity": "relu"}),
+    "RNN with functions": ("RNN", {"clip": 1.1, "activations": ("Softsign",)}),
+}
+
+
+def cases_of(name: str) -> dict[str, Case]:
+    cell, own = OTHERS[name]
+
+    def case(*, B: int = 3, H: int = 7, T: int = 6, I: int = 5, **options: Any) -> Case:
+        more = {key: options.pop(key) for key in ("lengths", "batched") if key in options}
+        return Case(T, B, I, H, options={**own, **options}, cell=cell, **more)
+
+    lengths = (3, 0, 6, 1, 6, 2)
+    both = {"num_layers": 2, "bidirectional": True, "dropout": 0.2}
+    cases = {
+        "recurrent_dropout": case(recurrent_dropout=0.4),
+        "recurrent_dropout of everything": case(recurrent_dropout=1.0),
+        "zoneout": case(zoneout=0.3),
+        "zoneout of everything": case(zoneout=1.0),
+        "weight_dropout": case(weight_dropout=0.4),
+        "weight_dropout, no bias": case(weight_dropout=0.4, bias=False),
+        **{f"mixed, H={n}": case(H=n, T=4, **MIXED_H) for n in (1, 4, 9, 17, 70)},
+        "mixed, everything": case(B=6, H=10, lengths=lengths, **both, merge="sum", **MIXED_H),
+        "mixed, batch first": case(B=6, lengths=lengths, batch_first=True, **MIXED_H),
+        "mixed, reverse": case(B=6, lengths=lengths, reverse=True, **MIXED_H),
+        "mixed, unbatched": case(batched=False, **MIXED_H),
+        "mixed, blocks": case(
+            T=50, B=40, I=3, H=5, lengths=tuple((37 * b) % 51 for b in range(40)), **MIXED_H
+        ),
+    }
+    return {f"{name}, {key}": value for key, value in cases.items()}
+
+
 CASES: dict[str, Case] = {
     "recurrent_dropout": Case(options={"recurrent_dropout": 0.4}),
     "recurrent_dropout, projection": Case(options={"recurrent_dropout": 0.4, "proj_size": 6}),
@@ -79,49 +122,19 @@ CASES: dict[str, Case] = {
         T=50, B=40, I=3, H=5, lengths=tuple((37 * b) % 51 for b in range(40)), options=MIXED
     ),
 }
+for other in OTHERS:
+    CASES |= cases_of(other)
 every_case = pytest.mark.parametrize("name", CASES)
 every_dtype = pytest.mark.parametrize("dtype", DTYPES)
-
-
-def masks_of(layer: fastlstm.LSTM, T: int, B: int) -> dict[str, Any]:
-    """The reference's masks for a training call with SEED."""
-    H, P = layer.hidden_size, layer.proj_size or layer.hidden_size
-    D = 2 if layer.bidirectional else 1
-    cells = range(layer.num_layers * D)
-    p_h, p_c = layer.zoneout
-    inverted = SEED ^ 0xFFFFFFFFFFFFFFFF
-    places = np.arange(T)[:, np.newaxis] + T * np.arange(B)
-    masks: dict[str, Any] = {
-        "h_masks": np.stack(
-            [
-                dropout_mask(layer.recurrent_dropout, SEED, RECURRENT_DROPOUT, k, np.arange(B), P)
-                for k in cells
-            ]
-        ),
-        "keep_h": np.stack([keep_mask(p_h, inverted, k, T, B, P) for k in cells]),
-        "keep_c": np.stack([keep_mask(p_c, SEED, k, T, B, H) for k in cells]),
-    }
-    if layer.dropout > 0:
-        masks["masks"] = [
-            dropout_mask(layer.dropout, SEED, DROPOUT, k, places, D * P)
-            for k in range(layer.num_layers - 1)
-        ]
-    return masks
-
-
-def weight_masks(layer: fastlstm.LSTM) -> dict[str, np.ndarray]:
-    names = [name for name in layer.params if name.startswith("weight_hh")]
-    return {
-        name: dropout_mask(
-            layer.weight_dropout,
-            SEED,
-            WEIGHT_DROPOUT,
-            k,
-            np.arange(4 * layer.hidden_size),
-            layer.params[name].shape[1],
-        )
-        for k, name in enumerate(names)
-    }
+every_mixed_cell = pytest.mark.parametrize(
+    ("cell", "options"),
+    [
+        ("LSTM", MIXED),
+        ("LSTM", {"proj_size": 9, **MIXED}),
+        *((cell, {**own, **MIXED_H}) for cell, own in OTHERS.values()),
+    ],
+    ids=["LSTM", "LSTM, projection", *OTHERS],
+)
 
 
 @every_dtype
@@ -129,23 +142,21 @@ def weight_masks(layer: fastlstm.LSTM) -> dict[str, np.ndarray]:
 def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None:
     case = CASES[name]
     p = make_problem(case, dtype)
-    dropped = {key: mask * p.layer.params[key] for key, mask in weight_masks(p.layer).items()}
     expected, state, tape = reference_forward(
         p.layer,
         p.x,
         p.state,
         lengths=p.lengths,
-        params={**p.layer.params, **dropped},
-        **masks_of(p.layer, case.T, case.B if case.batched else 1),
+        params=masked_parameters(p.layer, SEED),
+        **masks_of(p.layer, SEED, case.T, case.B if case.batched else 1),
     )
     expected_grads = reference_backward(p.layer, tape, p.d_output, p.d_state)
-    for key, mask in weight_masks(p.layer).items():
+    for key, mask in weight_masks(p.layer, SEED).items():
         expected_grads.params[key] *= mask
 
-    output, (h_n, c_n), tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
+    output, final, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
     assert_close(output, expected, FORWARD[dtype], "output")
-    assert_close(h_n, state[0], FORWARD[dtype], "h_n")
-    assert_close(c_n, state[1], FORWARD[dtype], "c_n")
+    assert_states_close(final, state, FORWARD[dtype])
     grads = tape.backward(p.d_output, p.d_state)
     assert_gradients_close(grads, expected_grads, BACKWARD[dtype])
     again = gradient_arrays(tape.backward(p.d_output, p.d_state))
@@ -157,32 +168,32 @@ def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None
 @every_case
 def test_inference_has_the_mean_of_zoneout_and_nothing_else(name: str, dtype: str) -> None:
     p = make_problem(CASES[name], dtype)
-    p_h, p_c = p.layer.zoneout
+    means = named_states(p.layer.zoneout, "")
     expected, state, tape = reference_forward(
-        p.layer, p.x, p.state, lengths=p.lengths, keep_h=p_h, keep_c=p_c
+        p.layer, p.x, p.state, lengths=p.lengths, **{f"keep_{s}": q for s, q in means.items()}
     )
-    output, (h_n, c_n) = p.layer(p.x, p.state, lengths=p.lengths)
+    output, final = p.layer(p.x, p.state, lengths=p.lengths)
     assert_close(output, expected, FORWARD[dtype], "output")
-    assert_close(h_n, state[0], FORWARD[dtype], "h_n")
-    assert_close(c_n, state[1], FORWARD[dtype], "c_n")
-    trace = p.layer.trace(p.x, p.state, lengths=p.lengths)[-1][-1].c
-    if p.layer.batch_first:
-        trace = trace.swapaxes(0, 1)
-    assert_close(trace, tape.traces[-1][-1].c, FORWARD[dtype], "c of the trace")
+    assert_states_close(final, state, FORWARD[dtype])
+    exact = tape.traces[-1][-1]
+    trace = p.layer.trace(p.x, p.state, lengths=p.lengths)[-1][-1]
+    for field in exact._fields:
+        values = time_major(p.layer, getattr(trace, field))
+        assert_close(values, getattr(exact, field), FORWARD[dtype], f"{field} of the trace")
 
 
 def training_results(p: Problem) -> dict[str, np.ndarray]:
     output, state, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
     grads = gradient_arrays(tape.backward(p.d_output, p.d_state))
-    return {"output": output, "h_n": state[0], "c_n": state[1]} | {
+    return {"output": output, **named_states(state)} | {
         f"d_{key}": array for key, array in grads.items()
     }
 
 
 @every_dtype
-@pytest.mark.parametrize("proj_size", [0, 9])
-def test_masks_do_not_depend_on_threads(dtype: str, proj_size: int) -> None:
-    p = make_problem(Case(T=15, B=70, I=20, H=40, options={"proj_size": proj_size, **MIXED}), dtype)
+@every_mixed_cell
+def test_masks_do_not_depend_on_threads(dtype: str, cell: str, options: dict[str, Any]) -> None:
+    p = make_problem(Case(T=15, B=70, I=20, H=40, options=options, cell=cell), dtype)
     results = []
     for n in (1, 2, 3, 4):
         with fastlstm.num_threads(n):
@@ -193,29 +204,33 @@ def test_masks_do_not_depend_on_threads(dtype: str, proj_size: int) -> None:
 
 
 @every_dtype
-def test_a_row_alone_has_the_masks_of_its_place(dtype: str) -> None:
+@every_mixed_cell
+def test_a_row_alone_has_the_masks_of_its_place(
+    dtype: str, cell: str, options: dict[str, Any]
+) -> None:
     """The first rows of a batch are a smaller batch, whatever the lengths of the others."""
-    p = make_problem(Case(B=7, H=13, options=MIXED), dtype)
+    p = make_problem(Case(B=7, H=13, options=options, cell=cell), dtype)
     whole, _, _ = p.layer.forward(p.x, p.state, lengths=[4, 6, 2, 6, 1, 5, 6], seed=SEED)
     part, _, _ = p.layer.forward(
-        p.x[:, :3], tuple(s[:, :3] for s in p.state), lengths=[4, 6, 2], seed=SEED
+        p.x[:, :3], map_state(lambda s: s[:, :3], p.state), lengths=[4, 6, 2], seed=SEED
     )
     assert_promised(part, whole[:, :3])
 
 
 @every_dtype
-@pytest.mark.parametrize("proj_size", [0, 5])
-def test_a_stream_is_inference(dtype: str, proj_size: int) -> None:
-    p = make_problem(Case(H=9, options={"num_layers": 2, "proj_size": proj_size, **MIXED}), dtype)
+@every_mixed_cell
+def test_a_stream_is_inference(dtype: str, cell: str, options: dict[str, Any]) -> None:
+    p = make_problem(Case(H=11, options={"num_layers": 2, **options}, cell=cell), dtype)
     output, state = p.layer(p.x, p.state)
     stream = p.layer.stream(3)
     stream.state = p.state
     assert_promised(np.stack([stream.step(x_t) for x_t in p.x]), output)
-    assert_promised(stream.state[0], state[0])
+    assert_states_promised(stream.state, state)
 
 
-def test_zoneout_keeps_the_right_part_of_the_values() -> None:
-    p = make_problem(Case(T=40, B=50, H=30, options={"zoneout": (0.3, 0.1)}), "float64")
+@pytest.mark.parametrize(("cell", "zoneout"), [("LSTM", (0.3, 0.1)), ("GRU", 0.3), ("RNN", 0.3)])
+def test_zoneout_keeps_the_right_part_of_the_values(cell: str, zoneout: Any) -> None:
+    p = make_problem(Case(T=40, B=50, H=30, options={"zoneout": zoneout}, cell=cell), "float64")
     output, _, _ = p.layer.forward(p.x, p.state, seed=SEED)
     kept = np.mean(output[1:] == output[:-1])
     spread = np.sqrt(0.3 * 0.7 / output[1:].size)
@@ -231,6 +246,12 @@ def test_copies_and_files_keep_the_options(tmp_path: Path) -> None:
     for other in (pickle.loads(pickle.dumps(layer)), fastlstm.load(tmp_path / "layer.safetensors")):
         assert repr(other) == repr(layer)
     assert fastlstm.LSTM(3, 4, zoneout=0.1).zoneout == (0.1, 0.1)
+    for cell in ("GRU", "RNN"):
+        layer = make_layer(Case(I=3, H=4, options=MIXED_H, cell=cell), "float32")
+        layer.save(tmp_path / "layer.safetensors")
+        other = fastlstm.load(tmp_path / "layer.safetensors")
+        shown = f"{cell}(3, 4, recurrent_dropout=0.3, zoneout=0.2, weight_dropout=0.25)"
+        assert repr(other) == repr(pickle.loads(pickle.dumps(layer))) == shown
 
 
 @pytest.mark.parametrize(
@@ -248,3 +269,20 @@ def test_copies_and_files_keep_the_options(tmp_path: Path) -> None:
 def test_errors(options: dict[str, Any], kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=f"^{message}"):
         fastlstm.LSTM(3, 4, **options)
+
+
+@pytest.mark.parametrize("cell", ["GRU", "RNN"])
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"recurrent_dropout": 1.1}, ValueError, "recurrent_dropout: expected a number from 0 to"),
+        ({"weight_dropout": "1"}, TypeError, "weight_dropout: expected a number, got str"),
+        ({"zoneout": -1}, ValueError, "zoneout: expected a number from 0 to 1, got -1"),
+        ({"zoneout": (0.1, 0.1)}, TypeError, "zoneout: expected a number, got tuple"),
+    ],
+)
+def test_errors_of_cells_without_c(
+    cell: str, options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=f"^{message}"):
+        getattr(fastlstm, cell)(3, 4, **options)

@@ -89,7 +89,7 @@ Work set_up(CellStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays)
   const Index B = size.B, H = size.H;
   a = {B,
        H,
-       true,
+       size.G > 1,  // an RNN saves nothing
        arrays(4 * H, -1, 1),
        arrays(H, -1, 1),
        arrays(B * 4 * H, -1, 1),
@@ -141,12 +141,12 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
   a.W = arrays(4 * H * H, -0.1, 0.1);
   a.bias = arrays(4 * H, -0.1, 0.1);
   a.bias_h = arrays(H, -0.1, 0.1);
-  a.h_prev = arrays(B * H, -1, 1);
+  a.h_prev = a.h_past_R = arrays(B * H, -1, 1);
   a.R = arrays(4 * H * H, -0.1, 0.1);
   a.c = arrays(B * H, -1, 1);
   a.h = arrays(B * H, 0, 0);
   a.output = arrays.rows(B, H);
-  a.gates = arrays(B * 4 * H, 0, 0);
+  a.gates = G == 1 ? nullptr : arrays(B * 4 * H, 0, 0);
   a.saved_c = arrays(B * H, 0, 0);
   a.ld_h_prev = a.ld_c = a.ld_h = a.ld_saved_c = H;
   a.ld_gates = 4 * H;
@@ -181,7 +181,7 @@ Work set_up(GruHalfStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arra
   a.ld_x = a.ld_from_h = a.ld_gates = 3 * H;
   a.from_x = arrays(B * 3 * H, -1, 1);
   a.from_h = arrays(B * 3 * H, 0, 1);
-  a.h_prev = arrays(B * H, -1, 1);
+  a.read_h = a.h_prev = arrays(B * H, -1, 1);
   a.reset_h = arrays(B * H, 0, 0);
   a.h = arrays(B * H, 0, 0);
   a.gates = arrays(B * 3 * H, 0, 0);
@@ -195,6 +195,7 @@ Work set_up(GruHalfStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<
        H,
        arrays(B * 3 * H, 0, 0.5),
        arrays(B * H, -1, 1),
+       nullptr,
        arrays(B * H, 0, 0),
        H,
        arrays(B * H, 0, 0),
@@ -209,7 +210,7 @@ Work set_up(ActivateGates<T>& a, const KernelTable<T>&, Size size, Arrays<T>& ar
   static const Activation sigmoid{ActivationKind::kSigmoid}, tanh{ActivationKind::kTanh};
   static const StepOptions<T> options{false, sigmoid, tanh, tanh, 3, false, nullptr, 0, nullptr, 0};
   const Index B = size.B, H = size.H;
-  a = {B, 4, H, arrays(B * 4 * H, -4, 4), &options};
+  a = {B, 4, H, 4 * H, arrays(B * 4 * H, -4, 4), &options};
   return {false, static_cast<double>(B * H)};
 }
 

@@ -41,7 +41,7 @@ struct CellStep {
   const T* bias_h;  // [H] in, GRU: of R_n h'
   const T* from_h;  // [rows, G H] in: R h'
   T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: what
-                    // training saves; untouched by RNN
+                    // training saves
   Index ld_gates;
   T* c;                                     // [rows, H] in: c'; out: c; LSTM
   T* h;                                     // [rows, H] in, GRU: h'; out: before a projection
@@ -100,7 +100,8 @@ struct CellStepTile {
   const T* bias_h;     // [blocks][lanes] in, GRU: of R_n h'
   const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
   Index ld_projected;
-  const T* h_prev;  // [rows] of ld_h_prev elements, in: [P] of each
+  const T* h_prev;    // [rows] of ld_h_prev elements, in: what R reads, [P] of each
+  const T* h_past_R;  // the same, in, GRU: the h' that z keeps; whole blocks can be read
   Index ld_h_prev;
   const T* R;  // panel of K = P, in
   T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks; LSTM
@@ -129,13 +130,15 @@ struct GruHalfStep {
   T* from_h;  // [rows] of ld_from_h elements, in: R h' of r and z, then R_n (r h'); z stays there
   Index ld_from_h;
   const T* h_prev;  // [rows] of ld_h_prev elements, in: h'
+  const T* read_h;  // the same, in: what R reads of it; may be h_prev
   Index ld_h_prev;
-  T* reset_h;  // [rows] of ld_h_prev elements, out of the first half: r h'
+  T* reset_h;  // [rows] of ld_h_prev elements, out of the first half: r times what R reads
   T* h;        // [rows] of ld_h elements, out of the second half; may be h_prev
   Index ld_h;
   T* const* output;  // [rows] out of the second half: h once more; or null
   T* gates;          // [rows] of ld_gates elements, out: r, z, n, [H] each; null: not saved
   Index ld_gates;
+  const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
 /// The two halves of its gradient.
@@ -143,14 +146,16 @@ template <class T>
 struct GruHalfStepBackward {
   Index rows;
   Index H;
-  const T* gates;   // [rows, 3H] in: r, z, n
+  const T* gates;   // [rows, 3H] in: r, z, n, as saved
   const T* h_prev;  // [rows, H] in: h'
+  const T* h_mask;  // [rows, H] in: what h' is multiplied with before R reads it; null: ones
   const T* d_h;     // [rows] of ld_d_h elements, in of the first half
   Index ld_d_h;
   T* d_past_R;       // [rows, H] in and out: gradient of h that does not come through R
   T* d_gates;        // [rows, 3H] out: of z and n, then of r
-  const T* d_reset;  // [rows] of ld_d_h elements, in of the second half: gradient of r h'
-  T* reset_h;        // [rows, H] out of the second half: r h'
+  const T* d_reset;  // [rows] of ld_d_h elements, in of the second half: gradient of reset_h
+  T* reset_h;        // [rows, H] out of the second half: r times what R reads
+  const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
 };
 
 /// The gradient of one time step of a cell for some rows.
@@ -158,10 +163,10 @@ template <class T>
 struct CellStepBackward {
   Index rows;
   Index H;
-  const T* gates;   // [rows, saved_gates * H] in, as saved
+  const T* gates;   // [rows, saved_gates * H] in, as saved; null where nothing is, of an RNN
   const T* c;       // [rows, H] in; LSTM
   const T* c_prev;  // [rows, H] in; LSTM
-  const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN
+  const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN, where gates is null
   Index ld_h;
   const T* h_prev;  // [rows, H] in: h'; GRU
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
@@ -181,7 +186,8 @@ struct ActivateGates {
   Index rows;
   Index G;  // 4: LSTM, 3: GRU
   Index H;
-  T* gates;  // [rows, 4H] in: sums; out: i f g o, or r z n, the last H as they are
+  Index ld_gates;
+  T* gates;  // [rows] of ld_gates elements, in: sums; out: i f g o, or r z n, the rest as it is
   const StepOptions<T>* options;
 };
 

@@ -74,7 +74,7 @@ void activate_gates(const ActivateGates<T>& s) noexcept {
   const AnyFunctions<T> functions{*s.options};
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
-    T* gates = s.gates + row * 4 * H;
+    T* gates = s.gates + row * s.ld_gates;
     for (Index gate = 0; gate < s.G; ++gate) {
       const bool coupled = s.options->input_forget && gate == 1;  // f = 1 - i
       for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {

@@ -73,9 +73,8 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
     const Index unit = block * kLanes, left = s.H - unit;
     const Vec<T> z = functions.gate(Vec<T>::load(kept + kLanes));
     const Vec<T> n = functions.saved_candidate(Vec<T>::load(kept + 2 * kLanes));
-    // Whole vectors of h' can be read: its rows are those of h.
     const Vec<T> h = gru_hidden_state(z, functions.candidate(n),
-                                      Vec<T>::load(s.h_prev + row * s.ld_h_prev + unit));
+                                      Vec<T>::load(s.h_past_R + row * s.ld_h_prev + unit));
     h.store(s.h + row * s.ld_h + unit);
     if (s.output != nullptr) store_left(h, s.output[row] + unit, left);
     if (s.gates != nullptr) store_left(n, s.gates + row * s.ld_gates + 2 * s.H + unit, left);

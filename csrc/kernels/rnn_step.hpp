@@ -9,7 +9,8 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// The two functions, and their slopes from their values, which is all that training keeps.
+/// The two functions, and their slopes from their values: h, unless zoneout changes it. Then, too,
+/// training saves the value.
 struct RnnTanh {
   static constexpr bool kSavesSum = false;
   template <class T>
@@ -65,8 +66,9 @@ FASTLSTM_INLINE void rnn_step(const CellStep<T>& s, const Function& function) {
     T* h = s.h + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const Vec<T> sum = load(from_x + j) + load(s.bias + j) + load(from_h + j);
-      if (Function::kSavesSum && s.save) store(sum, from_x + j);
-      store(function.value(sum), h + j);
+      const Vec<T> value = function.value(sum);
+      if (s.save) store(Function::kSavesSum ? sum : value, from_x + j);
+      store(value, h + j);
     });
   }
 }
@@ -83,8 +85,8 @@ FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& fun
         const Vec<T> h = function.value(sum);
         h.store(s.h + row * s.ld_h + unit);
         if (s.output != nullptr) store_left(h, s.output[row] + unit, s.H - unit);
-        if (Function::kSavesSum && s.gates != nullptr) {
-          store_left(sum, s.gates + row * s.ld_gates + unit, s.H - unit);
+        if (s.gates != nullptr) {
+          store_left(Function::kSavesSum ? sum : h, s.gates + row * s.ld_gates + unit, s.H - unit);
         }
       }
     });
@@ -95,7 +97,7 @@ template <class Function, class T>
 FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Function& function) {
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
-    const T* saved = Function::kSavesSum ? s.gates + row * H : s.h + row * s.ld_h;
+    const T* saved = s.gates != nullptr ? s.gates + row * H : s.h + row * s.ld_h;
     const T* d_h = s.d_h + row * s.ld_d_h;
     T* d_gates = s.d_gates + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {

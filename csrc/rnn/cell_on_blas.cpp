@@ -128,14 +128,16 @@ void direction_forward(const DirectionForward<T>& run) {
                                from_h,
                                GH,
                                run.h,
+                               read_h,
                                P,
                                reset_h,
                                run.h,
                                P,
                                nullptr,
                                save ? gates : nullptr,
-                               ld_gates};
-        gemm<T>(live, 2 * H, P, {run.h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+                               ld_gates,
+                               w.step_options()};
+        gemm<T>(live, 2 * H, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
         kernels<T>().gru_reset(s);
         gemm<T>(live, H, P, {reset_h, P}, {w.R.data() + 2 * H * P, P, true}, 0, from_h + 2 * H, GH);
         kernels<T>().gru_candidate(s);
@@ -254,10 +256,12 @@ class BackwardPass {
     for (Index b = first; run_.noise.zones_h() && b < end; ++b) {
       T *d_h = d_h_.data() + b * ld_d_h_, *d_kept = d_kept_h_.data() + b * P;
       run_.noise.keep_h(t, b, 0, P, d_kept);
+      T* const apart = kept_apart(w_) ? d_past_R + b * H : nullptr;
       for (Index k = 0; k < P; ++k) {
         const T keep = d_kept[k];
-        d_kept[k] = keep * d_h[k];
+        d_kept[k] = keep * (apart != nullptr ? d_h[k] + apart[k] : d_h[k]);
         d_h[k] = (1 - keep) * d_h[k];
+        if (apart != nullptr) apart[k] = (1 - keep) * apart[k];
       }
     }
     for (Index b = first; run_.noise.zones_c() && b < end; ++b) {
@@ -287,16 +291,20 @@ class BackwardPass {
                                H,
                                run_.gates + (row + first) * w_.SH,
                                h_prev + first * P,
+                               run_.noise.drops_h() ? h_mask_.data() + first * P : nullptr,
                                d_hidden + first * ld_d_hidden,
                                ld_d_hidden,
                                d_past_R + first * H,
                                d_gates + first * w_.GH,
                                d_reset_.data() + first * ld_d_h_,
-                               reset_h_.data() + (row - block_row + first) * H};
+                               reset_h_.data() + (row - block_row + first) * H,
+                               w_.step_options()};
       kernels<T>().gru_candidate_backward(s);
       multiply_by_R(d_gates, 2 * H, H, d_reset_.data(), first, end);
       kernels<T>().gru_reset_backward(s);
+      drop_h(h_prev, first, end);
       multiply_by_R(d_gates, 0, 2 * H, d_h_.data(), first, end);
+      regularise_d_h(first, end);
       return;
     }
     // c_prev: of sorted row `from`
@@ -307,7 +315,7 @@ class BackwardPass {
       CellStepBackward<T> s{};
       s.rows = to - from;
       s.H = H;
-      s.gates = run_.gates + (row + from) * w_.SH;
+      if (w_.SH > 0) s.gates = run_.gates + (row + from) * w_.SH;
       s.c = run_.c + (row + from) * w_.C;
       s.c_prev = c_prev;
       s.h = run_.output + (row + from) * run_.ld_output;
@@ -325,10 +333,22 @@ class BackwardPass {
     };
     units(first, carried, run_.c + (previous.row + first) * w_.C);
     units(carried, end, run_.c_0 + carried * w_.C);
-    for (Index b = first; run_.noise.drops_h() && b < end; ++b) {
-      for (Index k = 0; k < P; ++k) h_prev[b * P + k] *= h_mask_.data()[b * P + k];
-    }
+    drop_h(h_prev, first, end);
     multiply_by_R(d_from_h, 0, w_.GH, d_h_.data(), first, end);
+    regularise_d_h(first, end);
+  }
+
+  /// h_prev: [B, P] in: h'; out: what R read of it.
+  void drop_h(T* h_prev, Index first, Index end) noexcept {
+    const Index P = w_.P;
+    for (Index k = first * P; run_.noise.drops_h() && k < end * P; ++k) {
+      h_prev[k] *= h_mask_.data()[k];
+    }
+  }
+
+  /// d_h: in: gradient of what R read; out: of h', with the part that zoneout sends back.
+  void regularise_d_h(Index first, Index end) noexcept {
+    const Index P = w_.P;
     for (Index b = first; b < end; ++b) {
       T* d_h = d_h_.data() + b * ld_d_h_;
       for (Index k = 0; run_.noise.drops_h() && k < P; ++k) d_h[k] *= h_mask_.data()[b * P + k];
@@ -399,7 +419,7 @@ class BackwardPass {
   void add_products(const T* d_sums, Index k, Index first, Index end, Index n, const T* values,
                     Index columns, T* d_weight) noexcept {
     const Index GH = w_.GH;
-    if (first == end) return;
+    if (first == end || d_weight == nullptr) return;
     if (on_tiles(columns)) {
       const Piece p = piece(columns, k, 4 * kernels<T>().lanes);
       kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,

@@ -162,11 +162,13 @@ void TileCell<T>::step_in_halves(const Run& run, Index s, Index projected_row, c
   call.from_h = from_h_.data();
   call.ld_from_h = ld;
   call.h_prev = h(s);
+  call.read_h = noise_.drops_h() ? masked_h(s) : h(s);
   call.ld_h_prev = ld_h_;
   call.reset_h = reset_h_.data();
   call.h = h(s + 1);
   call.ld_h = ld_h_;
   call.output = scratch.outputs.data();
+  call.options = w_.step_options();
   if (run.gates != nullptr) {
     const Index row = rows_.packed_row(t, 0);
     const Index stride = live > 1 ? rows_.packed_row(t, 1) - row : 1;
@@ -181,12 +183,13 @@ void TileCell<T>::step_in_halves(const Run& run, Index s, Index projected_row, c
                                scratch.inputs.data(), w_.R_panel.data(), nullptr, from_h_.data(),
                                ld});
   };
-  multiply(h(s), 0);
-  multiply(h(s), 1);
+  multiply(call.read_h, 0);
+  multiply(call.read_h, 1);
   kernels<T>().gru_reset(call);
   part.wait();
   multiply(reset_h_.data(), 2);
   kernels<T>().gru_candidate(call);
+  regularise(s, call.first, call.end, scratch);
   part.wait();
 }
 
@@ -218,6 +221,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.ld_projected = w_.blocks * w_.width;
   call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
   call.h_prev = noise_.drops_h() ? masked_h(s) : h(s);
+  call.h_past_R = h(s);
   call.ld_h_prev = ld_h_;
   call.R = w_.R_panel.data();
   call.c = c_.data();
@@ -225,7 +229,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.h = w_.projects ? hidden_.data() : h(s + 1);
   call.ld_h = w_.projects ? ld_c_ : ld_h_;
   call.output = w_.projects ? nullptr : scratch.outputs.data();
-  call.gates = save ? run.gates + saved_row * w_.SH : nullptr;
+  call.gates = save && w_.SH > 0 ? run.gates + saved_row * w_.SH : nullptr;
   call.ld_gates = saved_stride * w_.SH;
   call.saved_c = save ? run.c + saved_row * w_.C : nullptr;
   call.ld_saved_c = saved_stride * w_.C;

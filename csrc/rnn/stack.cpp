@@ -27,8 +27,7 @@ void check(const StackConfig& c) {
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
       !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
       (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
-                                     c.options.zoneout_h > 0 || c.options.zoneout_c > 0)) ||
-      (c.cell == CellKind::kGruResetBefore && !c.options.plain()) ||
+                                     c.options.zoneout_c > 0)) ||
       (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
@@ -73,10 +72,11 @@ Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
   Stack<T> dropped = stack;
   for (Index k = 0; k < stack.config().cells(); ++k) {
     const CellWeights<T>& w = stack.weights(k);
-    Buffer<T> R(w.GH, w.P), zeros(w.GH), peephole;
-    zeros.fill_zero();
+    Buffer<T> R(w.GH, w.P), bias_hh(w.GH), peephole;  // bias holds what both biases add up to
+    bias_hh.fill_zero();
+    if (w.cell.resets) std::copy_n(w.bias_h.data(), w.H, bias_hh.data() + w.GH - w.H);
     drop_weights(dropout, k, w.GH, w.P, w.R.data(), R.data());
-    CellParams<const T> params{w.W.data(), R.data(), w.bias.data(), zeros.data(), w.W_hr.data()};
+    CellParams<const T> params{w.W.data(), R.data(), w.bias.data(), bias_hh.data(), w.W_hr.data()};
     if (w.options.peephole != nullptr) {
       peephole.resize(3, w.H);
       for (Index gate = 0; gate < 3; ++gate) {

@@ -11,9 +11,13 @@ namespace fastlstm {
 
 namespace {
 
-/// Steps that a layer computes before the next one follows, where layers alternate in time: what
+/// Rows that a layer computes before the next one follows, where layers alternate in time: what
 /// passes between them then stays in the caches, and the memory for it does not grow with T.
 constexpr Index kAlternateRows = 384;
+
+/// Blocks of steps for each thread that owns layers: many, since it waits for as many blocks as
+/// there are layers below, but not of so few rows that projecting their inputs suffers.
+constexpr Index kBlocksPerOwner = 4;
 
 /// A call is divided in time, so that it can be interrupted: products (multiply and add) that take
 /// about a tenth of a second on one slow core.
@@ -28,15 +32,16 @@ struct Share {
   bool last() const { return index + 1 == count; }
 };
 
-/// Whether the layers take turns in time: in inference with one direction. Otherwise a layer needs
-/// all of the one below (both directions of it, or its saved values) before it can start.
-bool layers_alternate(const StackConfig& config, bool training) {
-  return config.directions() == 1 && !training;
+/// Whether the layers take turns in time: with one direction and nothing to do between layers.
+/// Otherwise a layer needs all of the one below before it can start. saved: null in inference.
+template <class T>
+bool layers_alternate(const StackConfig& config, Saved<T>* saved) {
+  return config.directions() == 1 && (saved == nullptr || saved->dropout.p == 0);
 }
 
 /// The shares of a call, in order.
-std::vector<Share> shares_of(const StackConfig& config, const RowSchedule& rows, bool training) {
-  const Index layers = layers_alternate(config, training) ? 1 : config.num_layers;
+std::vector<Share> shares_of(const StackConfig& config, const RowSchedule& rows, bool alternate) {
+  const Index layers = alternate ? 1 : config.num_layers;
   const double wanted = products_of(config, rows) / static_cast<double>(layers) / kProductsPerShare;
   const Index count =
       std::max<Index>(1, static_cast<Index>(std::min(wanted, static_cast<double>(rows.steps()))));
@@ -56,6 +61,7 @@ class RowGroup {
       : stack_(stack),
         call_(call),
         plan_(plan),
+        alternate_(layers_alternate<T>(stack.config(), saved)),
         rows_(std::move(rows)),
         saved_(saved),
         dropped_(dropped),
@@ -69,20 +75,27 @@ class RowGroup {
       cells_.back().set_state(call.h_0 ? call.h_0 + k * call.B * config.output_size() : nullptr,
                               call.c_0 ? call.c_0 + k * call.B * config.c_size() : nullptr);
     }
-    for (int d = 0; d < plan.directions; ++d) step_barriers_.emplace_back(plan.units);
+    for (int owner = 0; owner < plan.directions * plan.layers; ++owner) {
+      step_barriers_.emplace_back(plan.units);
+    }
     for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
       scratch_.emplace_back(TileCell<T>::scratch_rows(rows_));
     }
     const Index at_once = TileCell<T>::projected_steps(rows_);
     block_steps_ = rows_.steps();
-    if (layers_alternate(config, saved != nullptr) && rows_.B() > 0) {
+    if (alternate_ && rows_.B() > 0) {
       const Index steps = std::max<Index>(1, kAlternateRows / rows_.B() / at_once) * at_once;
       block_steps_ = std::min(block_steps_, steps);
+      if (plan.layers > 1) {
+        const Index blocks = kBlocksPerOwner * plan.layers;
+        block_steps_ = std::min(block_steps_, (rows_.steps() + blocks - 1) / blocks);
+      }
     }
-    if (config.num_layers > 1 && saved == nullptr) {
-      for (Buffer<T>& buffer : between_) {
-        buffer.resize(block_steps_ * rows_.B(), D * config.output_size());
-        if (config.num_layers == 2) break;
+    if (saved == nullptr) {
+      const Index buffers =
+          plan.layers > 1 ? 2 * (config.num_layers - 1) : std::min<Index>(config.num_layers - 1, 2);
+      for (Index k = 0; k < buffers; ++k) {
+        between_.emplace_back(block_steps_ * rows_.B(), D * config.output_size());
       }
     }
   }
@@ -90,17 +103,25 @@ class RowGroup {
   /// What thread `rank` of the group does for a share of the call. Allocates nothing.
   void run(const Share& share, int rank) noexcept {
     const Index steps = rows_.steps();
-    const Index blocks = steps == 0 ? 0 : (steps + block_steps_ - 1) / block_steps_;
-    if (layers_alternate(stack_.config(), saved_ != nullptr)) {
-      for (Index block = share.of(blocks).first; block < share.of(blocks).end; ++block) {
+    if (!alternate_) {
+      run_layer(share.layer, share.of(steps), rank);
+      if (share.last() && drops(share.layer)) drop(share.layer, rank);
+      return;
+    }
+    const StepRange blocks =
+        share.of((steps + block_steps_ - 1) / std::max<Index>(1, block_steps_));
+    const Index owner = plan_.layers > 1 ? rank / plan_.units : 0;
+    const Index layers = stack_.config().num_layers / plan_.layers;
+    // Each owner of layers is one block behind the owner of those below.
+    for (Index wave = blocks.first; wave < blocks.end + plan_.layers - 1; ++wave) {
+      const Index block = wave - owner;
+      if (blocks.first <= block && block < blocks.end) {
         const StepRange range{block * block_steps_, std::min((block + 1) * block_steps_, steps)};
-        for (Index layer = 0; layer < stack_.config().num_layers; ++layer) {
+        for (Index layer = owner * layers; layer < (owner + 1) * layers; ++layer) {
           run_layer(layer, range, rank);
         }
       }
-    } else {
-      run_layer(share.layer, share.of(steps), rank);
-      if (share.last() && drops(share.layer)) drop(share.layer, rank);
+      if (plan_.layers > 1) barrier_.wait();
     }
   }
 
@@ -116,13 +137,12 @@ class RowGroup {
   Index width() const { return stack_.config().directions() * stack_.config().output_size(); }
 
   void run_layer(Index layer, StepRange steps, int rank) noexcept {
-    const int direction = rank / plan_.units;  // of this thread, if they are divided
-    const Part part{
-        rank % plan_.units, plan_.units,
-        plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(direction)] : nullptr};
+    const int owner = rank / plan_.units;  // of a direction or of layers, if they are divided
+    const Part part{rank % plan_.units, plan_.units,
+                    plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(owner)] : nullptr};
     TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
     for (Index d = 0; d < stack_.config().directions(); ++d) {
-      if (plan_.directions == 1 || d == direction) run_cell(layer, d, steps, part, scratch);
+      if (plan_.directions == 1 || d == owner) run_cell(layer, d, steps, part, scratch);
     }
     if (plan_.directions > 1) barrier_.wait();
   }
@@ -139,13 +159,13 @@ class RowGroup {
   }
 
   /// Rows that pass between layers in inference: those of the block of steps where the layers
-  /// alternate, all of them otherwise.
+  /// alternate (of two blocks, where a layer works while the next one reads), all of them
+  /// otherwise.
   RowView<T> between(Index layer, StepRange steps) {
-    Index t = 0;
-    if (layers_alternate(stack_.config(), false)) {
-      t = stack_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
-    }
-    return RowView<T>(between_[layer % 2].data(), width(), rows_.B(), t);
+    Index t = 0, buffer = layer % 2;
+    if (alternate_) t = stack_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
+    if (plan_.layers > 1) buffer = 2 * layer + steps.first / block_steps_ % 2;
+    return RowView<T>(between_[static_cast<std::size_t>(buffer)].data(), width(), rows_.B(), t);
   }
 
   RowView<T> layer_output(Index layer, StepRange steps) {
@@ -179,6 +199,7 @@ class RowGroup {
   const Stack<T>& stack_;
   const ForwardCall<T>& call_;
   const ThreadPlan plan_;
+  const bool alternate_;
   const RowSchedule rows_;
   Saved<T>* const saved_;
   T* const dropped_;  // [rows, D * P] packed: a layer's input after dropout
@@ -187,7 +208,7 @@ class RowGroup {
   std::vector<TileScratch<T>> scratch_;
   SpinBarrier barrier_;
   std::deque<SpinBarrier> step_barriers_;  // by direction
-  Buffer<T> between_[2];
+  std::vector<Buffer<T>> between_;
 };
 
 }  // namespace
@@ -199,14 +220,15 @@ void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const R
   const Index width = config.directions() * config.output_size();
   Buffer<T> dropped;
   if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
-  ThreadPlan plan = plan_threads(config, rows, kernels<T>().tile_rows);
+  const bool alternate = layers_alternate<T>(config, saved);
+  ThreadPlan plan = plan_threads(config, rows, alternate, kernels<T>().tile_rows);
   TeamLease team(plan.threads());
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
   std::deque<RowGroup<T>> groups;
   for (int g = 0; g < plan.rows; ++g) {
     groups.emplace_back(stack, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
   }
-  for (const Share& share : shares_of(config, rows, saved != nullptr)) {
+  for (const Share& share : shares_of(config, rows, alternate)) {
     check_interrupt();
     team.run([&](int rank) noexcept {
       const int per_group = plan.threads_of_rows();

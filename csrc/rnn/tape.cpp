@@ -271,7 +271,7 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
     activated.resize(rows, width);
     std::copy_n(saved, rows * width, activated.data());
     kernels<T>().activate_gates(
-        {rows, saved_->config().gates(), saved_->config().hidden_size, activated.data(), options});
+        {rows, G, saved_->config().hidden_size, width, activated.data(), options});
     saved = activated.data();
   }
   unpack_rows(saved_->rows, saved, width, time_major(saved_->rows, width, gates));

@@ -1,6 +1,7 @@
 #include "rnn/thread_plan.hpp"
 
 #include <algorithm>
+#include <numeric>
 
 #include "fastlstm/runtime.hpp"
 #include "runtime/thread_team.hpp"
@@ -16,6 +17,9 @@ constexpr double kProductsPerMeeting = 2e4;
 // Rows a thread needs, in tiles, to use each weight often enough that reading all the weights,
 // instead of a share of them, costs nothing.
 constexpr Index kTilesPerThread = 4;
+// Steps for each thread that owns layers, so that the blocks of steps at the start and the end,
+// when some threads have nothing to do, are a small part.
+constexpr Index kStepsPerLayers = 16;
 
 }  // namespace
 
@@ -28,7 +32,8 @@ int threads_worth(double products) {
   return std::min(num_threads(), static_cast<int>(worth));
 }
 
-ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Index tile_rows) {
+ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool alternate,
+                        Index tile_rows) {
   ThreadPlan plan;
   const double products = products_of(config, rows);
   const int n = threads_worth(products);
@@ -39,9 +44,13 @@ ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Inde
     plan.rows = n;
     return plan;
   }
-  if (config.bidirectional) plan.directions = 2;
+  if (config.bidirectional) {
+    plan.directions = 2;
+  } else if (alternate && rows.steps() >= n * kStepsPerLayers) {
+    plan.layers = std::gcd(n, static_cast<int>(std::min<Index>(config.num_layers, 1 << 16)));
+  }
   const double per_step = products / static_cast<double>(config.cells() * rows.steps());
-  const int left = n / plan.directions;
+  const int left = n / (plan.directions * plan.layers);
   if (per_step / left >= kProductsPerMeeting && !cpus_are_crowded()) {
     plan.units = left;
   } else {

@@ -6,15 +6,18 @@
 
 namespace fastlstm {
 
-/// rows x directions x units threads. Groups of rows never wait for each other; the two directions
-/// meet at the end of each layer; threads that share the units of a direction meet at each step.
+/// rows x directions x layers x units threads. Groups of rows never wait for each other; the two
+/// directions meet at the end of each layer; threads that own layers meet after each block of
+/// steps, a layer one block behind the one below; threads that share the units of a direction or a
+/// layer meet at each step.
 struct ThreadPlan {
   int rows = 1;
   int directions = 1;  // 1: the two directions one after the other, or there is only one
+  int layers = 1;      // 1: the layers one after the other
   int units = 1;
 
-  int threads() const { return rows * directions * units; }
-  int threads_of_rows() const { return directions * units; }
+  int threads() const { return rows * threads_of_rows(); }
+  int threads_of_rows() const { return directions * layers * units; }
 };
 
 /// The multiply-adds of one pass through all layers, forward; backward takes twice as many.
@@ -23,7 +26,9 @@ double products_of(const StackConfig& config, const RowSchedule& rows);
 /// How many threads a call with so many multiply-adds should use: at most num_threads().
 int threads_worth(double products);
 
-/// The plan for at most num_threads() threads. tile_rows: of the active kernels.
-ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, Index tile_rows);
+/// The plan for at most num_threads() threads. alternate: whether the layers may take turns in
+/// time. tile_rows: of the active kernels.
+ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool alternate,
+                        Index tile_rows);
 
 }  // namespace fastlstm

@@ -22,11 +22,12 @@ from ._tbptt import Chunk, truncated_bptt
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import interchange, optim, reference
+    from . import embeddings, interchange, optim, reference
     from .interchange import from_keras, from_onnx, from_torch
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
+    "embeddings": "embeddings",
     "interchange": "interchange",
     "optim": "optim",
     "reference": "reference",
@@ -49,6 +50,7 @@ __all__ = [
     "TrainingMemory",
     "__version__",
     "available_isas",
+    "embeddings",
     "from_keras",
     "from_onnx",
     "from_torch",

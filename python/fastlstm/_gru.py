@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy.typing as npt
 
 from ._activations import ActivationName, as_activations, as_clip, core_functions
-from ._checks import FloatArray, as_bool
+from ._checks import FloatArray, as_bool, as_real
 from ._layer import LAYERS, RecurrentLayer
 
 
@@ -82,6 +82,16 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
     activations : tuple
         Instead of sigmoid (of r and z) and tanh: ONNX's names, ``"HardSigmoid"``, or with their
         parameters, ``("HardSigmoid", 0.2, 0.5)``.
+    recurrent_dropout : float
+        The part of h that becomes zero in training where R reads it, with one mask for all steps of
+        a sequence (Gal and Ghahramani 2016); the other values are scaled by 1 / (1 - p). The h
+        that z keeps, and the output, are not changed.
+    zoneout : float
+        The probability that in training a unit of h keeps the value of the step before (Krueger et
+        al. 2017). In inference each keeps that part of it.
+    weight_dropout : float
+        The part of the values of R that becomes zero in training, the others are scaled (Merity,
+        Keskar and Socher 2018).
 
     Notes
     -----
@@ -116,6 +126,9 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         "dtype": "float32",
         "clip": None,
         "activations": ("Sigmoid", "Tanh"),
+        "recurrent_dropout": 0.0,
+        "zoneout": 0.0,
+        "weight_dropout": 0.0,
     }
 
     def __init__(
@@ -135,10 +148,10 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         seed: int | None = None,
         clip: float | None = None,
         activations: Sequence[ActivationName] = ("Sigmoid", "Tanh"),
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
-        functions = as_activations("activations", activations, 2)
-        if not reset_after and (clip is not None or functions != self._defaults["activations"]):
-            raise ValueError("reset_after: expected True with clip or other activations, got False")
         super().__init__(
             input_size,
             hidden_size,
@@ -153,7 +166,10 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
             merge=merge,
             reset_after=as_bool("reset_after", reset_after),
             clip=as_clip(clip),
-            activations=functions,
+            activations=as_activations("activations", activations, 2),
+            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
+            zoneout=as_real("zoneout", zoneout, 0.0, 1.0),
+            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
         )
 
     @property
@@ -161,10 +177,16 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         """Whether the reset gate acts after the product with the hidden state."""
         return bool(self._options["reset_after"])
 
+    @property
+    def zoneout(self) -> float:
+        """The probability that units of h keep their values."""
+        return float(self._options["zoneout"])
+
     def _core_options(self) -> dict[str, Any]:
         return {
             **super()._core_options(),
             **core_functions((*self.activations, "Tanh"), self.clip),
+            "zoneout_h": self.zoneout,
             "cell": "gru" if self.reset_after else "gru_reset_before",
         }
 

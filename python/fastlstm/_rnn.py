@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy.typing as npt
 
 from ._activations import ActivationName, as_activations, as_clip, core_functions
-from ._checks import FloatArray
+from ._checks import FloatArray, as_real
 from ._layer import LAYERS, RecurrentLayer
 
 
@@ -62,6 +62,16 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
     activations : tuple, optional
         Another function than ``nonlinearity`` has: one of ONNX's names, ``("Softsign",)``, or with
         its parameters, ``(("LeakyRelu", 0.1),)``.
+    recurrent_dropout : float
+        The part of h that becomes zero in training where R reads it, with one mask for all steps of
+        a sequence (Gal and Ghahramani 2016); the other values are scaled by 1 / (1 - p). The
+        output is not changed.
+    zoneout : float
+        The probability that in training a unit of h keeps the value of the step before (Krueger et
+        al. 2017). In inference each keeps that part of it.
+    weight_dropout : float
+        The part of the values of R that becomes zero in training, the others are scaled (Merity,
+        Keskar and Socher 2018).
 
     Notes
     -----
@@ -93,6 +103,9 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         "dtype": "float32",
         "clip": None,
         "activations": None,
+        "recurrent_dropout": 0.0,
+        "zoneout": 0.0,
+        "weight_dropout": 0.0,
     }
 
     def __init__(
@@ -112,6 +125,9 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         seed: int | None = None,
         clip: float | None = None,
         activations: Sequence[ActivationName] | None = None,
+        recurrent_dropout: float = 0.0,
+        zoneout: float = 0.0,
+        weight_dropout: float = 0.0,
     ) -> None:
         if nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
@@ -135,6 +151,9 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
             nonlinearity=nonlinearity,
             clip=as_clip(clip),
             activations=functions,
+            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
+            zoneout=as_real("zoneout", zoneout, 0.0, 1.0),
+            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
         )
 
     @property
@@ -147,8 +166,13 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         """The function, by ONNX's name."""
         return tuple(self._options["activations"] or (self.nonlinearity.capitalize(),))
 
+    @property
+    def zoneout(self) -> float:
+        """The probability that units of h keep their values."""
+        return float(self._options["zoneout"])
+
     def _core_options(self) -> dict[str, Any]:
-        options = super()._core_options()
+        options = super()._core_options() | {"zoneout_h": self.zoneout}
         if self._options["activations"] is None and self.clip is None:
             return options | {"cell": f"rnn_{self.nonlinearity}"}
         (function,) = self.activations

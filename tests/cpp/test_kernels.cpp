@@ -339,8 +339,16 @@ void check_activate_gates(const KernelTable<T>& table) {
         for (std::size_t k = 0; k < sums.size(); k += 2) sums[k] /= 64;
         for (std::size_t k = 0; k < sums.size(); k += 8) sums[k] /= 64;
         Guarded<T> gates(sums);
-        kernel({rows, 4, H, gates.data(), &options});
+        kernel({rows, 4, H, 4 * H, gates.data(), &options});
         gates.check_guards();
+        if (!input_forget) {  // rows of other widths, of which the first gates are activated
+          Guarded<T> some(sums);
+          kernel({rows - 1, 3, H, 5 * H, some.data(), &options});
+          for (Index k = 0; k < rows * 4 * H; ++k) {
+            const bool activated = k < 10 * H && k % (5 * H) < 3 * H;
+            CHECK_EQUAL(some[k], activated ? gates[k] : sums[static_cast<std::size_t>(k)]);
+          }
+        }
         for (Index k = 0; k < rows * 4 * H; ++k) {
           const bool forget = input_forget && k / H % 4 == 1;
           const Index from = forget ? k - H : k;  // the input gate's sum
@@ -469,6 +477,7 @@ struct TileStep {
         b_panel(packed(b, 1)),
         x(random, rows, I),
         h_prev(random.values<T>(rows * ld_h_prev(), -1, 1)),
+        h_past_R(random.values<T>(rows * ld_h_prev(), -1, 1)),
         c_prev(random.values<T>(rows * padded, -2, 2)) {}
 
   Index ld_h_prev() const { return std::max(P, padded) + 1; }
@@ -517,6 +526,7 @@ struct TileStep {
     s.projected = fused ? nullptr : projected.data();
     s.ld_projected = blocks * width;
     s.h_prev = h_prev.data() + first_row * ld_h_prev();
+    s.h_past_R = h_past_R.data() + first_row * ld_h_prev();
     s.ld_h_prev = ld_h_prev();
     s.R = R_panel.data();
     s.c = r.c.data();
@@ -561,7 +571,7 @@ struct TileStep {
   std::vector<T> W, R, b;
   Guarded<T> b_h, W_panel, R_panel, b_panel;
   Rows<T> x;
-  Guarded<T> h_prev;
+  Guarded<T> h_prev, h_past_R;
   std::vector<T> c_prev;
 };
 
@@ -645,7 +655,7 @@ Unit exact_gru(const TileStep<T>& step, Index row, Index j) {
   const Exact r = exact_sigmoid(step.sum(row, 0, j)), z = exact_sigmoid(step.sum(row, 1, j));
   const Exact m = step.from_h(row, 2, j) + step.b_h[j];
   const Exact n = exact_tanh(step.from_x(row, 2, j) + r * m);
-  return {(1 - z) * n + z * step.h(row, j), 0, {r, z, n, m}};
+  return {(1 - z) * n + z * step.h_past_R[row * step.ld_h_prev() + j], 0, {r, z, n, m}};
 }
 
 template <class T>
@@ -656,14 +666,16 @@ void check_gru_step_tile(const KernelTable<T>& table) {
 template <class T>
 void check_rnn_tanh_step_tile(const KernelTable<T>& table) {
   check_step_tile(table, table.rnn_tanh_step_tile, 1, [](const auto& step, Index row, Index j) {
-    return Unit{exact_tanh(step.sum(row, 0, j)), 0, {}};
+    const Exact h = exact_tanh(step.sum(row, 0, j));
+    return Unit{h, 0, {h}};
   });
 }
 
 template <class T>
 void check_rnn_relu_step_tile(const KernelTable<T>& table) {
   check_step_tile(table, table.rnn_relu_step_tile, 1, [](const auto& step, Index row, Index j) {
-    return Unit{std::max<Exact>(0, step.sum(row, 0, j)), 0, {}};
+    const Exact h = std::max<Exact>(0, step.sum(row, 0, j));
+    return Unit{h, 0, {h}};
   });
 }
 
@@ -761,53 +773,79 @@ void check_gru_step_backward(const KernelTable<T>& table) {
   });
 }
 
+/// Other functions of bounded sums, which some of the sums of these tests are beyond.
+template <class T>
+StepOptions<T> other_functions() {
+  return {false,
+          {ActivationKind::kSoftsign},
+          {ActivationKind::kScaledTanh, 0.5, 2},
+          {ActivationKind::kTanh},
+          T(1.5),
+          false,
+          nullptr,
+          0,
+          nullptr,
+          0};
+}
+
 /// Both halves of a step, on the units first <= j < H alone, against the formulas.
 template <class T>
-void check_gru_halves(const KernelTable<T>& table) {
+void check_gru_halves(const KernelTable<T>& table, bool has_bias, const StepOptions<T>* options) {
+  NOTE("bias " << has_bias << ", other functions " << (options != nullptr));
+  const auto function = [options](Index gate, Exact sum) {
+    if (options == nullptr) return gate < 2 ? exact_sigmoid(sum) : exact_tanh(sum);
+    const Exact clip = options->clip;
+    return exact_activation(gate < 2 ? options->gate : options->candidate,
+                            std::clamp(sum, -clip, clip));
+  };
   for_each_size([&](Index rows, Index H, Random& random) {
-    for (const bool has_bias : {false, true}) {
-      const Index first = H / 3, stride = H + 2, ld = 3 * stride, ld_h = H + 1;
-      const Guarded<T> bias(random.values<T>(3 * H, -1, 1));
-      const Guarded<T> from_x(random.values<T>(rows * ld, -4, 4));
-      const std::vector<T> sums = random.values<T>(rows * ld, -1, 1);
-      Guarded<T> from_h(sums), h_prev(random.values<T>(rows * ld_h, -1, 1));
-      Guarded<T> reset_h(rows * ld_h), h(rows * ld_h), gates(rows * 3 * H);
-      const GruHalfStep<T> s{rows,
-                             first,
-                             H,
-                             H,
-                             stride,
-                             has_bias ? bias.data() : nullptr,
-                             from_x.data(),
-                             ld,
-                             from_h.data(),
-                             ld,
-                             h_prev.data(),
-                             ld_h,
-                             reset_h.data(),
-                             h.data(),
-                             ld_h,
-                             nullptr,
-                             gates.data(),
-                             3 * H};
-      table.gru_reset(s);
-      table.gru_candidate(s);
-      for (const Guarded<T>* a : {&from_h, &reset_h, &h, &gates}) a->check_guards();
-      for (Index row = 0; row < rows; ++row) {
-        for (Index j = first; j < H; ++j) {
-          NOTE("row = " << row << ", j = " << j);
-          const auto sum = [&](Index gate) {
-            const Index at = row * ld + gate * stride + j;
-            return Exact(from_x[at]) + sums[static_cast<std::size_t>(at)] +
-                   (has_bias ? bias[gate * H + j] : T(0));
-          };
-          const Exact r = exact_sigmoid(sum(0)), z = exact_sigmoid(sum(1)), n = exact_tanh(sum(2));
-          const Exact before = h_prev[row * ld_h + j], tolerance = 16 * kEpsilon<T>;
-          CHECK_CLOSE(reset_h[row * ld_h + j], r * before, tolerance);
-          CHECK_CLOSE(h[row * ld_h + j], (1 - z) * n + z * before, tolerance);
-          CHECK_CLOSE(gates[row * 3 * H + j], r, tolerance);
-          CHECK_CLOSE(gates[row * 3 * H + H + j], z, tolerance);
-          CHECK_CLOSE(gates[row * 3 * H + 2 * H + j], n, tolerance);
+    const Index first = H / 3, stride = H + 2, ld = 3 * stride, ld_h = H + 1;
+    const Guarded<T> bias(random.values<T>(3 * H, -1, 1));
+    const Guarded<T> from_x(random.values<T>(rows * ld, -4, 4));
+    const std::vector<T> sums = random.values<T>(rows * ld, -1, 1);
+    const Guarded<T> h_prev(random.values<T>(rows * ld_h, -1, 1));
+    const Guarded<T> read_h(random.values<T>(rows * ld_h, -1, 1));
+    Guarded<T> from_h(sums), reset_h(rows * ld_h), h(rows * ld_h), gates(rows * 3 * H);
+    const GruHalfStep<T> s{rows,
+                           first,
+                           H,
+                           H,
+                           stride,
+                           has_bias ? bias.data() : nullptr,
+                           from_x.data(),
+                           ld,
+                           from_h.data(),
+                           ld,
+                           h_prev.data(),
+                           read_h.data(),
+                           ld_h,
+                           reset_h.data(),
+                           h.data(),
+                           ld_h,
+                           nullptr,
+                           gates.data(),
+                           3 * H,
+                           options};
+    table.gru_reset(s);
+    table.gru_candidate(s);
+    for (const Guarded<T>* a : {&from_h, &reset_h, &h, &gates}) a->check_guards();
+    for (Index row = 0; row < rows; ++row) {
+      for (Index j = first; j < H; ++j) {
+        NOTE("row = " << row << ", j = " << j);
+        Exact sum[3], value[3];
+        for (Index gate = 0; gate < 3; ++gate) {
+          const Index at = row * ld + gate * stride + j;
+          sum[gate] = Exact(from_x[at]) + sums[static_cast<std::size_t>(at)] +
+                      (has_bias ? bias[gate * H + j] : T(0));
+          value[gate] = function(gate, sum[gate]);
+        }
+        const auto [r, z, n] = value;
+        const Exact tolerance = 16 * kEpsilon<T>;
+        CHECK_CLOSE(reset_h[row * ld_h + j], r * read_h[row * ld_h + j], tolerance);
+        CHECK_CLOSE(h[row * ld_h + j], (1 - z) * n + z * h_prev[row * ld_h + j], tolerance);
+        for (Index gate = 0; gate < 3; ++gate) {
+          CHECK_CLOSE(gates[row * 3 * H + gate * H + j],
+                      options == nullptr ? value[gate] : sum[gate], tolerance);
         }
       }
     }
@@ -815,35 +853,82 @@ void check_gru_halves(const KernelTable<T>& table) {
 }
 
 template <class T>
-void check_gru_halves_backward(const KernelTable<T>& table) {
+void check_gru_halves(const KernelTable<T>& table) {
+  const StepOptions<T> others = other_functions<T>();
+  for (const bool has_bias : {false, true}) {
+    check_gru_halves<T>(table, has_bias, nullptr);
+    check_gru_halves<T>(table, has_bias, &others);
+  }
+}
+
+template <class T>
+void check_gru_halves_backward(const KernelTable<T>& table, bool has_mask,
+                               const StepOptions<T>* options) {
+  NOTE("mask " << has_mask << ", other functions " << (options != nullptr));
+  /// A gate's value and slope from what was saved of it.
+  const auto value_and_slope = [options](Index gate, Exact saved) -> std::pair<Exact, Exact> {
+    if (options == nullptr) {
+      return {saved, gate < 2 ? saved * (1 - saved) : 1 - saved * saved};
+    }
+    const Exact clip = options->clip, sum = std::clamp(saved, -clip, clip);
+    const Exact value = exact_activation(gate < 2 ? options->gate : options->candidate, sum);
+    Exact slope = 1 / ((1 + std::abs(sum)) * (1 + std::abs(sum)));  // of Softsign
+    if (gate == 2) {
+      const Activation& f = options->candidate;
+      slope = f.alpha * f.beta * (1 - (value / f.alpha) * (value / f.alpha));
+    }
+    return {value, sum == saved ? slope : Exact(0)};
+  };
   for_each_size([&](Index rows, Index H, Random& random) {
     const Index ld = H + 3;
-    const Guarded<T> gates(random.values<T>(rows * 3 * H, -1, 1));
+    const T most = options == nullptr ? T(1) : T(3);
+    const Guarded<T> gates(random.values<T>(rows * 3 * H, -most, most));
     const Guarded<T> h_prev(random.values<T>(rows * H, -1, 1));
+    const Guarded<T> h_mask(random.values<T>(rows * H, 0, 2));
     const Guarded<T> d_h(random.values<T>(rows * ld, -1, 1));
     const Guarded<T> d_reset(random.values<T>(rows * ld, -1, 1));
     const std::vector<T> past = random.values<T>(rows * H, -1, 1);
     Guarded<T> d_past(past), d_gates(rows * 3 * H), reset_h(rows * H);
-    const GruHalfStepBackward<T> s{rows,           H,
-                                   gates.data(),   h_prev.data(),
-                                   d_h.data(),     ld,
-                                   d_past.data(),  d_gates.data(),
-                                   d_reset.data(), reset_h.data()};
+    const GruHalfStepBackward<T> s{rows,
+                                   H,
+                                   gates.data(),
+                                   h_prev.data(),
+                                   has_mask ? h_mask.data() : nullptr,
+                                   d_h.data(),
+                                   ld,
+                                   d_past.data(),
+                                   d_gates.data(),
+                                   d_reset.data(),
+                                   reset_h.data(),
+                                   options};
     table.gru_candidate_backward(s);
     table.gru_reset_backward(s);
     for (const Guarded<T>* a : {&d_past, &d_gates, &reset_h}) a->check_guards();
     for (Index at = 0; at < rows * H; ++at) {
+      NOTE("row = " << at / H << ", j = " << at % H);
       const Index row = at / H, j = at % H, gate = row * 3 * H + j;
-      const Exact r = gates[gate], z = gates[gate + H], n = gates[gate + 2 * H], h = h_prev[at];
+      const auto [r, r_slope] = value_and_slope(0, gates[gate]);
+      const auto [z, z_slope] = value_and_slope(1, gates[gate + H]);
+      const auto [n, n_slope] = value_and_slope(2, gates[gate + 2 * H]);
+      const Exact h = h_prev[at], mask = has_mask ? h_mask[at] : T(1);
       const Exact dh = Exact(d_h[row * ld + j]) + past[static_cast<std::size_t>(at)];
-      const Exact d = d_reset[row * ld + j], tolerance = 16 * kEpsilon<T>;
-      CHECK_CLOSE(d_gates[gate], d * h * r * (1 - r), tolerance);
-      CHECK_CLOSE(d_gates[gate + H], dh * (h - n) * z * (1 - z), tolerance);
-      CHECK_CLOSE(d_gates[gate + 2 * H], dh * (1 - z) * (1 - n * n), tolerance);
-      CHECK_CLOSE(d_past[at], dh * z + d * r, tolerance);
-      CHECK_CLOSE(reset_h[at], r * h, tolerance);
+      const Exact d = d_reset[row * ld + j], tolerance = 32 * kEpsilon<T>;
+      CHECK_CLOSE(d_gates[gate], d * h * mask * r_slope, tolerance);
+      CHECK_CLOSE(d_gates[gate + H], dh * (h - n) * z_slope, tolerance);
+      CHECK_CLOSE(d_gates[gate + 2 * H], dh * (1 - z) * n_slope, tolerance);
+      CHECK_CLOSE(d_past[at], dh * z + d * r * mask, tolerance);
+      CHECK_CLOSE(reset_h[at], r * h * mask, tolerance);
     }
   });
+}
+
+template <class T>
+void check_gru_halves_backward(const KernelTable<T>& table) {
+  const StepOptions<T> others = other_functions<T>();
+  for (const bool has_mask : {false, true}) {
+    check_gru_halves_backward<T>(table, has_mask, nullptr);
+    check_gru_halves_backward<T>(table, has_mask, &others);
+  }
 }
 
 template <class T>
@@ -867,13 +952,19 @@ template <class T, class Function>
 void check_rnn_step(void (*kernel)(const CellStep<T>&) noexcept, Function function) {
   for_each_size([&](Index rows, Index H, Random& random) {
     const Guarded<T> bias(random.values<T>(H, -1, 1)), from_h(random.values<T>(rows * H, -1, 1));
-    Guarded<T> from_x(random.values<T>(rows * H, -4, 4)), h(rows * H);
-    kernel(
-        {rows, H, false, bias.data(), nullptr, from_h.data(), from_x.data(), H, nullptr, h.data()});
-    h.check_guards();
-    for (Index at = 0; at < rows * H; ++at) {
-      const Exact want = function(Exact(from_x[at]) + bias[at % H] + from_h[at]);
-      CHECK_CLOSE(h[at], want, 16 * kEpsilon<T>);
+    const std::vector<T> from_x = random.values<T>(rows * H, -4, 4);
+    for (const bool save : {false, true}) {
+      NOTE("save " << save);
+      Guarded<T> gates(from_x), h(rows * H);
+      kernel({rows, H, save, bias.data(), nullptr, from_h.data(), gates.data(), H, nullptr,
+              h.data()});
+      gates.check_guards();
+      h.check_guards();
+      for (Index at = 0; at < rows * H; ++at) {
+        const T x = from_x[static_cast<std::size_t>(at)];
+        CHECK_CLOSE(h[at], function(Exact(x) + bias[at % H] + from_h[at]), 16 * kEpsilon<T>);
+        CHECK_EQUAL(gates[at], save ? h[at] : x);
+      }
     }
   });
 }
@@ -900,6 +991,14 @@ void check_rnn_step_backward(void (*kernel)(const CellStepBackward<T>&) noexcept
     for (Index at = 0; at < rows * H; ++at) {
       const Index from = at / H * ld + at % H;
       CHECK_CLOSE(d_gates[at], d_h[from] * slope(Exact(h[from])), 4 * kEpsilon<T>);
+    }
+    // Values that were saved, as h is another.
+    const Guarded<T> saved(random.values<T>(rows * H, -1, 1));
+    call.gates = saved.data();
+    kernel(call);
+    for (Index at = 0; at < rows * H; ++at) {
+      const Exact want = d_h[at / H * ld + at % H] * slope(Exact(saved[at]));
+      CHECK_CLOSE(d_gates[at], want, 4 * kEpsilon<T>);
     }
   });
 }

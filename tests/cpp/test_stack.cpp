@@ -304,13 +304,14 @@ Problem alone(const Problem& p, Index b) {
 
 template <class T>
 void check_promise_on_bits() {
-  // Large enough for several threads: by rows, by units, by directions.
+  // Large enough for several threads: by rows, by units, by directions, by layers.
   const std::vector<Problem> problems = {
       problem("rows", {16, 32}, 10, 100),
       problem("units", {64, 96}, 6, 8),
       problem("directions", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29}),
       problem("projection", {40, 70, 2, 35}, 30, 5, {3, 30, 29, 30, 8}),
       problem("layers", {20, 40, 3}, 100, 2),
+      problem("owners of layers", {20, 40, 4}, 130, 3, {130, 0, 70}),
       problem("reverse", {20, 40, 2, 0, false, true}, 60, 5, {3, 60, 29, 60, 8}),
   };
   for (const Problem& p : problems) {

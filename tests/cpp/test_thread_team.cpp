@@ -134,8 +134,8 @@ TEST(plans_use_no_more_threads_than_allowed) {
           NOTE("H = " << H << ", B = " << B << ", threads = " << threads);
           set_num_threads(threads);
           const StackConfig config{10, H, 2, 0, bidirectional};
-          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), 3);
-          CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.units >= 1);
+          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), true, 3);
+          CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.layers >= 1 && plan.units >= 1);
           CHECK(plan.threads() <= threads);
           CHECK(plan.rows == 1 || plan.rows <= B);
           CHECK(plan.directions <= config.directions());
@@ -145,9 +145,22 @@ TEST(plans_use_no_more_threads_than_allowed) {
   }
 }
 
+TEST(threads_own_layers_where_those_divide_evenly_and_may_alternate) {
+  set_num_threads(4);
+  const auto plan = [](Index layers, Index T, bool alternate) {
+    return plan_threads({128, 128, layers}, RowSchedule(T, 1, nullptr), alternate, 6);
+  };
+  CHECK_EQUAL(plan(2, 100, true).layers, 2);
+  CHECK_EQUAL(plan(2, 100, true).units, 2);
+  CHECK_EQUAL(plan(8, 100, true).layers, 4);
+  CHECK_EQUAL(plan(3, 100, true).layers, 1);
+  CHECK_EQUAL(plan(2, 10, true).layers, 1);
+  CHECK_EQUAL(plan(2, 100, false).layers, 1);
+}
+
 TEST(little_work_stays_on_one_thread) {
   set_num_threads(8);
-  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), 6).threads(), 1);
+  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), true, 6).threads(), 1);
   CHECK_EQUAL(threads_worth(1), 1);
   CHECK_EQUAL(threads_worth(1e12), 8);
 }
@@ -157,14 +170,14 @@ TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
   StackConfig config;
   config.input_size = config.hidden_size = 256;
   const RowSchedule rows(100, 1, nullptr);
-  CHECK_EQUAL(plan_threads(config, rows, 3).units, 2);
+  CHECK_EQUAL(plan_threads(config, rows, true, 3).units, 2);
   SpinBarrier barrier(2);
   TeamLease(2).run([&](int rank) noexcept {
     if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     barrier.wait_briefly();
   });
   CHECK(cpus_are_crowded());
-  CHECK_EQUAL(plan_threads(config, rows, 3).threads(), 1);
+  CHECK_EQUAL(plan_threads(config, rows, true, 3).threads(), 1);
   std::this_thread::sleep_for(std::chrono::milliseconds(2200));
   CHECK(!cpus_are_crowded());
 }

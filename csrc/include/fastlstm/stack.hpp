@@ -98,9 +98,9 @@ struct StackConfig {
   Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
   /// their sums where it has other functions; r z n of a GRU, or their sums, and R_n h' + b_Rn
-  /// where it resets after the product; none of an RNN, or its sum.
+  /// where it resets after the product; none of an RNN, or its sum, or with zoneout h before it.
   Index saved_gates() const {
-    if (gates() == 1) return options.plain() ? 0 : 1;
+    if (gates() == 1) return options.plain() && options.zoneout_h == 0 ? 0 : 1;
     return cell == CellKind::kGruResetBefore ? 3 : 4;
   }
   /// The multiply-adds of one step of one sequence through all layers, forward.

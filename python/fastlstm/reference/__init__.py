@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from ._arrays import sigmoid
 from ._layers import Gradients
+from ._masks import HiddenMasks
 from .activations import activate, slope
 from .gru import (
     GRUOptions,
@@ -52,6 +53,7 @@ __all__ = [
     "GRUTape",
     "GRUTrace",
     "Gradients",
+    "HiddenMasks",
     "LSTMMasks",
     "LSTMOptions",
     "LSTMStep",

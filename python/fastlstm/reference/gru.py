@@ -23,7 +23,9 @@ by default in Keras. In the first paper, and by default in ONNX, it acts *before
 The two are different functions, and weights trained for one are of no use to the other.
 
 As options, other functions may stand for sigmoid and for tanh, and their sums may be bounded to
-[-clip, clip] before, as in :mod:`fastlstm.reference.lstm`.
+[-clip, clip] before, as in :mod:`fastlstm.reference.lstm`. So is regularisation: with dropout of h
+the products with R read a h of which some units are zero (before the product it is r times that),
+but the h that z keeps is whole; with zoneout some units of h' keep the value of h.
 
 References
 ----------
@@ -57,7 +59,17 @@ from ._layers import (
     Weights,
     layers_backward,
     layers_forward,
+    merge_directions,
+    merge_directions_backward,
     read_call,
+)
+from ._masks import (
+    NO_MASKS,
+    HiddenMasks,
+    dropped,
+    hidden_masks,
+    zoned_out,
+    zoned_out_backward,
 )
 from .activations import SIGMOID, TANH, activate, clipped_slope
 
@@ -106,6 +118,7 @@ def gru_cell(
     *,
     reset_after: bool = True,
     options: GRUOptions = PLAIN,
+    masks: HiddenMasks = NO_MASKS,
 ) -> GRUStep:
     """Compute one step of a GRU for a batch.
 
@@ -125,6 +138,8 @@ def gru_cell(
         Whether the reset gate acts after the product with R_n.
     options : GRUOptions
         Other functions, clipping.
+    masks : HiddenMasks
+        Regularisation of this step.
 
     Returns
     -------
@@ -155,19 +170,21 @@ def gru_cell(
     b_Rr, b_Rz, b_Rn = np.split(b_R, 3)
 
     gate, candidate = options.activations
-    a_r = x @ W_r.T + b_Wr + h @ R_r.T + b_Rr
-    a_z = x @ W_z.T + b_Wz + h @ R_z.T + b_Rz
+    h_read = dropped(masks.h, h)
+    a_r = x @ W_r.T + b_Wr + h_read @ R_r.T + b_Rr
+    a_z = x @ W_z.T + b_Wz + h_read @ R_z.T + b_Rz
     r = activate(gate, np.clip(a_r, -options.clip, options.clip))
     z = activate(gate, np.clip(a_z, -options.clip, options.clip))
     if reset_after:
-        m = h @ R_n.T + b_Rn
+        m = h_read @ R_n.T + b_Rn
         a_n = x @ W_n.T + b_Wn + r * m
     else:
-        m = (r * h) @ R_n.T + b_Rn
+        m = (r * h_read) @ R_n.T + b_Rn
         a_n = x @ W_n.T + b_Wn + m
     n = activate(candidate, np.clip(a_n, -options.clip, options.clip))
     a = np.concatenate([a_r, a_z, a_n], axis=1)
-    return GRUStep(r, z, n, m, h=(1 - z) * n + z * h, a=a)
+    h_new = (1 - z) * n + z * h
+    return GRUStep(r, z, n, m, h=zoned_out(masks.keep_h, h, h_new), a=a)
 
 
 def gru_cell_backward(
@@ -180,6 +197,7 @@ def gru_cell_backward(
     *,
     reset_after: bool = True,
     options: GRUOptions = PLAIN,
+    masks: HiddenMasks = NO_MASKS,
 ) -> GRUStepGradients:
     """Compute the gradients of one step: the lines of `gru_cell` from the last to the first.
 
@@ -187,7 +205,7 @@ def gru_cell_backward(
     ----------
     step : GRUStep
         What `gru_cell` returned for the arguments below.
-    x, h, W, R, reset_after, options
+    x, h, W, R, reset_after, options, masks
         The arguments of `gru_cell`. `h` is the state *before* the step. Biases are not needed.
     d_h : array_like, shape (B, H)
         Gradient of the loss with respect to the new state ``step.h``: what came from the output
@@ -219,35 +237,38 @@ def gru_cell_backward(
     gate, candidate = options.activations
     R_n = np.split(R, 3)[2]
 
-    # h' = (1 - z) n + z h
-    d_n = d_h * (1 - z)
-    d_z = d_h * (h - n)
-    d_h_old = d_h * z
+    h_read = dropped(masks.h, h)
+
+    # Zoneout: h' = keep_h h + (1 - keep_h) h_new
+    d_h_old, d_h_new = zoned_out_backward(masks.keep_h, d_h)
+    # h_new = (1 - z) n + z h
+    d_n = d_h_new * (1 - z)
+    d_z = d_h_new * (h - n)
+    d_h_old = d_h_old + d_h_new * z
     # n = tanh(a_n) and z = sigmoid(a_z), whose slopes are 1 - n^2 and z (1 - z)
     d_a_n = d_n * clipped_slope(candidate, a_n, options.clip)
     d_a_z = d_z * clipped_slope(gate, a_z, options.clip)
-    if reset_after:  # a_n = W_n x + b_Wn + r m, m = R_n h + b_Rn
+    if reset_after:  # a_n = W_n x + b_Wn + r m, m = R_n h_read + b_Rn
         d_r = d_a_n * m
         d_m = d_a_n * r
-        seen = h  # what R_n is multiplied by
-    else:  # a_n = W_n x + b_Wn + m, m = R_n (r h) + b_Rn
+        d_h_read = d_m @ R_n
+        seen = h_read  # what R_n is multiplied by
+    else:  # a_n = W_n x + b_Wn + m, m = R_n (r h_read) + b_Rn
         d_m = d_a_n
-        d_r = d_m @ R_n * h
-        d_h_old = d_h_old + d_m @ R_n * r
-        seen = r * h
+        d_r = d_m @ R_n * h_read
+        d_h_read = d_m @ R_n * r
+        seen = r * h_read
     d_a_r = d_r * clipped_slope(gate, a_r, options.clip)
     # W x + b_W gets the gradients of r, z and n, R h + b_R those of r, z and m.
     d_from_x = np.concatenate([d_a_r, d_a_z, d_a_n], axis=1)
     d_from_h = np.concatenate([d_a_r, d_a_z, d_m], axis=1)
     d_rz = np.concatenate([d_a_r, d_a_z], axis=1)
-    d_h_old = d_h_old + d_rz @ R[: len(R) - len(R_n)]
-    if reset_after:
-        d_h_old = d_h_old + d_m @ R_n
+    d_h_read = d_h_read + d_rz @ R[: len(R) - len(R_n)]
     return GRUStepGradients(
         d_x=d_from_x @ W,
-        d_h=d_h_old,
+        d_h=d_h_old + dropped(masks.h, d_h_read),
         d_W=d_from_x.T @ x,
-        d_R=np.concatenate([d_rz.T @ h, d_m.T @ seen]),
+        d_R=np.concatenate([d_rz.T @ h_read, d_m.T @ seen]),
         d_b_W=d_from_x.sum(axis=0),
         d_b_R=d_from_h.sum(axis=0),
     )
@@ -287,6 +308,7 @@ class _Visit(NamedTuple):
     x: Array
     h: Array
     step: GRUStep
+    masks: HiddenMasks
 
 
 class _Walk(NamedTuple):
@@ -304,6 +326,7 @@ def _walk_forward(
     reverse: bool,
     reset_after: bool,
     options: GRUOptions,
+    masks: HiddenMasks,
 ) -> tuple[Array, State, _Walk]:
     """Walk through time in one direction of one layer; as for the LSTM."""
     T = x.shape[0]
@@ -314,11 +337,22 @@ def _walk_forward(
     for t in reversed(range(T)) if reverse else range(T):
         rows = np.flatnonzero(t < lengths)
         x_t, h_before = x[t, rows], h[rows]
-        step = gru_cell(x_t, h_before, W, R, b_W, b_R, reset_after=reset_after, options=options)
+        masks_t = masks.at(t, rows)
+        step = gru_cell(
+            x_t,
+            h_before,
+            W,
+            R,
+            b_W,
+            b_R,
+            reset_after=reset_after,
+            options=options,
+            masks=masks_t,
+        )
         h[rows] = step.h
         for name, values in trace._asdict().items():
             values[t, rows] = getattr(step, name)
-        visits.append(_Visit(t, rows, x_t, h_before, step))
+        visits.append(_Visit(t, rows, x_t, h_before, step, masks_t))
     return trace.h, (h,), _Walk(trace, visits, reset_after, options)
 
 
@@ -331,10 +365,18 @@ def _walk_backward(
     d_h = d_state[0].copy()
     d_x = np.zeros((T, B, W.shape[1]))
     d_W, d_R, d_b_W, d_b_R = (np.zeros(s) for s in (W.shape, R.shape, len(W), len(W)))
-    for t, rows, x, h, step in reversed(walk.visits):
+    for t, rows, x, h, step, masks in reversed(walk.visits):
         d_new = d_h[rows] + d_output[t, rows]
         d = gru_cell_backward(
-            step, x, h, W, R, d_new, reset_after=walk.reset_after, options=walk.options
+            step,
+            x,
+            h,
+            W,
+            R,
+            d_new,
+            reset_after=walk.reset_after,
+            options=walk.options,
+            masks=masks,
         )
         d_x[t, rows], d_h[rows] = d.d_x, d.d_h
         d_W += d.d_W
@@ -358,6 +400,7 @@ class GRUTape:
     traces: list[list[GRUTrace]]
     _call: Call = field(repr=False)
     _walks: list[list[_Walk]] = field(repr=False)
+    _merge: str = field(repr=False)
 
 
 def gru_forward(
@@ -370,6 +413,9 @@ def gru_forward(
     masks: Sequence[npt.ArrayLike] | None = None,
     reset_after: bool = True,
     options: GRUOptions = PLAIN,
+    h_masks: npt.ArrayLike | None = None,
+    keep_h: npt.ArrayLike | None = None,
+    merge: str = "concat",
 ) -> tuple[Array, Array, GRUTape]:
     """Run a batch of sequences through all layers of a GRU.
 
@@ -386,11 +432,18 @@ def gru_forward(
         Whether the reset gate acts after the product with R_n.
     options : GRUOptions
         Of all layers.
+    h_masks : array_like, shape (L*D, B, H), optional
+        Multiplied into the h that R reads, at all steps alike: recurrent dropout, with its scaling.
+    keep_h : array_like, optional
+        Zoneout: broadcasts to (L*D, T, B, H). 1 where a unit keeps its value; one number between 0
+        and 1 is what inference uses.
+    merge : {"concat", "sum", "mul", "ave"}
+        As for :func:`fastlstm.reference.lstm_forward`.
 
     Returns
     -------
     output : ndarray of float64, shape (T, B, D*H)
-        h of the last layer, both directions side by side.
+        h of the last layer, both directions side by side; (T, B, H) where they are merged.
     state : ndarray of float64, shape (L*D, B, H)
         h_n.
     tape : GRUTape
@@ -416,15 +469,20 @@ def gru_forward(
     """
     states = None if state is None else (state,)
     call = read_call(params, x, states, lengths, reverse, masks, gates=3, state_names=("h",))
+    (h_0,) = call.state
+    masks_of_cells = iter(hidden_masks(h_masks, keep_h, len(h_0), len(call.x), *h_0.shape[1:]))
 
     def walk(
         weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
     ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, reset_after, options)
+        return _walk_forward(
+            weights, x, state, lengths, reverse, reset_after, options, next(masks_of_cells)
+        )
 
     output, (h_n,), walks = layers_forward(call, walk)
+    merged = merge_directions(output, merge, len(call.weights[0]))
     traces = [[GRUTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
-    return call.public(output), call.public(h_n), GRUTape(traces, call, walks)
+    return call.public(merged), call.public(h_n), GRUTape(traces, call, walks, merge)
 
 
 def gru_backward(
@@ -454,4 +512,7 @@ def gru_backward(
         A shape does not fit.
     """
     d_states = None if d_state is None else (d_state,)
+    if d_output is not None:
+        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
+        d_output = merge_directions_backward(d_output, tape._merge, output)
     return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)

@@ -97,6 +97,7 @@ from ._layers import (
     merge_directions_backward,
     read_call,
 )
+from ._masks import broadcast, zoned_out, zoned_out_backward
 from .activations import SIGMOID, TANH, activate, clipped_slope, slope
 
 
@@ -244,9 +245,9 @@ def lstm_cell(
         f,
         g,
         o,
-        c=_zoned_out(masks.keep_c, c, c_new),
+        c=zoned_out(masks.keep_c, c, c_new),
         m=m,
-        h=_zoned_out(masks.keep_h, h, h_new),
+        h=zoned_out(masks.keep_h, h, h_new),
         a=np.concatenate([a_i, a_f, a_g, a_o], axis=1),
         c_new=c_new,
     )
@@ -254,10 +255,6 @@ def lstm_cell(
 
 def _clipped(a: Array, clip: float) -> Array:
     return np.clip(a, -clip, clip)
-
-
-def _zoned_out(keep: Array | None, old: Array, new: Array) -> Array:
-    return new if keep is None else keep * old + (1 - keep) * new
 
 
 def lstm_cell_backward(
@@ -320,8 +317,8 @@ def lstm_cell_backward(
     p_i, p_f, p_o = (0.0, 0.0, 0.0) if p is None else np.split(p, 3)
 
     # Zoneout: h' = keep_h h + (1 - keep_h) h_new, and c' alike
-    d_h_old, d_h_new = _zoned_out_backward(masks.keep_h, d_h)
-    d_c_old, d_c_new = _zoned_out_backward(masks.keep_c, d_c)
+    d_h_old, d_h_new = zoned_out_backward(masks.keep_h, d_h)
+    d_c_old, d_c_new = zoned_out_backward(masks.keep_c, d_c)
     # h_new = W_hr m
     d_m = d_h_new if W_hr is None else d_h_new @ W_hr
     d_W_hr = None if W_hr is None else d_h_new.T @ m
@@ -357,11 +354,6 @@ def lstm_cell_backward(
         d_W_hr=d_W_hr,
         d_p=None if p is None else np.concatenate(d_p),
     )
-
-
-def _zoned_out_backward(keep: Array | None, d: Array) -> tuple[Array, Array]:
-    """Gradients of the old and of the new value."""
-    return (np.zeros_like(d), d) if keep is None else (keep * d, (1 - keep) * d)
 
 
 def _cell_arrays(
@@ -603,9 +595,9 @@ def lstm_forward(
     call = read_call(params, x, state, lengths, reverse, masks, gates=4, state_names=("h", "c"))
     T = len(call.x)
     h_0, c_0 = call.state
-    masks_h = _broadcast("h_masks", h_masks, h_0.shape)
-    masks_keep_h = _broadcast("keep_h", keep_h, (len(h_0), T, *h_0.shape[1:]))
-    masks_keep_c = _broadcast("keep_c", keep_c, (len(c_0), T, *c_0.shape[1:]))
+    masks_h = broadcast("h_masks", h_masks, h_0.shape)
+    masks_keep_h = broadcast("keep_h", keep_h, (len(h_0), T, *h_0.shape[1:]))
+    masks_keep_c = broadcast("keep_c", keep_c, (len(c_0), T, *c_0.shape[1:]))
     masks_of_cells = map(
         LSTMMasks, masks_h, masks_keep_h, masks_keep_c
     )  # in layers_forward's order
@@ -620,20 +612,6 @@ def lstm_forward(
     final = (call.public(h_n), call.public(c_n))
     merged = merge_directions(output, merge, len(call.weights[0]))
     return call.public(merged), final, LSTMTape(traces, call, walks, merge)
-
-
-def _broadcast(
-    name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]
-) -> list[Array] | list[None]:
-    """Masks by layer and direction; copied, as a caller may reuse its buffer."""
-    if value is None:
-        return [None] * shape[0]
-    array = np.asarray(value, dtype=np.float64)
-    try:
-        return list(np.broadcast_to(array, shape).copy())
-    except ValueError:
-        message = f"{name}: expected {shape} or what broadcasts to it, got {array.shape}"
-        raise ValueError(message) from None
 
 
 def lstm_backward(

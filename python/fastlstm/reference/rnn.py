@@ -9,6 +9,9 @@ must pass through R and the slope of the function at every step, and so must a g
 back; after many steps it has vanished or exploded. The gates of the LSTM and the GRU are there to
 prevent that. Where a sequence is short, or memory need not be long, this is the cheapest cell.
 
+Other functions, bounded sums, dropout of h and zoneout are options, as in
+:mod:`fastlstm.reference.lstm`.
+
 References
 ----------
 J. L. Elman: Finding Structure in Time. Cognitive Science 14(2), 1990.
@@ -38,7 +41,17 @@ from ._layers import (
     Weights,
     layers_backward,
     layers_forward,
+    merge_directions,
+    merge_directions_backward,
     read_call,
+)
+from ._masks import (
+    NO_MASKS,
+    HiddenMasks,
+    dropped,
+    hidden_masks,
+    zoned_out,
+    zoned_out_backward,
 )
 from .activations import TANH, activate, clipped_slope
 
@@ -84,6 +97,7 @@ def rnn_cell(
     b_R: npt.ArrayLike | None = None,
     *,
     options: RNNOptions = PLAIN,
+    masks: HiddenMasks = NO_MASKS,
 ) -> RNNStep:
     """Compute one step of an RNN for a batch.
 
@@ -99,6 +113,8 @@ def rnn_cell(
         Biases.
     options : RNNOptions
         The function, clipping.
+    masks : HiddenMasks
+        Regularisation of this step.
 
     Raises
     ------
@@ -111,11 +127,12 @@ def rnn_cell(
     array([[2.5]])
     """
     x, h, W, R = _cell_arrays(x, h, W, R)
-    a = x @ W.T + h @ R.T
+    a = x @ W.T + dropped(masks.h, h) @ R.T
     for name, bias in (("b_W", b_W), ("b_R", b_R)):
         if bias is not None:
             a = a + as_array(name, bias, (len(R),))
-    return RNNStep(activate(options.activation, np.clip(a, -options.clip, options.clip)), a)
+    h_new = activate(options.activation, np.clip(a, -options.clip, options.clip))
+    return RNNStep(zoned_out(masks.keep_h, h, h_new), a)
 
 
 def rnn_cell_backward(
@@ -127,6 +144,7 @@ def rnn_cell_backward(
     d_h: npt.ArrayLike,
     *,
     options: RNNOptions = PLAIN,
+    masks: HiddenMasks = NO_MASKS,
 ) -> RNNStepGradients:
     """Compute the gradients of one step from d_h, the gradient of what it returned.
 
@@ -134,7 +152,7 @@ def rnn_cell_backward(
     ----------
     step : RNNStep
         What `rnn_cell` returned for the arguments below.
-    x, h, W, R, options
+    x, h, W, R, options, masks
         The arguments of `rnn_cell`. Biases are not needed.
     d_h : array_like, shape (B, H)
         Gradient of the loss with respect to the new state.
@@ -146,10 +164,16 @@ def rnn_cell_backward(
     """
     x, h, W, R = _cell_arrays(x, h, W, R)
     d_h = as_array("d_h", d_h, h.shape)
+    # Zoneout: h' = keep_h h + (1 - keep_h) h_new
+    d_h_old, d_h_new = zoned_out_backward(masks.keep_h, d_h)
     # The slope of tanh is 1 - tanh^2.
-    d_a = d_h * clipped_slope(options.activation, step.a, options.clip)
+    d_a = d_h_new * clipped_slope(options.activation, step.a, options.clip)
     return RNNStepGradients(
-        d_x=d_a @ W, d_h=d_a @ R, d_W=d_a.T @ x, d_R=d_a.T @ h, d_b=d_a.sum(axis=0)
+        d_x=d_a @ W,
+        d_h=d_h_old + dropped(masks.h, d_a @ R),
+        d_W=d_a.T @ x,
+        d_R=d_a.T @ dropped(masks.h, h),
+        d_b=d_a.sum(axis=0),
     )
 
 
@@ -179,6 +203,7 @@ class _Visit(NamedTuple):
     x: Array
     h: Array
     step: RNNStep
+    masks: HiddenMasks
 
 
 class _Walk(NamedTuple):
@@ -188,7 +213,13 @@ class _Walk(NamedTuple):
 
 
 def _walk_forward(
-    weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool, options: RNNOptions
+    weights: Weights,
+    x: Array,
+    state: State,
+    lengths: Lengths,
+    reverse: bool,
+    options: RNNOptions,
+    masks: HiddenMasks,
 ) -> tuple[Array, State, _Walk]:
     """Walk through time in one direction of one layer; as for the LSTM."""
     T = x.shape[0]
@@ -199,9 +230,10 @@ def _walk_forward(
     for t in reversed(range(T)) if reverse else range(T):
         rows = np.flatnonzero(t < lengths)
         x_t, h_before = x[t, rows], h[rows]
-        step = rnn_cell(x_t, h_before, W, R, b_W, b_R, options=options)
+        masks_t = masks.at(t, rows)
+        step = rnn_cell(x_t, h_before, W, R, b_W, b_R, options=options, masks=masks_t)
         h[rows] = output[t, rows] = step.h
-        visits.append(_Visit(t, rows, x_t, h_before, step))
+        visits.append(_Visit(t, rows, x_t, h_before, step, masks_t))
     return output, (h,), _Walk(RNNTrace(output), visits, options)
 
 
@@ -214,9 +246,9 @@ def _walk_backward(
     d_h = d_state[0].copy()
     d_x = np.zeros((T, B, W.shape[1]))
     d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
-    for t, rows, x, h, step in reversed(walk.visits):
+    for t, rows, x, h, step, masks in reversed(walk.visits):
         d_new = d_h[rows] + d_output[t, rows]
-        d = rnn_cell_backward(step, x, h, W, R, d_new, options=walk.options)
+        d = rnn_cell_backward(step, x, h, W, R, d_new, options=walk.options, masks=masks)
         d_x[t, rows], d_h[rows] = d.d_x, d.d_h
         d_W += d.d_W
         d_R += d.d_R
@@ -238,6 +270,7 @@ class RNNTape:
     traces: list[list[RNNTrace]]
     _call: Call = field(repr=False)
     _walks: list[list[_Walk]] = field(repr=False)
+    _merge: str = field(repr=False)
 
 
 def rnn_forward(
@@ -249,6 +282,9 @@ def rnn_forward(
     reverse: bool = False,
     masks: Sequence[npt.ArrayLike] | None = None,
     options: RNNOptions = PLAIN,
+    h_masks: npt.ArrayLike | None = None,
+    keep_h: npt.ArrayLike | None = None,
+    merge: str = "concat",
 ) -> tuple[Array, Array, RNNTape]:
     """Run a batch of sequences through all layers of an RNN.
 
@@ -263,11 +299,18 @@ def rnn_forward(
         As for :func:`fastlstm.reference.lstm_forward`.
     options : RNNOptions
         The function, clipping.
+    h_masks : array_like, shape (L*D, B, H), optional
+        Multiplied into the h that R reads, at all steps alike: recurrent dropout, with its scaling.
+    keep_h : array_like, optional
+        Zoneout: broadcasts to (L*D, T, B, H). 1 where a unit keeps its value; one number between 0
+        and 1 is what inference uses.
+    merge : {"concat", "sum", "mul", "ave"}
+        As for :func:`fastlstm.reference.lstm_forward`.
 
     Returns
     -------
     output : ndarray of float64, shape (T, B, D*H)
-        h of the last layer, both directions side by side.
+        h of the last layer, both directions side by side; (T, B, H) where they are merged.
     state : ndarray of float64, shape (L*D, B, H)
         h_n.
     tape : RNNTape
@@ -292,15 +335,18 @@ def rnn_forward(
     """
     states = None if state is None else (state,)
     call = read_call(params, x, states, lengths, reverse, masks, gates=1, state_names=("h",))
+    (h_0,) = call.state
+    masks_of_cells = iter(hidden_masks(h_masks, keep_h, len(h_0), len(call.x), *h_0.shape[1:]))
 
     def walk(
         weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
     ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, options)
+        return _walk_forward(weights, x, state, lengths, reverse, options, next(masks_of_cells))
 
     output, (h_n,), walks = layers_forward(call, walk)
+    merged = merge_directions(output, merge, len(call.weights[0]))
     traces = [[RNNTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
-    return call.public(output), call.public(h_n), RNNTape(traces, call, walks)
+    return call.public(merged), call.public(h_n), RNNTape(traces, call, walks, merge)
 
 
 def rnn_backward(
@@ -330,4 +376,7 @@ def rnn_backward(
         A shape does not fit.
     """
     d_states = None if d_state is None else (d_state,)
+    if d_output is not None:
+        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
+        d_output = merge_directions_backward(d_output, tape._merge, output)
     return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)
