@@ -271,9 +271,11 @@ import sys
 import numpy as np
 import fastlstm
 
-T, B, I, H, layers, part = map(float, sys.argv[1:])
+T, B, I, H, layers, part = map(float, sys.argv[2:])
 T, B = int(T), int(B)
-layer = fastlstm.LSTM(int(I), int(H), int(layers), seed=0)
+cell = sys.argv[1]
+options = {"reset_after": cell == "GRU"} if "GRU" in cell else {}
+layer = getattr(fastlstm, cell[:4].strip())(int(I), int(H), int(layers), seed=0, **options)
 small = np.ones((2, B, int(I)), np.float32)
 output, _, tape = layer.forward(small)
 tape.backward(output)  # what is needed once: weights packed, BLAS loaded
@@ -303,18 +305,20 @@ print(predicted.bytes, status("VmHWM") - before - output.nbytes - grads.x.nbytes
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("part", [0, 0.5, 2], ids=["least", "half", "no limit"])
 @pytest.mark.parametrize(
-    ("T", "B", "I", "H", "layers"),
+    ("cell", "T", "B", "I", "H", "layers"),
     [
-        (6_000, 16, 32, 64, 1),
-        (3_000, 16, 16, 64, 2),
-        (50_000, 8, 16, 32, 1),  # many segments: gaps between them show
-        pytest.param(100_000, 8, 32, 64, 1, marks=pytest.mark.slow),
+        ("LSTM", 6_000, 16, 32, 64, 1),
+        ("LSTM", 3_000, 16, 16, 64, 2),
+        ("GRU", 6_000, 16, 32, 64, 1),
+        ("GRU before", 6_000, 16, 32, 64, 1),
+        ("LSTM", 50_000, 8, 16, 32, 1),  # many segments: gaps between them show
+        pytest.param("LSTM", 100_000, 8, 32, 64, 1, marks=pytest.mark.slow),
     ],
 )
 def test_peak_memory_is_as_predicted(
-    T: int, B: int, I: int, H: int, layers: int, part: float
+    cell: str, T: int, B: int, I: int, H: int, layers: int, part: float
 ) -> None:
-    arguments = [str(n) for n in (T, B, I, H, layers, part)]
+    arguments = [cell, *map(str, (T, B, I, H, layers, part))]
     done = subprocess.run(
         [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True
     )

@@ -42,8 +42,8 @@ FASTLSTM_INLINE void gru_candidate_of(const GruHalfStep<T>& s, const Functions& 
       const Index j = s.first + k;
       const Vec<T> z = load(s.from_h + row * s.ld_from_h + s.stride + j);
       const Vec<T> n = functions.saved_candidate(gru_sum(s, row, 2, j, load));
-      const Vec<T> h = gru_hidden_state(z, functions.candidate(n),
-                                        load(s.h_prev + row * s.ld_h_prev + j));
+      const Vec<T> h =
+          gru_hidden_state(z, functions.candidate(n), load(s.h_prev + row * s.ld_h_prev + j));
       store(h, s.h + row * s.ld_h + j);
       if (s.output != nullptr) store(h, s.output[row] + j);
       if (s.gates != nullptr) store(n, s.gates + row * s.ld_gates + 2 * s.H + j);

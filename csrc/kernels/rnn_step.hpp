@@ -9,7 +9,7 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// The two functions, and their slopes from their values: h, unless zoneout changes it. Then, too,
+/// The two functions, and their slopes from their values: h, unless zoneout changes it, for which
 /// training saves the value.
 struct RnnTanh {
   static constexpr bool kSavesSum = false;

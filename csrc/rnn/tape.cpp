@@ -265,9 +265,20 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
   const Index width = saved_->gates_width(), rows = saved_->rows.rows();
   const T* saved = saved_->gates(k);
   Buffer<T> activated;
-  const StepOptions<T>* options = saved_->stack.weights(k).step_options();
+  const CellWeights<T>& w = saved_->stack.weights(k);
+  const StepOptions<T>* options = w.step_options();
   const Index G = saved_->config().gates();
-  if (G > 1 && options != nullptr && !options->usual_functions) {
+  if (w.cell.normalises) {
+    require_blas();
+    const SingleThreadedBlas single_threaded_blas;
+    activated.resize(rows, width);
+    std::copy_n(saved, rows * width, activated.data());
+    Buffer<T> dropped;
+    const Index layer = k / saved_->config().directions();
+    const T* x = layer_input(*saved_, layer, saved_->rows, 0, dropped);
+    normalised_gates(w, rows, x, activated.data());
+    saved = activated.data();
+  } else if (G > 1 && options != nullptr && !options->usual_functions) {
     activated.resize(rows, width);
     std::copy_n(saved, rows * width, activated.data());
     kernels<T>().activate_gates(

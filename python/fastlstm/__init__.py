@@ -23,7 +23,7 @@ from ._version import __version__
 
 if TYPE_CHECKING:
     from . import embeddings, interchange, optim, reference
-    from .interchange import from_keras, from_onnx, from_torch
+    from .interchange import from_keras, from_onnx, from_torch, to_onnx
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -34,6 +34,7 @@ _LATER = {
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
+    "to_onnx": "interchange",
 }
 
 __all__ = [
@@ -63,6 +64,7 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "to_onnx",
     "truncated_bptt",
 ]
 

@@ -13,7 +13,7 @@ _T = TypeVar("_T", np.float32, np.float64)
 
 class StackFloat32:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, absent ones None.
+    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -27,6 +27,7 @@ class StackFloat32:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        layer_norm: bool,
         zoneout_h: float,
         zoneout_c: float,
         merge: str,
@@ -99,7 +100,7 @@ class StreamFloat32:
 
 class StackFloat64:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, absent ones None.
+    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -113,6 +114,7 @@ class StackFloat64:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        layer_norm: bool,
         zoneout_h: float,
         zoneout_c: float,
         merge: str,

@@ -5,7 +5,7 @@
 #include <vector>
 
 #include "fastlstm/stack.hpp"
-#include "naive_lstm.hpp"
+#include "naive_cells.hpp"
 
 /// A problem's arrays in the core's type, and the room for its results.
 template <class T>
@@ -61,7 +61,7 @@ class CoreProblem {
     const Problem& p = problem_;
     const Index rows = p.T * p.B;
     for (Index k = 0; k < p.config.cells(); ++k) {
-      Guarded<T> gates(rows * 4 * p.H()), c(rows * p.H()), h(rows * p.P());
+      Guarded<T> gates(rows * p.config.saved_gates() * p.H()), c(rows * p.C()), h(rows * p.P());
       tape.copy_gates(k, gates.data());
       tape.copy_cells(k, c.data());
       tape.copy_hidden(k, h.data());

@@ -12,7 +12,7 @@
 #include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
-#include "naive_lstm.hpp"
+#include "naive_cells.hpp"
 
 using namespace fastlstm;
 
@@ -47,10 +47,50 @@ Problem problem(const char* name, StackConfig config, Index T, Index B,
   return p;
 }
 
+/// All of it, in training and, as zoneout has it, in inference.
+Problem regularised(Problem p) {
+  p.name += ", regularised";
+  p.dropout = {0.4, 0x123456789a, 0.3, 0.25, true};
+  p.config.options.zoneout_h = 0.2;
+  if (p.C() > 0) p.config.options.zoneout_c = 0.3;
+  return p;
+}
+
+/// As traces run: nothing is drawn, and every unit keeps a part of its value.
+Problem with_mean_zoneout(Problem p) {
+  p = regularised(p);
+  p.name += " as in inference";
+  p.dropout = {};
+  return p;
+}
+
+bool drops(const Dropout& d) { return d.p > 0 || d.recurrent > 0 || d.weight > 0 || d.zoneout; }
+
+/// The same problems, which are the LSTM's, with every cell; only the LSTM has projections.
+std::vector<Problem> with_every_cell(const std::vector<Problem>& problems) {
+  std::vector<Problem> all = problems;
+  const std::pair<CellKind, const char*> others[] = {{CellKind::kGru, "GRU"},
+                                                     {CellKind::kGruResetBefore, "GRU before"},
+                                                     {CellKind::kRnnTanh, "RNN tanh"},
+                                                     {CellKind::kRnnRelu, "RNN relu"}};
+  for (const auto& [cell, name] : others) {
+    for (const Problem& p : problems) {
+      StackConfig config = p.config;
+      config.cell = cell;
+      config.proj_size = 0;
+      config.options.zoneout_c = 0;
+      Problem other = problem("", config, p.T, p.B, p.lengths, p.bias, p.dropout);
+      other.name = name + (", " + p.name);
+      all.push_back(other);
+    }
+  }
+  return all;
+}
+
 /// config: I, H, L, projection, bidirectional, reverse.
 std::vector<Problem> small_problems() {
   const Dropout dropout{0.4, 0x123456789a};
-  return {
+  return with_every_cell({
       problem("one unit, one step", {1, 1}, 1, 1),
       problem("one layer", {3, 5}, 4, 3),
       problem("no bias", {3, 5}, 4, 3, {}, false),
@@ -65,15 +105,19 @@ std::vector<Problem> small_problems() {
       problem("dropout of everything", {3, 5, 2}, 4, 3, {}, true, {1.0, 5}),
       problem("two directions, ragged", {3, 5, 2, 0, true}, 5, 4, {5, 0, 2, 4}),
       problem("everything", {3, 6, 2, 4, true}, 5, 4, {3, 5, 0, 3}, true, dropout),
-  };
+      regularised(problem("one layer", {3, 5}, 4, 3)),
+      with_mean_zoneout(problem("one layer", {3, 5}, 4, 3)),
+      regularised(problem("no bias, reverse", {3, 5, 1, 0, false, true}, 4, 3, {}, false)),
+      regularised(problem("two directions, ragged", {3, 5, 2, 0, true}, 5, 4, {5, 0, 2, 4})),
+  });
 }
 
 /// More rows than one block of steps has.
 std::vector<Problem> long_problems() {
-  return {
+  return with_every_cell({
       problem("long", {2, 3}, 700, 3),
       problem("long, ragged", {2, 3, 1, 0, true}, 800, 4, {800, 30, 790, 333}),
-  };
+  });
 }
 
 void check_values(const char* what, const Values& got, const Values& want, double tolerance) {
@@ -128,7 +172,7 @@ void check_forward(double tolerance) {
       CoreProblem<T> inference(calm, batch_first);
       lstm.forward(inference.call());
       check_results(inference.results(), naive_forward(calm), tolerance);
-      if (p.dropout.p == 0) CHECK(same_bits(inference.results(), training.results()));
+      if (!drops(p.dropout)) CHECK(same_bits(inference.results(), training.results()));
     }
   }
 }
@@ -298,14 +342,14 @@ Problem alone(const Problem& p, Index b) {
   };
   one.x = rows(p.x, one.T, p.B, b, p.I());
   one.h_0 = rows(p.h_0, p.config.cells(), p.B, b, p.P());
-  one.c_0 = rows(p.c_0, p.config.cells(), p.B, b, p.H());
+  one.c_0 = rows(p.c_0, p.config.cells(), p.B, b, p.C());
   return one;
 }
 
 template <class T>
 void check_promise_on_bits() {
   // Large enough for several threads: by rows, by units, by directions, by layers.
-  const std::vector<Problem> problems = {
+  const std::vector<Problem> problems = with_every_cell({
       problem("rows", {16, 32}, 10, 100),
       problem("units", {64, 96}, 6, 8),
       problem("directions", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29}),
@@ -313,7 +357,7 @@ void check_promise_on_bits() {
       problem("layers", {20, 40, 3}, 100, 2),
       problem("owners of layers", {20, 40, 4}, 130, 3, {130, 0, 70}),
       problem("reverse", {20, 40, 2, 0, false, true}, 60, 5, {3, 60, 29, 60, 8}),
-  };
+  });
   for (const Problem& p : problems) {
     NOTE(p.name);
     const Stack<T> lstm = CoreProblem<T>::stack(p);
@@ -351,8 +395,11 @@ void check_promise_on_bits() {
 
 template <class T>
 void check_gradients_have_the_same_bits() {
-  for (const Problem& p : {problem("one direction", {20, 40, 2}, 30, 20),
-                           problem("two", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29})}) {
+  const std::vector<Problem> problems = with_every_cell({
+      problem("one direction", {20, 40, 2}, 30, 20),
+      regularised(problem("two", {33, 47, 2, 0, true}, 30, 4, {30, 17, 0, 29})),
+  });
+  for (const Problem& p : problems) {
     NOTE(p.name);
     set_num_threads(1);
     const Gradients want = core_gradients<T>(p);
@@ -373,8 +420,9 @@ void check_gradients_have_the_same_bits() {
 
 }  // namespace
 
-// For the generic target this holds because the tests' BLAS treats every row alike.
+// Counted where all products are BLAS's; what is asked for is decided before.
 TEST(products_that_are_not_asked_for_are_not_computed) {
+  if (!forward_needs_blas()) return;
   const Index T = 4, B = 3, I = 3, H = 5, GH = 4 * H, rows = T * B;
   const Problem p = problem("", {I, H, 2}, T, B);
   CoreProblem<double> core(p);
@@ -399,8 +447,7 @@ TEST(products_that_are_not_asked_for_are_not_computed) {
                    d_params.data()});
     return products.load();
   };
-  if (!forward_needs_blas()) return;    // kernels run in the same places, but nobody counts them
-  const Index steps = rows * GH * H;    // d_h R^T
+  const Index steps = rows * GH * H;    // d_h of a layer
   const Index between = rows * GH * H;  // d_x of layer 1
   CHECK_EQUAL(count({false, false, false, false, false}), 0);
   CHECK_EQUAL(count({false, true, false, false, false}), 2 * steps + between);
@@ -410,6 +457,7 @@ TEST(products_that_are_not_asked_for_are_not_computed) {
   CHECK_EQUAL(count({false, false, false, false, true}), steps + rows * GH * H);
 }
 
+// For the generic target this holds because the tests' BLAS treats every row alike.
 TEST(promise_on_bits_float32) { check_promise_on_bits<float>(); }
 
 TEST(promise_on_bits_float64) { check_promise_on_bits<double>(); }
@@ -456,14 +504,16 @@ TEST(parameters_are_fixed) {
 }
 
 TEST(nan_stays_in_its_sequence) {
-  Problem p = problem("", {3, 5, 2, 0, true}, 6, 4);
-  p.x[static_cast<std::size_t>((2 * p.B + 1) * p.I())] = std::nan("");  // t = 2, b = 1
-  CoreProblem<double> core(p);
-  CoreProblem<double>::stack(p).forward(core.call());
-  const Results got = core.results();
-  for (std::size_t k = 0; k < got.output.size(); ++k) {
-    const Index b = static_cast<Index>(k) / p.width() % p.B;
-    CHECK_EQUAL(std::isnan(got.output[k]), b == 1);
+  for (Problem& p : with_every_cell({problem("LSTM", {3, 5, 2, 0, true}, 6, 4)})) {
+    NOTE(p.name);
+    p.x[static_cast<std::size_t>((2 * p.B + 1) * p.I())] = std::nan("");  // t = 2, b = 1
+    CoreProblem<double> core(p);
+    CoreProblem<double>::stack(p).forward(core.call());
+    const Results got = core.results();
+    for (std::size_t k = 0; k < got.output.size(); ++k) {
+      const Index b = static_cast<Index>(k) / p.width() % p.B;
+      CHECK_EQUAL(std::isnan(got.output[k]), b == 1);
+    }
   }
 }
 
@@ -523,5 +573,16 @@ TEST(wrong_configurations_are_refused) {
     NOTE("I H L P = " << config.input_size << " " << config.hidden_size << " " << config.num_layers
                       << " " << config.proj_size);
     CHECK_THROWS(make(config), std::invalid_argument);
+  }
+  // What the other cells do not have.
+  for (const CellKind cell : {CellKind::kGru, CellKind::kGruResetBefore, CellKind::kRnnTanh}) {
+    StackConfig projects{1, 2, 1, 1}, coupled{1, 2}, peepholes{1, 2}, zones_c{1, 2};
+    coupled.options.input_forget = true;
+    peepholes.options.peepholes = true;
+    zones_c.options.zoneout_c = 0.1;
+    for (StackConfig config : {projects, coupled, peepholes, zones_c}) {
+      config.cell = cell;
+      CHECK_THROWS(make(config), std::invalid_argument);
+    }
   }
 }

@@ -7,7 +7,7 @@
 #include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
-#include "naive_lstm.hpp"
+#include "naive_cells.hpp"
 
 using namespace fastlstm;
 
@@ -49,9 +49,18 @@ Problem problem(StackConfig config, Index T, Index B) {
 }
 
 std::vector<Problem> problems() {
-  return {problem({1, 1}, 3, 1), problem({3, 5}, 12, 1), problem({3, 5, 3}, 12, 4),
-          problem({5, 19, 2, 3}, 12, 7),
-          problem({40, 160, 2}, 4, 16)};  // enough work in a step for several threads
+  std::vector<Problem> all = {
+      problem({1, 1}, 3, 1), problem({3, 5}, 12, 1), problem({3, 5, 3}, 12, 4),
+      problem({5, 19, 2, 3}, 12, 7),
+      problem({40, 160, 2}, 4, 16)};  // enough work in a step for several threads
+  for (const CellKind cell : {CellKind::kGru, CellKind::kGruResetBefore, CellKind::kRnnTanh}) {
+    for (StackConfig config : {StackConfig{3, 5, 3}, StackConfig{70, 350, 2}}) {
+      config.cell = cell;
+      config.options.zoneout_h = 0.2;
+      all.push_back(problem(config, 4, 16));
+    }
+  }
+  return all;
 }
 
 /// A problem's inputs in T, its expected results, and a stream with its initial state.
