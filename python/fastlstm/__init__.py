@@ -24,6 +24,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import interchange, optim, reference
     from .interchange import from_keras, from_onnx, from_torch
+    from .verification import verify
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -33,6 +34,7 @@ _LATER = {
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -62,6 +64,7 @@ __all__ = [
     "set_num_threads",
     "show_config",
     "truncated_bptt",
+    "verify",
 ]
 
 
