@@ -429,7 +429,8 @@ def test_a_kernel_that_is_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
         results.state[0][..., 2] += 1e-3
         return results
 
-    monkeypatch.setattr(fastlstm.verification._pair, "run_layer", run)
+    for module_ in (fastlstm.verification._pair, fastlstm.verification._results):
+        monkeypatch.setattr(module_, "run_layer", run)
     found = fastlstm.verify(fastlstm.from_torch(module), module).first_difference
     assert found is not None
     assert (found.step, found.unit, found.gates, found.shown_by) == (0, 2, (), "h[2]")
