@@ -87,7 +87,7 @@ struct Sizes {
 };
 
 /// The arrays of one cell: weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, weight_peephole,
-/// absent ones None.
+/// weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
 template <class T>
 using CellArrays = std::vector<OptionalArray<T>>;
 
@@ -96,21 +96,33 @@ CellParams<std::remove_pointer_t<Pointer>> cell_params(
     const StackConfig& config, Index layer, CellArrays<T>& arrays,
     Pointer (*access)(OptionalArray<T>&, const Shape&, const char*)) {
   const Sizes s(config);
-  require(arrays.size() == 6 && arrays[0] && arrays[1] &&
-              arrays[2].has_value() == arrays[3].has_value() &&
-              arrays[4].has_value() == (config.proj_size > 0) &&
-              arrays[5].has_value() == config.options.peepholes,
+  const bool norm = config.options.layer_norm;
+  require(arrays.size() == 10 && (!arrays[4] || config.proj_size > 0) &&
+              (!arrays[5] || config.options.peepholes) &&
+              (norm || (!arrays[6] && !arrays[7] && !arrays[8] && !arrays[9])),
           "parameters");
   return {access(arrays[0], {s.GH, config.layer_input_size(layer)}, "weight_ih"),
           access(arrays[1], {s.GH, s.P}, "weight_hh"),
           access(arrays[2], {s.GH}, "bias_ih"),
           access(arrays[3], {s.GH}, "bias_hh"),
           access(arrays[4], {s.P, s.H}, "weight_hr"),
-          access(arrays[5], {3 * s.H}, "weight_peephole")};
+          access(arrays[5], {3 * s.H}, "weight_peephole"),
+          access(arrays[6], {s.GH}, "weight_ln_ih"),
+          access(arrays[7], {s.GH}, "weight_ln_hh"),
+          access(arrays[8], {s.H}, "weight_ln_c"),
+          access(arrays[9], {s.H}, "bias_ln_c")};
 }
 
 template <class T>
 CellParams<const T> readable(const StackConfig& config, Index layer, CellArrays<T>& arrays) {
+  const bool norm = config.options.layer_norm;
+  require(arrays.size() == 10 && arrays[0] && arrays[1] &&
+              arrays[2].has_value() == arrays[3].has_value() &&
+              arrays[4].has_value() == (config.proj_size > 0) &&
+              arrays[5].has_value() == config.options.peepholes && arrays[6].has_value() == norm &&
+              arrays[7].has_value() == norm && arrays[8].has_value() == norm &&
+              arrays[9].has_value() == (norm && arrays[2].has_value()),
+          "parameters");
   return cell_params<T, const T*>(
       config, layer, arrays,
       +[](OptionalArray<T>& a, const Shape& shape, const char* what) -> const T* {
@@ -161,8 +173,8 @@ template <class T>
 Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size, Index num_layers,
                     Index proj_size, bool bidirectional, bool reverse,
                     const std::vector<ActivationTuple>& activations, double clip, bool input_forget,
-                    bool peepholes, double zoneout_h, double zoneout_c, const std::string& merge,
-                    std::vector<CellArrays<T>> cells) {
+                    bool peepholes, bool layer_norm, double zoneout_h, double zoneout_c,
+                    const std::string& merge, std::vector<CellArrays<T>> cells) {
   require(activations.size() == 3, "activations");
   const CellOptions options{activation(activations[0]),
                             activation(activations[1]),
@@ -171,7 +183,8 @@ Stack<T> make_stack(const std::string& cell, Index input_size, Index hidden_size
                             input_forget,
                             zoneout_h,
                             zoneout_c,
-                            peepholes};
+                            peepholes,
+                            layer_norm};
   const StackConfig config{input_size,      hidden_size,   num_layers,
                            proj_size,       bidirectional, reverse,
                            cell_kind(cell), options,       merge_named(merge)};
@@ -219,12 +232,12 @@ struct PyTape {
   Tape<T> tape;
 
   void backward(const OptionalArray<T>& d_output, const OptionalArray<T>& d_h_n,
-                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, Array<T> d_h_0,
+                const OptionalArray<T>& d_c_n, OptionalArray<T> d_x, OptionalArray<T> d_h_0,
                 OptionalArray<T> d_c_0, std::vector<CellArrays<T>> d_params,
                 OptionalArray<T> d_h_steps, OptionalArray<T> d_c_steps) const {
     const Sizes s(config);
     require(static_cast<Index>(d_params.size()) == s.cells, "number of cells");
-    require(d_c_0.has_value() == (s.C > 0), "d_c_0");
+    require(d_c_0.has_value() == (d_h_0.has_value() && s.C > 0), "d_c_0");
     std::vector<CellParams<T>> params;
     for (Index k = 0; k < s.cells; ++k) {
       params.push_back(
@@ -372,8 +385,8 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def(py::init(&make_stack<T>), py::arg("cell"), py::arg("input_size"), py::arg("hidden_size"),
            py::arg("num_layers"), py::arg("proj_size"), py::arg("bidirectional"),
            py::arg("reverse"), py::arg("activations"), py::arg("clip"), py::arg("input_forget"),
-           py::arg("peepholes"), py::arg("zoneout_h"), py::arg("zoneout_c"), py::arg("merge"),
-           py::arg("cells").noconvert())
+           py::arg("peepholes"), py::arg("layer_norm"), py::arg("zoneout_h"), py::arg("zoneout_c"),
+           py::arg("merge"), py::arg("cells").noconvert())
       .def(
           "with_params",
           [](const Layers& stack, Index k, CellArrays<T> arrays) {

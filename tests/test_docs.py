@@ -1,9 +1,10 @@
-"""Examples in the documentation are run: doctests of all modules, and README's Python code."""
+"""Examples in the documentation are run: doctests of all modules, and Python code of pages."""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import os
 import pkgutil
 import re
 from pathlib import Path
@@ -55,23 +56,28 @@ def test_every_public_name_has_a_docstring() -> None:
                     assert getattr(thing, member).__doc__, f"{name}.{member}"
 
 
-README = ROOT / "README.md"
+# Whose Python blocks are whole programs.
+PAGES = ("README.md", "docs/embeddings.md", "docs/interchange.md")
+FRAMEWORKS = ("torch", "keras", "onnx", "onnxruntime")
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.skipif(not README.exists(), reason="no README.md")
-def test_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
+@pytest.mark.parametrize("page", PAGES)
+def test_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks run one after the other, as a reader would type them."""
+    os.environ.setdefault("KERAS_BACKEND", "torch")
     monkeypatch.chdir(tmp_path)  # for the files that they write
-    blocks = PYTHON_BLOCK.findall(README.read_text())
+    blocks = PYTHON_BLOCK.findall((ROOT / page).read_text())
     assert blocks
     names: dict[str, object] = {}
     for block in blocks:
-        if "import torch" in block:
-            pytest.importorskip("torch")
+        for framework in FRAMEWORKS:
+            if f"import {framework}\n" in block:
+                pytest.importorskip(framework)
         if block.startswith(">>> "):
-            test = doctest.DocTestParser().get_doctest(block, names, "README", str(README), 0)
+            test = doctest.DocTestParser().get_doctest(block, names, page, page, 0)
             assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
             names.update(test.globs)
         else:
-            exec(compile(block, str(README), "exec"), names)
+            exec(compile(block, page, "exec"), names)

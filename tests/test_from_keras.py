@@ -76,17 +76,26 @@ def check_parity(layer: Any, ours: Any, *, gradients: bool = True) -> None:
     grads = tape.backward(np.ascontiguousarray(d_output[:, ::-1]) if flip else d_output)
     tolerance = FOREIGN_GRADIENTS[accuracy]
     assert_close(grads.x, torch_x.grad.numpy(), tolerance, "x")
-    config = layer.get_config()
-    if "layer" in config:
-        return
     weights = [w.value.grad.numpy() for w in layer.weights]
-    cell = type(ours).__name__
+    expected = expected_gradients(layer.get_config(), type(ours).__name__, weights)
+    assert grads.params.keys() == expected.keys()
+    for name, value in expected.items():
+        assert_close(grads.params[name], value, tolerance, name)
+
+
+def expected_gradients(config: Any, cell: str, weights: list[Any]) -> dict[str, np.ndarray]:
+    """Keras' gradients of its weights as those of our parameters."""
+    if "layer" in config:
+        half, inner = len(weights) // 2, config["layer"]["config"]
+        one, other = (
+            expected_gradients(inner, cell, part) for part in (weights[:half], weights[half:])
+        )
+        return one | {f"{name}_reverse": value for name, value in other.items()}
     options = {} if config.get("reset_after", True) else {"reset_after": False}
     params = reader._params(cell, H, config["use_bias"], options, weights)
     if len(weights) == 3 and weights[2].ndim == 1:  # one bias of Keras, two of ours
         params["bias_hh_l0"] = params["bias_ih_l0"]
-    for name, value in params.items():
-        assert_close(grads.params[name], value, tolerance, name)
+    return params
 
 
 # --- results ------------------------------------------------------------------------------------
@@ -122,20 +131,36 @@ def test_activations(kind: str, activation: str | None) -> None:
         check_parity(layer, build(reader.describe(layer)), gradients=gradients)
 
 
-@pytest.mark.parametrize("merge_mode", ["concat", "sum", "mul", "ave"])
-@pytest.mark.parametrize("kind", CELLS)
-def test_bidirectional(kind: str, merge_mode: str) -> None:
-    inner = getattr(keras.layers, kind)(H, return_sequences=True, return_state=True)
-    layer = fill(keras.layers.Bidirectional(inner, merge_mode=merge_mode, dtype="float32"))
+MERGES = [
+    (kind, {"use_bias": bias, **more}, mode, dtype)
+    for kind, bias, mode, dtype in itertools.product(
+        CELLS, (True, False), ("concat", "sum", "mul", "ave"), ("float64", "float32")
+    )
+    for more in ([{"reset_after": True}, {"reset_after": False}] if kind == "GRU" else [{}])
+]
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "merge_mode", "dtype"),
+    MERGES,
+    ids=[f"{k}-{[*o.values()]}-{m}-{d}" for k, o, m, d in MERGES],
+)
+def test_bidirectional(kind: str, options: dict[str, Any], merge_mode: str, dtype: str) -> None:
+    given = {"return_sequences": True, "return_state": True, "dtype": dtype, **options}
+    inner = getattr(keras.layers, kind)(H, **given)
+    layer = fill(keras.layers.Bidirectional(inner, merge_mode=merge_mode, dtype=dtype))
     check_parity(layer, build(reader.describe(layer)))
 
 
-def test_bidirectional_with_separate_outputs() -> None:
-    inner = keras.layers.LSTM(H, return_sequences=True)
+@pytest.mark.parametrize("kind", CELLS)
+def test_bidirectional_with_separate_outputs(kind: str) -> None:
+    inner = getattr(keras.layers, kind)(H, return_sequences=True)
     layer = fill(keras.layers.Bidirectional(inner, merge_mode=None))
-    description = reader.describe(layer)
-    assert description.options["merge"] is None
-    assert description.options["bidirectional"]
+    ours = fastlstm.from_keras(layer)
+    assert ours.merge is None
+    x = np.random.default_rng(1).standard_normal((B, T, I)).astype(np.float32)
+    expected = np.stack([part.detach().numpy() for part in layer(x)])
+    assert_close(ours(x)[0], expected, FOREIGN["float32"], "output")
 
 
 @pytest.mark.parametrize("kind", CELLS)

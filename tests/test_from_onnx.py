@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import itertools
+import re
 from pathlib import Path
 from typing import Any
 
@@ -259,6 +260,26 @@ def test_functions_that_differ_between_directions() -> None:
         describe_functions(D=2, activations=names)
 
 
+@pytest.mark.parametrize("kind", GATES)
+def test_defaults(kind: str) -> None:
+    """A node without attributes, inputs and outputs that it may lack, and with all at defaults."""
+    bare = make_model(kind, make_weights(kind, 1))
+    (node,) = bare.graph.node
+    del node.attribute[:], node.input[3:], node.output[1:], bare.graph.output[1:]
+    more: dict[str, Any] = {"LSTM": {"input_forget": 0}, "GRU": {"linear_before_reset": 0}}
+    more = {"layout": 0, "activations": [*reader.DEFAULTS[kind]], **more.get(kind, {})}
+    weights = {n: w for n, w in make_weights(kind, 1).items() if n != "B"}
+    full = make_model(kind, weights, direction="forward", **more)
+    layers = [fastlstm.from_onnx(model) for model in (bare, full)]
+    reset = {"reset_after": False} if kind == "GRU" else {}
+    for layer in layers:
+        assert repr(layer) == repr(getattr(fastlstm, kind)(I, H, bias=False, **reset))
+    check_parity_of_params(bare, full)
+    x = np.random.default_rng(0).standard_normal((T, B, I)).astype(np.float32)
+    expected = session(full).run(None, {"X": x})[0][:, 0]  # it does not run the bare one
+    assert_close(layers[0](x)[0], expected, ONNX_RUNTIME, "Y")
+
+
 def test_layout() -> None:
     model = make_model("LSTM", make_weights("LSTM", 1), layout=1)
     assert fastlstm.from_onnx(model).batch_first
@@ -289,6 +310,62 @@ def test_files_and_constants_of_all_kinds(tmp_path: Path) -> None:
         params = fastlstm.from_onnx(source).params
         for name, value in expected.items():
             assert np.array_equal(params[name], value)
+
+
+@pytest.mark.parametrize("size", [0, 100], ids=["missing", "cut"])
+def test_external_data_that_is_not_there(size: int, tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    model = make_model("LSTM", make_weights("LSTM", 1))
+    onnx.save(model, path, save_as_external_data=True, location="data", size_threshold=0)
+    data = (tmp_path / "data").read_bytes()
+    (tmp_path / "data").unlink()
+    if size:
+        (tmp_path / "data").write_bytes(data[:size])
+    with pytest.raises(ValueError, match=re.escape(str(path))):
+        fastlstm.from_onnx(path)
+
+
+def test_external_data_elsewhere_is_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "inner" / "m.onnx"
+    path.parent.mkdir()
+    model = make_model("LSTM", make_weights("LSTM", 1))
+    onnx.save(model, path, save_as_external_data=True, location="data", size_threshold=0)
+    (path.parent / "data").rename(tmp_path / "data")
+    for location in ("../data", str(tmp_path / "data")):
+        model = onnx.load(path, load_external_data=False)
+        for tensor in model.graph.initializer:
+            entry = next(e for e in tensor.external_data if e.key == "location")
+            entry.value = location
+        onnx.save(model, path)
+        with pytest.raises(ValueError, match=re.escape(str(path))):
+            fastlstm.from_onnx(path)
+
+
+@pytest.mark.filterwarnings("ignore")  # PyTorch's, on its own exporters
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("two", [False, True])
+@pytest.mark.parametrize("exporter", ["TorchScript", "dynamo"])
+@pytest.mark.parametrize("kind", GATES)
+def test_what_pytorch_exports(
+    kind: str, exporter: str, two: bool, batch_first: bool, tmp_path: Path
+) -> None:
+    torch = pytest.importorskip("torch")
+    if exporter == "dynamo":
+        pytest.importorskip("onnxscript")
+        if kind == "RNN":
+            pytest.skip("PyTorch unrolls it: such a model has no RNN node")
+    torch.manual_seed(0)
+    module = getattr(torch.nn, kind)(I, H, 2, bidirectional=two, batch_first=batch_first)
+    path, x = tmp_path / "m.onnx", torch.zeros(B, T, I)
+    torch.onnx.export(module, (x,), path, dynamo=exporter == "dynamo", verbose=False)
+    nodes = list(reader.find_nodes(onnx.load(path)))
+    assert len(nodes) == 2
+    for k, node in enumerate(nodes):
+        layer = fastlstm.from_onnx(path, node)
+        for name, value in layer.params.items():
+            expected = getattr(module, name.replace("_l0", f"_l{k}"))
+            assert np.array_equal(value, expected.detach().numpy())
+        assert getattr(layer, "reset_after", True)
 
 
 def test_weights_behind_other_nodes() -> None:
@@ -392,6 +469,44 @@ def test_quantised_weights(dtype: str, per_column: bool) -> None:
     theirs = session(model).run(None, {"X": x})[0][:, 0]
     # ONNX Runtime rounds inputs and states to 8 bits, in every step.
     np.testing.assert_allclose(layer(x)[0], theirs, atol=0.02)
+
+
+@pytest.mark.parametrize("D", [1, 2])
+@pytest.mark.parametrize("weight_type", ["QInt8", "QUInt8"])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_what_onnx_runtime_quantised(
+    per_channel: bool, weight_type: str, D: int, tmp_path: Path
+) -> None:
+    quantization = pytest.importorskip("onnxruntime.quantization")
+    weights = make_weights("LSTM", D)
+    original = make_model("LSTM", weights, direction="bidirectional" if D == 2 else "forward")
+    paths = tmp_path / "float.onnx", tmp_path / "quantised.onnx"
+    onnx.save(original, paths[0])
+    quantization.quantize_dynamic(
+        *paths,
+        op_types_to_quantize=["LSTM"],
+        per_channel=per_channel,
+        weight_type=quantization.QuantType[weight_type],
+    )
+    quantised = onnx.load(paths[1])
+    assert [node.op_type for node in quantised.graph.node] == ["DynamicQuantizeLSTM"]
+    layer, exact = fastlstm.from_onnx(paths[1]), fastlstm.from_onnx(original)
+    for name, value in exact.params.items():
+        if name.startswith("bias"):
+            assert np.array_equal(layer.params[name], value)
+            continue
+        # Half a step of the 255 between the largest values, of a row or of all; a whole
+        # one where the zero point was rounded, too.
+        axis = 1 if per_channel else None
+        step = 2 * np.abs(value).max(axis=axis, keepdims=True) / 254
+        most = step if weight_type == "QUInt8" else 0.51 * step
+        assert not np.array_equal(layer.params[name], value)
+        assert (np.abs(layer.params[name] - value) <= most).all()
+    x = np.random.default_rng(0).uniform(-1, 1, (T, B, I)).astype(np.float32)
+    theirs = session(quantised).run(["Y"], {"X": x})[0]
+    y = layer(x)[0].reshape(T, B, D, H).transpose(0, 2, 1, 3)
+    # ONNX Runtime rounds inputs and states to 8 bits, in every step: 0.0023 measured.
+    np.testing.assert_allclose(y, theirs, atol=0.005)
 
 
 def test_constant_states_and_lengths() -> None:

@@ -120,31 +120,67 @@ def test_parity(kind: str, options: dict[str, Any], dtype: str) -> None:
     check_parity(module, layer, dtype, lengths=[3, 5, 1, 2])
 
 
-@pytest.mark.parametrize("kind", KINDS[2:])
-def test_relu(kind: str) -> None:
-    module = make_module(kind, 3, 5, nonlinearity="relu", dtype=torch.float64)
-    check_parity(module, fastlstm.from_torch(module), "float64")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("options", GRID, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
+def test_relu(options: dict[str, Any], dtype: str) -> None:
+    module = make_module("RNN", 3, 5, nonlinearity="relu", **options, dtype=getattr(torch, dtype))
+    layer = fastlstm.from_torch(module)
+    assert layer.nonlinearity == "relu"
+    check_parity(module, layer, dtype)
+    check_parity(module, layer, dtype, lengths=[3, 5, 1, 2])
 
 
 @pytest.mark.filterwarnings("ignore:LSTM with projections is not supported with oneDNN")
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("options", GRID, ids=lambda o: "-".join(str(int(v)) for v in o.values()))
-def test_projections(options: dict[str, Any]) -> None:
-    module = make_module("LSTM", 3, 5, proj_size=2, **options, dtype=torch.float64)
+def test_projections(options: dict[str, Any], dtype: str) -> None:
+    module = make_module("LSTM", 3, 5, proj_size=2, **options, dtype=getattr(torch, dtype))
     layer = fastlstm.from_torch(module)
     assert layer.proj_size == 2
-    check_parity(module, layer, "float64")
+    check_parity(module, layer, dtype)
+    check_parity(module, layer, dtype, lengths=[3, 5, 1, 2])
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
 @pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN", "RNN, relu"])
+def test_cells(kind: str, bias: bool, dtype: str) -> None:
+    """Single steps of a stream, and the gradients of all steps."""
+    kind, _, relu = kind.partition(", ")
+    options: dict[str, Any] = {"nonlinearity": relu} if relu else {}
+    cell = make_module(f"{kind}Cell", 3, 5, bias=bias, dtype=getattr(torch, dtype), **options)
+    layer = fastlstm.from_torch(cell)
+    stream = layer.stream(batch_size=4)
+    rng = np.random.default_rng(0)
+    x, d_output = rng.standard_normal((6, 4, 3)).astype(dtype), rng.standard_normal((6, 4, 5))
+    torch_x = torch.tensor(x, requires_grad=True)
+    state, steps = None, []
+    for t in range(6):
+        state = cell(torch_x[t], state)
+        steps.append(as_tuple(state)[0])
+        assert_close(stream.step(x[t]), to_numpy(steps[t]), FOREIGN[dtype], "h")
+    d_output = d_output.astype(dtype)
+    (torch.stack(steps) * torch.tensor(d_output)).sum().backward()
+    output, final, tape = layer.forward(x)
+    assert_close(output, to_numpy(torch.stack(steps)), FOREIGN[dtype], "output")
+    for ours, theirs in zip(as_tuple(final), as_tuple(state), strict=True):
+        assert_close(ours[0], to_numpy(theirs), FOREIGN[dtype], "state")
+    grads = tape.backward(d_output)
+    assert_close(grads.x, torch_x.grad.numpy(), FOREIGN_GRADIENTS[dtype], "x")
+    for name, parameter in cell.named_parameters():
+        theirs = parameter.grad.numpy()
+        assert_close(grads.params[f"{name}_l0"], theirs, FOREIGN_GRADIENTS[dtype], name)
+
+
+@pytest.mark.parametrize("two", [False, True])
 @pytest.mark.parametrize("kind", KINDS)
-def test_cells(kind: str, bias: bool) -> None:
-    options = {"nonlinearity": "relu"} if kind == "RNN" else {}
-    cell = make_module(f"{kind}Cell", 3, 5, bias=bias, dtype=torch.float64, **options)
-    stream = fastlstm.from_torch(cell).stream(batch_size=4)
-    state = None
-    for x in np.random.default_rng(0).standard_normal((6, 4, 3)):
-        state = cell(torch.tensor(x), state)
-        assert_close(stream.step(x), to_numpy(as_tuple(state)[0]), FOREIGN["float64"], "h")
+def test_one_sequence_without_a_batch(kind: str, two: bool) -> None:
+    module = make_module(kind, 3, 5, 2, bidirectional=two, dtype=torch.float64)
+    x = np.random.default_rng(0).standard_normal((6, 3))
+    theirs, ours = module(torch.tensor(x)), fastlstm.from_torch(module)(x)
+    expected = (theirs[0], *as_tuple(theirs[1]))
+    for a, b in zip((ours[0], *as_tuple(ours[1])), expected, strict=True):
+        assert_close(a, to_numpy(b), FOREIGN["float64"], "result")
 
 
 def test_dropout_is_the_modules() -> None:

@@ -55,6 +55,7 @@ def make_params(
     P: int = 0,
     bias: bool = True,
     peepholes: bool = False,
+    layer_norm: bool = False,
 ) -> dict[str, Array]:
     """Random parameters, large enough to bend the gates. P=0 is no projection."""
     params: dict[str, Array] = {}
@@ -70,6 +71,9 @@ def make_params(
                 shapes |= {"weight_hr": (P, H)}
             if peepholes:
                 shapes |= {"weight_peephole": (3 * H,)}
+            if layer_norm:
+                shapes |= {"weight_ln_ih": (4 * H,), "weight_ln_hh": (4 * H,), "weight_ln_c": (H,)}
+                shapes |= {"bias_ln_c": (H,)} if bias else {}
             for name, shape in shapes.items():
                 params[f"{name}_l{layer}{suffix}"] = rng.uniform(-0.9, 0.9, shape)
     return params
@@ -182,6 +186,29 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
         )
         for a in ACTIVATIONS
     },
+    "layer norm": lambda: make_problem(H=4, layer_norm=True),
+    "layer norm, no bias": lambda: make_problem(H=4, layer_norm=True, bias=False),
+    "layer norm, one unit": lambda: make_problem(B=1, I=1, H=1, layer_norm=True),
+    "layer norm, everything": lambda: make_problem(
+        T=2,
+        B=3,
+        H=4,
+        L=2,
+        D=2,
+        P=3,
+        lengths=[2, 0, 1],
+        layer_norm=True,
+        recurrent_dropout=True,
+        zoneout=True,
+        masks=True,
+        merge="sum",
+    ),
+    "layer norm, other options": lambda: make_problem(
+        H=4,
+        layer_norm=True,
+        peepholes=True,
+        options=reference.LSTMOptions((ELU, SOFTSIGN, SCALED_TANH), clip=1.5, input_forget=True),
+    ),
     "recurrent dropout": lambda: make_problem(recurrent_dropout=True, L=2, D=2, H=2),
     "zoneout": lambda: make_problem(zoneout=True, P=2, lengths=[2, 3]),
     **{
@@ -305,7 +332,7 @@ def test_cell_is_the_formula() -> None:
     )
     expected = [i, f, g, o, c_new, m, p * m]
     np.testing.assert_allclose([value.item() for value in step[:7]], expected, rtol=1e-15)
-    assert step._fields == ("i", "f", "g", "o", "c", "m", "h", "a", "c_new")
+    assert step._fields == ("i", "f", "g", "o", "c", "m", "h", "a", "c_new", "norms")
 
 
 @pytest.mark.parametrize("projection", [False, True])
@@ -349,8 +376,10 @@ def test_gradients_by_finite_differences(make: Callable[[], Problem]) -> None:
         inputs |= {"h_0": problem.state[0], "c_0": problem.state[1]}
     gradients = named(problem.gradients())
     assert set(gradients) == {*inputs, "h_0", "c_0"}
+    # Normalised values bend the more, the closer together the values of a row are.
+    step = 1e-4 if "weight_ln_ih_l0" in problem.params else 1e-3
     for name, array in inputs.items():
-        expected = numerical_gradient(problem.loss, array)
+        expected = numerical_gradient(problem.loss, array, step)
         error = relative_error(gradients[name], expected)
         assert error <= FINITE_DIFFERENCES, f"{name}: relative error {error:.1e}"
 
@@ -435,6 +464,49 @@ def test_torch(L: int, D: int, P: int, bias: bool, lengths: list[int] | None) ->
     assert actual.keys() == gradients.keys()
     for name, gradient in gradients.items():
         assert_close(actual[name], gradient)
+
+
+@pytest.mark.parametrize("P", [0, 3], ids=["no projection", "projection"])
+def test_torch_layer_norm(P: int) -> None:
+    """The equations of the paper, made of PyTorch's own layers."""
+    torch = pytest.importorskip("torch")
+    problem = make_problem(T=5, B=3, I=5, H=6, P=P, layer_norm=True)
+    w = {name: torch.from_numpy(a).requires_grad_() for name, a in problem.params.items()}
+    norms = {
+        name: torch.nn.LayerNorm(len(w[f"weight_ln_{name}_l0"]), dtype=torch.float64)
+        for name in ("ih", "hh", "c")
+    }
+    for name, norm in norms.items():
+        norm.weight = torch.nn.Parameter(w[f"weight_ln_{name}_l0"])
+        w[f"weight_ln_{name}_l0"] = norm.weight
+    norms["c"].bias = torch.nn.Parameter(w["bias_ln_c_l0"])
+    w["bias_ln_c_l0"] = norms["c"].bias
+    x = torch.from_numpy(problem.x).requires_grad_()
+    assert problem.state is not None
+    state = tuple(torch.from_numpy(s).requires_grad_() for s in problem.state)
+    h, c = (s[0] for s in state)
+    outputs = []
+    for x_t in x:
+        a = norms["ih"](x_t @ w["weight_ih_l0"].T) + norms["hh"](h @ w["weight_hh_l0"].T)
+        i, f, g, o = (a + w["bias_ih_l0"] + w["bias_hh_l0"]).chunk(4, dim=1)
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        h = o.sigmoid() * norms["c"](c).tanh()
+        h = h @ w["weight_hr_l0"].T if P else h
+        outputs.append(h)
+    assert problem.d_state is not None
+    d_h, d_c = (torch.from_numpy(d[0]) for d in problem.d_state)
+    output = torch.stack(outputs)
+    torch.autograd.backward([output, h, c], [torch.from_numpy(problem.d_output), d_h, d_c])
+
+    actual, (h_n, c_n), _ = problem.run()
+    assert_close(actual, output.detach().numpy())
+    assert_close(h_n[0], h.detach().numpy())
+    assert_close(c_n[0], c.detach().numpy())
+    gradients = named(problem.gradients())
+    leaves = {"x": x, "h_0": state[0], "c_0": state[1], **w}
+    assert gradients.keys() == leaves.keys()
+    for name, leaf in leaves.items():
+        assert_close(gradients[name], leaf.grad.numpy())
 
 
 def test_torch_without_batch_axis() -> None:
@@ -820,6 +892,14 @@ FORWARD_ERRORS: list[tuple[str, dict[str, Any]]] = [
         {"params": params_with({"weight_hr_l0": np.zeros((4, 4))}, L=2)},
     ),
     (
+        r"missing \['weight_ln_c_l0', 'weight_ln_hh_l0'\]",
+        {"params": params_with({"weight_ln_ih_l0": np.zeros(16), "bias_ln_c_l0": np.zeros(4)})},
+    ),
+    (
+        r"weight_ln_c_l0: expected \(4,\), got \(16,\)",
+        {"params": params_with({"weight_ln_c_l0": np.zeros(16)}, layer_norm=True)},
+    ),
+    (
         r"weight_hh_l0: expected \(16, 4\), got \(16, 2\)",
         {"params": params_with({"weight_hh_l0": np.zeros((16, 2))})},
     ),
@@ -889,6 +969,8 @@ CELL_ERRORS: list[tuple[str, dict[str, tuple[int, ...]]]] = [
     (r"b_W: expected \(16,\), got \(4,\)", {"b_W": (4,)}),
     (r"b_R: expected \(16,\), got \(16, 1\)", {"b_R": (16, 1)}),
     (r"W_hr: expected \(4, 4\), got \(2, 4\)", {"W_hr": (2, 4)}),
+    (r"n_W, n_R, n_c: expected all of them or none", {"n_W": (16,), "n_c": (4,)}),
+    (r"n_R: expected \(16,\), got \(4,\)", {"n_W": (16,), "n_R": (4,), "n_c": (4,)}),
 ]
 
 

@@ -28,7 +28,14 @@ from support import (
     reference_forward,
     time_major,
 )
-from tolerances import BACKWARD, FORWARD, assert_close
+from tolerances import (
+    BACKWARD,
+    FORWARD,
+    NORMALISED_BACKWARD,
+    NORMALISED_FORWARD,
+    Tolerance,
+    assert_close,
+)
 
 SEED = 0xFEDCBA9876543210
 MIXED: dict[str, Any] = {
@@ -116,6 +123,23 @@ CASES: dict[str, Case] = {
             **MIXED,
         },
     ),
+    **{
+        f"mixed, layer norm, H={n}": Case(H=n, T=4, options={"layer_norm": True, **MIXED})
+        for n in (8, 17)
+    },
+    "mixed, layer norm, everything": Case(
+        B=5,
+        H=11,
+        lengths=(3, 0, 6, 1, 2),
+        options={
+            "num_layers": 2,
+            "bidirectional": True,
+            "proj_size": 5,
+            "dropout": 0.2,
+            "layer_norm": True,
+            **MIXED,
+        },
+    ),
     "mixed, reverse": Case(B=4, lengths=(3, 0, 6, 1), options={"reverse": True, **MIXED}),
     "mixed, unbatched": Case(batched=False, options=MIXED),
     "mixed, blocks": Case(
@@ -137,11 +161,19 @@ every_mixed_cell = pytest.mark.parametrize(
 )
 
 
+def tolerances_of(layer: Any) -> tuple[dict[str, Tolerance], dict[str, Tolerance]]:
+    """Those of values and of gradients."""
+    if isinstance(layer, fastlstm.LSTM) and layer.layer_norm:
+        return NORMALISED_FORWARD, NORMALISED_BACKWARD
+    return FORWARD, BACKWARD
+
+
 @every_dtype
 @every_case
 def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None:
     case = CASES[name]
     p = make_problem(case, dtype)
+    forward, backward = tolerances_of(p.layer)
     expected, state, tape = reference_forward(
         p.layer,
         p.x,
@@ -155,10 +187,10 @@ def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None
         expected_grads.params[key] *= mask
 
     output, final, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
-    assert_close(output, expected, FORWARD[dtype], "output")
-    assert_states_close(final, state, FORWARD[dtype])
+    assert_close(output, expected, forward[dtype], "output")
+    assert_states_close(final, state, forward[dtype])
     grads = tape.backward(p.d_output, p.d_state)
-    assert_gradients_close(grads, expected_grads, BACKWARD[dtype])
+    assert_gradients_close(grads, expected_grads, backward[dtype])
     again = gradient_arrays(tape.backward(p.d_output, p.d_state))
     for key, array in gradient_arrays(grads).items():
         assert_same_bits(again[key], array, key)
@@ -168,18 +200,19 @@ def test_results_and_gradients_are_the_references(name: str, dtype: str) -> None
 @every_case
 def test_inference_has_the_mean_of_zoneout_and_nothing_else(name: str, dtype: str) -> None:
     p = make_problem(CASES[name], dtype)
+    forward, _ = tolerances_of(p.layer)
     means = named_states(p.layer.zoneout, "")
     expected, state, tape = reference_forward(
         p.layer, p.x, p.state, lengths=p.lengths, **{f"keep_{s}": q for s, q in means.items()}
     )
     output, final = p.layer(p.x, p.state, lengths=p.lengths)
-    assert_close(output, expected, FORWARD[dtype], "output")
-    assert_states_close(final, state, FORWARD[dtype])
+    assert_close(output, expected, forward[dtype], "output")
+    assert_states_close(final, state, forward[dtype])
     exact = tape.traces[-1][-1]
     trace = p.layer.trace(p.x, p.state, lengths=p.lengths)[-1][-1]
     for field in exact._fields:
         values = time_major(p.layer, getattr(trace, field))
-        assert_close(values, getattr(exact, field), FORWARD[dtype], f"{field} of the trace")
+        assert_close(values, getattr(exact, field), forward[dtype], f"{field} of the trace")
 
 
 def training_results(p: Problem) -> dict[str, np.ndarray]:

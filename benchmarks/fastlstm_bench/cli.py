@@ -11,13 +11,17 @@ from fastlstm_bench import machine, tables
 from fastlstm_bench.cases import SUITES, select
 from fastlstm_bench.compare import compare
 from fastlstm_bench.results import Group, Run
-from fastlstm_bench.schedule import Plan, execute
+from fastlstm_bench.schedule import LEAST_ROUNDS, Plan, execute
 from fastlstm_bench.systems import SYSTEMS
 
 # (rounds, seconds of a turn): enough samples for p99.9 in a full run, three minutes in all for a
 # quick one.
 _EFFORT = {"quick": (5, 0.06)}
 _DEFAULT_EFFORT = (7, 0.2)
+# With a budget, a fifth of it goes to turns of this many rounds: compilers take more than a third
+# of a full run, calls longer than a turn another, and more rounds are worth more than long turns.
+_BUDGET_SHARE, _BUDGET_ROUNDS = 1 / 5, 3
+_SHORTEST_TURN, _LONGEST_TURN = 0.05, 0.5
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -67,6 +71,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_positive, help="turns of each system on each case")
     parser.add_argument("--turn", type=float, metavar="SECONDS", help="length of one turn")
     parser.add_argument(
+        "--minutes",
+        type=_positive,
+        help="budget of the whole run: picks the length of a turn, and for each case the rounds, "
+        f"{LEAST_ROUNDS} at least. A budget that is too small is exceeded",
+    )
+    parser.add_argument(
         "--timeout",
         type=float,
         default=180.0,
@@ -112,14 +122,21 @@ def _plan(options: argparse.Namespace) -> Plan:
         if not all(1 <= n <= available for n in threads):
             raise ValueError(f"--threads: expected 1 to {available}, got {options.threads}")
     chosen = options.peer or list(SYSTEMS)
+    systems = {n: m for n, m in SYSTEMS.items() if n in chosen or n == "fastlstm"}
+    cases = select(options.suite, options.case)
     rounds, turn = _EFFORT.get(options.suite, _DEFAULT_EFFORT)
+    if options.minutes is not None:
+        turns = len(cases) * len(threads) * len(systems) * _BUDGET_ROUNDS
+        turn = 60.0 * options.minutes * _BUDGET_SHARE / turns
+        turn = round(min(max(turn, _SHORTEST_TURN), _LONGEST_TURN), 3)
     return Plan(
-        cases=select(options.suite, options.case),
-        systems={n: m for n, m in SYSTEMS.items() if n in chosen or n == "fastlstm"},
+        cases=cases,
+        systems=systems,
         threads=threads,
         rounds=options.rounds or rounds,
         turn=options.turn or turn,
         timeout=options.timeout,
+        minutes=options.minutes,
     )
 
 

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastlstm_bench.cases import CELLS
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.roofline import flop, weights_read
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
@@ -82,11 +83,12 @@ def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
     points = [r for r in run.results if r.timed and r.threads == threads and r.system != REFERENCE]
     points = [r for r in points if r.case.dtype == "float32"]
     intensity = {r.case.name: flop(r.case) / weights_read(r.case)[1] for r in points}
-    for system in SYSTEMS:
+    for place, system in enumerate(SYSTEMS):
         own = [r for r in points if r.system == system]
         if own:
             axes.scatter(
-                [intensity[r.case.name] for r in own],
+                # Side by side, or the systems of a case would hide each other.
+                [intensity[r.case.name] * 1.04 ** (place - len(SYSTEMS) / 2) for r in own],
                 [flop(r.case) / r.seconds.median / 1e9 for r in own],
                 s=26 if system == SUBJECT else 14,
                 color=colour(system),
@@ -95,17 +97,22 @@ def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
             )
     low, high = min(intensity.values()) / 2, max(intensity.values()) * 2
     peak = limits.flops["float32"] / 1e9
-    for level in limits.levels:
+    for place, level in enumerate(limits.levels):
         roof = level.bandwidth / 1e9
         knee = min(max(peak / roof, low), high)
         axes.plot(
             [low, knee, high], [roof * low, min(roof * knee, peak), peak], "k-", linewidth=0.7
         )
-        axes.annotate(level.name, (low, roof * low), fontsize=8)
+        # Each further to the right: L2 and L3 are often close.
+        x = low * 1.1 * 1.35**place
+        box = {"facecolor": "white", "edgecolor": "none", "pad": 0.8}
+        axes.text(x, roof * x, level.name, ha="center", va="center", fontsize=8, bbox=box)
     axes.axhline(peak, color="black", linewidth=0.9)
     axes.annotate(f"peak {peak:.0f} GFLOP/s", (high, peak), ha="right", va="bottom", fontsize=8)
     axes.set_xscale("log")
     axes.set_yscale("log")
+    plain_log_labels(axes.xaxis)
+    plain_log_labels(axes.yaxis)
     axes.set_xlim(low, high)
     axes.set_xlabel("operations per byte of weights that must be read")
     axes.set_ylabel("GFLOP/s")
@@ -135,11 +142,15 @@ def draw_latencies(plt: Any, groups: Sequence[Group], threads: int) -> Any:
                 )
         axes.set_xscale("log")
         axes.set_yscale("log")
+        plain_log_labels(axes.yaxis)
+        axes.tick_params(axis="y", labelsize=7)
+        axes.minorticks_off()
         axes.invert_xaxis()
         axes.set_xticks([0.5, 0.1, 0.01, 0.001], ["p50", "p90", "p99", "p99.9"], fontsize=7)
         axes.set_title(f"{group.case.name}, {threads_text(threads)}", fontsize=8)
         axes.set_ylabel("us a step", fontsize=7)
     grid.flat[0].legend(fontsize=6)
+    figure.tight_layout()
     return figure
 
 
@@ -153,7 +164,8 @@ def save_plots(run: Run, folder: Path) -> list[Path]:
     """
     plt = _pyplot()
     figures: dict[str, Any] = {}
-    for (task, threads), groups in by_task(run).items():
+    for (task, threads), unordered in by_task(run).items():
+        groups = sorted(unordered, key=lambda group: CELLS.index(group.case.cell))
         with_ratio = [group for group in groups if group.best_peer is not None]
         if with_ratio:
             title = f"{task}, {threads_text(threads)}"

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import CELLS, Case, Cell
 from fastlstm_bench.plots import colour, plain_log_labels
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
@@ -16,71 +16,120 @@ from fastlstm_bench.tables import threads_text
 
 _RESULTS = Path(__file__).resolve().parents[1] / "results"
 
-# One panel each: a title and which cases it shows.
-PANELS: dict[str, Any] = {
-    "Streaming: one step, batch 1": lambda c: c.task == "step" and c.B == 1 and c.layers == 1,
-    "Sequences: T = 100, batch 1": lambda c: c.task == "inference" and c.B == 1 and c.T == 100,
-    "Batches, inference": lambda c: c.task == "inference" and c.B >= 8,
-    "Batches, training": lambda c: c.task == "training" and c.B >= 8,
+# Blocks of rows: a title and which cases it shows.
+BLOCKS: dict[str, Any] = {
+    "one step of a stream": lambda c: c.task == "step" and c.B == 1 and not c.variant,
+    "inference, one sequence": lambda c: (
+        c.task == "inference" and c.B == 1 and c.T == 100 and not c.variant
+    ),
+    "inference, batches": lambda c: c.task == "inference" and c.B >= 8 and not c.variant,
+    "inference, uneven lengths": lambda c: c.task == "inference" and c.variant == "lengths",
+    "training": lambda c: c.task == "training" and not c.variant,
+    "training, uneven lengths": lambda c: c.task == "training" and c.variant == "lengths",
 }
-
-
-def _shown(case: Case, panel: str) -> bool:
-    return case.cell == "lstm" and not case.variant and bool(PANELS[panel](case))
+# A peer slower than this part of the best one is drawn at the edge.
+_EDGE = 0.1
 
 
 def _label(case: Case) -> str:
-    return f"H {case.H}" if case.B == 1 else f"{case.T}, {case.B}, {case.H}"
+    return f"H {case.H}" if case.task == "step" else f"T {case.T}, B {case.B}, H {case.H}"
 
 
-def draw(run: Run, threads: int, path: Path) -> None:
-    """Speed over the best peer's, by hidden size or (T, B, H), for each system."""
+def _rows(run: Run, cell: Cell) -> list[str | Case]:
+    """From top to bottom: the title of each block, and its cases that have a ratio."""
+    cases = {group.case: None for group in run.groups() if group.ratio() is not None}
+    rows: list[str | Case] = []
+    for title, belongs in BLOCKS.items():
+        own = [case for case in cases if case.cell == cell and belongs(case)]
+        rows += [title, *own] if own else []
+    return rows
+
+
+def draw(run: Run, cell: Cell, path: Path) -> None:
+    """Speed over the best peer's: a row for each case, a column for each number of threads.
+
+    Raises
+    ------
+    ValueError
+        The run has nothing to draw.
+    """
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    figure, grid = plt.subplots(2, 2, figsize=(10, 7))
-    for axes, panel in zip(grid.flat, PANELS, strict=True):
-        groups = [g for g in run.groups() if g.threads == threads and _shown(g.case, panel)]
-        _draw_panel(axes, [group for group in groups if group.best_peer is not None], panel)
-    handles: dict[str, Any] = {}
-    for axes in grid.flat:
-        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
-    figure.legend(handles.values(), handles.keys(), loc="lower center", ncols=len(handles) or 1)
-    figure.suptitle(
-        f"LSTM float32, speed over the best peer's, {threads_text(threads)}, {run.machine['cpu']}, "
-        f"{run.started[:10]}"
+    rows = _rows(run, cell)
+    if not rows:
+        raise ValueError(f"the run has no {cell} next to a peer")
+    threads = sorted({group.threads for group in run.groups()})
+    figure, columns = plt.subplots(
+        1, len(threads), figsize=(9, 1.7 + 0.2 * len(rows)), sharey=True, sharex=True, squeeze=False
     )
-    figure.tight_layout(rect=(0, 0.05, 1, 1))
-    figure.savefig(path, dpi=120)
+    for axes, n in zip(columns.flat, threads, strict=True):
+        groups: dict[str | Case, Group] = {g.case: g for g in run.groups() if g.threads == n}
+        _draw_column(axes, [groups.get(row) for row in rows])
+        axes.set_title(threads_text(n), fontsize=10)
+    first = columns.flat[0]
+    labels = [row if isinstance(row, str) else _label(row) for row in rows]
+    first.set_yticks(range(len(rows)), labels, fontsize=8)
+    for label, row in zip(first.get_yticklabels(), rows, strict=True):
+        label.set_fontweight("bold" if isinstance(row, str) else "normal")
+    first.set_ylim(len(rows) - 0.5, -0.5)
+
+    handles: dict[str, Any] = {}
+    for axes in columns.flat:
+        handles |= dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
+    figure.legend(
+        handles.values(), handles.keys(), loc="lower center", ncols=len(handles), fontsize=9
+    )
+    figure.suptitle(
+        f"{cell.upper()}, float32: speed over the best peer's ({run.machine['cpu']}, "
+        f"{run.started[:10]})",
+        fontsize=11,
+    )
+    inch = 1 / figure.get_figheight()
+    figure.tight_layout(rect=(0, 0.35 * inch, 1, 1))
+    figure.savefig(path, dpi=130)
+    plt.close(figure)
 
 
-def _draw_panel(axes: Any, groups: Sequence[Group], title: str) -> None:
+def _draw_column(axes: Any, groups: Sequence[Group | None]) -> None:
     for system in SYSTEMS:
-        points = [(i, g.ratio(system)) for i, g in enumerate(groups) if system != REFERENCE]
-        known = [(i, ratio.median) for i, ratio in points if ratio is not None]
+        ratios = [(g.ratio(system) if g and system != REFERENCE else None) for g in groups]
+        known = [(max(r.median, _EDGE), row) for row, r in enumerate(ratios) if r is not None]
         if known:
-            style = "o-" if system == SUBJECT else "."
-            axes.plot(*zip(*known, strict=True), style, color=colour(system), label=system)
-    axes.axhline(1.0, color="black", linewidth=0.8)
-    axes.set_yscale("log")
-    plain_log_labels(axes.yaxis)
-    axes.set_xticks(range(len(groups)), [_label(g.case) for g in groups], fontsize=7, rotation=30)
-    axes.set_title(title, fontsize=9)
+            axes.plot(
+                *zip(*known, strict=True),
+                "o",
+                markersize=7 if system == SUBJECT else 4,
+                color=colour(system),
+                label=system,
+                zorder=3 if system == SUBJECT else 2,
+                clip_on=False,
+            )
+    axes.axvline(1.0, color="black", linewidth=1.0)
+    axes.set_xscale("log")
+    axes.set_xlim(left=_EDGE)
+    plain_log_labels(axes.xaxis)
+    axes.tick_params(axis="x", labelsize=8)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(linewidth=0.3)
 
 
 def main(argv: list[str]) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", type=Path, default=_RESULTS)
-    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--cell", choices=CELLS, default="lstm")
     parser.add_argument("--out", type=Path, default=_RESULTS / "readme.png")
     options = parser.parse_args(argv)
     # Published runs are named by date, so that the last name is the newest.
     found = sorted(options.results.glob("[0-9]*.json"))
     if not found:
         parser.error(f"no published run in {options.results}")
-    draw(Run.read(found[-1]), options.threads, options.out)
+    try:
+        draw(Run.read(found[-1]), options.cell, options.out)
+    except ValueError as error:
+        parser.error(str(error))
     print(f"{options.out} drawn from {found[-1].name}")
     return 0
 

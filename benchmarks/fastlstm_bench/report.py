@@ -40,7 +40,8 @@ def write_report(run: Run, plots: Sequence[Path], path: Path) -> None:
         "<h2>Limits of the machine</h2>",
         _pre(tables.limits_table(run)) if run.limits else "<p>Not measured.</p>",
         "<h2>Results</h2>",
-        "<p>Time: median over rounds. Spread: half the interquartile range. Roofline: the least "
+        "<p>Time: median over rounds. Spread: half the interquartile range; systems that are far "
+        "behind have too few rounds for one. Roofline: the least "
         "time that the machine's limits allow, over the time taken. Error: largest difference from "
         "float64, relative to the largest value.</p>",
         _pre(tables.summary_table(run)),
@@ -90,8 +91,9 @@ def _group(run: Run, group: Group) -> str:
     title = (
         f"{group.case.name}, {tables.threads_text(group.threads)}: {tables.ratio(group.ratio())}"
     )
+    short = [f"{r.system}: {tables.rounds_text(r)}" for r in group if r.timed and r.sat_out]
     return (
         f"<details><summary>{escape(title)}</summary>\n<table>\n"
         + "\n".join(rows)
-        + "\n</table></details>"
+        + f"\n</table>{escape('; '.join(short))}</details>"
     )

@@ -52,6 +52,8 @@ class Result:
         The same in full, for the plot.
     until_idle : float
         Longest time that the system's threads kept spinning after a turn.
+    sat_out : str
+        Why it had fewer rounds than others; empty when it had all.
     """
 
     case: Case
@@ -65,6 +67,7 @@ class Result:
     quantiles: dict[str, float | None] = field(default_factory=dict)
     distribution: list[tuple[float, float]] = field(default_factory=list)
     until_idle: float = 0.0
+    sat_out: str = ""
 
     @property
     def timed(self) -> bool:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import math
 import os
 import random
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -24,6 +26,7 @@ from fastlstm_bench.limits import Limits, best_of
 from fastlstm_bench.oracle import solve
 from fastlstm_bench.problem import Arrays, make_problem
 from fastlstm_bench.results import Group, Result, Run
+from fastlstm_bench.roofline import flop
 from fastlstm_bench.workers import PACKAGE_ROOT, Worker, WorkerError, worker_environment
 
 # Variables that change what the libraries do.
@@ -47,6 +50,15 @@ _TELLING_VARIABLES = (
 _BUSY = 0.5
 # A system that dies again and again is not started anew for every case of a long run.
 _MOST_STARTS = 4
+# Rounds that a system which competes always has; further ones as patience and the budget allow.
+LEAST_ROUNDS = 3
+# A system this many times slower than the best in its fastest round does not compete. It sits out
+# after two rounds, or after one that took longer than a second, which no disturbance explains.
+_HOPELESS = 5.0
+_HOPELESS_ROUNDS, _HOPELESS_SECONDS = 2, 1.0
+# What LEAST_ROUNDS of a case cost with all systems: compilers and turns, and operations on one
+# thread. Measured on a Zen 4; only their ratio counts, which says how a budget is shared.
+_SECONDS_PER_CASE, _SECONDS_PER_GFLOP = 4.0, 0.22
 
 
 @dataclass(frozen=True)
@@ -66,6 +78,9 @@ class Plan:
         Seconds after which a slow system sits out the remaining rounds of a case (but for three).
     timeout : float
         Seconds of silence after which a system is killed.
+    minutes : float or None
+        What the whole run may take: cases get fewer rounds than `rounds`, but three. None: no
+        limit.
     """
 
     cases: Sequence[Case]
@@ -75,6 +90,7 @@ class Plan:
     turn: float = 0.2
     patience: float = 8.0
     timeout: float = 180.0
+    minutes: float | None = None
 
 
 class Listener(Protocol):
@@ -104,8 +120,7 @@ def execute(plan: Plan, run: Run, listener: Listener) -> None:
         run.warnings.append(f"the machine was busy at the start: load {load:.1f}")
         listener.message(run.warnings[-1])
     try:
-        for threads in plan.threads:
-            _run_threads(plan, threads, run, listener)
+        _run(plan, run, listener)
     finally:
         run.finished = _now()
         run.machine["load_1min_end"] = machine.load_average()
@@ -115,22 +130,33 @@ def _now() -> str:
     return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
-def _run_threads(plan: Plan, threads: int, run: Run, listener: Listener) -> None:
+def _run(plan: Plan, run: Run, listener: Listener) -> None:
+    """All cases, each on every number of threads before the next: what is right is computed once,
+    and a run that is cut short has both."""
+    budget = _Budget(plan)
     with contextlib.ExitStack() as stack:
-        team = _Team(plan, threads, run, listener)
-        stack.callback(team.close)
-        listener.status(f"{threads} threads: starting the systems")
-        team.start()
-        listener.status(f"{threads} threads: measuring the machine's limits")
-        before = _measure_limits(threads, plan.timeout, listener)
-        run.limits[threads] = before
+        teams = [_Team(plan, threads, run, listener) for threads in plan.threads]
+        for team in teams:
+            stack.callback(team.close)
+            listener.status(f"{team.threads} threads: starting the systems")
+            team.start()
+        for threads in plan.threads:
+            listener.status(f"{threads} threads: measuring the machine's limits")
+            run.limits[threads] = _measure_limits(threads, plan.timeout, listener)
         for index, case in enumerate(plan.cases, 1):
-            where = f"[{index}/{len(plan.cases)}, {threads} threads] {case.name}"
-            group = team.run_case(case, where)
-            run.results += group
-            listener.group_done(run, group)
+            where = f"[{index}/{len(plan.cases)}, {budget.minutes():.0f} min] {case.name}"
+            listener.status(f"{where}: computing the reference")
+            want = solve(case, make_problem(case))
+            for team in teams:
+                here = f"{where}, {team.threads} threads"
+                group = team.run_case(case, want, budget.deadline(case, team.threads), here)
+                run.results += group
+                listener.group_done(run, group)
         # The clock may have risen or a neighbour gone since: a limit is the best that was seen.
-        run.limits[threads] = best_of(before, _measure_limits(threads, plan.timeout, listener))
+        for threads in plan.threads:
+            after = _measure_limits(threads, plan.timeout, listener)
+            run.limits[threads] = best_of(run.limits[threads], after)
+    for threads in plan.threads:
         for suspicion in run.limits[threads].suspicions():
             run.warnings.append(f"limits of {threads} threads: {suspicion}")
         above = run.above_roofline(threads)
@@ -139,6 +165,37 @@ def _run_threads(plan: Plan, threads: int, run: Run, listener: Listener) -> None
                 f"limits of {threads} threads: {len(above)} results are above their roofline, so "
                 "the limits were measured in a disturbed moment"
             )
+
+
+class _Budget:
+    """Shares the minutes of a run among its cases by what each costs at least.
+
+    What a case leaves over, or takes too much, is everybody's after it.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        self.start = time.monotonic()
+        self.seconds = None if plan.minutes is None else 60.0 * plan.minutes
+        self.to_come = sum(_cost(case, n) for case in plan.cases for n in plan.threads)
+
+    def minutes(self) -> float:
+        """Since the start."""
+        return (time.monotonic() - self.start) / 60.0
+
+    def deadline(self, case: Case, threads: int) -> float:
+        """When a case that begins now should end, on the monotonic clock."""
+        if self.seconds is None:
+            return math.inf
+        now, cost = time.monotonic(), _cost(case, threads)
+        left = max(0.0, self.start + self.seconds - now)
+        share = left * cost / self.to_come
+        self.to_come -= cost
+        return now + share
+
+
+def _cost(case: Case, threads: int) -> float:
+    """Rough seconds of a case with all systems in LEAST_ROUNDS rounds."""
+    return _SECONDS_PER_CASE + _SECONDS_PER_GFLOP * flop(case) / 1e9 / threads
 
 
 def _measure_limits(threads: int, timeout: float, listener: Listener) -> Limits:
@@ -210,38 +267,40 @@ class _Team:
             worker = Worker(self.plan.systems[system], self.threads, self.plan.timeout)
         except WorkerError as error:
             self.given_up[system] = error
-            self.listener.message(f"{system} is skipped: {error.reason}")
+            # Once, not again for each number of threads.
+            if system not in self.run.systems or error.status != "absent":
+                self.listener.message(f"{system} is skipped: {error.reason}")
             self.run.systems.setdefault(system, {error.status: error.reason})
             raise
         self.workers[system] = worker
         self.run.systems[system] = worker.versions
         return worker
 
-    def run_case(self, case: Case, where: str) -> Group:
+    def run_case(self, case: Case, want: Arrays, deadline: float, where: str) -> Group:
         """Check, then time one case in all systems."""
-        self.listener.status(f"{where}: computing the reference")
-        want = solve(case, make_problem(case))
         group = Group(
             Result(case, self.threads, system)
             for system in self.plan.systems
             if system not in self.given_up or self.given_up[system].status != "absent"
         )
-        spent = {result.system: 0.0 for result in group}
         samples: dict[str, list[float]] = {result.system: [] for result in group}
         for result in group:
             self.listener.status(f"{where}: checking {result.system}")
             with _recorded(result):
                 self._prepare(result, want)
+        previous = 0.0
         for turn in range(self.plan.rounds):
+            begin = time.monotonic()
+            if turn >= LEAST_ROUNDS and begin + previous > deadline:
+                break
+            self._sit_out(group, samples)
             self.listener.status(f"{where}: round {turn + 1} of {self.plan.rounds}")
             # Another order in each round, so that nobody always follows the same system.
             for result in random.Random(turn).sample(group, len(group)):
-                slow = turn >= 3 and spent[result.system] > self.plan.patience
-                if result.status == "ok" and not slow:
+                if result.status == "ok" and not result.sat_out:
                     with _recorded(result):
-                        times = self._measure(result, turn)
-                        samples[result.system] += times
-                        spent[result.system] += sum(times)
+                        samples[result.system] += self._measure(result, turn)
+            previous = time.monotonic() - begin
         for result in group:
             if result.timed and case.task == "step":
                 result.keep_latencies(samples[result.system])
@@ -250,6 +309,21 @@ class _Team:
                 with contextlib.suppress(WorkerError):
                     worker.ask("release")
         return group
+
+    def _sit_out(self, group: Group, samples: dict[str, list[float]]) -> None:
+        """Say who has no further rounds, and why: the time goes to those that compete."""
+        fastest = {r.system: min(r.rounds.values()) for r in group if r.timed}
+        best = min(fastest.values(), default=0.0)
+        for result in group:
+            if not result.timed or result.sat_out:
+                continue
+            rounds, spent = len(result.rounds), sum(samples[result.system])
+            times_slower = fastest[result.system] / best
+            seen = rounds >= _HOPELESS_ROUNDS or fastest[result.system] > _HOPELESS_SECONDS
+            if times_slower > _HOPELESS and seen:
+                result.sat_out = f"{times_slower:.1f} times slower than the best"
+            elif rounds >= LEAST_ROUNDS and spent > self.plan.patience:
+                result.sat_out = f"took {spent:.0f} s"
 
     def _prepare(self, result: Result, want: Arrays) -> None:
         worker = self._worker(result.system)

@@ -47,6 +47,20 @@ def table(rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(lines)
 
 
+def rounds_text(result: Result) -> str:
+    """How many rounds a result has, and why not all."""
+    count = len(result.rounds)
+    rounds = "1 round" if count == 1 else f"{count} rounds"
+    return f"{rounds}, {result.sat_out}" if result.sat_out else rounds
+
+
+def spread(result: Result) -> str:
+    """Half the interquartile range over the median; too few rounds have none."""
+    if len(result.rounds) < 3:
+        return NOTHING
+    return f"±{50 * result.seconds.spread:.0f} %"
+
+
 def result_cells(run: Run, group: Group, result: Result) -> list[str]:
     """system, time, spread, GFLOP/s, part of the roofline, ratio to the best peer."""
     if not result.timed:
@@ -55,7 +69,7 @@ def result_cells(run: Run, group: Group, result: Result) -> list[str]:
     return [
         result.system,
         seconds(time.median),
-        f"±{50 * time.spread:.0f} %",
+        spread(result),
         f"{flop(result.case) / time.median / 1e9:.1f}",
         percent(run.roofline_fraction(result)),
         ratio(group.ratio(result.system)),
@@ -74,6 +88,7 @@ def group_table(run: Run, group: Group) -> str:
         for r in group
         if r.status not in ("ok", "unsupported")
     ]
+    lines += [f"  {r.system}: {rounds_text(r)}" for r in group if r.timed and r.sat_out]
     return "\n".join(lines)
 
 
@@ -138,7 +153,11 @@ def by_task(run: Run) -> dict[tuple[str, int], list[Group]]:
 
 
 def limits_table(run: Run) -> str:
-    """The machine's limits by number of threads."""
+    return table(limits_rows(run))
+
+
+def limits_rows(run: Run) -> list[list[str]]:
+    """The machine's limits by number of threads, below a head."""
     rows = [["limits", *(threads_text(n) for n in run.limits)]]
     every = list(run.limits.values())
     for dtype in ("float32", "float64"):
@@ -151,4 +170,4 @@ def limits_table(run: Run) -> str:
     for name in dict.fromkeys(level.name for x in every for level in x.levels):
         cells = [{v.name: f"{v.bandwidth / 1e9:.1f}" for v in x.levels} for x in every]
         rows.append([f"{name} read, GB/s", *(cell.get(name, NOTHING) for cell in cells)])
-    return table(rows)
+    return rows

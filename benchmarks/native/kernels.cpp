@@ -61,6 +61,12 @@ class Arrays {
     return pointers.data();
   }
 
+  /// A structure that the arguments point to.
+  LstmNorm<T>* keep(const LstmNorm<T>& norm) { return &norms_.emplace_back(norm); }
+  LstmNormBackward<T>* keep(const LstmNormBackward<T>& norm) {
+    return &norms_backward_.emplace_back(norm);
+  }
+
   bool all_finite() const {
     return std::all_of(buffers_.begin(), buffers_.end(), [](const Buffer<T>& buffer) {
       return std::all_of(buffer.data(), buffer.data() + buffer.size(),
@@ -72,6 +78,8 @@ class Arrays {
   std::mt19937 engine_{1};
   std::deque<Buffer<T>> buffers_;
   std::deque<std::vector<T*>> pointers_;
+  std::deque<LstmNorm<T>> norms_;
+  std::deque<LstmNormBackward<T>> norms_backward_;
 };
 
 // The ranges are those of real calls: gates 0 to 1, small weights, so that nothing grows from call
@@ -154,6 +162,11 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
 }
 
 template <class T>
+LstmNorm<T> norm_parameters(Index H, Arrays<T>& arrays) {
+  return {arrays(4 * H, 0.5, 1.5), arrays(4 * H, 0.5, 1.5), arrays(H, 0.5, 1.5), arrays(H, -1, 1)};
+}
+
+template <class T>
 Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const Index B = size.B, H = size.H;
   a = {B,
@@ -169,6 +182,40 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>&
        arrays(B * H, -1, 1),
        arrays(B * 4 * H, 0, 0),
        arrays(B * 4 * H, 0, 0)};
+  a.norm = arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays), arrays(4 * H, -1, 1),
+                                           arrays(6 * H, 0, 0), arrays(14 * H, 0, 0)});
+  return {false, static_cast<double>(B * H)};
+}
+
+template <class T>
+Work set_up(NormaliseSums<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+  const Index B = size.B, H = size.H;
+  a = {B,
+       H,
+       {table.lanes, 4 * table.lanes},
+       arrays(4 * H, 0.5, 1.5),
+       arrays(4 * H, -1, 1),
+       arrays(B * 4 * H, -1, 1),
+       4 * H};
+  return {false, static_cast<double>(B * 4 * H)};
+}
+
+template <class T>
+Work set_up(LstmNormStep<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+  const Index B = size.B, H = size.H;
+  a = {};
+  a.rows = B;
+  a.end = a.H = a.ld_c = a.ld_h = a.ld_saved_c = H;
+  a.strides = {table.lanes, 4 * table.lanes};
+  a.norm = arrays.keep(norm_parameters(H, arrays));
+  a.ld_x = a.ld_from_h = a.ld_gates = 4 * H;
+  a.from_x = arrays(B * 4 * H, -1, 1);
+  a.from_h = arrays(B * 4 * H, -1, 1);
+  a.c = a.new_c = arrays(B * H, -1, 1);
+  a.h = arrays(B * H, 0, 1);
+  a.output = arrays.rows(B, H);
+  a.gates = arrays(B * 4 * H, 0, 0);
+  a.saved_c = arrays(B * H, 0, 0);
   return {false, static_cast<double>(B * H)};
 }
 

@@ -61,15 +61,20 @@ __attribute__((always_inline)) inline double fma_body(double seed) {
   return static_cast<double>(acc[0][0]);
 }
 
-// data: [count] floats, aligned to V; in. count: a multiple of kSumChains vectors.
+// Reads a buffer `repeats` times. data: [count] floats, aligned to V; in. count: a multiple of
+// kSumChains vectors. The sums stay in registers from one reading to the next: a call for each cost
+// a fifth of L1's bandwidth.
 template <typename V>
-__attribute__((always_inline)) inline double sum_body(const float* data, std::size_t count) {
+__attribute__((always_inline)) inline double sum_body(const float* data, std::size_t count,
+                                                      long repeats) {
   const V* vectors = reinterpret_cast<const V*>(data);
   const std::size_t n = count / (sizeof(V) / sizeof(float));
   V acc[kSumChains] = {};
-  for (std::size_t i = 0; i < n; i += kSumChains) {
+  for (long repeat = 0; repeat < repeats; ++repeat) {
+    for (std::size_t i = 0; i < n; i += kSumChains) {
 #pragma GCC unroll 8
-    for (int j = 0; j < kSumChains; ++j) acc[j] += vectors[i + static_cast<std::size_t>(j)];
+      for (int j = 0; j < kSumChains; ++j) acc[j] += vectors[i + static_cast<std::size_t>(j)];
+    }
   }
   for (int j = 1; j < kSumChains; ++j) acc[0] += acc[j];
   return static_cast<double>(acc[0][0]);
@@ -87,26 +92,28 @@ struct Isa {
   const char* name;
   double (*fma_float)(double seed);
   double (*fma_double)(double seed);
-  double (*sum)(const float* data, std::size_t count);
+  double (*sum)(const float* data, std::size_t count, long repeats);
   int vector_bytes;
 };
 
 double fma_float_base(double seed) { return fma_body<Float4>(seed); }
 double fma_double_base(double seed) { return fma_body<Double2>(seed); }
-double sum_base(const float* data, std::size_t count) { return sum_body<Float4>(data, count); }
+double sum_base(const float* data, std::size_t count, long repeats) {
+  return sum_body<Float4>(data, count, repeats);
+}
 
 #if defined(__x86_64__)
 #define TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define TARGET_AVX512 __attribute__((target("avx512f,prefer-vector-width=512")))
 TARGET_AVX2 double fma_float_avx2(double seed) { return fma_body<Float8>(seed); }
 TARGET_AVX2 double fma_double_avx2(double seed) { return fma_body<Double4>(seed); }
-TARGET_AVX2 double sum_avx2(const float* data, std::size_t count) {
-  return sum_body<Float8>(data, count);
+TARGET_AVX2 double sum_avx2(const float* data, std::size_t count, long repeats) {
+  return sum_body<Float8>(data, count, repeats);
 }
 TARGET_AVX512 double fma_float_avx512(double seed) { return fma_body<Float16>(seed); }
 TARGET_AVX512 double fma_double_avx512(double seed) { return fma_body<Double8>(seed); }
-TARGET_AVX512 double sum_avx512(const float* data, std::size_t count) {
-  return sum_body<Float16>(data, count);
+TARGET_AVX512 double sum_avx512(const float* data, std::size_t count, long repeats) {
+  return sum_body<Float16>(data, count, repeats);
 }
 #endif
 
@@ -223,9 +230,7 @@ double fastlstm_limits_bandwidth(std::size_t bytes_per_thread, int threads, doub
         failed = true;
         return 0.0;
       }
-      double sum = 0.0;
-      for (long i = 0; i < repeats; ++i) sum += body(buffer.data, buffer.count);
-      return sum;
+      return body(buffer.data, buffer.count, repeats);
     };
   });
   return failed ? 0.0 : speed * static_cast<double>(bytes) * static_cast<double>(repeats);

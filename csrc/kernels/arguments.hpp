@@ -116,6 +116,65 @@ struct CellStepTile {
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
 };
 
+/// Layer normalisation adds it to the variance.
+constexpr double kNormEpsilon = 1e-5;
+
+/// Where the sums of an LSTM's gates stand in a row: gate k of unit j at
+/// k * gate + j / lanes * vector + j % lanes. {H, lanes}: gate after gate; {lanes, 4 lanes}: as
+/// project_rows writes them.
+struct GateStrides {
+  Index gate, vector;
+};
+
+/// sums = gain normalised(sums) + bias, where normalised subtracts from a row of all gates its mean
+/// and divides by sqrt(variance + kNormEpsilon).
+template <class T>
+struct NormaliseSums {
+  Index rows;
+  Index H;
+  GateStrides strides;
+  const T* gain;  // [4H] in
+  const T* bias;  // [4H] in; null: zeros
+  T* sums;        // [rows] of ld elements, in and out
+  Index ld;
+};
+
+/// The parameters of layer normalisation in an LSTM, less the bias of the gates.
+template <class T>
+struct LstmNorm {
+  const T *gain_x, *gain_h;  // [4H] of W x and of R h'
+  const T *gain_c, *bias_c;  // [H] of c on its way into h
+};
+
+/// The two halves of a time step of an LSTM with layer normalisation, for some rows and the units
+/// first <= j < end, which are whole vectors or reach to H. Between them, c before zoneout must be
+/// complete: the second half normalises whole rows of it, as the first does with R h'.
+template <class T>
+struct LstmNormStep {
+  Index rows;
+  Index first, end;
+  Index H;
+  GateStrides strides;
+  const LstmNorm<T>* norm;
+  const T* from_x;  // [rows] of ld_x elements, in: W x, normalised, with the bias
+  Index ld_x;
+  const T* from_h;  // [rows] of ld_from_h elements, in: R h'
+  Index ld_from_h;
+  T* c;      // [rows] of ld_c elements, in: c'; out of the second half: c
+  T* new_c;  // [rows] of ld_c elements, out of the first half: c before zoneout; without it, c
+  Index ld_c;
+  T* h;  // [rows] of ld_h elements, out of the first half: o; of the second: h before a projection
+  Index ld_h;
+  T* const* output;  // [rows] out of the second half: pointers to [H], h once more; or null
+  T* gates;          // [rows] of ld_gates elements, out of the first half: R h', [4H] of each;
+                     // null: not saved; may be from_x, of the strides {H, lanes}
+  Index ld_gates;
+  T* saved_c;  // [rows] of ld_saved_c elements, out of the second half: [H] of each; or null
+  Index ld_saved_c;
+  const T* keep_c;  // [rows] of ld_keep_c elements, in: zoneout, the part of c' in c; null: none
+  Index ld_keep_c;
+};
+
 /// The two halves of a time step of a GRU that resets before the product R_n (r h'), which stands
 /// between them, for some rows and the units first <= j < end. Gate k of unit j is at k * stride +
 /// j.
@@ -158,12 +217,23 @@ struct GruHalfStepBackward {
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
 };
 
+/// What the gradient of a step with layer normalisation takes besides.
+template <class T>
+struct LstmNormBackward {
+  LstmNorm<T> parameters;
+  const T* bias;  // [4H] in
+  T* room;        // [6H] for the kernel
+  T* sums;  // [14H] in and out: the gradients of bias, gain_x, gain_h, gain_c, bias_c, in this
+            // order, of these rows are added
+};
+
 /// The gradient of one time step of a cell for some rows.
 template <class T>
 struct CellStepBackward {
   Index rows;
   Index H;
-  const T* gates;   // [rows, saved_gates * H] in, as saved; null where nothing is, of an RNN
+  const T* gates;   // [rows, saved_gates * H] in, as saved (with layer normalisation R h'); null
+                    // where nothing is, of an RNN
   const T* c;       // [rows, H] in; LSTM
   const T* c_prev;  // [rows, H] in; LSTM
   const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN, where gates is null
@@ -173,11 +243,14 @@ struct CellStepBackward {
   Index ld_d_h;
   T* d_past_R;          // [rows, H] in: gradient that reached the step past R: of c (LSTM), or the
                         // other part of that of h (GRU); out: the same for the step before
-  T* d_gates;           // [rows, G H] out: gradient of W x + b; LSTM: may be gates
-  T* d_from_h;          // [rows, G H] out: gradient of R h' + b where it differs, with GRU
+  T* d_gates;           // [rows, G H] out: gradient of W x + b; LSTM: may be gates; with layer
+                        // normalisation also in: W x
+  T* d_from_h;          // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with
+                        // layer normalisation
   T* hidden = nullptr;  // [rows, H] out: h before a projection; or null
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without
+  const LstmNormBackward<T>* norm = nullptr;  // of lstm_norm_backward; null of all others
 };
 
 /// The gates of an LSTM or a GRU with other functions, from the sums that training saved.

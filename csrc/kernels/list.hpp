@@ -13,6 +13,10 @@
   X(add_outer_products, AddOuterProducts)        \
   X(lstm_step_tile, CellStepTile)                \
   X(lstm_step_backward, CellStepBackward)        \
+  X(normalise_sums, NormaliseSums)               \
+  X(lstm_norm_gates, LstmNormStep)               \
+  X(lstm_norm_hidden, LstmNormStep)              \
+  X(lstm_norm_backward, CellStepBackward)        \
   X(gru_step, CellStep)                          \
   X(gru_step_tile, CellStepTile)                 \
   X(gru_step_backward, CellStepBackward)         \

@@ -19,6 +19,12 @@ struct CellKernels {
   void (*step)(const CellStep<T>&) noexcept;
   void (*step_tile)(const CellStepTile<T>&) noexcept;
   void (*step_backward)(const CellStepBackward<T>&) noexcept;
+  /// LSTM with layer normalisation: a step in two halves (LstmNormStep), without step and
+  /// step_tile. Its gradients of W x and R h differ, too.
+  bool normalises = false;
+
+  /// Whether W x and R h have gradients of their own.
+  bool gradients_differ() const { return resets || normalises; }
 };
 
 /// A cell's kernels of the active target.
@@ -48,6 +54,9 @@ CellKernels<T> cell_kernels(const StackConfig& config) {
               k.rnn_relu_step_backward};
     case CellKind::kLstm:
     default:
+      if (config.options.layer_norm) {
+        return {4, k.lanes, false, false, nullptr, nullptr, k.lstm_norm_backward, true};
+      }
       return {4, k.lanes, false, false, k.lstm_step, k.lstm_step_tile, k.lstm_step_backward};
   }
 }

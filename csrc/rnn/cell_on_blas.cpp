@@ -34,6 +34,12 @@ PreviousRows previous_rows(const RowSchedule& rows, bool backward, Index t) {
   return {std::min(rows.live(t), rows.live(previous)), rows.offset(previous)};
 }
 
+/// Where the gates of an LSTM stand in a row of sums that BLAS computes.
+template <class T>
+GateStrides gate_after_gate(Index H) {
+  return {H, kernels<T>().lanes};
+}
+
 /// A product of many rows is divided into pieces of this many among the threads. They do not depend
 /// on the number of threads, and so the bits of the results do not.
 constexpr Index kPieceRows = 256;
@@ -78,6 +84,7 @@ void direction_forward(const DirectionForward<T>& run) {
   };
   if (noise.zones_c()) {
     make_room(room.keep_c, H);
+    if (w.cell.normalises) make_room(room.new_c, H);
     options.keep_c = room.keep_c.data();
     options.ld_keep_c = H;
   }
@@ -100,6 +107,10 @@ void direction_forward(const DirectionForward<T>& run) {
       const Piece p = piece(block.rows, k);
       gemm<T>(p.size, GH, I, {x + p.first * I, I}, {w.W.data(), I, true}, 0,
               block_gates + p.first * ld_gates, ld_gates);
+      if (w.cell.normalises) {
+        kernels<T>().normalise_sums({p.size, H, gate_after_gate<T>(H), w.norm.gain_x, w.bias.data(),
+                                     block_gates + p.first * ld_gates, ld_gates});
+      }
     });
     for_each_step(block, run.backward, [&](Index t) {
       const Index live = rows.live(t), row = rows.offset(t);
@@ -131,6 +142,32 @@ void direction_forward(const DirectionForward<T>& run) {
         kernels<T>().gru_reset(s);
         gemm<T>(live, H, P, {reset_h, P}, {w.R.data() + 2 * H * P, P, true}, 0, from_h + 2 * H, GH);
         kernels<T>().gru_candidate(s);
+      } else if (w.cell.normalises) {
+        gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
+        const LstmNormStep<T> s{live,
+                                0,
+                                H,
+                                H,
+                                gate_after_gate<T>(H),
+                                &w.norm,
+                                gates,
+                                ld_gates,
+                                from_h,
+                                GH,
+                                run.c,
+                                noise.zones_c() ? room.new_c.data() : run.c,
+                                H,
+                                hidden,
+                                H,
+                                nullptr,
+                                save ? gates : nullptr,
+                                ld_gates,
+                                nullptr,
+                                0,
+                                options.keep_c,
+                                options.ld_keep_c};
+        kernels<T>().lstm_norm_gates(s);
+        kernels<T>().lstm_norm_hidden(s);
       } else {
         gemm<T>(live, GH, P, {read_h, P}, {w.R.data(), P, true}, 0, from_h, GH);
         w.cell.step({live, H, save, w.bias.data(), w.bias_h.data(), from_h, gates, ld_gates, run.c,
@@ -155,9 +192,13 @@ void direction_forward(const DirectionForward<T>& run) {
 
 namespace {
 
-/// Rows that go through the steps of a block together, in the backward pass: independent of all
-/// others there, and so a task for a thread.
-constexpr Index kStepRows = 32;
+/// The most rows that go through the steps of a block together, in the backward pass: independent
+/// of all others there, and so a task for a thread.
+constexpr Index kMostStepRows = 32;
+
+/// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
+/// (LstmNormBackward).
+constexpr Index kNormSums = 14;
 
 /// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
 /// then the products over all rows of the block.
@@ -182,7 +223,12 @@ class BackwardPass {
       reset_h_.resize(most_block_rows(rows_), w_.H);
       d_reset_.resize(rows_.B(), ld_d_h_);
     }
-    if (w_.cell.resets) d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.gradients_differ()) d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.normalises) {
+      norm_sums_.resize(pieces(rows_.B(), step_rows_), 2 * kNormSums * w_.H);
+      norm_sums_.fill_zero();
+      norm_room_.resize(pieces(rows_.B(), step_rows_), 6 * w_.H);
+    }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
       hidden_.resize(most_block_rows(rows_), w_.H);
@@ -204,10 +250,14 @@ class BackwardPass {
   void compute() {
     for_each_block(rows_, !run_.backward, [&](const StepBlock& block) {
       check_interrupt();
-      run_.team.run_tasks(pieces(rows_.B(), kStepRows), [&](Index k) noexcept {
-        const Piece p = piece(rows_.B(), k, kStepRows);
-        for_each_step(block, !run_.backward,
-                      [&](Index t) { step(t, block.first_row, p.first, p.first + p.size); });
+      if (w_.cell.normalises) multiply_inputs_again(block);
+      run_.team.run_tasks(pieces(rows_.B(), step_rows_), [&](Index k) noexcept {
+        const Piece p = piece(rows_.B(), k, step_rows_);
+        for_each_step(block, !run_.backward, [&](Index t) {
+          step(t, block.first_row, p.first, p.first + p.size);
+          // Two levels of sums keep the rounding error small.
+          if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
+        });
       });
       products(block);
     });
@@ -217,6 +267,14 @@ class BackwardPass {
   }
 
  private:
+  /// The rows of a task. Several threads share a batch of 8 or more: with 32 rows a task 2 threads
+  /// reached 156 GFLOP/s for B = 32, H = 256, and with 8 195; one thread loses 3 % by it. Where
+  /// bits depend on it, the number of threads does not count: layer normalisation sums over a
+  /// task's rows, and on BLAS the bits of a product depend on its height.
+  Index step_rows() const {
+    if (!tiles_ || (run_.team.threads() == 1 && !w_.cell.normalises)) return kMostStepRows;
+    return std::clamp<Index>((rows_.B() + 3) / 4, 4, kMostStepRows);
+  }
   bool peepholes() const { return w_.options.peephole != nullptr; }
 
   /// Step t for the sorted rows first <= b < end, as far as they live.
@@ -225,7 +283,8 @@ class BackwardPass {
     end = std::min(end, rows_.live(t));
     if (end <= first) return;
     T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
-    T* d_from_h = w_.cell.resets ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
+    T* d_from_h =
+        w_.cell.gradients_differ() ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
     T* d_past_R = kept_apart(w_) ? run_.d_past_R : run_.d_c;
     T* h_prev = h_prev_.data() + (row - block_row) * P;
     if (run_.d_h_steps != nullptr) {
@@ -319,6 +378,12 @@ class BackwardPass {
       if (w_.projects) s.hidden = hidden_.data() + in_block * H;
       if (!w_.plain) s.options = &options;
       if (peepholes()) s.d_peephole = d_peephole_.data() + in_block * 3 * H;
+      LstmNormBackward<T> norm;
+      if (w_.cell.normalises) {
+        const Index k = first / step_rows_;
+        norm = {w_.norm, w_.bias.data(), norm_room_.data() + k * 6 * H, norm_sums(k)};
+        s.norm = &norm;
+      }
       w_.cell.step_backward(s);
     };
     units(first, carried, run_.c + (previous.row + first) * w_.C);
@@ -347,7 +412,7 @@ class BackwardPass {
   }
 
   /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
-  /// rows first <= b < end, at most kStepRows. On tiles, because BLAS packs R anew in every call:
+  /// rows first <= b < end, at most step_rows_. On tiles, because BLAS packs R anew in every call:
   /// with one row, a whole training step took five times as long.
   void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first,
                      Index end) noexcept {
@@ -358,7 +423,7 @@ class BackwardPass {
               {w_.R.data() + first_row * P, P}, 0, product, ld_d_h_);
       return;
     }
-    const T* inputs[kStepRows];
+    const T* inputs[kMostStepRows];
     for (Index b = first; b < end; ++b) inputs[b - first] = d_sums + b * GH + first_row;
     const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
     kernels<T>().project_rows({end - first, 0, blocks, 4, K, inputs, R_panel_ + first_row * ld_d_h_,
@@ -408,7 +473,7 @@ class BackwardPass {
   void add_products(const T* d_sums, Index k, Index first, Index end, Index n, const T* values,
                     Index columns, T* d_weight) noexcept {
     const Index GH = w_.GH;
-    if (first == end) return;
+    if (first == end || d_weight == nullptr) return;
     if (on_tiles(columns)) {
       const Piece p = piece(columns, k, 4 * kernels<T>().lanes);
       kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,
@@ -444,18 +509,64 @@ class BackwardPass {
   }
 
   /// Of the rows of a block: the gradient of R h.
-  const T* d_from_h() const { return w_.cell.resets ? d_from_h_.data() : d_gates_.data(); }
+  const T* d_from_h() const {
+    return w_.cell.gradients_differ() ? d_from_h_.data() : d_gates_.data();
+  }
+
+  /// d_gates_ = W x for the rows of a block: with layer normalisation the steps' gradients need it.
+  void multiply_inputs_again(const StepBlock& block) {
+    const Index I = w_.I, GH = w_.GH;
+    run_.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
+      const Piece p = piece(block.rows, k);
+      gemm<T>(p.size, GH, I, {run_.x + (block.first_row + p.first) * I, I}, {w_.W.data(), I, true},
+              0, d_gates_.data() + p.first * GH, GH);
+    });
+  }
+
+  /// The gradients of layer normalisation's parameters that task k of the steps has summed, and
+  /// after them the sums of these.
+  T* norm_sums(Index k) { return norm_sums_.data() + k * 2 * kNormSums * w_.H; }
+
+  void add_norm_sums(Index k) noexcept {
+    const Index n = kNormSums * w_.H;
+    T *sums = norm_sums(k), *totals = sums + n;
+    for (Index j = 0; j < n; ++j) totals[j] += sums[j];
+    std::fill_n(sums, n, T(0));
+  }
+
+  /// Adds what all tasks have summed to the gradients.
+  void norm_products() noexcept {
+    const CellParams<T>& d = run_.d_params;
+    const Index H = w_.H;
+    for (Index k = 0; k < pieces(rows_.B(), step_rows_); ++k) {
+      add_norm_sums(k);
+      T* const totals = norm_sums(k) + kNormSums * H;
+      const auto add = [&](Index at, Index n, T* to) {
+        for (Index j = 0; to != nullptr && j < n; ++j) to[j] += totals[at + j];
+      };
+      add(0, 4 * H, d.bias_ih);
+      add(0, 4 * H, d.bias_hh);
+      add(4 * H, 4 * H, d.weight_ln_ih);
+      add(8 * H, 4 * H, d.weight_ln_hh);
+      add(12 * H, H, d.weight_ln_c);
+      add(13 * H, H, d.bias_ln_c);
+      std::fill_n(totals, kNormSums * H, T(0));
+    }
+  }
 
   void small_products(const StepBlock& block) noexcept {
     const Index H = w_.H, P = w_.P, n = block.rows;
-    if (run_.d_params.bias_ih != nullptr) {
-      kernels<T>().add_column_sums({n, w_.GH, d_gates_.data(), run_.d_params.bias_ih});
-      kernels<T>().add_column_sums({n, w_.GH, d_from_h(), run_.d_params.bias_hh});
+    const auto add_sums = [n](Index columns, const T* values, T* sums) {
+      if (sums != nullptr) kernels<T>().add_column_sums({n, columns, values, sums});
+    };
+    if (w_.cell.normalises) {
+      norm_products();
+    } else {
+      add_sums(w_.GH, d_gates_.data(), run_.d_params.bias_ih);
+      add_sums(w_.GH, d_from_h(), run_.d_params.bias_hh);
     }
-    if (peepholes()) {
-      kernels<T>().add_column_sums({n, 3 * H, d_peephole_.data(), run_.d_params.weight_peephole});
-    }
-    if (w_.projects) {
+    add_sums(3 * H, d_peephole_.data(), run_.d_params.weight_peephole);
+    if (run_.d_params.weight_hr != nullptr) {
       gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
               run_.d_params.weight_hr, H);
     }
@@ -465,6 +576,7 @@ class BackwardPass {
   const RowSchedule& rows_;
   const CellWeights<T>& w_;
   const bool tiles_;
+  const Index step_rows_ = step_rows();
   const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;
   const T* const W_panel_ = tiles_ && run_.d_x != nullptr ? w_.W_backward_panel() : nullptr;
   const Index ld_d_h_;
@@ -473,7 +585,7 @@ class BackwardPass {
   Buffer<T> d_gates_;  // [rows, G H]
   Buffer<T> h_prev_;   // [rows, P]
   Buffer<T> d_x_;      // [rows] of I padded to whole blocks of a panel; empty if not needed
-  // With a GRU:
+  // With a GRU or layer normalisation:
   Buffer<T> d_from_h_;  // [rows, G H]; with other cells it is d_gates
   Buffer<T> reset_h_;   // [rows, H] r h' of a cell in halves
   Buffer<T> d_reset_;   // [B] of ld_d_h: its gradient
@@ -482,6 +594,9 @@ class BackwardPass {
   Buffer<T> d_hidden_;       // [B, H]
   Buffer<T> hidden_;         // [rows, H]
   Buffer<T> projected_d_h_;  // [rows, P]
+  // With layer normalisation, for each task of the steps:
+  Buffer<T> norm_sums_;  // [2][kNormSums H], see norm_sums
+  Buffer<T> norm_room_;  // [6H]
   StepOptions<T> options_;
   // Regularisation; empty without:
   Buffer<T> keep_c_;      // [B, H] zoneout of one step
@@ -497,10 +612,24 @@ void direction_backward(const DirectionBackward<T>& run) {
   BackwardPass<T>(run).compute();
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                \
-  template struct BlasWorkspace<T>;                            \
-  template void direction_forward(const DirectionForward<T>&); \
-  template void direction_backward(const DirectionBackward<T>&);
+template <class T>
+void normalised_gates(const CellWeights<T>& w, Index rows, const T* x, T* gates) {
+  const Index n = rows * w.GH;
+  const GateStrides strides = gate_after_gate<T>(w.H);
+  Buffer<T> from_x(rows, w.GH);
+  gemm<T>(rows, w.GH, w.I, {x, w.I}, {w.W.data(), w.I, true}, 0, from_x.data(), w.GH);
+  kernels<T>().normalise_sums(
+      {rows, w.H, strides, w.norm.gain_x, w.bias.data(), from_x.data(), w.GH});
+  kernels<T>().normalise_sums({rows, w.H, strides, w.norm.gain_h, nullptr, gates, w.GH});
+  for (Index k = 0; k < n; ++k) gates[k] += from_x.data()[k];
+  kernels<T>().activate_gates({rows, 4, w.H, w.GH, gates, &w.options});
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                  \
+  template struct BlasWorkspace<T>;                              \
+  template void direction_forward(const DirectionForward<T>&);   \
+  template void direction_backward(const DirectionBackward<T>&); \
+  template void normalised_gates(const CellWeights<T>&, Index, const T*, T*);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)
 

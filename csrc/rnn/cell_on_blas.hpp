@@ -21,6 +21,7 @@ struct BlasWorkspace {
   Buffer<T> hidden;   // [B, H] h before a projection; empty without one
   // Regularisation; empty without:
   Buffer<T> keep_c, keep_h;  // [B, H], [B, P] zoneout of one step
+  Buffer<T> new_c;           // [B, H] layer normalisation with zoneout: c before it
   Buffer<T> old_h;           // [B, P] h of the step before
   Buffer<T> h_mask;          // [B, P] recurrent dropout
   Buffer<T> masked_h;        // [B, P] what R reads
@@ -67,7 +68,7 @@ struct DirectionBackward {
   T* d_x;             // [rows, I] out; null: not computed
   bool add_to_d_x;    // d_x: in and out
   TeamLease& team;
-  CellParams<T> d_params;  // added to; all of them are given
+  CellParams<T> d_params;  // added to; null: not computed
   T* d_h_steps;            // [rows, P] out: d_h as it comes to each step; null: not asked for
   T* d_c_steps;            // [rows, H] out: the same of d_c, where there is c
 };
@@ -80,5 +81,10 @@ bool kept_apart(const CellWeights<T>& w) {
 
 template <class T>
 void direction_backward(const DirectionBackward<T>& run);
+
+/// The gates of a cell with layer normalisation, of which training saves R h.
+/// x: [rows, I] in; gates: [rows, 4H] in: as saved; out: i f g o.
+template <class T>
+void normalised_gates(const CellWeights<T>& weights, Index rows, const T* x, T* gates);
 
 }  // namespace fastlstm

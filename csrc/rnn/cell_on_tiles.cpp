@@ -33,7 +33,7 @@ TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bo
       c_(rows.B(), w_.C > 0 ? ld_c_ : 0),
       noise_(noise),
       options_(w_.options),
-      projected_(projected_steps(rows) > 1 || w_.cell.in_halves
+      projected_(projected_steps(rows) > 1 || w_.cell.in_halves || w_.cell.normalises
                      ? std::min(rows.rows(), projected_steps(rows) * rows.B())
                      : 0,
                  w_.parts * w_.blocks * w_.width) {
@@ -41,6 +41,10 @@ TileCell<T>::TileCell(const CellWeights<T>& weights, const RowSchedule& rows, bo
   if (w_.cell.in_halves) {
     from_h_.resize(rows.B(), w_.parts * w_.blocks * w_.width);
     reset_h_.resize(rows.B(), ld_h_);
+  }
+  if (w_.cell.normalises) {
+    from_h_.resize(rows.B(), w_.blocks * w_.width);
+    if (noise.zones_c()) new_c_.resize(rows.B(), ld_c_);
   }
   h_.fill_zero();
   c_.fill_zero();
@@ -137,9 +141,59 @@ void TileCell<T>::project(const Run& run, StepRange steps, const Part& part,
   for (Index k = 0; k < w_.parts; ++k) {
     kernels<T>().project_rows({n, k * w_.blocks + first_block, k * w_.blocks + end_block,
                                w_.cell.vectors, w_.I, scratch.inputs.data(), w_.W_panel.data(),
-                               w_.bias_panel.data(), projected_.data(),
-                               w_.parts * w_.blocks * w_.width});
+                               w_.cell.normalises ? nullptr : w_.bias_panel.data(),
+                               projected_.data(), w_.parts * w_.blocks * w_.width});
   }
+  if (!w_.cell.normalises) return;
+  part.wait();
+  const Index lanes = kernels<T>().lanes, ld = w_.blocks * w_.width;
+  const auto [first_row, end_row] = part.range(n, 1);
+  kernels<T>().normalise_sums({end_row - first_row,
+                               w_.H,
+                               {lanes, w_.width},
+                               w_.norm.gain_x,
+                               w_.bias.data(),
+                               projected_.data() + first_row * ld,
+                               ld});
+  part.wait();
+}
+
+template <class T>
+void TileCell<T>::normalised_units(const CellStepTile<T>& call, const Part& part,
+                                   TileScratch<T>& scratch) {
+  const Index lanes = kernels<T>().lanes, ld = w_.blocks * w_.width;
+  for (Index b = 0; b < call.rows; ++b) {
+    scratch.inputs[static_cast<std::size_t>(b)] = call.h_prev + b * call.ld_h_prev;
+  }
+  kernels<T>().project_rows({call.rows, call.first_block, call.end_block, w_.cell.vectors, w_.P,
+                             scratch.inputs.data(), call.R, nullptr, from_h_.data(), ld});
+  part.wait();
+  LstmNormStep<T> s{};
+  s.rows = call.rows;
+  s.end = std::min(w_.H, call.end_block * lanes);
+  s.first = std::min(s.end, call.first_block * lanes);
+  s.H = w_.H;
+  s.strides = {lanes, w_.width};
+  s.norm = &w_.norm;
+  s.from_x = call.projected;
+  s.ld_x = call.ld_projected;
+  s.from_h = from_h_.data();
+  s.ld_from_h = ld;
+  s.c = call.c;
+  s.new_c = noise_.zones_c() ? new_c_.data() : call.c;
+  s.ld_c = call.ld_c;
+  s.h = call.h;
+  s.ld_h = call.ld_h;
+  s.output = call.output;
+  s.gates = call.gates;
+  s.ld_gates = call.ld_gates;
+  s.saved_c = call.saved_c;
+  s.ld_saved_c = call.ld_saved_c;
+  s.keep_c = options_.keep_c;
+  s.ld_keep_c = options_.ld_keep_c;
+  kernels<T>().lstm_norm_gates(s);
+  part.wait();
+  kernels<T>().lstm_norm_hidden(s);
 }
 
 template <class T>
@@ -242,7 +296,11 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
                     keep_c_.data() + b * ld_c_ + first_unit);
     }
   }
-  w_.cell.step_tile(call);
+  if (w_.cell.normalises) {
+    normalised_units(call, part, scratch);
+  } else {
+    w_.cell.step_tile(call);
+  }
   if (!w_.projects) regularise(s, first_unit, end_unit, scratch);
   part.wait();
   if (!w_.projects) return;

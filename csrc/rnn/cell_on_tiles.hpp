@@ -90,6 +90,8 @@ class TileCell {
                       TileScratch<T>& scratch);
   void step(const Run& run, Index s, Index projected_row, const Part& part,
             TileScratch<T>& scratch);
+  /// What a cell with layer normalisation does instead of `call`.
+  void normalised_units(const CellStepTile<T>& call, const Part& part, TileScratch<T>& scratch);
   /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
   void regularise(Index s, Index first, Index end, TileScratch<T>& scratch);
   T* masked_h(Index s) { return masked_h_.data() + ((s ^ swap_) & 1) * rows_.B() * ld_h_; }
@@ -112,7 +114,8 @@ class TileCell {
   Buffer<T> keep_h_;        // [B][ld_h] the same of h
   Buffer<T> h_mask_;        // [B][ld_h] recurrent dropout; empty without
   Buffer<T> masked_h_;      // [2][B][ld_h] h times the mask
-  Buffer<T> from_h_;        // [B][3][blocks][V][lanes] h R of a cell in halves
+  Buffer<T> from_h_;        // [B][parts][blocks][V][lanes] h R of a step in two halves
+  Buffer<T> new_c_;         // [B][ld_c] layer normalisation with zoneout: c before it; else empty
   Buffer<T> reset_h_;       // [B][ld_h] r h' of a cell in halves
   Buffer<T> projected_;     // [rows of projected_steps][blocks][V][lanes]
 };

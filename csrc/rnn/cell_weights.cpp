@@ -95,6 +95,15 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
     }
     options.peephole = peephole.data();
   }
+  if (cell.normalises) {
+    norm_values.resize(10, H);
+    T* values = norm_values.data();
+    std::copy_n(params.weight_ln_ih, GH, values);
+    std::copy_n(params.weight_ln_hh, GH, values + GH);
+    std::copy_n(params.weight_ln_c, H, values + 2 * GH);
+    copy_or_zero(params.bias_ln_c, H, values + 2 * GH + H);
+    norm = {values, values + GH, values + 2 * GH, values + 2 * GH + H};
+  }
   if (active_target().tiles) pack_panels();
 }
 

@@ -28,6 +28,8 @@ struct CellWeights {
   Buffer<T> bias_h;        // GRU: [H] of R_n h, not in the sum, padded to whole blocks; else empty
   Buffer<T> W_hr;          // [P, H]; empty without a projection
   Buffer<T> peephole;      // [3] of H padded to whole vectors: of i, f, o; empty without
+  Buffer<T> norm_values;   // [10H] what norm points to; empty without
+  LstmNorm<T> norm{};      // of layer normalisation; its bias is that of the gates
   StepOptions<T> options;  // not used where they are plain
   bool plain;
 

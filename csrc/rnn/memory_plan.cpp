@@ -83,12 +83,12 @@ class Planner {
   /// What the backward pass of a cell needs for a block of steps (rnn/cell_on_blas.cpp).
   Index backward_pass() const {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
-    // A GRU's gradients of R h, or r h'.
-    const Index reset = config_.cell == CellKind::kGru ? config_.gates() * config_.hidden_size
-                        : config_.cell == CellKind::kGruResetBefore ? config_.hidden_size
-                                                                    : 0;
-    return most_block_rows(rows_) *
-               (config_.gates() * config_.hidden_size + P() + projection + reset + widest_input()) +
+    const Index sums = config_.gates() * config_.hidden_size;
+    // Gradients of R h, too, where they are others than those of W x; or r h'.
+    const bool differ = config_.options.layer_norm || config_.cell == CellKind::kGru;
+    const bool in_halves = config_.cell == CellKind::kGruResetBefore;
+    const Index more = differ ? sums : in_halves ? config_.hidden_size : 0;
+    return most_block_rows(rows_) * (sums + more + P() + projection + widest_input()) +
            rows_.B() * (3 * P() + 2 * C());
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.

@@ -18,18 +18,19 @@ const T* layer_input(Saved<T>& saved, Index layer, const RowSchedule& rows, Inde
   if (layer == 0) return saved.x.data() + first_row * width;
   const T* x = saved.output(layer - 1) + first_row * width;
   if (saved.dropout.p == 0) return x;
-  if (dropped.size() < rows.rows() * width) dropped.resize(rows.rows(), width);
+  dropped.reserve(rows.rows(), width);
   drop_rows(rows, saved.dropout, layer - 1, x, width, dropped.data());
   return dropped.data();
 }
 
 template <class T>
-Saved<T> run_segment(Saved<T>& saved, Index k, Index first, Index end, T* h, T* c) {
+Saved<T> run_segment(Saved<T>& saved, Index k, Index first, Index end, T* h, T* c,
+                     typename Saved<T>::Room room) {
   const StackConfig& config = saved.config();
   const Index layer = k / config.directions();
   Dropout inside = saved.dropout;  // less what is done to its input and its weights already
   inside.p = inside.weight = 0;
-  Saved<T> run(saved.stack.cell(k), saved.rows.steps_of(first, end), inside, true);
+  Saved<T> run(saved.stack.cell(k), saved.rows.steps_of(first, end), inside, true, std::move(room));
   const Index values = run.rows.rows() * config.layer_input_size(layer);
   Buffer<T> dropped;
   const T* x = layer_input(saved, layer, run.rows, saved.rows.offset(first), dropped);
@@ -51,6 +52,7 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
   const RowSchedule& rows = saved.rows;
   const Index D = config.directions(), P = config.output_size(), C = config.c_size();
   const Index width = D * P;
+  typename Saved<T>::Room room;
   for (Index k = 0; k < config.cells(); ++k) {
     // The final state is where the running one is.
     T* const h = call.h_n + k * rows.B() * P;
@@ -59,7 +61,7 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
     copy_or_zero(call.c_0 ? call.c_0 + k * rows.B() * C : nullptr, rows.B() * C, c);
     auto& segments = saved.segments.emplace_back();
     for (const Segment& s : segments_of(rows, config.runs_backward(k % D), plan)) {
-      Saved<T> run = run_segment(saved, k, s.first, s.end, h, c);
+      Saved<T> run = run_segment(saved, k, s.first, s.end, h, c, std::move(room));
       T* output = saved.output(k / D) + rows.offset(s.first) * width + k % D * P;
       for (Index row = 0; row < run.rows.rows(); ++row) {
         std::copy_n(run.output(0) + row * P, P, output + row * width);
@@ -69,6 +71,7 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
         segments.back().gates = std::move(run.all_gates);
         segments.back().c = std::move(run.all_c);
       }
+      room = run.leave_room();
     }
   }
   const T* output = saved.output(config.num_layers - 1);
@@ -80,9 +83,9 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
   unpack_rows(rows, merged.data(), P, call.output);
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                           \
-  template const T* layer_input(Saved<T>&, Index, const RowSchedule&, Index, Buffer<T>&); \
-  template Saved<T> run_segment(Saved<T>&, Index, Index, Index, T*, T*);                  \
+#define FASTLSTM_INSTANTIATE(T)                                                                   \
+  template const T* layer_input(Saved<T>&, Index, const RowSchedule&, Index, Buffer<T>&);         \
+  template Saved<T> run_segment(Saved<T>&, Index, Index, Index, T*, T*, typename Saved<T>::Room); \
   template void forward_in_segments(Saved<T>&, const ForwardCall<T>&, const MemoryPlan&);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

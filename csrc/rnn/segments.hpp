@@ -18,7 +18,9 @@ const T* layer_input(Saved<T>& saved, Index layer, const RowSchedule& rows, Inde
 
 /// Runs cell k through some steps and saves everything, its input too.
 /// h, c: [B, .] in the caller's order; in: the state before the steps; out: after them.
+/// room: of an earlier segment, or empty.
 template <class T>
-Saved<T> run_segment(Saved<T>& saved, Index k, Index first, Index end, T* h, T* c);
+Saved<T> run_segment(Saved<T>& saved, Index k, Index first, Index end, T* h, T* c,
+                     typename Saved<T>::Room room);
 
 }  // namespace fastlstm

@@ -26,8 +26,10 @@ void check(const StackConfig& c) {
   const bool projects = c.proj_size > 0;
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
       !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
-      (c.cell != CellKind::kLstm &&
-       (projects || c.options.input_forget || c.options.peepholes || c.options.zoneout_c > 0)) ||
+      (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
+                                     c.options.layer_norm || c.options.zoneout_c > 0)) ||
+      (c.options.layer_norm &&
+       (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
       (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
@@ -85,6 +87,10 @@ Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
       }
       params.weight_peephole = peephole.data();
     }
+    params.weight_ln_ih = w.norm.gain_x;
+    params.weight_ln_hh = w.norm.gain_h;
+    params.weight_ln_c = w.norm.gain_c;
+    params.bias_ln_c = w.norm.bias_c;
     dropped = dropped.with_params(k, params);
   }
   return dropped;

@@ -39,15 +39,21 @@ SequenceView<T> from_step(SequenceView<T> sequence, Index t) {
 template <class T>
 class StackBackward {
  public:
-  StackBackward(Saved<T>& saved, const BackwardCall<T>& call) : saved_(saved), call_(call) {}
+  StackBackward(Saved<T>& saved, const BackwardCall<T>& call) : saved_(saved), call_(call) {
+    if (call.d_h_0 == nullptr) {
+      d_h_0_.resize(config_.cells() * saved.rows.B(), P_);
+      d_c_0_.resize(config_.cells() * saved.rows.B(), C_);
+    }
+  }
 
   void compute() {
     const RowSchedule& rows = saved_.rows;
-    for (Index layer = config_.num_layers - 1; layer >= 0; --layer) {
+    const Index lowest = lowest_layer();
+    for (Index layer = config_.num_layers - 1; layer >= lowest; --layer) {
       Buffer<T> d_layer_x;
-      if (layer > 0) d_layer_x.resize(rows.rows(), width_);
+      if (layer > lowest) d_layer_x.resize(rows.rows(), width_);
       for (Index d = 0; d < D_; ++d) run_cell(layer, d, d_layer_x.data());
-      if (layer > 0 && saved_.dropout.p > 0) {
+      if (layer > lowest && saved_.dropout.p > 0) {
         drop_rows(rows, saved_.dropout, layer - 1, d_layer_x.data(), width_, d_layer_x.data());
       }
       d_layer_output_ = std::move(d_layer_x);
@@ -56,9 +62,22 @@ class StackBackward {
   }
 
  private:
+  /// The lowest layer that something is asked of; those below it need not run.
+  Index lowest_layer() const {
+    if (call_.d_x.data != nullptr || call_.d_h_0 != nullptr || call_.d_h_steps != nullptr) return 0;
+    for (Index k = 0; k < config_.cells(); ++k) {
+      const CellParams<T>& p = call_.d_params[k];
+      for (const T* d :
+           {p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, p.weight_hr, p.weight_peephole}) {
+        if (d != nullptr) return k / D_;
+      }
+    }
+    return config_.num_layers;
+  }
+
   /// The gradients of the state go backwards through the steps where the caller wants them.
-  T* d_h(Index k) const { return call_.d_h_0 + k * saved_.rows.B() * P_; }
-  T* d_c(Index k) const { return call_.d_c_0 + k * saved_.rows.B() * C_; }
+  T* d_h(Index k) { return (call_.d_h_0 ? call_.d_h_0 : d_h_0_.data()) + k * saved_.rows.B() * P_; }
+  T* d_c(Index k) { return (call_.d_h_0 ? call_.d_c_0 : d_c_0_.data()) + k * saved_.rows.B() * C_; }
 
   void run_cell(Index layer, Index d, T* d_layer_x) {
     const Index k = layer * D_ + d, B = saved_.rows.B();
@@ -71,7 +90,8 @@ class StackBackward {
     const CellWeights<T>& w = saved_.stack.weights(k);
     d_params_ = call_.d_params[k];
     Buffer<T> d_dropped_R;
-    if (saved_.dropout.weight > 0) {
+    const bool drops_R = saved_.dropout.weight > 0 && d_params_.weight_hh != nullptr;
+    if (drops_R) {
       d_dropped_R.resize(w.GH, P_);
       d_dropped_R.fill_zero();
       d_params_.weight_hh = d_dropped_R.data();
@@ -83,7 +103,7 @@ class StackBackward {
     }
     run_segments(k, d_layer_x);
     for (Index j = 0; apart && j < B * P_; ++j) d_h(k)[j] += d_past_R_.data()[j];
-    if (saved_.dropout.weight > 0) {
+    if (drops_R) {
       drop_weights(saved_.dropout, k, w.GH, P_, d_dropped_R.data(), d_dropped_R.data());
       T* d_R = call_.d_params[k].weight_hh;
       for (Index j = 0; j < w.GH * P_; ++j) d_R[j] += d_dropped_R.data()[j];
@@ -118,10 +138,12 @@ class StackBackward {
       Buffer<T> h(B, P_), c(B, C_);
       unsort_state(rows, s->h_0.data(), P_, h.data());
       unsort_state(rows, s->c_0.data(), C_, c.data());
-      Saved<T> again = run_segment(saved_, k, s->first, s->end, h.data(), c.data());
+      Saved<T> again =
+          run_segment(saved_, k, s->first, s->end, h.data(), c.data(), std::move(room_));
       run_steps(k, s->first, rows,
                 {again.x.data(), s->h_0.data(), s->c_0.data(), again.gates(0), again.c(0)},
                 d_layer_x);
+      room_ = again.leave_room();
     }
   }
 
@@ -142,7 +164,7 @@ class StackBackward {
       d_output = d_layer_output_.data() + first_row * width_ + d * P_;
     } else if (call_.d_output.data != nullptr) {
       const Index merged = config_.merged_size();
-      reserve(d_output_, rows.rows() * merged);
+      d_output_.reserve(rows.rows(), merged);
       pack_rows(rows, from_step(call_.d_output, first), merged, d_output_.data());
       if (config_.merge != Merge::kConcat) unmerge(rows.rows(), first_row);
       d_output = d_output_.data() + d * P_;
@@ -151,9 +173,9 @@ class StackBackward {
     T* d_x = nullptr;
     const SequenceView<T> callers_d_x = from_step(call_.d_x, first);
     if (layer > 0) {
-      d_x = d_layer_x + first_row * I;
+      if (d_layer_x != nullptr) d_x = d_layer_x + first_row * I;
     } else if (callers_d_x.data != nullptr) {
-      reserve(d_x_, rows.rows() * I);
+      d_x_.reserve(rows.rows(), I);
       d_x = d_x_.data();
       if (d > 0) {  // what the first direction has left there
         pack_rows(
@@ -213,21 +235,19 @@ class StackBackward {
     d_output_ = std::move(d_both);
   }
 
-  static void reserve(Buffer<T>& buffer, Index values) {
-    if (buffer.size() < values) buffer.resize(values);
-  }
-
   Saved<T>& saved_;
   const BackwardCall<T>& call_;
   const StackConfig& config_ = saved_.config();
   const Index D_ = config_.directions(), P_ = config_.output_size(), C_ = config_.c_size();
   const Index width_ = D_ * P_;
+  Buffer<T> d_h_0_, d_c_0_;          // where the caller does not want them: [L * D, B, .]
   Buffer<T> d_past_R_;               // [B, H] of the cell in work, in the caller's order
   CellParams<T> d_params_;           // of the cell in work
   Buffer<T> d_layer_output_;         // from the layer above: its d_x, of all rows
   Buffer<T> d_h_steps_, d_c_steps_;  // of one cell, if they are asked for: [rows, .]
   // Of the steps in work: the top layer's d_output, the bottom layer's d_x, inputs after dropout.
   Buffer<T> d_output_, d_x_, dropped_;
+  typename Saved<T>::Room room_;  // for segments that are run again
 };
 
 }  // namespace
@@ -245,9 +265,20 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
   const Index width = saved_->gates_width(), rows = saved_->rows.rows();
   const T* saved = saved_->gates(k);
   Buffer<T> activated;
-  const StepOptions<T>* options = saved_->stack.weights(k).step_options();
+  const CellWeights<T>& w = saved_->stack.weights(k);
+  const StepOptions<T>* options = w.step_options();
   const Index G = saved_->config().gates();
-  if (G > 1 && options != nullptr && !options->usual_functions) {
+  if (w.cell.normalises) {
+    require_blas();
+    const SingleThreadedBlas single_threaded_blas;
+    activated.resize(rows, width);
+    std::copy_n(saved, rows * width, activated.data());
+    Buffer<T> dropped;
+    const Index layer = k / saved_->config().directions();
+    const T* x = layer_input(*saved_, layer, saved_->rows, 0, dropped);
+    normalised_gates(w, rows, x, activated.data());
+    saved = activated.data();
+  } else if (G > 1 && options != nullptr && !options->usual_functions) {
     activated.resize(rows, width);
     std::copy_n(saved, rows * width, activated.data());
     kernels<T>().activate_gates(

@@ -7,6 +7,7 @@
 #include <limits>
 #include <memory>
 #include <new>
+#include <utility>
 
 #include "fastlstm/types.hpp"
 
@@ -29,6 +30,13 @@ class Buffer {
  public:
   Buffer() = default;
   explicit Buffer(Index rows, Index columns = 1) { resize(rows, columns); }
+  Buffer(Buffer&& other) noexcept
+      : memory_(std::move(other.memory_)), size_(std::exchange(other.size_, 0)) {}
+  Buffer& operator=(Buffer&& other) noexcept {
+    memory_ = std::move(other.memory_);
+    size_ = std::exchange(other.size_, 0);
+    return *this;
+  }
 
   /// Drops what was there.
   void resize(Index rows, Index columns = 1) {
@@ -37,6 +45,11 @@ class Buffer {
     const auto bytes = static_cast<std::size_t>(rows * columns) * sizeof(T);
     memory_.reset(static_cast<T*>(::operator new(bytes, kAlignment)));
     size_ = rows * columns;
+  }
+
+  /// As resize, but where there is room enough, nothing changes.
+  void reserve(Index rows, Index columns = 1) {
+    if (columns > 0 && size_ / columns < rows) resize(rows, columns);
   }
 
   void fill_zero() {

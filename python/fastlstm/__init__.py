@@ -22,17 +22,19 @@ from ._tbptt import Chunk, truncated_bptt
 from ._version import __version__
 
 if TYPE_CHECKING:
-    from . import interchange, optim, reference
-    from .interchange import from_keras, from_onnx, from_torch
+    from . import embeddings, interchange, optim, reference
+    from .interchange import from_keras, from_onnx, from_torch, to_onnx
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
+    "embeddings": "embeddings",
     "interchange": "interchange",
     "optim": "optim",
     "reference": "reference",
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
+    "to_onnx": "interchange",
 }
 
 __all__ = [
@@ -49,6 +51,7 @@ __all__ = [
     "TrainingMemory",
     "__version__",
     "available_isas",
+    "embeddings",
     "from_keras",
     "from_onnx",
     "from_torch",
@@ -61,6 +64,7 @@ __all__ = [
     "reference",
     "set_num_threads",
     "show_config",
+    "to_onnx",
     "truncated_bptt",
 ]
 

@@ -13,7 +13,7 @@ _T = TypeVar("_T", np.float32, np.float64)
 
 class StackFloat32:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, absent ones None.
+    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -27,6 +27,7 @@ class StackFloat32:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        layer_norm: bool,
         zoneout_h: float,
         zoneout_c: float,
         merge: str,
@@ -79,7 +80,7 @@ class TapeFloat32:
         d_h_n: _Float32 | None,
         d_c_n: _Float32 | None,
         d_x: _Float32 | None,
-        d_h_0: _Float32,
+        d_h_0: _Float32 | None,
         d_c_0: _Float32 | None,
         d_params: list[list[_Float32 | None]],
         d_h_steps: _Float32 | None = None,
@@ -99,7 +100,7 @@ class StreamFloat32:
 
 class StackFloat64:
     # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, absent ones None.
+    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
     def __init__(
         self,
         cell: str,
@@ -113,6 +114,7 @@ class StackFloat64:
         clip: float,
         input_forget: bool,
         peepholes: bool,
+        layer_norm: bool,
         zoneout_h: float,
         zoneout_c: float,
         merge: str,
@@ -165,7 +167,7 @@ class TapeFloat64:
         d_h_n: _Float64 | None,
         d_c_n: _Float64 | None,
         d_x: _Float64 | None,
-        d_h_0: _Float64,
+        d_h_0: _Float64 | None,
         d_c_0: _Float64 | None,
         d_params: list[list[_Float64 | None]],
         d_h_steps: _Float64 | None = None,

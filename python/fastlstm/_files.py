@@ -20,11 +20,17 @@ def save_layer(layer: RecurrentLayer[Any, Any], path: str | os.PathLike[str]) ->
 
     config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
     data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
+    write_whole(path, data)
+
+
+def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write parts to a file, which is complete or as it was before."""
     path = os.fspath(path)
     temporary = f"{path}.{os.urandom(8).hex()}"
     try:
         with open(temporary, "xb") as file:
-            file.write(data)
+            for part in parts:
+                file.write(part)
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):

@@ -255,7 +255,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
 
     def _cell_arrays(self, values: Mapping[str, FloatArray], k: int) -> list[FloatArray | None]:
         """The parameters of cell k as the core takes them: absent ones are None."""
-        by_kind = {name.partition("_l")[0]: values[name] for name in self._cell_shapes(k)}
+        by_kind = {name.rpartition("_l")[0]: values.get(name) for name in self._cell_shapes(k)}
         kinds = (
             "weight_ih",
             "weight_hh",
@@ -263,6 +263,10 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             "bias_hh",
             "weight_hr",
             "weight_peephole",
+            "weight_ln_ih",
+            "weight_ln_hh",
+            "weight_ln_c",
+            "bias_ln_c",
         )
         return [by_kind.get(kind) for kind in kinds]
 
@@ -273,6 +277,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             **core_functions(("Sigmoid", "Tanh", "Tanh"), None),
             "input_forget": False,
             "peepholes": False,
+            "layer_norm": False,
             "zoneout_h": 0.0,
             "zoneout_c": 0.0,
         }
@@ -520,7 +525,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         --------
         >>> lstm = fastlstm.LSTM(64, 256)
         >>> lstm.training_memory(T=10_000, B=8).bytes // 10**6
-        619
+        620
         >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
         True
         """
@@ -580,7 +585,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if d_output is not None or d_state is not None:
             shape = (self._cells, call.layout.T, call.layout.B)
             steps = tuple(np.empty((*shape, width), self.dtype) for width in self._state_sizes())
-            tape._backward(d_output, d_state, tape._parameter_gradients(None), steps)
+            tape._backward(d_output, d_state, tape._needs("state"), {}, steps)
             gradients = dict(zip(("d_h", "d_c"), steps, strict=False))
 
         def values(k: int) -> Iterator[FloatArray | None]:

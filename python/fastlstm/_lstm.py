@@ -94,6 +94,13 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     activations : tuple
         Instead of sigmoid (of i, f, o), tanh (of g) and tanh (of c): ONNX's names,
         ``"HardSigmoid"``, or with their parameters, ``("HardSigmoid", 0.2, 0.5)``.
+    layer_norm : bool
+        Layer normalisation inside the gates (Ba, Kiros and Hinton 2016): their sums, all 4H side by
+        side, are gain_ih N(W x) + gain_hh N(R h') + b, and h = o tanh(gain_c N(c) + bias_c), where
+        N subtracts from a vector the mean of its values and divides by sqrt(variance + 1e-5). The
+        parameters are ``weight_ln_ih_l0`` and ``weight_ln_hh_l0`` (4H,), ``weight_ln_c_l0`` (H,),
+        initially 1, and with ``bias`` ``bias_ln_c_l0`` (H,), initially 0. Not together with
+        ``peepholes``, ``input_forget``, ``clip`` or other ``activations``.
     recurrent_dropout : float
         The part of h that becomes zero in training where R reads it, with one mask for all steps of
         a sequence (Gal and Ghahramani 2016); the other values are scaled by 1 / (1 - p). The output
@@ -141,6 +148,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         "input_forget": False,
         "clip": None,
         "activations": ("Sigmoid", "Tanh", "Tanh"),
+        "layer_norm": False,
         "recurrent_dropout": 0.0,
         "zoneout": (0.0, 0.0),
         "weight_dropout": 0.0,
@@ -166,6 +174,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         input_forget: bool = False,
         clip: float | None = None,
         activations: Sequence[ActivationName] = ("Sigmoid", "Tanh", "Tanh"),
+        layer_norm: bool = False,
         recurrent_dropout: float = 0.0,
         zoneout: float | tuple[float, float] = 0.0,
         weight_dropout: float = 0.0,
@@ -175,6 +184,17 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             raise ValueError(
                 f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}"
             )
+        functions = as_activations("activations", activations, 3)
+        if as_bool("layer_norm", layer_norm):
+            others = {
+                "peepholes": peepholes,
+                "input_forget": input_forget,
+                "clip": clip is not None,
+                "activations": functions != self._defaults["activations"],
+            }
+            given = [name for name, is_given in others.items() if is_given]
+            if given:
+                raise ValueError(f"layer_norm: expected False together with {', '.join(given)}")
         super().__init__(
             input_size,
             hidden_size,
@@ -191,7 +211,8 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             peepholes=as_bool("peepholes", peepholes),
             input_forget=as_bool("input_forget", input_forget),
             clip=as_clip(clip),
-            activations=as_activations("activations", activations, 3),
+            activations=functions,
+            layer_norm=layer_norm,
             recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
             zoneout=_as_zoneout(zoneout),
             weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
@@ -203,7 +224,11 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         if not self.bias:
             raise ValueError("forget_bias: expected None for a layer without biases")
         forget = slice(self.hidden_size, 2 * self.hidden_size)
-        biases = {name: b.copy() for name, b in self.params.items() if name.startswith("bias")}
+        biases = {
+            name: b.copy()
+            for name, b in self.params.items()
+            if name.startswith(("bias_ih", "bias_hh"))
+        }
         for name, b in biases.items():
             b[forget] = value if name.startswith("bias_ih") else 0.0
         self.update(biases)
@@ -224,6 +249,11 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         return bool(self._options["input_forget"])
 
     @property
+    def layer_norm(self) -> bool:
+        """Whether the gates' sums and the cell state are normalised."""
+        return bool(self._options["layer_norm"])
+
+    @property
     def zoneout(self) -> tuple[float, float]:
         """The probabilities that units of h and of c keep their values."""
         p_h, p_c = self._options["zoneout"]
@@ -242,7 +272,19 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             shapes["weight_hr"] = (self.proj_size, self.hidden_size)
         if self.peepholes:
             shapes["weight_peephole"] = (3 * self.hidden_size,)
+        if self.layer_norm:
+            shapes["weight_ln_ih"] = shapes["weight_ln_hh"] = (4 * self.hidden_size,)
+            shapes["weight_ln_c"] = (self.hidden_size,)
+            if self.bias:
+                shapes["bias_ln_c"] = (self.hidden_size,)
         return shapes
+
+    def _initial_values(self) -> dict[str, FloatArray]:
+        values = super()._initial_values()
+        for name, array in values.items():  # normalisation alone, to begin with
+            if name.startswith(("weight_ln", "bias_ln")):
+                array[:] = 1.0 if name.startswith("weight") else 0.0
+        return values
 
     def _core_options(self) -> dict[str, Any]:
         return super()._core_options() | {
@@ -251,6 +293,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             **core_functions(self.activations, self.clip),
             "input_forget": self.input_forget,
             "peepholes": self.peepholes,
+            "layer_norm": self.layer_norm,
             "zoneout_h": self.zoneout[0],
             "zoneout_c": self.zoneout[1],
         }

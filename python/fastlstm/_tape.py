@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
 
 import numpy as np
 
@@ -23,17 +24,31 @@ class Gradients(Generic[StateT]):
     Attributes
     ----------
     x : ndarray
-        Like the input of the call.
+        Like the input of the call. None where ``needs`` did not ask for it.
     state : tuple of ndarray, or ndarray
-        Of ``(h_0, c_0)``, or of ``h_0`` where the cell has no c.
+        Of ``(h_0, c_0)``, or of ``h_0`` where the cell has no c. None where not asked for.
     params : dict of str to ndarray
-        By the names of the layer's parameters.
+        By the names of the layer's parameters: those asked for.
     """
 
+    # Typed as what they are by default; None would be in the way of everybody who asks for them.
     x: FloatArray
     state: StateT
     params: dict[str, FloatArray]
     _tape: int = field(repr=False)  # the number of the tape it came from
+
+
+class _Needs(NamedTuple):
+    """Which gradients are asked for."""
+
+    x: bool
+    state: bool
+    params: list[str]
+
+
+def as_names(needs: str | Iterable[str]) -> list[str]:
+    """The argument `needs` as a list."""
+    return [needs] if isinstance(needs, str) else list(needs)
 
 
 class Tape(Generic[StateT]):
@@ -56,6 +71,7 @@ class Tape(Generic[StateT]):
         d_state: Any = None,
         *,
         accumulate: Gradients[StateT] | None = None,
+        needs: str | Iterable[str] = ("x", "state", "params"),
     ) -> Gradients[StateT]:
         """Back-propagate through time. May be called again, with other gradients.
 
@@ -72,23 +88,66 @@ class Tape(Generic[StateT]):
             result shares. Those of the input and the state are added if it came from this tape (the
             result has new arrays); for another call's, which had another input, they are this
             call's alone.
+        needs : str or iterable of str, optional
+            What gradients are asked for: "x", "state", "params", or names of single parameters; by
+            default all. The others are not computed, nor are layers below the lowest that is asked
+            for: with one layer and I = H, gradients of x are a fourth of the products of the
+            backward pass. The bits of the others do not depend on it.
 
         Returns
         -------
         Gradients
+            With None for ``x`` or ``state`` that are not asked for.
+
+        Raises
+        ------
+        ValueError
+            An array has another shape than stated, `needs` has an unknown name, or `accumulate`
+            lacks a gradient that is to be added to, or has others of parameters.
+        TypeError
+            An argument has another type than stated.
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(8, 16, num_layers=2, seed=0)
+        >>> output, _, tape = lstm.forward(np.ones((5, 3, 8), dtype=np.float32))
+        >>> grads = tape.backward(output, needs=["params"])
+        >>> grads.x is None, len(grads.params)
+        (True, 8)
+        >>> list(tape.backward(output, needs=["weight_hh_l1", "bias_hh_l1"]).params)
+        ['weight_hh_l1', 'bias_hh_l1']
         """
-        params = self._parameter_gradients(accumulate)
-        grads = self._backward(d_output, d_state, params)
-        if accumulate is not None and accumulate._tape == self._number:
-            grads.x += accumulate.x
-            for d, earlier in zip(as_tuple(grads.state), as_tuple(accumulate.state), strict=True):
-                d += earlier
+        needed = self._needs(needs)
+        params = self._parameter_gradients(accumulate, needed)
+        again = accumulate is not None and accumulate._tape == self._number
+        grads = self._backward(d_output, d_state, needed, params)
+        if accumulate is not None and again:
+            if needed.x:
+                grads.x += accumulate.x
+            if needed.state:
+                states = zip(as_tuple(grads.state), as_tuple(accumulate.state), strict=True)
+                for d, earlier in states:
+                    d += earlier
         return grads
+
+    def _needs(self, needs: str | Iterable[str]) -> _Needs:
+        names = list(self._layer._shapes())
+        known = ("x", "state", "params", *names)
+        asked = as_names(needs)
+        for name in asked:
+            if name not in known:
+                raise ValueError(f"needs: expected names of {', '.join(known)}, got {name!r}")
+        return _Needs(
+            "x" in asked,
+            "state" in asked,
+            [name for name in names if "params" in asked or name in asked],
+        )
 
     def _backward(
         self,
         d_output: Any,
         d_state: Any,
+        needs: _Needs,
         params: dict[str, FloatArray],
         steps: States | None = None,
     ) -> Gradients[StateT]:
@@ -104,17 +163,20 @@ class Tape(Generic[StateT]):
             d_output = d_output.reshape(layout.core_shape(d_output.shape[-1]))
         d_final = self._state_gradients(d_state)
 
-        d_x = np.empty(layout.shape(layer.input_size), layer.dtype)
-        d_initial = tuple(np.empty(shape, layer.dtype) for shape in layer._state_shapes(layout))
+        d_x = np.empty(layout.shape(layer.input_size), layer.dtype) if needs.x else None
+        d_initial: States | None = None
+        if needs.state:
+            d_initial = tuple(np.empty(shape, layer.dtype) for shape in layer._state_shapes(layout))
         self._core.backward(
             d_output=d_output,
             **core_states("d_h_n", "d_c_n", d_final, layout),
-            d_x=d_x.reshape(layout.core_shape(layer.input_size)),
+            d_x=None if d_x is None else d_x.reshape(layout.core_shape(layer.input_size)),
             **core_states("d_h_0", "d_c_0", d_initial, layout),
             d_params=[layer._cell_arrays(params, k) for k in range(layer._cells)],
             **dict(zip(("d_h_steps", "d_c_steps"), steps or (), strict=False)),
         )
-        return Gradients(d_x, layer._from_tuple(d_initial), params, self._number)
+        d_first = None if d_initial is None else layer._from_tuple(d_initial)
+        return Gradients(cast(FloatArray, d_x), cast(StateT, d_first), params, self._number)
 
     def _state_gradients(self, d_state: Any) -> tuple[FloatArray | None, ...] | None:
         if d_state is None:
@@ -130,15 +192,23 @@ class Tape(Generic[StateT]):
             gradients.append(array)
         return tuple(gradients)
 
-    def _parameter_gradients(self, accumulate: Gradients[StateT] | None) -> dict[str, FloatArray]:
-        """The arrays that gradients of parameters are added to."""
-        shapes = self._layer._shapes()
+    def _parameter_gradients(
+        self, accumulate: Gradients[StateT] | None, needs: _Needs
+    ) -> dict[str, FloatArray]:
+        """The arrays that gradients of parameters are added to. Checks all of `accumulate`."""
+        shapes = {n: shape for n, shape in self._layer._shapes().items() if n in needs.params}
         if accumulate is None:
             return {name: np.zeros(shape, self._layer.dtype) for name, shape in shapes.items()}
         if not isinstance(accumulate, Gradients):
             raise TypeError(f"accumulate: expected Gradients, got {type(accumulate).__name__}")
         if list(accumulate.params) != list(shapes):
-            raise ValueError("accumulate: expected gradients of this layer's parameters")
+            raise ValueError(
+                f"accumulate: expected gradients of the parameters that are asked for "
+                f"({', '.join(shapes) or 'none'}), got {', '.join(accumulate.params) or 'none'}"
+            )
+        for name in ("x", "state") if accumulate._tape == self._number else ():
+            if getattr(needs, name) and getattr(accumulate, name) is None:
+                raise ValueError(f"accumulate: expected a gradient of {name}, which is asked for")
         for name, array in accumulate.params.items():
             check_out(f"accumulate.params[{name!r}]", array, self._layer.dtype, shapes[name])
         return accumulate.params

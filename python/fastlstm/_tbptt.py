@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, Generic
 
 import numpy as np
@@ -11,7 +11,7 @@ import numpy as np
 from ._calls import StateT
 from ._checks import MOST_SIZE, FloatArray, as_float_array, as_int, as_lengths
 from ._layer import RecurrentLayer
-from ._tape import Gradients, Tape
+from ._tape import Gradients, Tape, as_names
 
 
 class Chunk(Generic[StateT]):
@@ -49,6 +49,7 @@ class Chunk(Generic[StateT]):
         d_state: Any = None,
         *,
         accumulate: Gradients[StateT] | None = None,
+        needs: str | Iterable[str] = ("x", "state", "params"),
     ) -> Gradients[StateT]:
         """Back-propagate from the chunk to the start of its window.
 
@@ -61,6 +62,8 @@ class Chunk(Generic[StateT]):
         accumulate : Gradients, optional
             An earlier result, whose gradients of the parameters are added to, as in
             :meth:`Tape.backward`.
+        needs : str or iterable of str, optional
+            What gradients are asked for, as in :meth:`Tape.backward`.
 
         Returns
         -------
@@ -69,12 +72,14 @@ class Chunk(Generic[StateT]):
         """
         grads = accumulate
         d_x = []
+        asked = as_names(needs)
         for tape in reversed(self._tapes):
-            grads = tape.backward(d_output, d_state, accumulate=grads)
+            through = asked if tape is self._tapes[0] else [*asked, "state"]
+            grads = tape.backward(d_output, d_state, accumulate=grads, needs=through)
             d_output, d_state = None, grads.state
             d_x.append(grads.x)
         assert grads is not None
-        if len(d_x) > 1:
+        if len(d_x) > 1 and grads.x is not None:
             grads.x = np.concatenate(d_x[::-1], axis=self._tapes[0]._layout.time_axis)
         return grads
 

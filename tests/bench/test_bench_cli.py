@@ -26,6 +26,7 @@ def test_list_prints_the_cases(capsys: pytest.CaptureFixture[str]) -> None:
         (["--threads", "0"], "expected 1 to"),
         (["--threads", "many"], "expected numbers, got 'many'"),
         (["--rounds", "0"], "expected at least 1, got 0"),
+        (["--minutes", "0"], "expected at least 1, got 0"),
         (["--case", "H65"], "nothing in the suite 'quick' matches 'H65'"),
         (["--compare", "/nowhere/a.json", "/nowhere/b.json"], "No such file"),
     ],
@@ -73,6 +74,28 @@ def test_a_run_from_end_to_end(
     }
     assert record["settings"]["command"].startswith("fastlstm bench --case lstm-step")
     assert (tmp_path / "report.html").exists()
+
+
+@pytest.mark.parametrize(
+    ("argv", "turn"),
+    [
+        ([], 0.2),
+        # A fifth of 45 minutes, over 216 cases on two numbers of threads, 7 systems, 3 rounds.
+        (["--minutes", "45"], 0.06),
+        (["--minutes", "1"], 0.05),
+        (["--minutes", "10000"], 0.5),
+        (["--minutes", "45", "--turn", "0.3"], 0.3),
+    ],
+)
+def test_a_budget_picks_the_length_of_a_turn(
+    argv: list[str], turn: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[schedule.Plan] = []
+    monkeypatch.setattr(cli.machine, "available_cpus", lambda: [0, 1])
+    monkeypatch.setattr(cli, "execute", lambda plan, *_: plans.append(plan))
+    cli.main(["--suite", "full", "--out", str(tmp_path), *argv])
+    assert plans[0].turn == turn
+    assert plans[0].minutes == (float(argv[1]) if argv else None)
 
 
 def test_an_interruption_keeps_what_is_measured(

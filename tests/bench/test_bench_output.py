@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import re
 from pathlib import Path
 
 import pytest
-from fastlstm_bench import tables
+from fastlstm_bench import markdown, tables
 from fastlstm_bench.compare import changes, compare, drift
 from fastlstm_bench.report import write_report
 from fastlstm_bench.results import Run
@@ -126,6 +127,88 @@ def test_readme_plot_is_drawn_from_the_newest_run(
     assert main(["--results", str(tmp_path), "--out", str(out)]) == 0
     assert "2026-02-01-b.json" in capsys.readouterr().out
     assert out.stat().st_size > 5000
+
+
+def test_readme_plot_shows_a_slow_peer_and_needs_the_cell(run: Run, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    from fastlstm_bench.readme_plot import draw
+
+    for result in run.results:
+        if result.system == "onnxruntime":
+            result.rounds = {r: 1000 * s for r, s in result.rounds.items()}
+    draw(run, "lstm", tmp_path / "lstm.png")
+    assert (tmp_path / "lstm.png").stat().st_size > 5000
+    with pytest.raises(ValueError, match="no rnn next to a peer"):
+        draw(run, "rnn", tmp_path / "rnn.png")
+
+
+def test_too_few_rounds_have_no_spread_and_say_why(run: Run) -> None:
+    slow = next(r for r in run.results if r.system == "onnxruntime" and r.timed)
+    assert tables.spread(slow) != "-"
+    slow.rounds = {0: 1.0}
+    slow.sat_out = "9.0 times slower than the best"
+    assert tables.spread(slow) == "-"
+    shown = "\n".join(tables.group_table(run, group) for group in run.groups())
+    assert "onnxruntime: 1 round, 9.0 times slower than the best" in shown
+
+
+def markdown_run() -> Run:
+    """Twice the best peer's speed on one thread, half of it on two; training at 2 and 8."""
+    run = make_run(1e-3)
+    for result in make_run(4e-3).results:
+        result.threads = 2
+        run.results.append(result)
+    run.limits[2] = run.limits[1]
+    for r in list(run.results):
+        if r.case.task == "training" and r.threads == 1:
+            case = dataclasses.replace(r.case, lengths=True)
+            faster = r.system == "fastlstm"
+            times = {n: s / 4 if faster else s for n, s in r.rounds.items()}
+            run.results.append(dataclasses.replace(r, case=case, rounds=times))
+    return run
+
+
+def test_markdown_has_a_line_for_each_point() -> None:
+    run = markdown_run()
+    shown = markdown.document(run)
+    assert "Made <up> CPU, 2026-01-02: fastlstm 1, torch 2." in shown
+    heads = [line for line in shown.splitlines() if line.startswith("###")]
+    assert heads == ["### LSTM, step", "### LSTM, inference", "### GRU, training"]
+    groups = [g for g in run.groups() if g.case.task == "inference"]
+    head, _, line = markdown.points_table(run, groups).splitlines()
+    assert head.count("|") == line.count("|") == 10
+    cells = [cell.strip() for cell in line.strip("|").split("|")]
+    # Made-up times lie far above the made-up peak.
+    assert cells[:5] == ["T = 100, B = 32, H = 256", "1 ms", "2 ms torch", "2.00x", "3355 %"]
+    assert cells[5:] == ["4 ms", "2 ms torch", "**0.50x**", "839 %"]
+
+
+def test_markdown_leaves_a_place_for_what_was_not_timed() -> None:
+    run = markdown_run()
+    groups = [g for g in run.groups() if g.case.task == "training"]
+    *_, line = markdown.points_table(run, groups).splitlines()
+    assert line.startswith("| T = 50, B = 8, H = 128, uneven lengths | 250 us | 2 ms torch | 8.0")
+    assert line.endswith("| - | - | - | - |")
+
+
+def test_markdown_means_are_geometric_by_task_and_cell() -> None:
+    lines = markdown.means_table(markdown_run()).splitlines()
+    assert lines[0] == "|  | cases | 1 thread | 2 threads |"
+    found = {tuple(cells[1:3]): cells[3:5] for cells in (re.split(r" *\| *", x) for x in lines)}
+    assert found["LSTM step", "all"] == ["2.00x (1)", "0.50x (1, 1 below 1)"]
+    assert found["GRU training", "all"] == ["4.00x (2)", "0.50x (1, 1 below 1)"]
+    assert found["GRU training", "uneven lengths"] == ["8.01x (1)", "-"]
+    assert len(lines) == 2 + 4
+
+
+def test_markdown_of_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_run().write(tmp_path / "a.json")
+    assert markdown.main([str(tmp_path / "a.json"), "--task", "step", "--cell", "lstm"]) == 0
+    shown = capsys.readouterr().out
+    assert "### LSTM, step" in shown
+    assert "### LSTM, inference" not in shown
+    with pytest.raises(SystemExit):
+        markdown.main([str(tmp_path / "b.json")])
 
 
 def changed(before: Run, after: Run) -> set[tuple[str, bool]]:

@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
-from fastlstm_bench import schedule
+from fastlstm_bench import oracle, schedule
 from fastlstm_bench.cases import Case
 from fastlstm_bench.limits import Limits
+from fastlstm_bench.problem import Arrays, Problem, make_problem
 from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.schedule import Plan, execute
-from fastlstm_bench.systems import SYSTEMS
+from fastlstm_bench.systems import SYSTEMS, UnsupportedError, run_reference
 from fastlstm_bench.workers import Worker, WorkerError
 
 FAKES = ("liar", "crasher", "raiser", "refuser", "absent")
@@ -134,12 +135,89 @@ def test_a_worker_that_dies_again_and_again_is_given_up(monkeypatch: pytest.Monk
     assert "given up" in run.results[1].reason
 
 
-def test_a_slow_system_sits_out_later_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+def run_two(
+    monkeypatch: pytest.MonkeyPatch, other: str, rounds: int = 5, **settings: float
+) -> dict[str, Result]:
+    """One case with the reference and another system, by name."""
     monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+    systems = {"reference": SYSTEMS["reference"], other: f"fakes.{other}"}
     run = Run()
-    systems = {"reference": SYSTEMS["reference"]}
-    execute(Plan(CASES[:1], systems, [1], rounds=5, turn=0.002, patience=0.0), run, Recorder())
-    assert sorted(run.results[0].rounds) == [0, 1, 2]
+    plan = Plan(CASES[:1], systems, [1], rounds=rounds, turn=0.002, **settings)
+    execute(plan, run, Recorder())
+    return {result.system: result for result in run.results}
+
+
+def test_a_slow_system_sits_out_later_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_two(monkeypatch, "refuser", patience=0.0)
+    assert sorted(results["reference"].rounds) == [0, 1, 2]
+    assert results["reference"].sat_out == "took 0 s"
+
+
+def test_a_system_far_behind_has_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_two(monkeypatch, "sleeper")
+    assert sorted(results["sleeper"].rounds) == [0, 1]
+    assert "times slower than the best" in results["sleeper"].sat_out
+    assert len(results["reference"].rounds) == 5
+    assert results["reference"].sat_out == ""
+
+
+def test_a_system_far_behind_with_long_calls_has_one_round(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(schedule, "_HOPELESS_SECONDS", 0.01)
+    assert len(run_two(monkeypatch, "sleeper")["sleeper"].rounds) == 1
+
+
+def test_a_budget_that_is_used_up_leaves_three_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    results = run_two(monkeypatch, "refuser", minutes=0.0)
+    assert sorted(results["reference"].rounds) == [0, 1, 2]
+    assert results["reference"].sat_out == ""
+
+
+def test_a_budget_that_is_large_leaves_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert len(run_two(monkeypatch, "refuser", minutes=10.0)["reference"].rounds) == 5
+
+
+def test_a_budget_is_shared_by_cost_and_what_is_left_over_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(schedule.time, "monotonic", lambda: now)
+    monkeypatch.setattr(schedule, "_cost", lambda case, threads: float(case.H))
+    cases = [Case("inference", "lstm", 3, 2, H) for H in (1, 2, 3)]
+    budget = schedule._Budget(Plan(cases, {}, [1], minutes=1.0))
+    assert budget.deadline(cases[0], 1) == pytest.approx(10.0)
+    now = 5.0
+    assert budget.deadline(cases[1], 1) == pytest.approx(5 + 55 * 2 / 5)
+    now = 70.0
+    assert budget.deadline(cases[2], 1) == 70.0
+    assert schedule._Budget(Plan(cases, {}, [1])).deadline(cases[0], 1) == float("inf")
+
+
+def test_what_is_right_is_computed_once_for_all_numbers_of_threads(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    solved: list[Case] = []
+
+    def solve(case: Case, problem: Problem) -> Arrays:
+        solved.append(case)
+        return oracle.solve(case, problem)
+
+    monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+    monkeypatch.setattr(schedule, "solve", solve)
+    run, recorder = Run(), Recorder()
+    systems = {"reference": SYSTEMS["reference"], "absent": "fakes.absent"}
+    # Twice one thread: a machine with one CPU runs this test, too.
+    execute(Plan(CASES, systems, [1, 1], rounds=1, turn=0.002), run, recorder)
+    assert solved == list(CASES)
+    assert [r.case for r in run.results] == [CASES[0], CASES[0], CASES[1], CASES[1]]
+    assert len([m for m in recorder.messages if "absent is skipped" in m]) == 1
+
+
+def test_the_reference_does_no_huge_cases() -> None:
+    case = Case("training", "lstm", 20, 128, 1024)
+    with pytest.raises(UnsupportedError, match="not timed above 10 GFLOP"):
+        run_reference.prepare(case, make_problem(CASES[0]), 1)
 
 
 def test_a_closed_worker_is_gone() -> None:

@@ -1013,6 +1013,304 @@ void check_rnn_relu_step_backward(const KernelTable<T>& table) {
                              [](Exact h) { return h > 0 ? Exact(1) : Exact(0); });
 }
 
+// --- layer normalisation
+// -----------------------------------------------------------------------------------------
+
+/// A row less its mean, over its deviation, and that.
+struct ExactNorm {
+  explicit ExactNorm(const std::vector<Exact>& row) {
+    Exact mean = 0, variance = 0;
+    for (const Exact x : row) mean += x / static_cast<Exact>(row.size());
+    for (const Exact x : row) variance += (x - mean) * (x - mean) / static_cast<Exact>(row.size());
+    deviation = std::sqrt(variance + Exact(kNormEpsilon));
+    for (const Exact x : row) values.push_back((x - mean) / deviation);
+  }
+  /// The gradient of the row, from that of the values.
+  std::vector<Exact> backward(const std::vector<Exact>& d) const {
+    Exact sum = 0, along = 0;
+    for (std::size_t k = 0; k < d.size(); ++k) {
+      sum += d[k] / static_cast<Exact>(d.size());
+      along += d[k] * values[k] / static_cast<Exact>(d.size());
+    }
+    std::vector<Exact> of_row;
+    for (std::size_t k = 0; k < d.size(); ++k) {
+      of_row.push_back((d[k] - sum - values[k] * along) / deviation);
+    }
+    return of_row;
+  }
+  Exact operator[](Index k) const { return values[static_cast<std::size_t>(k)]; }
+
+  Exact deviation;
+  std::vector<Exact> values;
+};
+
+/// n values from `at` on.
+template <class T>
+std::vector<Exact> row_of(const Guarded<T>& values, Index at, Index n) {
+  return {values.data() + at, values.data() + at + n};
+}
+
+/// The gates of a row of sums, one after another.
+template <class T>
+std::vector<Exact> gates_of(const Guarded<T>& sums, Index at, Index H, const GateStrides& strides,
+                            Index lanes) {
+  std::vector<Exact> row;
+  for (Index gate = 0; gate < 4; ++gate) {
+    for (Index j = 0; j < H; ++j) {
+      row.push_back(sums[at + gate * strides.gate + j / lanes * strides.vector + j % lanes]);
+    }
+  }
+  return row;
+}
+
+/// Calls body(rows, H, random, strides, width) for sizes, and for sums gate after gate and as tiles
+/// write them, with rows of `width` elements.
+template <class T, class Body>
+void for_each_norm_size(const KernelTable<T>& table, Body body) {
+  const Index lanes = table.lanes;
+  for_each_size([&](Index rows, Index H, Random& random) {
+    body(rows, H, random, GateStrides{H, lanes}, 4 * H);
+    const Index blocks = (H + lanes - 1) / lanes;
+    body(rows, H, random, GateStrides{lanes, 4 * lanes}, 4 * blocks * lanes);
+  });
+}
+
+template <class T>
+void check_normalise_sums(const KernelTable<T>& table) {
+  for_each_norm_size(table, [&](Index rows, Index H, Random& random, GateStrides strides,
+                                Index width) {
+    for (const bool has_bias : {false, true}) {
+      const Index ld = width + 3;
+      std::vector<T> values = random.values<T>(rows * ld, 2, 4);  // a mean that is not small
+      const Guarded<T> gain(random.values<T>(4 * H, -1, 1)), bias(random.values<T>(4 * H, -1, 1));
+      const Guarded<T> before(values);
+      Guarded<T> sums(values);
+      table.normalise_sums(
+          {rows, H, strides, gain.data(), has_bias ? bias.data() : nullptr, sums.data(), ld});
+      sums.check_guards();
+      for (Index row = 0; row < rows; ++row) {
+        const ExactNorm norm(gates_of(before, row * ld, H, strides, table.lanes));
+        const std::vector<Exact> got = gates_of(sums, row * ld, H, strides, table.lanes);
+        for (Index k = 0; k < 4 * H; ++k) {
+          NOTE("row = " << row << ", k = " << k);
+          const Exact want = norm[k] * gain[k] + (has_bias ? Exact(bias[k]) : 0);
+          CHECK_CLOSE(got[static_cast<std::size_t>(k)], want, 64 * kEpsilon<T>);
+        }
+      }
+    }
+  });
+}
+
+/// Both halves of a step, as a whole and with the units divided.
+template <class T>
+void check_lstm_norm_halves(const KernelTable<T>& table) {
+  for_each_norm_size(table, [&](Index rows, Index H, Random& random, GateStrides strides,
+                                Index width) {
+    const Index ld = width + 3, ld_c = H + 1, ld_h = H + 2;
+    const Guarded<T> from_x(random.values<T>(rows * ld, -2, 2));
+    const Guarded<T> from_h(random.values<T>(rows * ld, 1, 3));
+    const Guarded<T> gain_h(random.values<T>(4 * H, -1, 1)), gain_c(random.values<T>(H, -1, 1));
+    const Guarded<T> bias_c(random.values<T>(H, -1, 1)),
+        c_prev(random.values<T>(rows * ld_c, 0, 4));
+    const Guarded<T> keep(random.values<T>(rows * H, 0, 1));
+    const LstmNorm<T> norm{nullptr, gain_h.data(), gain_c.data(), bias_c.data()};
+    for (const bool zones : {false, true}) {
+      const auto run = [&](Index cut, Guarded<T>& c, Guarded<T>& h, Guarded<T>& gates,
+                           Guarded<T>& saved_c, Rows<T>& output) {
+        Guarded<T> new_c(rows * ld_c);
+        LstmNormStep<T> s{rows,
+                          0,
+                          H,
+                          H,
+                          strides,
+                          &norm,
+                          from_x.data(),
+                          ld,
+                          from_h.data(),
+                          ld,
+                          c.data(),
+                          zones ? new_c.data() : c.data(),
+                          ld_c,
+                          h.data(),
+                          ld_h,
+                          output.pointers.data(),
+                          gates.data(),
+                          4 * H,
+                          saved_c.data(),
+                          H,
+                          zones ? keep.data() : nullptr,
+                          H};
+        for (const auto half : {table.lstm_norm_gates, table.lstm_norm_hidden}) {
+          s.first = cut;
+          s.end = H;
+          half(s);
+          s.first = 0;
+          s.end = cut;
+          half(s);
+        }
+        for (const Guarded<T>* a : {&c, &h, &gates, &saved_c, &new_c}) a->check_guards();
+      };
+      Guarded<T> c(c_prev), h(rows * ld_h), gates(rows * 4 * H), saved_c(rows * H);
+      Rows<T> output(random, rows, H);
+      run(0, c, h, gates, saved_c, output);
+      for (Index row = 0; row < rows; ++row) {
+        const ExactNorm of_h(gates_of(from_h, row * ld, H, strides, table.lanes));
+        const std::vector<Exact> x = gates_of(from_x, row * ld, H, strides, table.lanes);
+        const std::vector<Exact> raw = gates_of(from_h, row * ld, H, strides, table.lanes);
+        const auto sum = [&](Index gate, Index j) {
+          const Index at = gate * H + j;
+          return x[static_cast<std::size_t>(at)] + gain_h[at] * of_h[at];
+        };
+        std::vector<Exact> new_c;
+        for (Index j = 0; j < H; ++j) {
+          new_c.push_back(exact_sigmoid(sum(1, j)) * c_prev[row * ld_c + j] +
+                          exact_sigmoid(sum(0, j)) * exact_tanh(sum(2, j)));
+        }
+        const ExactNorm of_c(new_c);
+        for (Index j = 0; j < H; ++j) {
+          NOTE("row = " << row << ", j = " << j << ", zones = " << zones);
+          const Exact part = zones ? Exact(keep[row * H + j]) : 0;
+          const Exact computed = new_c[static_cast<std::size_t>(j)];
+          const Exact tolerance = 64 * kEpsilon<T>;
+          CHECK_CLOSE(c[row * ld_c + j], part * c_prev[row * ld_c + j] + (1 - part) * computed,
+                      tolerance);
+          CHECK_EQUAL(saved_c[row * H + j], c[row * ld_c + j]);
+          // Rounding of c is divided by the deviation of its row.
+          CHECK_CLOSE(h[row * ld_h + j],
+                      exact_sigmoid(sum(3, j)) * exact_tanh(gain_c[j] * of_c[j] + bias_c[j]),
+                      tolerance * (1 + 1 / of_c.deviation));
+          CHECK_EQUAL(output.at(row, j), h[row * ld_h + j]);
+          for (Index gate = 0; gate < 4; ++gate) {
+            CHECK_EQUAL(Exact(gates[row * 4 * H + gate * H + j]),
+                        raw[static_cast<std::size_t>(gate * H + j)]);
+          }
+        }
+      }
+      Guarded<T> parted_c(c_prev), parted_h(rows * ld_h), same_gates(rows * 4 * H);
+      Guarded<T> same_saved_c(rows * H);
+      run(H / 2 / table.lanes * table.lanes, parted_c, parted_h, same_gates, same_saved_c, output);
+      CHECK(same_bits(parted_c, c));
+      CHECK(same_bits(parted_h, h));
+    }
+  });
+}
+
+template <class T>
+void check_lstm_norm_gates(const KernelTable<T>& table) {
+  check_lstm_norm_halves(table);
+}
+template <class T>
+void check_lstm_norm_hidden(const KernelTable<T>& table) {
+  check_lstm_norm_halves(table);
+}
+
+template <class T>
+void check_lstm_norm_backward(const KernelTable<T>& table) {
+  for_each_size([&](Index rows, Index H, Random& random) {
+    const Index ld = H + 3;
+    const Guarded<T> from_x(random.values<T>(rows * 4 * H, -2, 2));
+    const Guarded<T> from_h(random.values<T>(rows * 4 * H, 1, 3));
+    const Guarded<T> gains(random.values<T>(9 * H, -1, 1)), bias(random.values<T>(4 * H, -1, 1));
+    const Guarded<T> bias_c(random.values<T>(H, -1, 1)), c_prev(random.values<T>(rows * H, 0, 4));
+    const Guarded<T> keep(random.values<T>(rows * H, 0, 1)),
+        d_h(random.values<T>(rows * ld, -1, 1));
+    const Guarded<T> past(random.values<T>(rows * H, -1, 1));
+    const Guarded<T> sums_before(random.values<T>(14 * H, -1, 1));
+    for (const bool zones : {false, true}) {
+      Guarded<T> d_x(from_x), d_from_h(rows * 4 * H), d_c(past), hidden(rows * H), room(6 * H);
+      Guarded<T> sums(sums_before);
+      StepOptions<T> options{};
+      options.keep_c = zones ? keep.data() : nullptr;
+      options.ld_keep_c = H;
+      const LstmNormBackward<T> norm{
+          {gains.data(), gains.data() + 4 * H, gains.data() + 8 * H, bias_c.data()},
+          bias.data(),
+          room.data(),
+          sums.data()};
+      CellStepBackward<T> call{};
+      call.rows = rows;
+      call.H = H;
+      call.gates = from_h.data();
+      call.c_prev = c_prev.data();
+      call.d_h = d_h.data();
+      call.ld_d_h = ld;
+      call.d_past_R = d_c.data();
+      call.d_gates = d_x.data();
+      call.d_from_h = d_from_h.data();
+      call.hidden = hidden.data();
+      call.options = &options;
+      call.norm = &norm;
+      table.lstm_norm_backward(call);
+      for (const Guarded<T>* a : {&d_x, &d_from_h, &d_c, &hidden, &room, &sums}) a->check_guards();
+
+      std::vector<Exact> want_sums = row_of(sums_before, 0, 14 * H);
+      Exact smallest = 1;  // of the deviations, which rounding is divided by, twice
+      for (Index row = 0; row < rows; ++row) {
+        const ExactNorm of_x(row_of(from_x, row * 4 * H, 4 * H));
+        const ExactNorm of_h(row_of(from_h, row * 4 * H, 4 * H));
+        const auto sum = [&](Index gate, Index j) {
+          const Index at = gate * H + j;
+          return of_x[at] * gains[at] + of_h[at] * gains[4 * H + at] + bias[at];
+        };
+        const auto old_c = [&](Index j) { return Exact(c_prev[row * H + j]); };
+        std::vector<Exact> c, d_normed;
+        for (Index j = 0; j < H; ++j) {
+          c.push_back(exact_sigmoid(sum(1, j)) * old_c(j) +
+                      exact_sigmoid(sum(0, j)) * exact_tanh(sum(2, j)));
+        }
+        const ExactNorm of_c(c);
+        smallest = std::min(smallest, of_c.deviation * std::min(of_x.deviation, of_h.deviation));
+        const Exact tolerance = 256 * kEpsilon<T> / (smallest * smallest);
+        const auto squashed = [&](Index j) {
+          return exact_tanh(of_c[j] * gains[8 * H + j] + bias_c[j]);
+        };
+        for (Index j = 0; j < H; ++j) {
+          const Exact d_seen =
+              d_h[row * ld + j] * exact_sigmoid(sum(3, j)) * (1 - squashed(j) * squashed(j));
+          d_normed.push_back(d_seen * gains[8 * H + j]);
+          want_sums[static_cast<std::size_t>(12 * H + j)] += d_seen * of_c[j];
+          want_sums[static_cast<std::size_t>(13 * H + j)] += d_seen;
+        }
+        const std::vector<Exact> through_c = of_c.backward(d_normed);
+        std::vector<Exact> d_a(static_cast<std::size_t>(4 * H)), d_n_x, d_n_h;
+        for (Index j = 0; j < H; ++j) {
+          NOTE("row = " << row << ", j = " << j << ", zones = " << zones);
+          const Exact part = zones ? Exact(keep[row * H + j]) : 0, from_next = past[row * H + j];
+          const Exact dc = (1 - part) * from_next + through_c[static_cast<std::size_t>(j)];
+          const Exact i = exact_sigmoid(sum(0, j)), f = exact_sigmoid(sum(1, j));
+          const Exact g = exact_tanh(sum(2, j)), o = exact_sigmoid(sum(3, j));
+          const Exact d[] = {dc * g * i * (1 - i), dc * old_c(j) * f * (1 - f),
+                             dc * i * (1 - g * g), d_h[row * ld + j] * squashed(j) * o * (1 - o)};
+          for (Index gate = 0; gate < 4; ++gate) {
+            d_a[static_cast<std::size_t>(gate * H + j)] = d[gate];
+          }
+          CHECK_CLOSE(d_c[row * H + j], part * from_next + dc * f, tolerance);
+          CHECK_CLOSE(hidden[row * H + j], o * squashed(j), tolerance);
+        }
+        for (Index k = 0; k < 4 * H; ++k) {
+          const Exact d = d_a[static_cast<std::size_t>(k)];
+          d_n_x.push_back(d * gains[k]);
+          d_n_h.push_back(d * gains[4 * H + k]);
+          want_sums[static_cast<std::size_t>(k)] += d;
+          want_sums[static_cast<std::size_t>(4 * H + k)] += d * of_x[k];
+          want_sums[static_cast<std::size_t>(8 * H + k)] += d * of_h[k];
+        }
+        const std::vector<Exact> want_x = of_x.backward(d_n_x), want_h = of_h.backward(d_n_h);
+        for (Index k = 0; k < 4 * H; ++k) {
+          NOTE("row = " << row << ", k = " << k << ", zones = " << zones);
+          CHECK_CLOSE(d_x[row * 4 * H + k], want_x[static_cast<std::size_t>(k)], tolerance);
+          CHECK_CLOSE(d_from_h[row * 4 * H + k], want_h[static_cast<std::size_t>(k)], tolerance);
+        }
+      }
+      for (Index k = 0; k < 14 * H; ++k) {
+        NOTE("k = " << k << ", zones = " << zones);
+        CHECK_CLOSE(sums[k], want_sums[static_cast<std::size_t>(k)],
+                    256 * kEpsilon<T> / (smallest * smallest));
+      }
+    }
+  });
+}
+
 // --- others
 // ---------------------------------------------------------------------------------------
 

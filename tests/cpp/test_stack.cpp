@@ -1,5 +1,7 @@
 // Forward and backward passes against the naive loop and its finite differences, for the target
 // that FASTLSTM_ISA names.
+#include <array>
+#include <atomic>
 #include <cfenv>
 #include <chrono>
 #include <limits>
@@ -16,7 +18,20 @@ using namespace fastlstm;
 
 namespace {
 
-const bool blas_given = (set_blas(naive_blas()), true);
+/// Multiply-adds of the products in float64 since it was last set to zero.
+std::atomic<Index> products{0};
+
+BlasTable counting_blas() {
+  BlasTable table = naive_blas();
+  table.dgemm = [](char* transa, char* transb, int* m, int* n, int* k, double* alpha, double* a,
+                   int* lda, double* b, int* ldb, double* beta, double* c, int* ldc) {
+    products += Index{*m} * *n * *k;
+    naive_gemm(transa, transb, m, n, k, alpha, a, lda, b, ldb, beta, c, ldc);
+  };
+  return table;
+}
+
+const bool blas_given = (set_blas(counting_blas()), true);
 
 Problem problem(const char* name, StackConfig config, Index T, Index B,
                 std::vector<Index> lengths = {}, bool bias = true, Dropout dropout = {}) {
@@ -406,6 +421,42 @@ void check_gradients_have_the_same_bits() {
 }  // namespace
 
 // For the generic target this holds because the tests' BLAS treats every row alike.
+TEST(products_that_are_not_asked_for_are_not_computed) {
+  const Index T = 4, B = 3, I = 3, H = 5, GH = 4 * H, rows = T * B;
+  const Problem p = problem("", {I, H, 2}, T, B);
+  CoreProblem<double> core(p);
+  const Tape<double> tape = CoreProblem<double>::stack(p).forward_train(core.call(), {});
+  Values d_x(static_cast<std::size_t>(rows * I)), d_h_0(p.h_0.size()), d_c_0(p.c_0.size());
+  Values d_W(static_cast<std::size_t>(GH * H)), d_R = d_W;
+  /// asked: of d_x, d_h_0, d_W of layer 0, d_R of layer 0, d_R of layer 1
+  const auto count = [&](std::array<bool, 5> asked) {
+    std::array<CellParams<double>, 2> d_params{};
+    if (asked[2]) d_params[0].weight_ih = d_W.data();
+    if (asked[3]) d_params[0].weight_hh = d_R.data();
+    if (asked[4]) d_params[1].weight_hh = d_R.data();
+    SequenceView<double> x;
+    if (asked[0]) x = {d_x.data(), B * I, I};
+    products = 0;
+    tape.backward({{},
+                   p.d_h_n.data(),
+                   p.d_c_n.data(),
+                   x,
+                   asked[1] ? d_h_0.data() : nullptr,
+                   asked[1] ? d_c_0.data() : nullptr,
+                   d_params.data()});
+    return products.load();
+  };
+  // d_h R^T runs on tiles where there are any.
+  const Index steps = forward_needs_blas() ? rows * GH * H : 0;
+  const Index between = rows * GH * H;  // d_x of layer 1
+  CHECK_EQUAL(count({false, false, false, false, false}), 0);
+  CHECK_EQUAL(count({false, true, false, false, false}), 2 * steps + between);
+  CHECK_EQUAL(count({true, true, false, false, false}), 2 * steps + between + rows * GH * I);
+  CHECK_EQUAL(count({false, false, true, false, false}), 2 * steps + between + rows * GH * I);
+  CHECK_EQUAL(count({false, false, false, true, false}), 2 * steps + between + rows * GH * H);
+  CHECK_EQUAL(count({false, false, false, false, true}), steps + rows * GH * H);
+}
+
 TEST(promise_on_bits_float32) { check_promise_on_bits<float>(); }
 
 TEST(promise_on_bits_float64) { check_promise_on_bits<double>(); }

@@ -57,6 +57,8 @@ class _Inference(Call):
 
 
 class _Training(Call):
+    needs: tuple[str, ...] = ("x", "state", "params")
+
     def __init__(self, layer: Any, problem: Problem) -> None:
         self.layer, self.problem = layer, problem
         self.output: Any = None
@@ -67,7 +69,7 @@ class _Training(Call):
         self.output, self.state, tape = self.layer.forward(
             self.problem.x, lengths=self.problem.lengths
         )
-        self.gradients = tape.backward(self.problem.d_output)
+        self.gradients = tape.backward(self.problem.d_output, needs=self.needs)
 
     def fetch(self) -> Arrays:
         gradients = {f"d_{name}": value for name, value in self.gradients.params.items()}
@@ -75,6 +77,8 @@ class _Training(Call):
 
 
 class _Optimiser(_Training):
+    needs = ("params",)
+
     def __init__(self, layer: Any, problem: Problem) -> None:
         super().__init__(layer, problem)
         self.optimizer = optim.Adam(LEARNING_RATE, BETAS, EPSILON)

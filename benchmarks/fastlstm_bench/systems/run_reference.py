@@ -9,7 +9,11 @@ import numpy as np
 from fastlstm_bench.cases import Case
 from fastlstm_bench.oracle import Updates, solve
 from fastlstm_bench.problem import Array, Arrays, Problem
-from fastlstm_bench.systems import Call
+from fastlstm_bench.roofline import flop
+from fastlstm_bench.systems import Call, UnsupportedError
+
+# Larger cases take it seconds, and show nothing that smaller ones do not.
+_MOST_GFLOP = 10.0
 
 
 def start(threads: int) -> dict[str, str]:
@@ -17,6 +21,8 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
+    if flop(case) > _MOST_GFLOP * 1e9:
+        raise UnsupportedError(f"not timed above {_MOST_GFLOP:g} GFLOP")
     if case.task == "step":
         return _Steps(case, problem)
     return _Optimiser(case, problem) if case.task == "optimiser" else _Sequence(case, problem)

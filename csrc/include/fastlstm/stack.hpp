@@ -10,6 +10,10 @@
 //   o = sigmoid(W_o x + b_Wo + R_o h' + b_Ro)      output gate
 //   c = f c' + i g                                 cell state
 //   h = o tanh(c), or W_hr (o tanh(c)) with a projection (Sak et al. 2014)
+// and with layer normalisation (Ba, Kiros, Hinton 2016), where N subtracts from a vector the mean
+// of its values and divides by sqrt(variance + 1e-5):
+//   the sums of all gates are gain_ih N(W x) + gain_hh N(R h') + b_W + b_R
+//   h = o tanh(gain_c N(c) + bias_c)
 //
 // GRU (Cho et al. 2014; the reset gate after the product, as in PyTorch), gates r z n:
 //   r = sigmoid(W_r x + b_Wr + R_r h' + b_Rr)      reset gate
@@ -42,9 +46,10 @@ struct CellOptions {
   Activation hidden{ActivationKind::kTanh};               // of c on its way into h
   double clip = std::numeric_limits<double>::infinity();  // the bound of the gates' sums
   bool input_forget = false;                              // f = 1 - i
-  double zoneout_h = 0;    // 0 <= p <= 1: the probability that a unit of h keeps its value
-  double zoneout_c = 0;    // the same of c
-  bool peepholes = false;  // p_i c', p_f c' and p_o c are added to the sums of i, f and o
+  double zoneout_h = 0;     // 0 <= p <= 1: the probability that a unit of h keeps its value
+  double zoneout_c = 0;     // the same of c
+  bool peepholes = false;   // p_i c', p_f c' and p_o c are added to the sums of i, f and o
+  bool layer_norm = false;  // with zoneout alone of the others
 
   /// Whether the functions are the defaults, of sums without a bound.
   bool usual_functions() const {
@@ -53,7 +58,9 @@ struct CellOptions {
            clip == defaults.clip;
   }
   /// Whether a step of the cell is that of the equations above.
-  bool plain() const { return usual_functions() && !input_forget && !peepholes && zoneout_c == 0; }
+  bool plain() const {
+    return usual_functions() && !input_forget && !peepholes && !layer_norm && zoneout_c == 0;
+  }
 };
 
 /// How the output is made of those of two directions: side by side, their sum, product or mean.
@@ -97,9 +104,10 @@ struct StackConfig {
   /// The width of c: H, or 0 for cells without, whose pointers to c are all unused.
   Index c_size() const { return cell == CellKind::kLstm ? hidden_size : 0; }
   /// The values that training keeps of each unit and step, besides c and h: i f g o of an LSTM, or
-  /// their sums where it has other functions; r z n of a GRU, or their sums, and R_n h' + b_Rn
-  /// where it resets after the product; none of an RNN, or its sum, or with zoneout h before it
-  /// (when nothing is drawn, all units are mixed, and the slope does not follow from h).
+  /// their sums where it has other functions, R h' with layer normalisation; r z n of a GRU, or
+  /// their sums, and R_n h' + b_Rn where it resets after the product; none of an RNN, or its sum,
+  /// or with zoneout h before it (when nothing is drawn, all units are mixed, and the slope does
+  /// not follow from h).
   Index saved_gates() const {
     if (gates() == 1) return options.plain() && options.zoneout_h == 0 ? 0 : 1;
     return cell == CellKind::kGruResetBefore ? 3 : 4;
@@ -126,6 +134,11 @@ struct CellParams {
   T* bias_hh = nullptr;          // [G H]
   T* weight_hr = nullptr;        // [P, H], with a projection only
   T* weight_peephole = nullptr;  // [3H] i f o, with peepholes only
+  // With layer normalisation only:
+  T* weight_ln_ih = nullptr;  // [4H] gain_ih
+  T* weight_ln_hh = nullptr;  // [4H] gain_hh
+  T* weight_ln_c = nullptr;   // [H] gain_c
+  T* bias_ln_c = nullptr;     // [H] bias_c; absent with the other biases
 };
 
 /// Regularisation in training. The masks depend on the seed and the place alone.
@@ -165,9 +178,9 @@ struct BackwardCall {
   const T* d_h_n = nullptr;                 // null: zeros
   const T* d_c_n = nullptr;                 // null: zeros
   SequenceView<T> d_x;                      // data null: not computed; rows past an end become zero
-  T* d_h_0 = nullptr;                       // written
-  T* d_c_0 = nullptr;                       // written
-  const CellParams<T>* d_params = nullptr;  // [L * D]; added to
+  T* d_h_0 = nullptr;                       // written; null: not asked for
+  T* d_c_0 = nullptr;                       // written; null as d_h_0, and where there is no c
+  const CellParams<T>* d_params = nullptr;  // [L * D]; added to; null ones: not computed
   // For looking inside, or null: gradients of the state after each step, as they come from the
   // steps that follow it; zero past an end.
   T* d_h_steps = nullptr;  // [L * D, T, B, P]

@@ -210,6 +210,8 @@ class _Reader:
         if kind == "DynamicQuantizeLSTM":
             weights = _dequantised(weights)
         weights = {name: _as_float(name, value) for name, value in weights.items()}
+        if weights["W"].dtype == np.float32:
+            attributes = {name: _as_written(name, value) for name, value in attributes.items()}
 
         D = {"forward": 1, "reverse": 1, "bidirectional": 2}.get(attributes["direction"])
         if D is None:
@@ -271,6 +273,18 @@ class _Reader:
             if lengths is not None:
                 call["lengths"] = lengths
         return call
+
+
+def _as_written(name: str, value: Any) -> Any:
+    """Of an attribute's float32 numbers those of fewest digits, which a float32 layer rounds back.
+
+    So 0.1 is 0.1 in the new layer's options, not 0.10000000149011612.
+    """
+    if name == "clip":
+        return float(str(np.float32(value)))
+    if name in ("activation_alpha", "activation_beta"):
+        return [float(str(np.float32(number))) for number in value]
+    return value
 
 
 def _as_float(name: str, array: npt.NDArray[Any]) -> FloatArray:

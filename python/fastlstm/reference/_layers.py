@@ -33,6 +33,11 @@ class Weights(NamedTuple):
     b_R: Array | None = None
     W_hr: Array | None = None
     p: Array | None = None  # peepholes of i, f, o
+    # Layer normalisation: gains for W x, R h and c, and the bias for c
+    n_W: Array | None = None
+    n_R: Array | None = None
+    n_c: Array | None = None
+    b_c: Array | None = None
 
 
 # Field of Weights -> PyTorch's name, to which "_l0", "_l0_reverse", "_l1", ... is added.
@@ -43,6 +48,10 @@ PARAMETER_NAMES = {
     "b_R": "bias_hh",
     "W_hr": "weight_hr",
     "p": "weight_peephole",
+    "n_W": "weight_ln_ih",
+    "n_R": "weight_ln_hh",
+    "n_c": "weight_ln_c",
+    "b_c": "bias_ln_c",
 }
 
 # (weights, x (T, B, I), initial state (B, .), lengths (B,), whether to go backward in time)
@@ -247,6 +256,8 @@ def _read_weights(params: Mapping[str, npt.ArrayLike], gates: int) -> list[list[
         fields += ["W_hr"]
     if any(name.startswith("weight_peephole_") for name in params):
         fields += ["p"]
+    if gates == 4 and any(name.startswith("weight_ln_") for name in params):
+        fields += ["n_W", "n_R", "n_c"] + (["b_c"] if "b_W" in fields else [])
 
     expected = {
         _parameter_name(field, layer, direction)
@@ -267,6 +278,10 @@ def _read_weights(params: Mapping[str, npt.ArrayLike], gates: int) -> list[list[
         "b_R": (gates * H,),
         "W_hr": (P, H),
         "p": (3 * H,),
+        "n_W": (gates * H,),
+        "n_R": (gates * H,),
+        "n_c": (H,),
+        "b_c": (H,),
     }
     weights: list[list[Weights]] = []
     for layer in range(L):

@@ -42,6 +42,9 @@ then one step further back in time: :func:`lstm_cell_backward`.
     dropout of h  R reads a h of which some units are zero, the same ones at all steps
     zoneout       a part of the units of c' and h' keeps the values of c and h; the h' of the others
                   is that of a step without zoneout
+    layer norm    the sum of the gates is n_W N(W x) + n_R N(R h) + b, all four gates side by side,
+                  and h' = o tanh(n_c N(c') + b_c); N(a) subtracts from a vector the mean of its
+                  values and divides by their standard deviation, sqrt(variance + 1e-5)
 
 References
 ----------
@@ -62,6 +65,8 @@ Odyssey. IEEE TNNLS 28(10), 2017. Coupled gates, and what each part of the LSTM 
 
 Y. Gal, Z. Ghahramani: A Theoretically Grounded Application of Dropout in Recurrent Neural Networks.
 NeurIPS 2016. One mask on h for all steps.
+
+J. L. Ba, J. R. Kiros, G. E. Hinton: Layer Normalization. arXiv:1607.06450, 2016. Equations 20-22.
 
 D. Krueger et al.: Zoneout: Regularizing RNNs by Randomly Preserving Hidden Activations. ICLR 2017.
 
@@ -125,6 +130,16 @@ class LSTMMasks(NamedTuple):
 
 PLAIN, NO_MASKS = LSTMOptions(), LSTMMasks()
 
+NORM_EPSILON = 1e-5
+"""Layer normalisation adds it to the variance."""
+
+
+class Normalised(NamedTuple):
+    """Rows less their mean, over their standard deviation."""
+
+    values: Array
+    deviation: Array  # (B, 1)
+
 
 class LSTMStep(NamedTuple):
     """All values of one step. h is (B, P), all others (B, H), a four of these side by side."""
@@ -138,13 +153,14 @@ class LSTMStep(NamedTuple):
     h: Array
     a: Array  # sums of i, f, g, o before they are clipped
     c_new: Array  # c, before zoneout
+    norms: tuple[Normalised, Normalised, Normalised] | None  # of W x, R h, c_new
 
 
 class LSTMStepGradients(NamedTuple):
     """Gradients of a loss with respect to the arguments of one step, each in their shape.
 
-    d_b is the gradient of b_W and of b_R, as only their sum matters. d_W_hr and d_p are None
-    without a projection and without peepholes.
+    d_b is the gradient of b_W and of b_R, as only their sum matters. d_W_hr, d_p and those of layer
+    normalisation are None without a projection, without peepholes and without normalisation.
     """
 
     d_x: Array
@@ -155,6 +171,10 @@ class LSTMStepGradients(NamedTuple):
     d_b: Array
     d_W_hr: Array | None
     d_p: Array | None
+    d_n_W: Array | None
+    d_n_R: Array | None
+    d_n_c: Array | None
+    d_b_c: Array | None
 
 
 def lstm_cell(
@@ -167,6 +187,10 @@ def lstm_cell(
     b_R: npt.ArrayLike | None = None,
     W_hr: npt.ArrayLike | None = None,
     p: npt.ArrayLike | None = None,
+    n_W: npt.ArrayLike | None = None,
+    n_R: npt.ArrayLike | None = None,
+    n_c: npt.ArrayLike | None = None,
+    b_c: npt.ArrayLike | None = None,
     *,
     options: LSTMOptions = PLAIN,
     masks: LSTMMasks = NO_MASKS,
@@ -191,6 +215,10 @@ def lstm_cell(
         Projection. Without it P is H.
     p : array_like, shape (3H,), optional
         Peepholes of i, f, o.
+    n_W, n_R : array_like, shape (4H,), optional
+        Gains of layer normalisation for W x and R h.
+    n_c, b_c : array_like, shape (H,), optional
+        Its gain and bias for the cell state on its way into h. Gains: all three, or none.
     options : LSTMOptions
         Other functions, clipping, coupled gates.
     masks : LSTMMasks
@@ -218,6 +246,7 @@ def lstm_cell(
     (array([[0.5]]), array([[0.462117]]))
     """
     x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
+    affine = _affine(W.shape[0], n_W, n_R, n_c, b_c)
     b = np.zeros(W.shape[0])
     for name, bias in (("b_W", b_W), ("b_R", b_R)):
         if bias is not None:
@@ -227,7 +256,11 @@ def lstm_cell(
 
     # W x + R h + b of all four gates side by side.
     h_read = h if masks.h is None else h * masks.h
-    a_i, a_f, a_g, a_o = np.split(x @ W.T + h_read @ R.T + b, 4, axis=1)
+    from_x, from_h = x @ W.T, h_read @ R.T
+    if affine is not None:
+        norm_x, norm_h = normalised(from_x), normalised(from_h)
+        from_x, from_h = affine.n_W * norm_x.values, affine.n_R * norm_h.values
+    a_i, a_f, a_g, a_o = np.split(from_x + from_h + b, 4, axis=1)
     if p is not None:
         a_i = a_i + p_i * c
         a_f = a_f + p_f * c
@@ -238,7 +271,11 @@ def lstm_cell(
     if p is not None:
         a_o = a_o + p_o * c_new
     o = activate(gate, _clipped(a_o, options.clip))
-    m = o * activate(hidden, c_new)
+    norms, seen = None, c_new
+    if affine is not None:
+        norms = (norm_x, norm_h, normalised(c_new))
+        seen = affine.n_c * norms[2].values + affine.b_c
+    m = o * activate(hidden, seen)
     h_new = m if W_hr is None else m @ W_hr.T
     return LSTMStep(
         i,
@@ -250,7 +287,26 @@ def lstm_cell(
         h=zoned_out(masks.keep_h, h, h_new),
         a=np.concatenate([a_i, a_f, a_g, a_o], axis=1),
         c_new=c_new,
+        norms=norms,
     )
+
+
+def normalised(rows: Array) -> Normalised:
+    """Normalise each row by itself."""
+    centred = rows - rows.mean(axis=1, keepdims=True)
+    deviation = np.sqrt((centred**2).mean(axis=1, keepdims=True) + NORM_EPSILON)
+    return Normalised(centred / deviation, deviation)
+
+
+def normalised_backward(d: Array, norm: Normalised) -> Array:
+    """Return the gradient of what `normalised` was given, from that of its values.
+
+    A change of all values alike, or one in proportion to the values, has no effect: those parts of
+    the gradient vanish.
+    """
+    along = (d * norm.values).mean(axis=1, keepdims=True)
+    centred = d - d.mean(axis=1, keepdims=True)
+    return np.asarray((centred - norm.values * along) / norm.deviation)
 
 
 def _clipped(a: Array, clip: float) -> Array:
@@ -268,6 +324,10 @@ def lstm_cell_backward(
     d_c: npt.ArrayLike,
     W_hr: npt.ArrayLike | None = None,
     p: npt.ArrayLike | None = None,
+    n_W: npt.ArrayLike | None = None,
+    n_R: npt.ArrayLike | None = None,
+    n_c: npt.ArrayLike | None = None,
+    b_c: npt.ArrayLike | None = None,
     *,
     options: LSTMOptions = PLAIN,
     masks: LSTMMasks = NO_MASKS,
@@ -278,7 +338,7 @@ def lstm_cell_backward(
     ----------
     step : LSTMStep
         What `lstm_cell` returned for the arguments below.
-    x, h, c, W, R, W_hr, p, options, masks
+    x, h, c, W, R, W_hr, p, n_W, n_R, n_c, b_c, options, masks
         The arguments of `lstm_cell`. `h` and `c` are the state *before* the step. Biases are not
         needed.
     d_h : array_like, shape (B, P)
@@ -311,7 +371,8 @@ def lstm_cell_backward(
     x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
     d_h = as_array("d_h", d_h, h.shape)
     d_c = as_array("d_c", d_c, c.shape)
-    i, f, g, o, _, m, _, a, c_new = step
+    affine = _affine(W.shape[0], n_W, n_R, n_c, b_c)
+    i, f, g, o, _, m, _, a, c_new, norms = step
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     gate, candidate, hidden = options.activations
     p_i, p_f, p_o = (0.0, 0.0, 0.0) if p is None else np.split(p, 3)
@@ -322,9 +383,18 @@ def lstm_cell_backward(
     # h_new = W_hr m
     d_m = d_h_new if W_hr is None else d_h_new @ W_hr
     d_W_hr = None if W_hr is None else d_h_new.T @ m
-    # m = o tanh(c_new)
-    d_o = d_m * activate(hidden, c_new)
-    d_c_new = d_c_new + d_m * o * slope(hidden, c_new)
+    # m = o tanh(c_new), or of n_c N(c_new) + b_c
+    seen = c_new
+    if affine is not None and norms is not None:
+        seen = affine.n_c * norms[2].values + affine.b_c
+    d_o = d_m * activate(hidden, seen)
+    d_seen = d_m * o * slope(hidden, seen)
+    d_b_c, d_n_c = None, None
+    if affine is not None and norms is not None:
+        d_b_c = None if b_c is None else d_seen.sum(axis=0)
+        d_n_c = (d_seen * norms[2].values).sum(axis=0)
+        d_seen = normalised_backward(d_seen * affine.n_c, norms[2])
+    d_c_new = d_c_new + d_seen
     # o = sigmoid(a_o), and a_o reads c_new through the peephole.
     d_a_o = d_o * clipped_slope(gate, a_o, options.clip)
     d_c_new = d_c_new + d_a_o * p_o
@@ -342,17 +412,26 @@ def lstm_cell_backward(
     d_c_old = d_c_old + d_a_i * p_i + d_a_f * p_f
     # a = W x + R h + b. All rows of the batch used the same weights: their gradients are summed.
     d_a = np.concatenate([d_a_i, d_a_f, d_a_g, d_a_o], axis=1)
-    d_h_read = d_a @ R
+    d_from_x, d_from_h, d_n_W, d_n_R = d_a, d_a, None, None
+    if affine is not None and norms is not None:  # a = n_W N(W x) + n_R N(R h) + b
+        d_n_W, d_n_R = ((d_a * norm.values).sum(axis=0) for norm in norms[:2])
+        d_from_x = normalised_backward(d_a * affine.n_W, norms[0])
+        d_from_h = normalised_backward(d_a * affine.n_R, norms[1])
+    d_h_read = d_from_h @ R
     d_p = [(d_a_i * c).sum(axis=0), (d_a_f * c).sum(axis=0), (d_a_o * c_new).sum(axis=0)]
     return LSTMStepGradients(
-        d_x=d_a @ W,
+        d_x=d_from_x @ W,
         d_h=d_h_old + (d_h_read if masks.h is None else d_h_read * masks.h),
         d_c=d_c_old,
-        d_W=d_a.T @ x,
-        d_R=d_a.T @ (h if masks.h is None else h * masks.h),
+        d_W=d_from_x.T @ x,
+        d_R=d_from_h.T @ (h if masks.h is None else h * masks.h),
         d_b=d_a.sum(axis=0),
         d_W_hr=d_W_hr,
         d_p=None if p is None else np.concatenate(d_p),
+        d_n_W=d_n_W,
+        d_n_R=d_n_R,
+        d_n_c=d_n_c,
+        d_b_c=d_b_c,
     )
 
 
@@ -376,6 +455,36 @@ def _cell_arrays(
     W_hr = None if W_hr is None else as_array("W_hr", W_hr, (P, H))
     p = None if p is None else as_array("p", p, (3 * H,))
     return x, h, c, W, R, W_hr, p
+
+
+class _Affine(NamedTuple):
+    """The parameters of layer normalisation."""
+
+    n_W: Array
+    n_R: Array
+    n_c: Array
+    b_c: Array
+
+
+def _affine(
+    rows: int,
+    n_W: npt.ArrayLike | None,
+    n_R: npt.ArrayLike | None,
+    n_c: npt.ArrayLike | None,
+    b_c: npt.ArrayLike | None,
+) -> _Affine | None:
+    """Check the parameters of layer normalisation. None: there is none."""
+    if n_W is None and n_R is None and n_c is None and b_c is None:
+        return None
+    if n_W is None or n_R is None or n_c is None:
+        raise ValueError("n_W, n_R, n_c: expected all of them or none")
+    H = rows // 4
+    return _Affine(
+        as_array("n_W", n_W, (rows,)),
+        as_array("n_R", n_R, (rows,)),
+        as_array("n_c", n_c, (H,)),
+        np.zeros(H) if b_c is None else as_array("b_c", b_c, (H,)),
+    )
 
 
 class LSTMTrace(NamedTuple):
@@ -456,44 +565,33 @@ def _walk_backward(
     d_h and d_c go from visit to visit as h and c did. The gradients of the weights are summed, as
     all visits used the same weights.
     """
-    W, R, b_W, b_R, W_hr, p = weights
     T, B, _ = d_output.shape
     d_h, d_c = (s.copy() for s in d_state)
-    d_x = np.zeros((T, B, W.shape[1]))
-    d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(W.shape[0])
-    d_W_hr = None if W_hr is None else np.zeros_like(W_hr)
-    d_p = None if p is None else np.zeros_like(p)
+    d_x = np.zeros((T, B, weights.W.shape[1]))
+    d_weights = Weights(
+        np.zeros_like(weights.W),
+        np.zeros_like(weights.R),
+        *(None if w is None else np.zeros_like(w) for w in weights[2:]),
+    )
     for t, rows, x, h, c, step, masks in reversed(walk.visits):
         d = lstm_cell_backward(
             step,
             x,
             h,
             c,
-            W,
-            R,
-            d_h=d_h[rows] + d_output[t, rows],
-            d_c=d_c[rows],
-            W_hr=W_hr,
-            p=p,
+            weights.W,
+            weights.R,
+            d_h[rows] + d_output[t, rows],
+            d_c[rows],
+            *weights[4:],
             options=walk.options,
             masks=masks,
         )
         d_x[t, rows], d_h[rows], d_c[rows] = d.d_x, d.d_h, d.d_c
-        d_W += d.d_W
-        d_R += d.d_R
-        d_b += d.d_b
-        if d_W_hr is not None and d.d_W_hr is not None:
-            d_W_hr += d.d_W_hr
-        if d_p is not None and d.d_p is not None:
-            d_p += d.d_p
-    d_weights = Weights(
-        W=d_W,
-        R=d_R,
-        b_W=None if b_W is None else d_b,
-        b_R=None if b_R is None else d_b.copy(),
-        W_hr=d_W_hr,
-        p=d_p,
-    )
+        of_step = (d.d_W, d.d_R, d.d_b, d.d_b, *d[6:])  # in the order of Weights
+        for total, part in zip(d_weights, of_step, strict=True):
+            if total is not None and part is not None:
+                total += part
     return d_x, (d_h, d_c), d_weights
 
 
@@ -534,9 +632,10 @@ def lstm_forward(
     params : mapping of str to array_like
         PyTorch's names: ``weight_ih_l0`` (4H, I), ``weight_hh_l0`` (4H, P), ``bias_ih_l0`` and
         ``bias_hh_l0`` (4H,), ``weight_hr_l0`` (P, H), then ``..._l0_reverse``, ``..._l1`` and so
-        on; also ``weight_peephole_l0`` (3H,). The names say how many layers and directions there
-        are, and whether there are biases, projections and peepholes. Layers above the first have
-        D*P inputs.
+        on; also ``weight_peephole_l0`` (3H,), and for layer normalisation ``weight_ln_ih_l0`` and
+        ``weight_ln_hh_l0`` (4H,), ``weight_ln_c_l0`` and, with biases, ``bias_ln_c_l0`` (H,). The
+        names say how many layers and directions there are, and whether there are biases,
+        projections, peepholes and normalisation. Layers above the first have D*P inputs.
     x : array_like, shape (T, B, I) or (T, I)
         Time first. Without a batch axis, `state` and all results have none either.
     state : (h_0, c_0), optional

@@ -1,0 +1,103 @@
+// Layer normalisation of rows (Ba, Kiros, Hinton 2016).
+#pragma once
+
+#include "kernels/arguments.hpp"
+#include "simd/vec.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+/// What normalises the values of a row: (x - mean) * scale.
+template <class T>
+struct Moments {
+  T mean, scale;
+
+  FASTLSTM_INLINE Vec<T> normalised(Vec<T> x) const {
+    return (x - Vec<T>::broadcast(mean)) * Vec<T>::broadcast(scale);
+  }
+};
+
+/// The sum of all lanes, half by half.
+template <class T>
+FASTLSTM_INLINE T sum_of_lanes(Vec<T> v) {
+  T lane[Vec<T>::kLanes];
+  v.store(lane);
+#pragma GCC unroll 4
+  for (Index n = Vec<T>::kLanes / 2; n > 0; n /= 2) {
+    for (Index k = 0; k < n; ++k) lane[k] += lane[k + n];
+  }
+  return lane[0];
+}
+
+/// The same of several vectors.
+template <int Parts, class T>
+FASTLSTM_INLINE T sum_of_vectors(const Vec<T> (&v)[Parts]) {
+  if constexpr (Parts == 4) {
+    return sum_of_lanes((v[0] + v[1]) + (v[2] + v[3]));
+  } else {
+    static_assert(Parts == 1);
+    return sum_of_lanes(v[0]);
+  }
+}
+
+/// The moments of a row in Parts parts of H values. at(k, j): where value j of part k stands, for j
+/// that start a vector.
+///
+/// The order of the sums follows from Parts and H alone. The mean comes first: the difference of
+/// two sums would lose the digits of a variance that is small beside the mean.
+template <int Parts, class T, class At>
+FASTLSTM_INLINE Moments<T> moments(Index H, At at) {
+  const T n = T(Parts * H);
+  Vec<T> sums[Parts] = {};
+  for_each_vector<T>(H, [&](Index j, auto load, auto) FASTLSTM_INLINE_LAMBDA {
+#pragma GCC unroll 4
+    for (int k = 0; k < Parts; ++k) sums[k] = sums[k] + load(at(k, j));
+  });
+  const T mean = sum_of_vectors(sums) / n;
+  T means[Vec<T>::kLanes];  // loaded as values are, it is zero where they do not exist
+  Vec<T>::broadcast(mean).store(means);
+  Vec<T> squares[Parts] = {};
+  for_each_vector<T>(H, [&](Index j, auto load, auto) FASTLSTM_INLINE_LAMBDA {
+#pragma GCC unroll 4
+    for (int k = 0; k < Parts; ++k) {
+      const Vec<T> x = load(at(k, j)) - load(means);
+      squares[k] = fma(x, x, squares[k]);
+    }
+  });
+  const double variance = double(sum_of_vectors(squares) / n);
+  return {mean, T(1 / __builtin_sqrt(variance + kNormEpsilon))};
+}
+
+/// The place in a row of sums of unit j of a gate; j starts a vector.
+template <class T>
+FASTLSTM_INLINE Index gate_at(const GateStrides& strides, Index gate, Index j) {
+  return gate * strides.gate + j / Vec<T>::kLanes * strides.vector;
+}
+
+/// The moments of the sums of all four gates of a row.
+template <class T>
+FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, const GateStrides& strides) {
+  return moments<4, T>(H, [&](int gate, Index j) FASTLSTM_INLINE_LAMBDA {
+    return row + gate_at<T>(strides, gate, j);
+  });
+}
+
+template <class T>
+void normalise_sums(const NormaliseSums<T>& s) noexcept {
+  const Index H = s.H;
+  for (Index row = 0; row < s.rows; ++row) {
+    T* sums = s.sums + row * s.ld;
+    const Moments<T> m = gate_moments(sums, H, s.strides);
+    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+#pragma GCC unroll 4
+      for (int gate = 0; gate < 4; ++gate) {
+        T* at = sums + gate_at<T>(s.strides, gate, j);
+        const Vec<T> bias = s.bias != nullptr ? load(s.bias + gate * H + j) : Vec<T>::broadcast(0);
+        store(fma(m.normalised(load(at)), load(s.gain + gate * H + j), bias), at);
+      }
+    });
+  }
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET

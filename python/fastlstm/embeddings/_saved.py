@@ -1,0 +1,85 @@
+"""What ``Embeddings.save`` writes: a safetensors file whose vectors can be mapped into memory."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import mmap
+import os
+from typing import Any
+
+import numpy as np
+
+from fastlstm._checks import check_shape
+from fastlstm._files import write_whole
+
+from ._embeddings import Embeddings
+
+# The metadata's entry, and the version of its meaning: words (UTF-8, one after the other), where
+# each of them ends, and vectors (V, dim).
+_KEY = "fastlstm.embeddings"
+_FORMAT = "1"
+_TYPES = {"F32": "<f4", "F64": "<f8"}
+_ALIGNMENT = 64
+
+
+def is_one(head: bytes) -> bool:
+    """Whether a file begins as safetensors files do."""
+    return head[4:9] == b"\0\0\0\0{"
+
+
+def save(embeddings: Embeddings, path: str | os.PathLike[str]) -> None:
+    """Write embeddings to a file."""
+    words = [word.encode("utf-8", "surrogatepass") for word in embeddings.words]
+    tensors = {
+        # First, as this needs the alignment.
+        "vectors": embeddings.vectors,
+        "word_ends": np.cumsum([len(word) for word in words], dtype=np.int64),
+        "words": np.frombuffer(b"".join(words), np.uint8),
+    }
+    header: dict[str, Any] = {"__metadata__": {_KEY: _FORMAT}}
+    offset = 0
+    for name, array in tensors.items():
+        kind = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}[array.dtype.str[1:]]
+        offsets = [offset, offset + array.nbytes]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
+        offset = offsets[1]
+    text = json.dumps(header).encode()
+    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
+    arrays = [np.ascontiguousarray(array).data for array in tensors.values()]
+    write_whole(path, len(text).to_bytes(8, "little"), text, *arrays)
+
+
+def load(path: str, limit: int, dtype: np.dtype[Any]) -> Embeddings:
+    """Map a file."""
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:  # checks the header
+            if (file.metadata() or {}).get(_KEY) != _FORMAT:
+                raise ValueError("a safetensors file, but none that Embeddings.save wrote")
+            if set(file.keys()) != {"vectors", "word_ends", "words"}:
+                raise ValueError("expected the tensors vectors, word_ends and words")
+            ends, text = file.get_tensor("word_ends"), file.get_tensor("words")
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"not a safetensors file that can be read: {error}") from error
+    with open(path, "rb") as raw:
+        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
+    start = 8 + int.from_bytes(data[:8], "little")
+    tensor = json.loads(data[8:start])["vectors"]
+    shape = tensor["shape"]
+    if tensor["dtype"] not in _TYPES or len(shape) != 2 or ends.dtype != np.int64:
+        raise ValueError("its tensors are of other types than those of Embeddings.save")
+    check_shape("word_ends", ends, (shape[0],))
+    sizes = np.diff(ends, prepend=0)
+    if sizes.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != text.nbytes:
+        raise ValueError("word_ends: expected the words' ends, one after the other")
+    joined = text.tobytes()
+    bounds = [0, *ends[:limit].tolist()]
+    words = [
+        joined[begin:end].decode("utf-8", "surrogatepass")
+        for begin, end in itertools.pairwise(bounds)
+    ]
+    offset = start + tensor["data_offsets"][0]
+    vectors = np.frombuffer(data, _TYPES[tensor["dtype"]], shape[0] * shape[1], offset)
+    return Embeddings(words, vectors.reshape(shape)[:limit].astype(dtype, copy=False))

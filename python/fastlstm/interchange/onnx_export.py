@@ -1,0 +1,307 @@
+"""Layers as ONNX models."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastlstm._activations import ActivationName
+from fastlstm._checks import FloatArray, as_bool
+from fastlstm._files import write_whole
+from fastlstm._layer import LAYERS, RecurrentLayer
+from fastlstm._version import __version__
+
+from .onnx_import import DEFAULTS, ORDER, PEEPHOLE_ORDER, blocks
+
+# Read by every runtime since 2023. The recurrent operators of later versions differ in types only.
+_OPSET, _IR_VERSION = 18, 8
+# ONNX's gates by their place among ours.
+_TO_ONNX = {cell: tuple(int(k) for k in np.argsort(order)) for cell, order in ORDER.items()}
+_PEEPHOLES_TO_ONNX = tuple(int(k) for k in np.argsort(PEEPHOLE_ORDER))
+_MERGES = {"sum": "ReduceSum", "mul": "ReduceProd", "ave": "ReduceMean"}
+# A protocol buffer has less than 2 GiB; the rest of a model takes far less than a megabyte of it.
+_MOST_BYTES = 2**31 - 2**20
+
+_IN_THE_MODEL = frozenset(
+    {"input_size", "hidden_size", "num_layers", "bias", "batch_first", "bidirectional", "reverse"}
+    | {"merge", "dtype", "clip", "activations"}
+    | {"peepholes", "input_forget", "reset_after", "nonlinearity"}
+)
+_IN_TRAINING_ONLY = frozenset({"dropout", "recurrent_dropout", "weight_dropout"})
+
+
+def to_onnx(
+    layer: RecurrentLayer[Any, Any],
+    path: str | os.PathLike[str],
+    *,
+    lengths: bool = True,
+    states: bool = True,
+) -> None:
+    """Write a layer as an ONNX model with the same results in inference.
+
+    The model is called as the layer is, with any numbers of time steps and sequences. Its inputs
+    are ``x``, ``lengths`` (int32), ``h_0`` and, of an LSTM, ``c_0``; its outputs ``output``,
+    ``h_n`` and ``c_n``. All have the layer's shapes.
+
+    Parameters
+    ----------
+    layer : LSTM, GRU or RNN
+        The layer. ``dropout``, ``recurrent_dropout`` and ``weight_dropout``, which act in training
+        only, leave no trace in the model.
+    path : path-like
+        The file. One that was there is replaced only when the new one is complete.
+    lengths, states : bool
+        Whether the model has the input ``lengths``, and the inputs ``h_0`` and ``c_0``. Inputs
+        that it has must be given in each call; without them all sequences have all steps, and
+        start at zero.
+
+    Raises
+    ------
+    ValueError
+        ONNX cannot represent the layer: it has a projection (``proj_size``) or ``zoneout``; it is
+        in float64 with parameters of functions that float32 does not hold; or it has 2 GiB.
+    TypeError
+        An argument has another type than stated.
+
+    Notes
+    -----
+    Needs the package onnx (``fastlstm[onnx]``). The model has opset 18. ONNX Runtime does not run
+    recurrent nodes in float64. :func:`fastlstm.from_onnx` reads back a node, which is one layer of
+    a stack: what ``batch_first``, ``merge`` and the final states need are nodes around it.
+
+    Examples
+    --------
+    >>> lstm = fastlstm.LSTM(8, 16, bidirectional=True, batch_first=True)
+    >>> fastlstm.to_onnx(lstm, "lstm.onnx")  # doctest: +SKIP
+    """
+    lengths, states = as_bool("lengths", lengths), as_bool("states", states)
+    path = os.fspath(path)
+    write_whole(path, make_model(layer, lengths=lengths, states=states).SerializeToString())
+
+
+def make_model(
+    layer: RecurrentLayer[Any, Any], *, lengths: bool = True, states: bool = True
+) -> Any:
+    """Do all of :func:`to_onnx` but write the file: return the ModelProto."""
+    if not isinstance(layer, RecurrentLayer):
+        raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")
+    _check_representable(layer)
+    return _Writer(layer).model(lengths, states)
+
+
+def _check_representable(layer: RecurrentLayer[Any, Any]) -> None:
+    """Refuse what a model would not have; options that are not known here are among it."""
+    for name, value in layer._options.items():
+        known = name in _IN_THE_MODEL or name in _IN_TRAINING_ONLY
+        if not known and value != layer._defaults.get(name):
+            raise ValueError(f"{name}={value!r}: ONNX's {_cell(layer)} cannot represent it")
+    size = layer.num_parameters * layer.dtype.itemsize
+    if size > _MOST_BYTES:
+        raise ValueError(
+            f"layer: expected parameters of at most {_MOST_BYTES} bytes, as an ONNX file has less "
+            f"than 2 GiB, got {size}"
+        )
+
+
+def _cell(layer: RecurrentLayer[Any, Any]) -> str:
+    return next(name for name, cls in LAYERS.items() if isinstance(layer, cls))
+
+
+class _Writer:
+    """Makes the model of one layer, node by node."""
+
+    def __init__(self, layer: RecurrentLayer[Any, Any]) -> None:
+        from onnx import TensorProto
+
+        self.layer = layer
+        self.cell = _cell(layer)
+        self.params = layer.params
+        self.D = layer._directions
+        self.attributes = _attributes(layer)
+        self.state_names = ("h", "c")[: len(layer._state_sizes())]
+        self.element = TensorProto.DOUBLE if layer.dtype == np.float64 else TensorProto.FLOAT
+        self.nodes: list[Any] = []
+        self.constants: dict[str, npt.NDArray[Any]] = {}
+
+    def model(self, lengths: bool, states: bool) -> Any:
+        from onnx import TensorProto, helper, numpy_helper
+
+        def tensor(name: str, shape: tuple[int | str, ...], element: int = self.element) -> Any:
+            return helper.make_tensor_value_info(name, element, shape)
+
+        layer = self.layer
+        sequence = ("batch", "time") if layer.batch_first else ("time", "batch")
+        state = (layer._cells, "batch", layer.hidden_size)
+        inputs = [tensor("x", (*sequence, layer.input_size))]
+        if lengths:
+            inputs.append(tensor("lengths", ("batch",), TensorProto.INT32))
+        if states:
+            inputs += [tensor(f"{name}_0", state) for name in self.state_names]
+        D = self.D if layer.merge == "concat" else 1
+        output = (*sequence, D * layer.hidden_size)
+        outputs = [tensor("output", (2, *output) if layer.merge is None else output)]
+        outputs += [tensor(f"{name}_n", state) for name in self.state_names]
+
+        self._write_nodes(lengths, states)
+        graph = helper.make_graph(
+            self.nodes,
+            self.cell,
+            inputs,
+            outputs,
+            [numpy_helper.from_array(value, name) for name, value in self.constants.items()],
+            doc_string=repr(layer),
+        )
+        return helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", _OPSET)],
+            ir_version=_IR_VERSION,
+            producer_name="fastlstm",
+            producer_version=__version__,
+        )
+
+    def _write_nodes(self, lengths: bool, states: bool) -> None:
+        layer, L = self.layer, self.layer.num_layers
+        below = "x"
+        if layer.batch_first:
+            below = self._add("Transpose", [below], "x_by_time", perm=(1, 0, 2))
+        initial = [self._split(f"{name}_0") if states else [""] * L for name in self.state_names]
+        final: list[list[str]] = [[] for _ in self.state_names]
+        for k in range(L):
+            weights = {name: self._constant(f"{name}_{k}", v) for name, v in self._weights(k)}
+            inputs = [below, weights["W"], weights["R"], weights.get("B", "")]
+            inputs += ["lengths" if lengths else "", *(parts[k] for parts in initial)]
+            inputs += [weights.get("P", "")]
+            while not inputs[-1]:
+                inputs.pop()
+            names = [f"Y_{k}", *(f"{name}_n_{k}" for name in self.state_names)]
+            self._add(self.cell, inputs, *names, name=f"layer_{k}", **self.attributes)
+            for parts, name in zip(final, names[1:], strict=True):
+                parts.append(name)
+            if k < L - 1:
+                below = self._merged(names[0], "concat", f"x_{k + 1}")
+        self._write_output(f"Y_{L - 1}")
+        self._write_final_states(final, lengths and states)
+
+    def _write_output(self, Y: str) -> None:
+        """Make (T, D, B, H) what the layer returns."""
+        layer = self.layer
+        if layer.merge is None:
+            perm = (1, 2, 0, 3) if layer.batch_first else (1, 0, 2, 3)
+            self._add("Transpose", [Y], "output", perm=perm)
+        elif layer.batch_first:
+            by_time = self._merged(Y, layer.merge, "output_by_time")
+            self._add("Transpose", [by_time], "output", perm=(1, 0, 2))
+        else:
+            self._merged(Y, layer.merge, "output")
+
+    def _write_final_states(self, final: list[list[str]], may_be_empty: bool) -> None:
+        if may_be_empty:
+            # ONNX does not say what the final state of a sequence without steps is. Here it is the
+            # initial state; in ONNX Runtime it is zero.
+            zero = self._constant("zero", np.array(0, np.int32))
+            by_sequence = self._add("Equal", ["lengths", zero], "empty_by_sequence")
+            empty = self._add("Unsqueeze", [by_sequence, self._axis(1)], "empty")
+        for name, parts in zip(self.state_names, final, strict=True):
+            if may_be_empty:
+                after = self._add("Concat", parts, f"{name}_after_steps", axis=0)
+                self._add("Where", [empty, f"{name}_0", after], f"{name}_n")
+            else:
+                self._add("Concat", parts, f"{name}_n", axis=0)
+
+    def _merged(self, Y: str, merge: str, result: str) -> str:
+        """Make (T, D, B, H) the (T, B, width) of a layer above, or of a time-major output."""
+        if self.D == 1:
+            return self._add("Squeeze", [Y, self._axis(1)], result)
+        if merge != "concat":
+            return self._add(_MERGES[merge], [Y, self._axis(1)], result, keepdims=0)
+        turned = self._add("Transpose", [Y], f"{Y}_by_sequence", perm=(0, 2, 1, 3))
+        width = 2 * self.layer.hidden_size
+        shape = self._constant("side_by_side", np.array([0, 0, width], np.int64))  # 0: as it was
+        return self._add("Reshape", [turned, shape], result)
+
+    def _split(self, state: str) -> list[str]:
+        """The parts (D, B, H) that a state (L*D, B, H) has for each layer."""
+        L = self.layer.num_layers
+        if L == 1:
+            return [state]
+        parts = [f"{state}_{k}" for k in range(L)]
+        self._add("Split", [state], *parts, axis=0, num_outputs=L)
+        return parts
+
+    def _weights(self, k: int) -> list[tuple[str, FloatArray]]:
+        """The inputs W, R, B and P of layer k."""
+        order = _TO_ONNX[self.cell]
+        suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.D]
+
+        def stacked(name: str, order: tuple[int, ...] = order) -> FloatArray:
+            return np.stack([blocks(self.params[name + suffix], order) for suffix in suffixes])
+
+        weights = [("W", stacked("weight_ih")), ("R", stacked("weight_hh"))]
+        if self.layer.bias:
+            both = [stacked("bias_ih"), stacked("bias_hh")]
+            weights.append(("B", np.concatenate(both, axis=1)))
+        if getattr(self.layer, "peepholes", False):
+            weights.append(("P", stacked("weight_peephole", _PEEPHOLES_TO_ONNX)))
+        return weights
+
+    def _add(self, operator: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
+        """Add a node, and return the name of its first output."""
+        from onnx import helper
+
+        attributes.setdefault("name", outputs[0])
+        self.nodes.append(helper.make_node(operator, inputs, outputs, **attributes))
+        return outputs[0]
+
+    def _constant(self, name: str, value: npt.NDArray[Any]) -> str:
+        self.constants[name] = value
+        return name
+
+    def _axis(self, axis: int) -> str:
+        return self._constant(f"axis_{axis}", np.array([axis], np.int64))
+
+
+def _attributes(layer: RecurrentLayer[Any, Any]) -> Mapping[str, Any]:
+    """The attributes of the layer's nodes; those at ONNX's defaults are left out."""
+    cell, D = _cell(layer), layer._directions
+    attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
+    if D == 2:
+        attributes["direction"] = "bidirectional"
+    elif layer.reverse:
+        attributes["direction"] = "reverse"
+    if layer.clip is not None:
+        attributes["clip"] = _as_attribute(layer, "clip", layer.clip)
+    if layer.activations != DEFAULTS[cell]:
+        attributes |= _functions(layer, layer.activations * D)
+    if getattr(layer, "input_forget", False):
+        attributes["input_forget"] = 1
+    if getattr(layer, "reset_after", False):
+        attributes["linear_before_reset"] = 1
+    return attributes
+
+
+def _functions(
+    layer: RecurrentLayer[Any, Any], functions: tuple[ActivationName, ...]
+) -> dict[str, Any]:
+    """Names, and lists of alpha and beta from which each function that has one takes the next."""
+    names: list[str] = []
+    lists: dict[str, list[float]] = {"activation_alpha": [], "activation_beta": []}
+    for function in functions:
+        name, *parameters = (function,) if isinstance(function, str) else function
+        names.append(str(name))
+        for values, parameter in zip(lists.values(), parameters, strict=False):
+            values.append(_as_attribute(layer, f"activations: {name}", float(parameter)))
+    return {"activations": names, **{name: values for name, values in lists.items() if values}}
+
+
+def _as_attribute(layer: RecurrentLayer[Any, Any], name: str, value: float) -> float:
+    """A number as attributes have it: in float32."""
+    if layer.dtype == np.float64 and float(np.float32(value)) != value:
+        raise ValueError(
+            f"{name}: {value!r} in a float64 layer: ONNX's attributes are float32, which holds "
+            f"{float(np.float32(value))!r} instead"
+        )
+    return value
