@@ -6,4 +6,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   fastlstm::python::register_runtime(m);
   fastlstm::python::register_kernels(m);
   fastlstm::python::register_stack(m);
+  fastlstm::python::register_optim(m);
 }

@@ -9,6 +9,7 @@ import pickle
 from collections.abc import Callable
 from typing import Any
 
+import fastlstm
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -129,6 +130,72 @@ def test_one_step_of_each_by_hand() -> None:
     np.testing.assert_allclose(step, [0.9, -2.1], rtol=1e-15)
     step = AdamW(lr=0.1, eps=0.0, weight_decay=0.5).step(params, grads)["w"]
     np.testing.assert_allclose(step, [0.85, -2.0], rtol=1e-15)
+
+
+def adam_in_numpy(
+    p: np.ndarray, grads: list[np.ndarray], decay: float, shrink: float
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The formula, pass by pass, with Adam's default hyperparameters."""
+    m, v = np.zeros_like(p), np.zeros_like(p)
+    for step, g in enumerate(grads, 1):
+        if decay:
+            g = g + decay * p
+        m = 0.9 * m + (1 - 0.9) * g
+        v = 0.999 * v + (1 - 0.999) * g**2
+        denominator = np.sqrt(v) / math.sqrt(1 - 0.999**step) + 1e-8
+        p = p * shrink - 1e-3 / (1 - 0.9**step) * (m / denominator)
+    return p, m, v
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    ("optimizer", "decay", "shrink"),
+    [(Adam(), 0, 1), (Adam(weight_decay=0.1), 0.1, 1), (AdamW(weight_decay=0.1), 0, 1 - 1e-4)],
+    ids=["Adam", "decay", "AdamW"],
+)
+def test_adam_has_the_bits_of_numpy_for_any_number_of_threads(
+    optimizer: Adam, decay: float, shrink: float, dtype: str, threads: int
+) -> None:
+    optimizer = copy.deepcopy(optimizer)
+    rng = np.random.default_rng(0)
+    p = rng.standard_normal(200_001).astype(dtype)
+    grads = [rng.standard_normal(p.shape).astype(dtype) for _ in range(3)]
+    p_want, m_want, v_want = adam_in_numpy(p, grads, decay, shrink)
+    params = {"w": p}
+    with fastlstm.num_threads(threads):
+        for g in grads:
+            params = optimizer.step(params, {"w": g})
+    state = optimizer.state_dict()["state"]["w"]
+    np.testing.assert_array_equal(params["w"], p_want)
+    np.testing.assert_array_equal(state["m"], m_want)
+    np.testing.assert_array_equal(state["v"], v_want)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_clip_has_the_same_bits_for_any_number_of_threads(dtype: str) -> None:
+    g = np.random.default_rng(0).standard_normal((501, 401)).astype(dtype)
+    results = []
+    for n in (1, 2, 3):
+        with fastlstm.num_threads(n):
+            results.append(clip_by_global_norm({"w": g, "transposed": g.T}, 0.3))
+    for clipped, norm in results[1:]:
+        assert norm == results[0][1]
+        assert_same(clipped, results[0][0])
+
+
+def test_a_step_that_fails_changes_no_moment() -> None:
+    optimizer, params = Adam(), {"a": np.ones(3), "b": np.ones(3)}
+    optimizer.step(params, params)
+    before = optimizer.state_dict()
+    with pytest.raises(ValueError, match="b"):
+        optimizer.step(params, {"a": np.ones(3), "b": np.ones(4)})
+    after = optimizer.state_dict()
+    for name in params:
+        for moment in ("m", "v"):
+            np.testing.assert_array_equal(
+                after["state"][name][moment], before["state"][name][moment]
+            )
 
 
 @every_optimizer

@@ -282,6 +282,40 @@ Work set_up(DropoutRow<T>& a, const KernelTable<T>&, Size size, Arrays<T>& array
   return {false, static_cast<double>(n)};
 }
 
+template <class T>
+Work set_up(SumSquares<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  static double sum;
+  const Index n = size.B * size.H;
+  a = {n, arrays(n, -1, 1), &sum};
+  return {false, static_cast<double>(n)};
+}
+
+template <class T>
+Work set_up(ScaleValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B * size.H;
+  a = {n, 0.5, arrays(n, -1, 1), arrays(n, 0, 0)};
+  return {false, static_cast<double>(n)};
+}
+
+template <class T>
+Work set_up(AdamStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.B * size.H;
+  a = {n,
+       0.9,
+       0.999,
+       1e-8,
+       0,
+       1,
+       0.1,
+       1e-3,
+       arrays(n, -1, 1),
+       arrays(n, -1, 1),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0)};
+  return {false, static_cast<double>(n)};
+}
+
 /// Nanoseconds of one call: the shortest of five measurements, of `seconds` together.
 template <class Call>
 double shortest_time(double seconds, Call call) {

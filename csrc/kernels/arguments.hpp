@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "fastlstm/activation.hpp"
+#include "fastlstm/optim.hpp"
 #include "fastlstm/types.hpp"
 
 namespace fastlstm {
@@ -296,6 +297,23 @@ struct BernoulliRow {
   std::uint64_t row;
   double p;  // 0 <= p <= 1
   T* y;      // [columns] out
+};
+
+/// The sum of squares, in float64.
+template <class T>
+struct SumSquares {
+  Index n;
+  const T* x;   // [n] in
+  double* sum;  // out
+};
+
+/// y = x factor, multiplied in float64.
+template <class T>
+struct ScaleValues {
+  Index n;
+  double factor;
+  const T* x;  // [n] in
+  T* y;        // [n] out; not x
 };
 
 }  // namespace fastlstm

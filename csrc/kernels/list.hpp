@@ -33,7 +33,10 @@
   X(activate_gates, ActivateGates)               \
   X(add_column_sums, AddColumnSums)              \
   X(dropout_row, DropoutRow)                     \
-  X(bernoulli_row, BernoulliRow)
+  X(bernoulli_row, BernoulliRow)                 \
+  X(sum_squares, SumSquares)                     \
+  X(scale_values, ScaleValues)                   \
+  X(adam_step, AdamStep)
 
 namespace fastlstm {
 

@@ -16,6 +16,7 @@
 #include "kernels/lstm_step.hpp"
 #include "kernels/lstm_step_backward.hpp"
 #include "kernels/lstm_step_tile.hpp"
+#include "kernels/optimiser_step.hpp"
 #include "kernels/project_rows.hpp"
 #include "kernels/rnn_step.hpp"
 #include "kernels/values.hpp"

@@ -434,15 +434,16 @@ class BackwardPass {
   void products(const StepBlock& block) {
     const Index I = w_.I, n = block.rows;
     const T* x = run_.x + block.first_row * I;
-    const Index of_W = weight_pieces(I), of_R = weight_pieces(w_.P);
+    T *const d_W = run_.d_params.weight_ih, *const d_R = run_.d_params.weight_hh;
+    const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
+    const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
     const Index of_rows = run_.d_x != nullptr ? pieces(n) : 0;
     run_.team.run_tasks(of_W + of_R + of_rows + 1, [&](Index k) noexcept {
       if (k < of_W) {
-        add_products(d_gates_.data(), k, 0, w_.GH, n, x, I, run_.d_params.weight_ih);
+        add_products(d_gates_.data(), k, 0, w_.GH, n, x, I, d_W);
       } else if (k < of_W + of_R) {
         // In halves, the rows of n multiplied r h' instead.
         const Index of_h = w_.cell.in_halves ? 2 * w_.H : w_.GH;
-        T* d_R = run_.d_params.weight_hh;
         add_products(d_from_h(), k - of_W, 0, of_h, n, h_prev_.data(), w_.P, d_R);
         add_products(d_from_h(), k - of_W, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
       } else if (k < of_W + of_R + of_rows) {

@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <utility>
-#include <vector>
 
 #include "runtime/targets.hpp"
 
@@ -10,15 +9,27 @@ namespace fastlstm {
 
 namespace {
 
-/// panel: [blocks][K][width] out: of input k and column j of a block, at(block, j)[k * ld], or zero
-/// where at gives null.
+/// panel: [blocks][K][width] out: at(block, j)[k] of input k and column j of a block, or zero where
+/// at gives null.
 template <class T, class At>
-void pack_panel(Index blocks, Index K, Index width, Index ld, At at, T* panel) {
-  std::vector<const T*> columns(static_cast<std::size_t>(width));
-  for (Index block = 0; block < blocks; ++block) {
-    for (Index j = 0; j < width; ++j) columns[static_cast<std::size_t>(j)] = at(block, j);
-    for (Index k = 0; k < K; ++k) {
-      for (const T* column : columns) *panel++ = column != nullptr ? column[k * ld] : T(0);
+void pack_panel(Index blocks, Index K, Index width, At at, T* panel) {
+  // A cache line of each column at a time: going down the columns side by side, lines that are
+  // powers of two apart drive each other out (8 times slower at H = 1024).
+  constexpr Index kLine = 64 / sizeof(T);
+  for (Index block = 0; block < blocks; ++block, panel += K * width) {
+    for (Index first = 0; first < K; first += kLine) {
+      const Index n = std::min(kLine, K - first);
+      for (Index j = 0; j < width; ++j) {
+        const T* column = at(block, j);
+        T* to = panel + first * width + j;
+        if (column == nullptr) {
+          for (Index k = 0; k < n; ++k) to[k * width] = T(0);
+        } else if (n == kLine) {
+          for (Index k = 0; k < kLine; ++k) to[k * width] = column[first + k];
+        } else {
+          for (Index k = 0; k < n; ++k) to[k * width] = column[first + k];
+        }
+      }
     }
   }
 }
@@ -34,10 +45,13 @@ Index backward_columns(Index columns) {
 template <class T>
 void pack_backward(const T* matrix, Index K, Index columns, T* panel) {
   const Index width = 4 * kernels<T>().lanes;
-  const auto column = [&](Index block, Index j) -> const T* {
-    return block * width + j < columns ? matrix + block * width + j : nullptr;
-  };
-  pack_panel(backward_columns<T>(columns) / width, K, width, columns, column, panel);
+  for (Index first = 0; first < columns; first += width) {
+    const Index n = std::min(width, columns - first);
+    for (Index k = 0; k < K; ++k, panel += width) {
+      std::copy_n(matrix + k * columns + first, n, panel);
+      std::fill_n(panel + n, width - n, T(0));
+    }
+  }
 }
 
 }  // namespace
@@ -121,11 +135,11 @@ void CellWeights<T>::pack_panels() {
     };
   };
   W_panel.resize(parts * blocks, I * width);
-  pack_panel(parts * blocks, I, width, 1, gate_row(W.data(), I), W_panel.data());
+  pack_panel(parts * blocks, I, width, gate_row(W.data(), I), W_panel.data());
   R_panel.resize(parts * blocks, P * width);
-  pack_panel(parts * blocks, P, width, 1, gate_row(R.data(), P), R_panel.data());
+  pack_panel(parts * blocks, P, width, gate_row(R.data(), P), R_panel.data());
   bias_panel.resize(parts * blocks, width);
-  pack_panel(parts * blocks, 1, width, 1, gate_row(bias.data(), 1), bias_panel.data());
+  pack_panel(parts * blocks, 1, width, gate_row(bias.data(), 1), bias_panel.data());
   if (projects) {
     const Index columns = 4 * lanes;
     proj_blocks = (P + columns - 1) / columns;
@@ -134,7 +148,7 @@ void CellWeights<T>::pack_panels() {
       const Index column = block * columns + j;
       return column < P ? W_hr.data() + column * H : nullptr;
     };
-    pack_panel(proj_blocks, H, columns, 1, row, W_hr_panel.data());
+    pack_panel(proj_blocks, H, columns, row, W_hr_panel.data());
   }
 }
 

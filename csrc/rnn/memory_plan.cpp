@@ -83,12 +83,11 @@ class Planner {
   /// What the backward pass of a cell needs for a block of steps (rnn/cell_on_blas.cpp).
   Index backward_pass() const {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
-    const Index sums = config_.gates() * config_.hidden_size;
-    // Gradients of R h, too, where they are others than those of W x; or r h'.
-    const bool differ = config_.options.layer_norm || config_.cell == CellKind::kGru;
-    const bool in_halves = config_.cell == CellKind::kGruResetBefore;
-    const Index more = differ ? sums : in_halves ? config_.hidden_size : 0;
-    return most_block_rows(rows_) * (sums + more + P() + projection + widest_input()) +
+    const Index H = config_.hidden_size, sums = config_.gates() * H;
+    // Gradients of R h where they differ from those of W x, or r h'.
+    const bool differ = config_.cell == CellKind::kGru || config_.options.layer_norm;
+    const Index other = differ ? sums : config_.cell == CellKind::kGruResetBefore ? H : 0;
+    return most_block_rows(rows_) * (sums + other + P() + projection + widest_input()) +
            rows_.B() * (3 * P() + 2 * C());
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.

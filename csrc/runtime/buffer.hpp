@@ -23,6 +23,12 @@ void copy_or_zero(const T* from, Index n, T* to) {
   }
 }
 
+/// Asks for large pages in memory of this size, where the system has them and gives them on demand.
+/// Fresh memory comes page by page, 1.7 us for each 4 kB on a virtual machine: an update of an LSTM
+/// with H = 1024 spent 30 of 55 ms so.
+void prefer_large_pages(void* memory, std::size_t bytes) noexcept;
+constexpr std::size_t kLargeMemory = std::size_t{4} << 20;  // two of x86's large pages
+
 /// Memory for a number of elements, aligned to a cache line (and the widest vector).
 /// Not initialised. Throws std::bad_alloc, also where the size in bytes does not fit.
 template <class T>
@@ -45,6 +51,7 @@ class Buffer {
     const auto bytes = static_cast<std::size_t>(rows * columns) * sizeof(T);
     memory_.reset(static_cast<T*>(::operator new(bytes, kAlignment)));
     size_ = rows * columns;
+    if (bytes >= kLargeMemory) prefer_large_pages(memory_.get(), bytes);
   }
 
   /// As resize, but where there is room enough, nothing changes.

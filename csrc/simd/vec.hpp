@@ -130,6 +130,20 @@ FASTLSTM_INLINE Vec<T> max(Vec<T> x, Vec<T> bound) {
 #endif
 }
 
+/// Rounded correctly; NaN below zero.
+template <class T>
+FASTLSTM_INLINE Vec<T> sqrt(Vec<T> x) {
+#if defined(FASTLSTM_FLOAT_NAME)
+  FASTLSTM_INTRINSIC(sqrt, x.raw)
+#else
+  Vec<T> y{};
+  for (Index k = 0; k < Vec<T>::kLanes; ++k) {
+    y.raw[k] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(x.raw[k]))) : T(__builtin_sqrt(x.raw[k]));
+  }
+  return y;
+#endif
+}
+
 #undef FASTLSTM_INTRINSIC
 #undef FASTLSTM_FLOAT_NAME
 #undef FASTLSTM_DOUBLE_NAME

@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from . import _core
+
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
 
 Array = npt.NDArray[Any]  # of float32 or float64
@@ -92,33 +94,37 @@ class Optimizer(ABC):
         missing, unknown = sorted(set(params) - set(grads)), sorted(set(grads) - set(params))
         if missing or unknown:
             raise ValueError(f"grads: missing {missing}, unknown {unknown}")
-        new_params: dict[str, Array] = {}
-        new_state: dict[str, _State] = {}
+        checked: dict[str, tuple[Array, Array, _State]] = {}
         for name in params:
             p = _float_array(f"params[{name!r}]", params[name])
             g = _float_array(f"grads[{name!r}]", grads[name])
             if g.shape != p.shape:
                 raise ValueError(f"grads[{name!r}]: expected {p.shape}, got {g.shape}")
-            step, moments = self._state.get(name, _State(0, {}))
-            for moment in moments.values():
+            state = self._state.get(name, _State(0, {}))
+            for moment in state.moments.values():
                 if (moment.shape, moment.dtype) != (p.shape, p.dtype):
                     raise ValueError(
                         f"params[{name!r}]: expected {moment.dtype} {moment.shape} as in earlier "
                         f"steps, got {p.dtype} {p.shape}"
                     )
-            p_new, moments = self._update(p, g.astype(p.dtype), step + 1, moments)
+            checked[name] = (p, g.astype(p.dtype, copy=False), state)
+        new_params: dict[str, Array] = {}
+        for name, (p, g, (step, moments)) in checked.items():
+            p_new, moments = self._update(p, g, step + 1, moments)
             # NumPy turns operations on arrays without axes into scalars, and NumPy 1 into float64.
             new_params[name] = np.asarray(p_new, dtype=p.dtype)
             moments = {key: np.asarray(value, dtype=p.dtype) for key, value in moments.items()}
-            new_state[name] = _State(step + 1, moments)
-        self._state.update(new_state)
+            self._state[name] = _State(step + 1, moments)
         return new_params
 
     @abstractmethod
     def _update(
         self, p: Array, g: Array, step: int, moments: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        """Return new values of p and of its moments. In step 1, `moments` is empty."""
+        """Return new values of p and of its moments, which may be the same arrays.
+
+        In step 1, `moments` is empty.
+        """
 
     @abstractmethod
     def _moment_names(self) -> tuple[str, ...]:
@@ -281,22 +287,37 @@ class Adam(Optimizer):
     def _update(
         self, p: Array, g: Array, step: int, moments: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        return self._adam(p, g, step, moments)
+        return self._adam(p, g, step, moments, decay=self.weight_decay, shrink=1.0)
 
     def _adam(
-        self, p: Array, g: Array, step: int, moments: dict[str, Array]
+        self,
+        p: Array,
+        g: Array,
+        step: int,
+        moments: dict[str, Array],
+        *,
+        decay: float,
+        shrink: float,
     ) -> tuple[Array, dict[str, Array]]:
         beta1, beta2 = self.betas
-        m = (1 - beta1) * g
-        v = (1 - beta2) * g**2
-        if moments:
-            m = beta1 * moments["m"] + m
-            v = beta2 * moments["v"] + v
+        moments = moments or {name: np.zeros(p.shape, p.dtype) for name in ("m", "v")}
+        p_new = np.empty(p.shape, p.dtype)
         # The corrections are applied in PyTorch's order, to agree with it to the last digits.
-        denominator = np.sqrt(v) / math.sqrt(1 - beta2**step) + self.eps
-        return p - self.lr / (1 - beta1**step) * (m / denominator), {"m": m, "v": v}
+        _core.adam(
+            np.asarray(p, order="C"),
+            np.asarray(g, order="C"),
+            moments["m"],
+            moments["v"],
+            p_new,
+            beta1=beta1,
+            beta2=beta2,
+            eps=self.eps,
+            decay=decay,
+            shrink=shrink,
+            root=math.sqrt(1 - beta2**step),
+            step=self.lr / (1 - beta1**step),
+        )
+        return p_new, moments
 
 
 class AdamW(Adam):
@@ -330,7 +351,8 @@ class AdamW(Adam):
     def _update(
         self, p: Array, g: Array, step: int, moments: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        return self._adam(p * (1 - self.lr * self.weight_decay), g, step, moments)
+        shrink = 1 - self.lr * self.weight_decay
+        return self._adam(p, g, step, moments, decay=0.0, shrink=shrink)
 
 
 def clip_by_global_norm(
@@ -370,18 +392,29 @@ def clip_by_global_norm(
     """
     max_norm = _number("max_norm", max_norm, finite=False)
     arrays = {name: _float_array(f"grads[{name!r}]", grads[name]) for name in grads}
-    # The square of a value beyond 1e154 overflows in float64, so the largest is divided out first.
-    largest = float(np.max([np.max(np.abs(g), initial=0) for g in arrays.values()], initial=0))
-    norm = largest
-    if 0 < largest < math.inf:
-        scaled = (np.divide(g, largest, dtype=np.float64) for g in arrays.values())
-        norm = largest * math.sqrt(sum(np.sum(g**2) for g in scaled))
+    arrays = {name: np.asarray(g, order="C") for name, g in arrays.items()}
+    total = sum(_core.sum_of_squares(g) for g in arrays.values())
+    norm = math.sqrt(total)
+    if not 1e-200 < total < math.inf:
+        norm = _norm_of_extremes(list(arrays.values()))
     if norm <= max_norm or not math.isfinite(norm):
         return {name: g.copy() for name, g in arrays.items()}, norm
-    return {
-        name: np.asarray(np.divide(g, norm, dtype=np.float64) * max_norm, dtype=g.dtype)
-        for name, g in arrays.items()
-    }, norm
+    clipped = {name: np.empty(g.shape, g.dtype) for name, g in arrays.items()}
+    for name, g in arrays.items():
+        if norm > 1e-300:
+            _core.scale(g, max_norm / norm, clipped[name])
+        else:  # the factor may be beyond float64's range, or have lost its digits
+            clipped[name][...] = np.divide(g, norm, dtype=np.float64) * max_norm
+    return clipped, norm
+
+
+def _norm_of_extremes(arrays: list[Array]) -> float:
+    """The norm where squares leave float64's range, so that the largest is divided out first."""
+    largest = float(np.max([np.max(np.abs(g), initial=0) for g in arrays], initial=0))
+    if not 0 < largest < math.inf:
+        return largest
+    scaled = (np.divide(g, largest, dtype=np.float64) for g in arrays)
+    return largest * math.sqrt(sum(np.sum(g**2) for g in scaled))
 
 
 def _number(name: str, value: float, *, finite: bool = True) -> float:

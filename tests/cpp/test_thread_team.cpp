@@ -145,17 +145,18 @@ TEST(plans_use_no_more_threads_than_allowed) {
   }
 }
 
-TEST(threads_own_layers_where_those_divide_evenly_and_may_alternate) {
+TEST(threads_own_layers_where_steps_are_too_small_to_share_units) {
   set_num_threads(4);
-  const auto plan = [](Index layers, Index T, bool alternate) {
-    return plan_threads({128, 128, layers}, RowSchedule(T, 1, nullptr), alternate, 6);
+  const auto plan = [](Index layers, Index T, bool alternate, Index H = 64) {
+    return plan_threads({H, H, layers}, RowSchedule(T, 1, nullptr), alternate, 6);
   };
-  CHECK_EQUAL(plan(2, 100, true).layers, 2);
-  CHECK_EQUAL(plan(2, 100, true).units, 2);
+  CHECK_EQUAL(plan(2, 200, true).layers, 2);
   CHECK_EQUAL(plan(8, 100, true).layers, 4);
-  CHECK_EQUAL(plan(3, 100, true).layers, 1);
-  CHECK_EQUAL(plan(2, 10, true).layers, 1);
-  CHECK_EQUAL(plan(2, 100, false).layers, 1);
+  CHECK_EQUAL(plan(3, 200, true).layers, 1);
+  CHECK_EQUAL(plan(2, 50, true).layers, 1);
+  CHECK_EQUAL(plan(2, 200, false).layers, 1);
+  CHECK_EQUAL(plan(2, 200, true, 256).layers, 1);
+  CHECK_EQUAL(plan(2, 200, true, 256).units, 4);
 }
 
 TEST(little_work_stays_on_one_thread) {
