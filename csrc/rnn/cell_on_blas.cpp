@@ -1,6 +1,7 @@
 #include "rnn/cell_on_blas.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "rnn/step_blocks.hpp"
 #include "runtime/blas.hpp"
@@ -204,6 +205,10 @@ namespace {
 /// others there, and so a task for a thread.
 constexpr Index kStepRows = 32;
 
+/// Rows whose W x the backward pass with layer normalisation computes at once.
+constexpr Index kAgainRows = 48;
+static_assert(kAgainRows >= kStepRows);
+
 /// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
 /// (LstmNormBackward).
 constexpr Index kNormSums = 14;
@@ -221,7 +226,10 @@ class BackwardPass {
         ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
         d_h_(rows_.B(), ld_d_h_),
         d_gates_(most_block_rows(rows_), w_.GH),
-        h_prev_(most_block_rows(rows_), w_.P) {
+        h_prev_(most_block_rows(rows_), w_.P),
+        norm_strides_(tiles_ ? GateStrides{kernels<T>().lanes, w_.width}
+                             : gate_after_gate<T>(w_.H)),
+        ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (w_.cell.in_halves) {
       reset_h_.resize(most_block_rows(rows_), w_.H);
@@ -229,9 +237,11 @@ class BackwardPass {
     }
     if (w_.cell.gradients_differ()) d_from_h_.resize(most_block_rows(rows_), w_.GH);
     if (w_.cell.normalises) {
+      again_row_.resize(static_cast<std::size_t>(pieces(rows_.B(), kStepRows)));
+      from_x_.resize(pieces(rows_.B(), kStepRows) * kAgainRows, ld_from_x_);
       norm_sums_.resize(pieces(rows_.B(), kStepRows), 2 * kNormSums * w_.H);
       norm_sums_.fill_zero();
-      norm_room_.resize(pieces(rows_.B(), kStepRows), 6 * w_.H);
+      norm_room_.resize(pieces(rows_.B(), kStepRows), kNormRows * 6 * w_.H);
     }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
@@ -254,10 +264,10 @@ class BackwardPass {
   void compute() {
     for_each_block(rows_, !run_.backward, [&](const StepBlock& block) {
       check_interrupt();
-      if (w_.cell.normalises) multiply_inputs_again(block);
       run_.team.run_tasks(pieces(rows_.B(), kStepRows), [&](Index k) noexcept {
         const Piece p = piece(rows_.B(), k, kStepRows);
         for_each_step(block, !run_.backward, [&](Index t) {
+          if (w_.cell.normalises) multiply_inputs_again(block, t, k);
           step(t, block.first_row, p.first, p.first + p.size);
           // Two levels of sums keep the rounding error small.
           if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
@@ -371,7 +381,11 @@ class BackwardPass {
       LstmNormBackward<T> norm;
       if (w_.cell.normalises) {
         const Index k = first / kStepRows;
-        norm = {w_.norm, w_.bias.data(), norm_room_.data() + k * 6 * H, norm_sums(k)};
+        const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
+        norm = {w_.norm,       w_.bias.data(),
+                norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
+                ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
+                norm_sums(k)};
         s.norm = &norm;
       }
       w_.cell.step_backward(s);
@@ -443,14 +457,32 @@ class BackwardPass {
     return w_.cell.gradients_differ() ? d_from_h_.data() : d_gates_.data();
   }
 
-  /// d_gates_ = W x for the rows of a block: with layer normalisation the steps' gradients need it.
-  void multiply_inputs_again(const StepBlock& block) {
-    const Index I = w_.I, GH = w_.GH;
-    run_.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
-      const Piece p = piece(block.rows, k);
-      gemm<T>(p.size, GH, I, {run_.x + (block.first_row + p.first) * I, I}, {w_.W.data(), I, true},
-              0, d_gates_.data() + p.first * GH, GH);
-    });
+  /// W x for task k's rows of step t, and of some that follow in the order of the backward pass,
+  /// unless an earlier call has computed it: with layer normalisation the gradients need it again.
+  /// It stays in the L2 cache until then.
+  void multiply_inputs_again(const StepBlock& block, Index t, Index k) noexcept {
+    const Index B = rows_.B(), at_once = B <= kStepRows ? std::max<Index>(1, kAgainRows / B) : 1;
+    const Index done = run_.backward ? t - block.first : block.end - 1 - t;
+    if (done % at_once != 0) return;
+    // One task has all rows of several steps, which stand one after another; several have one step.
+    const Piece p = piece(B, k, kStepRows);
+    const Index t_first = run_.backward ? t : std::max(block.first, t + 1 - at_once);
+    const Index t_last = run_.backward ? std::min(block.end, t + at_once) - 1 : t;
+    const Index row = rows_.offset(t_first) + p.first;
+    const Index end = rows_.offset(t_last) + std::min(p.first + p.size, rows_.live(t_last));
+    again_row_[static_cast<std::size_t>(k)] = row;
+    if (end <= row) return;
+    const Index I = w_.I;
+    const T* x = run_.x + row * I;
+    T* product = from_x_.data() + k * kAgainRows * ld_from_x_;
+    if (!tiles_) {
+      gemm<T>(end - row, w_.GH, I, {x, I}, {w_.W.data(), I, true}, 0, product, ld_from_x_);
+      return;
+    }
+    const T* inputs[kAgainRows];
+    for (Index b = 0; b < end - row; ++b) inputs[b] = x + b * I;
+    kernels<T>().project_rows({end - row, 0, w_.blocks, w_.cell.vectors, I, inputs,
+                               w_.W_panel.data(), nullptr, product, ld_from_x_});
   }
 
   /// The gradients of layer normalisation's parameters that task k of the steps has summed, and
@@ -529,8 +561,12 @@ class BackwardPass {
   Buffer<T> hidden_;         // [rows, H]
   Buffer<T> projected_d_h_;  // [rows, P]
   // With layer normalisation, for each task of the steps:
-  Buffer<T> norm_sums_;  // [2][kNormSums H], see norm_sums
-  Buffer<T> norm_room_;  // [6H]
+  const GateStrides norm_strides_;
+  const Index ld_from_x_;
+  Buffer<T> from_x_;              // [kAgainRows] of ld_from_x: W x
+  std::vector<Index> again_row_;  // the first of these rows
+  Buffer<T> norm_sums_;           // [2][kNormSums H], see norm_sums
+  Buffer<T> norm_room_;           // [kNormRows][6H]
   StepOptions<T> options_;
   // Regularisation; empty without:
   Buffer<T> keep_c_;      // [B, H] zoneout of one step
