@@ -61,7 +61,8 @@ template <class T>
 BlasWorkspace<T>::BlasWorkspace(const StackConfig& config, const RowSchedule& rows,
                                 bool save_gates) {
   const Index GH = config.gates() * config.hidden_size;
-  if (!save_gates || config.saved_gates() == 0) gates.resize(most_block_rows(rows), GH);
+  if (!save_gates || config.saved_gates() == 0)
+    gates.resize(most_block_rows(rows, kForwardRows), GH);
   from_h.resize(rows.B(), GH);
   if (config.cell == CellKind::kGruResetBefore) reset_h.resize(rows.B(), config.hidden_size);
   if (config.proj_size > 0) hidden.resize(rows.B(), config.hidden_size);
@@ -99,7 +100,7 @@ void direction_forward(const DirectionForward<T>& run) {
     for (Index b = 0; b < rows.B(); ++b) noise.h_mask(b, P, room.h_mask.data() + b * P);
   }
 
-  for_each_block(rows, run.backward, [&](const StepBlock& block) {
+  for_each_block(rows, run.backward, kForwardRows, [&](const StepBlock& block) {
     check_interrupt();
     T* block_gates =
         save ? run.saved_gates + block.first_row * ld_gates : run.workspace.gates.data();
@@ -225,17 +226,17 @@ class BackwardPass {
         tiles_(active_target().tiles),
         ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
         d_h_(rows_.B(), ld_d_h_),
-        d_gates_(most_block_rows(rows_), w_.GH),
-        h_prev_(most_block_rows(rows_), w_.P),
+        d_gates_(block_rows_, w_.GH),
+        h_prev_(block_rows_, w_.P),
         norm_strides_(tiles_ ? GateStrides{kernels<T>().lanes, w_.width}
                              : gate_after_gate<T>(w_.H)),
         ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (w_.cell.in_halves) {
-      reset_h_.resize(most_block_rows(rows_), w_.H);
+      reset_h_.resize(block_rows_, w_.H);
       d_reset_.resize(rows_.B(), ld_d_h_);
     }
-    if (w_.cell.gradients_differ()) d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.gradients_differ()) d_from_h_.resize(block_rows_, w_.GH);
     if (w_.cell.normalises) {
       again_row_.resize(static_cast<std::size_t>(pieces(rows_.B(), kStepRows)));
       from_x_.resize(pieces(rows_.B(), kStepRows) * kAgainRows, ld_from_x_);
@@ -245,8 +246,8 @@ class BackwardPass {
     }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
-      hidden_.resize(most_block_rows(rows_), w_.H);
-      projected_d_h_.resize(most_block_rows(rows_), w_.P);
+      hidden_.resize(block_rows_, w_.H);
+      projected_d_h_.resize(block_rows_, w_.P);
     }
     options_ = w_.options;
     if (run.noise.zones_c()) {
@@ -258,11 +259,11 @@ class BackwardPass {
       h_mask_.resize(rows_.B(), w_.P);
       for (Index b = 0; b < rows_.B(); ++b) run.noise.h_mask(b, w_.P, h_mask_.data() + b * w_.P);
     }
-    if (peepholes()) d_peephole_.resize(most_block_rows(rows_), 3 * w_.H);
+    if (peepholes()) d_peephole_.resize(block_rows_, 3 * w_.H);
   }
 
   void compute() {
-    for_each_block(rows_, !run_.backward, [&](const StepBlock& block) {
+    for_each_block(rows_, !run_.backward, kBackwardRows, [&](const StepBlock& block) {
       check_interrupt();
       run_.team.run_tasks(pieces(rows_.B(), kStepRows), [&](Index k) noexcept {
         const Piece p = piece(rows_.B(), k, kStepRows);
@@ -543,6 +544,7 @@ class BackwardPass {
 
   const DirectionBackward<T>& run_;
   const RowSchedule& rows_;
+  const Index block_rows_ = most_block_rows(rows_, kBackwardRows);
   const CellWeights<T>& w_;
   const bool tiles_;
   const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;

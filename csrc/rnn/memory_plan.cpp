@@ -85,7 +85,7 @@ class Planner {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
     const Index sums = config_.gates() * config_.hidden_size;
     const Index norm = config_.options.layer_norm ? sums : 0;  // gradients of R h, too
-    return most_block_rows(rows_) * (sums + norm + P() + projection) +
+    return most_block_rows(rows_, kBackwardRows) * (sums + norm + P() + projection) +
            rows_.B() * (3 * P() + 2 * C());
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.
@@ -132,7 +132,7 @@ MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, bool 
 std::vector<Segment> segments_of(const RowSchedule& rows, bool backward, const MemoryPlan& plan) {
   std::vector<Segment> segments;  // in the order of the backward pass
   Index blocks = 0;
-  for_each_block(rows, !backward, [&](const StepBlock& block) {
+  for_each_block(rows, !backward, kBackwardRows, [&](const StepBlock& block) {
     if (blocks++ % plan.segment_blocks == 0) {
       const bool kept = static_cast<Index>(segments.size()) < plan.kept_segments;
       segments.push_back({block.first, block.end, kept});
