@@ -100,7 +100,8 @@ CASES: dict[str, Case] = {
             "batch_first": True,
         },
     ),
-    # More rows than one block of time steps has (1024; csrc/rnn/step_blocks.hpp).
+    # More rows than one block of time steps has (1024 forward, 256 backward;
+    # csrc/rnn/step_blocks.hpp).
     "blocks": Case(T=60, B=50, I=4, H=9),
     "blocks, bidirectional": Case(
         T=70, B=33, I=3, H=6, options={"num_layers": 2, "bidirectional": True}

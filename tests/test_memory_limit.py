@@ -22,7 +22,7 @@ from support import (
     named_states,
 )
 
-# More rows than several blocks of time steps have (1024 each; csrc/rnn/step_blocks.hpp).
+# More rows than several blocks of time steps have (256 each; csrc/rnn/step_blocks.hpp).
 LARGE: dict[str, Case] = {
     "one layer": Case(T=300, B=16, I=3, H=9),
     "one row": Case(T=4100, B=1, I=2, H=5),

@@ -91,7 +91,7 @@ def test_gradients_that_reach_the_start_sum_to_those_of_one_pass(name: str) -> N
 
 
 def test_a_window_of_whole_blocks_has_the_bits_of_one_pass() -> None:
-    """Sums over rows go block by block of 1024 rows (csrc/rnn/step_blocks.hpp)."""
+    """Sums over rows go block by block of 256 rows (csrc/rnn/step_blocks.hpp)."""
     if not bits_are_promised():
         pytest.skip("products of another height may have other bits on BLAS")
     p = make_problem(Case(T=256, B=8, I=5, H=9, options={"num_layers": 2}), "float32")

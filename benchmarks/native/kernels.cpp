@@ -167,7 +167,7 @@ LstmNorm<T> norm_parameters(Index H, Arrays<T>& arrays) {
 }
 
 template <class T>
-Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+Work set_up(CellStepBackward<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const Index B = size.B, H = size.H;
   a = {B,
        H,
@@ -182,8 +182,13 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>&
        arrays(B * H, -1, 1),
        arrays(B * 4 * H, 0, 0),
        arrays(B * 4 * H, 0, 0)};
-  a.norm = arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays), arrays(4 * H, -1, 1),
-                                           arrays(6 * H, 0, 0), arrays(14 * H, 0, 0)});
+  a.norm = arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays),
+                                           arrays(4 * H, -1, 1),
+                                           {table.lanes, 4 * table.lanes},
+                                           arrays(B * 4 * H, -1, 1),
+                                           4 * H,
+                                           arrays(kNormRows * 6 * H, 0, 0),
+                                           arrays(14 * H, 0, 0)});
   return {false, static_cast<double>(B * H)};
 }
 

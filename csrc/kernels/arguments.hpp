@@ -120,6 +120,10 @@ struct CellStepTile {
 /// Layer normalisation adds it to the variance.
 constexpr double kNormEpsilon = 1e-5;
 
+/// Rows that the kernels of layer normalisation go through together: the moments of each end in a
+/// chain of sums, a division and a square root, which the CPU overlaps with the next row's.
+constexpr Index kNormRows = 4;
+
 /// Where the sums of an LSTM's gates stand in a row: gate k of unit j at
 /// k * gate + j / lanes * vector + j % lanes. {H, lanes}: gate after gate; {lanes, 4 lanes}: as
 /// project_rows writes them.
@@ -222,8 +226,11 @@ struct GruHalfStepBackward {
 template <class T>
 struct LstmNormBackward {
   LstmNorm<T> parameters;
-  const T* bias;  // [4H] in
-  T* room;        // [6H] for the kernel
+  const T* bias;        // [4H] in
+  GateStrides strides;  // of from_x
+  const T* from_x;      // [rows] of ld_x elements, in: W x
+  Index ld_x;
+  T* room;  // [kNormRows][6H] for the kernel
   T* sums;  // [14H] in and out: the gradients of bias, gain_x, gain_h, gain_c, bias_c, in this
             // order, of these rows are added
 };
@@ -242,13 +249,13 @@ struct CellStepBackward {
   const T* h_prev;  // [rows, H] in: h'; GRU
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
-  T* d_past_R;          // [rows, H] in: gradient that reached the step past R: of c (LSTM), or the
-                        // other part of that of h (GRU); out: the same for the step before
-  T* d_gates;           // [rows, G H] out: gradient of W x + b; LSTM: may be gates; with layer
-                        // normalisation also in: W x
-  T* d_from_h;          // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with
-                        // layer normalisation
-  T* hidden = nullptr;  // [rows, H] out: h before a projection; or null
+  T* d_past_R;  // [rows, H] in: gradient that reached the step past R: of c (LSTM), or the
+                // other part of that of h (GRU); out: the same for the step before
+  T* d_gates;   // [rows, G H] out: gradient of W x + b; LSTM: may be gates, but not with layer
+                // normalisation
+  T* d_from_h;  // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with
+                // layer normalisation
+  T* hidden = nullptr;                      // [rows, H] out: h before a projection; or null
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without
   const LstmNormBackward<T>* norm = nullptr;  // of lstm_norm_backward; null of all others

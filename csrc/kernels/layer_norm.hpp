@@ -82,12 +82,36 @@ FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, const GateStrides
   });
 }
 
+/// Calls body(first, n) for groups of at most kNormRows rows.
+template <class Body>
+FASTLSTM_INLINE void for_each_norm_rows(Index rows, Body body) {
+  for (Index first = 0; first < rows; first += kNormRows) {
+    body(first, rows - first < kNormRows ? rows - first : kNormRows);
+  }
+}
+
+// Below, what a loop over units reads is copied to local variables first: for the compiler, a store
+// of a vector may change all that has an address.
+
+/// Calls body(row, moments_of(row)) for all rows.
+template <class MomentsOf, class Body>
+FASTLSTM_INLINE void with_moments(Index rows, MomentsOf moments_of, Body body) {
+  for_each_norm_rows(rows, [&](Index first, Index n) FASTLSTM_INLINE_LAMBDA {
+    decltype(moments_of(first)) moments[kNormRows];
+    for (Index r = 0; r < n; ++r) moments[r] = moments_of(first + r);
+    for (Index r = 0; r < n; ++r) body(first + r, moments[r]);
+  });
+}
+
 template <class T>
-void normalise_sums(const NormaliseSums<T>& s) noexcept {
+void normalise_sums(const NormaliseSums<T>& arguments) noexcept {
+  const NormaliseSums<T> s = arguments;
   const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
+  const auto moments_of = [&](Index row) FASTLSTM_INLINE_LAMBDA {
+    return gate_moments<T>(s.sums + row * s.ld, H, s.strides);
+  };
+  with_moments(s.rows, moments_of, [&](Index row, Moments<T> m) FASTLSTM_INLINE_LAMBDA {
     T* sums = s.sums + row * s.ld;
-    const Moments<T> m = gate_moments(sums, H, s.strides);
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
 #pragma GCC unroll 4
       for (int gate = 0; gate < 4; ++gate) {
@@ -96,7 +120,7 @@ void normalise_sums(const NormaliseSums<T>& s) noexcept {
         store(fma(m.normalised(load(at)), load(s.gain + gate * H + j), bias), at);
       }
     });
-  }
+  });
 }
 
 }  // namespace

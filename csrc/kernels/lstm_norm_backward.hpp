@@ -29,101 +29,164 @@ struct NormGradient {
   }
 };
 
+/// The gradient of a group of rows, in passes over all of them: where a pass ends in sums over each
+/// row, those of one row overlap with the work on the next.
 template <class T>
-void lstm_norm_backward(const CellStepBackward<T>& s) noexcept {
-  const LstmNorm<T>& norm = s.norm->parameters;
-  const Index H = s.H;
-  const GateStrides strides{H, Vec<T>::kLanes};
-  const bool zones_c = s.options != nullptr && s.options->keep_c != nullptr;
-  const Vec<T> one = Vec<T>::broadcast(1);
-  T *const room_c = s.norm->room + 4 * H, *const room_d_c = s.norm->room + 5 * H;
-  T *const d_bias = s.norm->sums, *const d_gain_x = d_bias + 4 * H;
-  T *const d_gain_h = d_bias + 8 * H, *const d_gain_c = d_bias + 12 * H;
-  T* const d_bias_c = d_bias + 13 * H;
-  for (Index row = 0; row < s.rows; ++row) {
-    const T* saved = s.gates + row * 4 * H;
-    const T* c_prev = s.c_prev + row * H;
-    const T* d_h = s.d_h + row * s.ld_d_h;
-    const T* keep_c = zones_c ? s.options->keep_c + row * s.options->ld_keep_c : nullptr;
-    T* gates = s.norm->room;  // i f g o, then the gradients of their sums
-    T* d_x = s.d_gates + row * 4 * H;
-    T* d_from_h = s.d_from_h + row * 4 * H;
-    T* d_c = s.d_past_R + row * H;
-    const Moments<T> of_x = gate_moments<T>(d_x, H, strides);
-    const Moments<T> of_h = gate_moments(saved, H, strides);
+class LstmNormGradient {
+ public:
+  FASTLSTM_INLINE explicit LstmNormGradient(const CellStepBackward<T>& step)
+      : s(step), norm(*step.norm), H(step.H) {}
 
-    // The forward pass again, as far as c. The normalised W x and R h' stay in d_x and d_from_h.
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+  FASTLSTM_INLINE void compute(Index first, Index n) {
+    for (Index r = 0; r < n; ++r) {
+      of_x[r] = gate_moments(from_x(first + r), H, norm.strides);
+      of_h[r] = gate_moments(s.gates + (first + r) * 4 * H, H, GateStrides{H, Vec<T>::kLanes});
+    }
+    for (Index r = 0; r < n; ++r) gates_again(first + r, r);
+    for (Index r = 0; r < n; ++r) {
+      const T* c = room(r) + 4 * H;
+      of_c[r] = moments<1, T>(H, [&](int, Index j) FASTLSTM_INLINE_LAMBDA { return c + j; });
+    }
+    for (Index r = 0; r < n; ++r) hidden_state(first + r, r);
+    for (Index r = 0; r < n; ++r) cell_state(first + r, r);
+    for (Index r = 0; r < n; ++r) sums(first + r, r);
+  }
+
+ private:
+  FASTLSTM_INLINE const T* from_x(Index row) const { return norm.from_x + row * norm.ld_x; }
+  /// [6H] for one row: i f g o, later the gradients of their sums; c before zoneout, later
+  /// normalised; its gradient.
+  FASTLSTM_INLINE T* room(Index r) const { return norm.room + r * 6 * H; }
+
+  /// The forward pass again, as far as c. The normalised W x and R h' stay in d_gates and d_from_h.
+  FASTLSTM_INLINE void gates_again(Index row, Index r) {
+    const T *x = from_x(row), *saved = s.gates + row * 4 * H, *c_prev = s.c_prev + row * H;
+    T *normed_x = s.d_gates + row * 4 * H, *normed_h = s.d_from_h + row * 4 * H, *gates = room(r);
+    const LstmNormBackward<T> n = norm;
+    const Moments<T> moments_x = of_x[r], moments_h = of_h[r];
+    const Index units = H;
+    for_each_vector<T>(units, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
-        const Index at = gate * H + j;
-        const Vec<T> x = of_x.normalised(load(d_x + at)), h = of_h.normalised(load(saved + at));
-        store(x, d_x + at);
-        store(h, d_from_h + at);
-        return fma(h, load(norm.gain_h + at),
-                   fma(x, load(norm.gain_x + at), load(s.norm->bias + at)));
+        const Index at = gate * units + j;
+        const Vec<T> u = moments_x.normalised(load(x + gate_at<T>(n.strides, gate, j)));
+        const Vec<T> v = moments_h.normalised(load(saved + at));
+        store(u, normed_x + at);
+        store(v, normed_h + at);
+        return fma(v, load(n.parameters.gain_h + at),
+                   fma(u, load(n.parameters.gain_x + at), load(n.bias + at)));
       };
       const LstmGates<T> u = lstm_gates<T>(sum(0), sum(1), sum(2), sum(3));
       store(u.i, gates + j);
-      store(u.f, gates + H + j);
-      store(u.g, gates + 2 * H + j);
-      store(u.o, gates + 3 * H + j);
-      store(lstm_cell(u, load(c_prev + j)), room_c + j);
+      store(u.f, gates + units + j);
+      store(u.g, gates + 2 * units + j);
+      store(u.o, gates + 3 * units + j);
+      store(lstm_cell(u, load(c_prev + j)), gates + 4 * units + j);
     });
+  }
 
-    // h = o tanh(gain_c normalised(c) + bias_c)
-    const Moments<T> of_c =
-        moments<1, T>(H, [&](int, Index j) FASTLSTM_INLINE_LAMBDA { return room_c + j; });
-    NormGradient<T> through_c;
+  /// h = o tanh(gain_c normalised(c) + bias_c)
+  FASTLSTM_INLINE void hidden_state(Index row, Index r) {
+    const T* d_h = s.d_h + row * s.ld_d_h;
+    const T *gain_c = norm.parameters.gain_c, *bias_c = norm.parameters.bias_c;
+    T *o_row = room(r) + 3 * H, *c_row = room(r) + 4 * H, *d_c_row = room(r) + 5 * H;
+    T *d_gain = norm.sums + 12 * H, *d_bias = norm.sums + 13 * H;
+    T* hidden = s.hidden != nullptr ? s.hidden + row * H : nullptr;
+    const Moments<T> moments_c = of_c[r];
+    NormGradient<T> through;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> c = of_c.normalised(load(room_c + j));
-      const Vec<T> gain = load(norm.gain_c + j), o = load(gates + 3 * H + j);
-      const Vec<T> squashed = tanh(fma(c, gain, load(norm.bias_c + j)));
-      if (s.hidden != nullptr) store(o * squashed, s.hidden + row * H + j);
+      const Vec<T> one = Vec<T>::broadcast(1);
+      const Vec<T> c = moments_c.normalised(load(c_row + j));
+      const Vec<T> gain = load(gain_c + j), o = load(o_row + j);
+      const Vec<T> squashed = tanh(fma(c, gain, load(bias_c + j)));
+      if (hidden != nullptr) store(o * squashed, hidden + j);
       const Vec<T> dh = load(d_h + j);
       const Vec<T> d_seen = dh * o * (one - squashed * squashed);
-      store(load(d_bias_c + j) + d_seen, d_bias_c + j);
-      store(fma(d_seen, c, load(d_gain_c + j)), d_gain_c + j);
-      through_c.add(d_seen * gain, c);
-      store(c, room_c + j);
-      store(d_seen * gain, room_d_c + j);
-      store(dh * squashed * (o * (one - o)), gates + 3 * H + j);
+      store(load(d_bias + j) + d_seen, d_bias + j);
+      store(fma(d_seen, c, load(d_gain + j)), d_gain + j);
+      through.add(d_seen * gain, c);
+      store(c, c_row + j);
+      store(d_seen * gain, d_c_row + j);
+      store(dh * squashed * (o * (one - o)), o_row + j);
     });
-    through_c.close(T(H));
+    through.close(T(H));
+    through_c[r] = through;
+  }
 
-    // c = f c' + i g, and the gates' sums
-    NormGradient<T> through_x, through_h;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> i = load(gates + j), f = load(gates + H + j), g = load(gates + 2 * H + j);
+  /// c = f c' + i g
+  FASTLSTM_INLINE void cell_state(Index row, Index r) {
+    const T *normed_x = s.d_gates + row * 4 * H, *normed_h = s.d_from_h + row * 4 * H;
+    const T *c_prev = s.c_prev + row * H, *keep_c = nullptr;
+    if (s.options != nullptr && s.options->keep_c != nullptr) {
+      keep_c = s.options->keep_c + row * s.options->ld_keep_c;
+    }
+    T *gates = room(r), *d_c = s.d_past_R + row * H;
+    T *d_bias = norm.sums, *d_gain_x = d_bias + 4 * H, *d_gain_h = d_bias + 8 * H;
+    const T *gain_x = norm.parameters.gain_x, *gain_h = norm.parameters.gain_h;
+    const NormGradient<T> from_hidden = through_c[r];
+    const Moments<T> moments_c = of_c[r];
+    NormGradient<T> of_sums_x, of_sums_h;
+    const Index units = H;
+    for_each_vector<T>(units, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
+      const Vec<T> one = Vec<T>::broadcast(1);
+      const auto part = [&](Index k) FASTLSTM_INLINE_LAMBDA { return load(gates + k * units + j); };
+      const Vec<T> i = part(0), f = part(1), g = part(2);
       Vec<T> dc = load(d_c + j), d_c_prev = Vec<T>::broadcast(0);
       if (keep_c != nullptr) {  // c = keep c' + (1 - keep) (f c' + i g)
         const Vec<T> keep = load(keep_c + j);
         d_c_prev = keep * dc;
         dc = (one - keep) * dc;
       }
-      dc = dc + through_c.of(load(room_d_c + j), load(room_c + j), of_c);
+      dc = dc + from_hidden.of(part(5), part(4), moments_c);
       store(fma(dc, f, d_c_prev), d_c + j);
       const Vec<T> d_sums[] = {dc * g * (i * (one - i)), dc * load(c_prev + j) * (f * (one - f)),
-                               dc * i * (one - g * g), load(gates + 3 * H + j)};
+                               dc * i * (one - g * g), part(3)};
 #pragma GCC unroll 4
       for (Index gate = 0; gate < 4; ++gate) {
-        const Index at = gate * H + j;
-        const Vec<T> d = d_sums[gate], x = load(d_x + at), h = load(d_from_h + at);
-        store(load(d_bias + at) + d, d_bias + at);
-        store(fma(d, x, load(d_gain_x + at)), d_gain_x + at);
-        store(fma(d, h, load(d_gain_h + at)), d_gain_h + at);
-        through_x.add(d * load(norm.gain_x + at), x);
-        through_h.add(d * load(norm.gain_h + at), h);
+        const Index at = gate * units + j;
+        const Vec<T> d = d_sums[gate], x = load(normed_x + at), h = load(normed_h + at);
+        const Vec<T> bias = load(d_bias + at) + d;
+        const Vec<T> of_x_gain = fma(d, x, load(d_gain_x + at));
+        const Vec<T> of_h_gain = fma(d, h, load(d_gain_h + at));
+        of_sums_x.add(d * load(gain_x + at), x);
+        of_sums_h.add(d * load(gain_h + at), h);
+        store(bias, d_bias + at);
+        store(of_x_gain, d_gain_x + at);
+        store(of_h_gain, d_gain_h + at);
         store(d, gates + at);
       }
     });
-    through_x.close(T(4 * H));
-    through_h.close(T(4 * H));
+    of_sums_x.close(T(4 * H));
+    of_sums_h.close(T(4 * H));
+    through_x[r] = of_sums_x;
+    through_h[r] = of_sums_h;
+  }
+
+  /// gain_x normalised(W x) + gain_h normalised(R h') + bias
+  FASTLSTM_INLINE void sums(Index row, Index r) {
+    T *d_x = s.d_gates + row * 4 * H, *d_h = s.d_from_h + row * 4 * H;
+    const T *gain_x = norm.parameters.gain_x, *gain_h = norm.parameters.gain_h;
+    const T* d_sums = room(r);
+    const NormGradient<T> back_x = through_x[r], back_h = through_h[r];
+    const Moments<T> moments_x = of_x[r], moments_h = of_h[r];
     for_each_vector<T>(4 * H, [&](Index at, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> d = load(gates + at);
-      store(through_x.of(d * load(norm.gain_x + at), load(d_x + at), of_x), d_x + at);
-      store(through_h.of(d * load(norm.gain_h + at), load(d_from_h + at), of_h), d_from_h + at);
+      const Vec<T> d = load(d_sums + at);
+      store(back_x.of(d * load(gain_x + at), load(d_x + at), moments_x), d_x + at);
+      store(back_h.of(d * load(gain_h + at), load(d_h + at), moments_h), d_h + at);
     });
   }
+
+  const CellStepBackward<T> s;
+  const LstmNormBackward<T> norm;
+  const Index H;
+  Moments<T> of_x[kNormRows], of_h[kNormRows], of_c[kNormRows];
+  NormGradient<T> through_x[kNormRows], through_h[kNormRows], through_c[kNormRows];
+};
+
+template <class T>
+void lstm_norm_backward(const CellStepBackward<T>& s) noexcept {
+  LstmNormGradient<T> gradient(s);
+  for_each_norm_rows(
+      s.rows, [&](Index first, Index n) FASTLSTM_INLINE_LAMBDA { gradient.compute(first, n); });
 }
 
 }  // namespace

@@ -1,6 +1,7 @@
 #include "rnn/cell_on_blas.hpp"
 
 #include <algorithm>
+#include <vector>
 
 #include "rnn/step_blocks.hpp"
 #include "runtime/blas.hpp"
@@ -60,7 +61,8 @@ template <class T>
 BlasWorkspace<T>::BlasWorkspace(const StackConfig& config, const RowSchedule& rows,
                                 bool save_gates) {
   const Index GH = config.gates() * config.hidden_size;
-  if (!save_gates || config.saved_gates() == 0) gates.resize(most_block_rows(rows), GH);
+  if (!save_gates || config.saved_gates() == 0)
+    gates.resize(most_block_rows(rows, kForwardRows), GH);
   from_h.resize(rows.B(), GH);
   if (config.cell == CellKind::kGruResetBefore) reset_h.resize(rows.B(), config.hidden_size);
   if (config.proj_size > 0) hidden.resize(rows.B(), config.hidden_size);
@@ -98,7 +100,7 @@ void direction_forward(const DirectionForward<T>& run) {
     for (Index b = 0; b < rows.B(); ++b) noise.h_mask(b, P, room.h_mask.data() + b * P);
   }
 
-  for_each_block(rows, run.backward, [&](const StepBlock& block) {
+  for_each_block(rows, run.backward, kForwardRows, [&](const StepBlock& block) {
     check_interrupt();
     T* block_gates =
         save ? run.saved_gates + block.first_row * ld_gates : run.workspace.gates.data();
@@ -196,6 +198,10 @@ namespace {
 /// of all others there, and so a task for a thread.
 constexpr Index kMostStepRows = 32;
 
+/// Rows whose W x the backward pass with layer normalisation computes at once.
+constexpr Index kAgainRows = 48;
+static_assert(kAgainRows >= kMostStepRows);
+
 /// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
 /// (LstmNormBackward).
 constexpr Index kNormSums = 14;
@@ -212,27 +218,31 @@ class BackwardPass {
         tiles_(active_target().tiles),
         ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
         d_h_(rows_.B(), ld_d_h_),
-        d_gates_(most_block_rows(rows_), w_.GH),
-        h_prev_(most_block_rows(rows_), w_.P) {
+        d_gates_(block_rows_, w_.GH),
+        h_prev_(block_rows_, w_.P),
+        norm_strides_(tiles_ ? GateStrides{kernels<T>().lanes, w_.width}
+                             : gate_after_gate<T>(w_.H)),
+        ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (W_panel_ != nullptr) {
-      d_x_.resize(most_block_rows(rows_),
-                  pieces(w_.I, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes);
+      d_x_.resize(block_rows_, pieces(w_.I, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes);
     }
     if (w_.cell.in_halves) {
-      reset_h_.resize(most_block_rows(rows_), w_.H);
+      reset_h_.resize(block_rows_, w_.H);
       d_reset_.resize(rows_.B(), ld_d_h_);
     }
-    if (w_.cell.gradients_differ()) d_from_h_.resize(most_block_rows(rows_), w_.GH);
+    if (w_.cell.gradients_differ()) d_from_h_.resize(block_rows_, w_.GH);
     if (w_.cell.normalises) {
+      again_row_.resize(static_cast<std::size_t>(pieces(rows_.B(), step_rows_)));
+      from_x_.resize(pieces(rows_.B(), step_rows_) * kAgainRows, ld_from_x_);
       norm_sums_.resize(pieces(rows_.B(), step_rows_), 2 * kNormSums * w_.H);
       norm_sums_.fill_zero();
-      norm_room_.resize(pieces(rows_.B(), step_rows_), 6 * w_.H);
+      norm_room_.resize(pieces(rows_.B(), step_rows_), kNormRows * 6 * w_.H);
     }
     if (w_.projects) {
       d_hidden_.resize(rows_.B(), w_.H);
-      hidden_.resize(most_block_rows(rows_), w_.H);
-      projected_d_h_.resize(most_block_rows(rows_), w_.P);
+      hidden_.resize(block_rows_, w_.H);
+      projected_d_h_.resize(block_rows_, w_.P);
     }
     options_ = w_.options;
     if (run.noise.zones_c()) {
@@ -244,16 +254,16 @@ class BackwardPass {
       h_mask_.resize(rows_.B(), w_.P);
       for (Index b = 0; b < rows_.B(); ++b) run.noise.h_mask(b, w_.P, h_mask_.data() + b * w_.P);
     }
-    if (peepholes()) d_peephole_.resize(most_block_rows(rows_), 3 * w_.H);
+    if (peepholes()) d_peephole_.resize(block_rows_, 3 * w_.H);
   }
 
   void compute() {
-    for_each_block(rows_, !run_.backward, [&](const StepBlock& block) {
+    for_each_block(rows_, !run_.backward, kBackwardRows, [&](const StepBlock& block) {
       check_interrupt();
-      if (w_.cell.normalises) multiply_inputs_again(block);
       run_.team.run_tasks(pieces(rows_.B(), step_rows_), [&](Index k) noexcept {
         const Piece p = piece(rows_.B(), k, step_rows_);
         for_each_step(block, !run_.backward, [&](Index t) {
+          if (w_.cell.normalises) multiply_inputs_again(block, t, k);
           step(t, block.first_row, p.first, p.first + p.size);
           // Two levels of sums keep the rounding error small.
           if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
@@ -381,7 +391,11 @@ class BackwardPass {
       LstmNormBackward<T> norm;
       if (w_.cell.normalises) {
         const Index k = first / step_rows_;
-        norm = {w_.norm, w_.bias.data(), norm_room_.data() + k * 6 * H, norm_sums(k)};
+        const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
+        norm = {w_.norm,       w_.bias.data(),
+                norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
+                ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
+                norm_sums(k)};
         s.norm = &norm;
       }
       w_.cell.step_backward(s);
@@ -500,7 +514,7 @@ class BackwardPass {
     }
     const T* inputs[kPieceRows];
     for (Index row = 0; row < p.size; ++row) inputs[row] = d_gates + row * GH;
-    const Index width = 4 * kernels<T>().lanes, ld = d_x_.size() / most_block_rows(rows_);
+    const Index width = 4 * kernels<T>().lanes, ld = d_x_.size() / block_rows_;
     T* padded = d_x_.data() + p.first * ld;
     kernels<T>().project_rows(
         {p.size, 0, ld / width, 4, GH, inputs, W_panel_, nullptr, padded, ld});
@@ -514,14 +528,32 @@ class BackwardPass {
     return w_.cell.gradients_differ() ? d_from_h_.data() : d_gates_.data();
   }
 
-  /// d_gates_ = W x for the rows of a block: with layer normalisation the steps' gradients need it.
-  void multiply_inputs_again(const StepBlock& block) {
-    const Index I = w_.I, GH = w_.GH;
-    run_.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
-      const Piece p = piece(block.rows, k);
-      gemm<T>(p.size, GH, I, {run_.x + (block.first_row + p.first) * I, I}, {w_.W.data(), I, true},
-              0, d_gates_.data() + p.first * GH, GH);
-    });
+  /// W x for task k's rows of step t, and of some that follow in the order of the backward pass,
+  /// unless an earlier call has computed it: with layer normalisation the gradients need it again.
+  /// It stays in the L2 cache until then.
+  void multiply_inputs_again(const StepBlock& block, Index t, Index k) noexcept {
+    const Index B = rows_.B(), at_once = B <= step_rows_ ? std::max<Index>(1, kAgainRows / B) : 1;
+    const Index done = run_.backward ? t - block.first : block.end - 1 - t;
+    if (done % at_once != 0) return;
+    // One task has all rows of several steps, which stand one after another; several have one step.
+    const Piece p = piece(B, k, step_rows_);
+    const Index t_first = run_.backward ? t : std::max(block.first, t + 1 - at_once);
+    const Index t_last = run_.backward ? std::min(block.end, t + at_once) - 1 : t;
+    const Index row = rows_.offset(t_first) + p.first;
+    const Index end = rows_.offset(t_last) + std::min(p.first + p.size, rows_.live(t_last));
+    again_row_[static_cast<std::size_t>(k)] = row;
+    if (end <= row) return;
+    const Index I = w_.I;
+    const T* x = run_.x + row * I;
+    T* product = from_x_.data() + k * kAgainRows * ld_from_x_;
+    if (!tiles_) {
+      gemm<T>(end - row, w_.GH, I, {x, I}, {w_.W.data(), I, true}, 0, product, ld_from_x_);
+      return;
+    }
+    const T* inputs[kAgainRows];
+    for (Index b = 0; b < end - row; ++b) inputs[b] = x + b * I;
+    kernels<T>().project_rows({end - row, 0, w_.blocks, w_.cell.vectors, I, inputs,
+                               w_.W_panel.data(), nullptr, product, ld_from_x_});
   }
 
   /// The gradients of layer normalisation's parameters that task k of the steps has summed, and
@@ -575,6 +607,7 @@ class BackwardPass {
 
   const DirectionBackward<T>& run_;
   const RowSchedule& rows_;
+  const Index block_rows_ = most_block_rows(rows_, kBackwardRows);
   const CellWeights<T>& w_;
   const bool tiles_;
   const Index step_rows_ = step_rows();
@@ -596,8 +629,12 @@ class BackwardPass {
   Buffer<T> hidden_;         // [rows, H]
   Buffer<T> projected_d_h_;  // [rows, P]
   // With layer normalisation, for each task of the steps:
-  Buffer<T> norm_sums_;  // [2][kNormSums H], see norm_sums
-  Buffer<T> norm_room_;  // [6H]
+  const GateStrides norm_strides_;
+  const Index ld_from_x_;
+  Buffer<T> from_x_;              // [kAgainRows] of ld_from_x: W x
+  std::vector<Index> again_row_;  // the first of these rows
+  Buffer<T> norm_sums_;           // [2][kNormSums H], see norm_sums
+  Buffer<T> norm_room_;           // [kNormRows][6H]
   StepOptions<T> options_;
   // Regularisation; empty without:
   Buffer<T> keep_c_;      // [B, H] zoneout of one step

@@ -87,7 +87,8 @@ class Planner {
     // Gradients of R h where they differ from those of W x, or r h'.
     const bool differ = config_.cell == CellKind::kGru || config_.options.layer_norm;
     const Index other = differ ? sums : config_.cell == CellKind::kGruResetBefore ? H : 0;
-    return most_block_rows(rows_) * (sums + other + P() + projection + widest_input()) +
+    return most_block_rows(rows_, kBackwardRows) *
+               (sums + other + P() + projection + widest_input()) +
            rows_.B() * (3 * P() + 2 * C());
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.
@@ -134,7 +135,7 @@ MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, bool 
 std::vector<Segment> segments_of(const RowSchedule& rows, bool backward, const MemoryPlan& plan) {
   std::vector<Segment> segments;  // in the order of the backward pass
   Index blocks = 0;
-  for_each_block(rows, !backward, [&](const StepBlock& block) {
+  for_each_block(rows, !backward, kBackwardRows, [&](const StepBlock& block) {
     if (blocks++ % plan.segment_blocks == 0) {
       const bool kept = static_cast<Index>(segments.size()) < plan.kept_segments;
       segments.push_back({block.first, block.end, kept});

@@ -12,7 +12,7 @@ namespace fastlstm {
 
 /// The input, and of each row and cell its gates, c and h (an LSTM: 4H + H + P values). Activated
 /// gates are kept, not pre-activations: the derivatives of sigmoid and tanh follow from their
-/// values.
+/// values. With layer normalisation R h is kept instead of the gates, and W x computed again.
 ///
 /// Under a limit of memory, gates and states are in segments instead, some of them without gates
 /// (rnn/memory_plan.hpp).

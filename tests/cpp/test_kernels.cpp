@@ -1206,9 +1206,10 @@ void check_lstm_norm_hidden(const KernelTable<T>& table) {
 
 template <class T>
 void check_lstm_norm_backward(const KernelTable<T>& table) {
-  for_each_size([&](Index rows, Index H, Random& random) {
-    const Index ld = H + 3;
-    const Guarded<T> from_x(random.values<T>(rows * 4 * H, -2, 2));
+  for_each_norm_size(table, [&](Index rows, Index H, Random& random, GateStrides strides,
+                                Index width) {
+    const Index ld = H + 3, ld_x = width + 3;
+    const Guarded<T> from_x(random.values<T>(rows * ld_x, -2, 2));
     const Guarded<T> from_h(random.values<T>(rows * 4 * H, 1, 3));
     const Guarded<T> gains(random.values<T>(9 * H, -1, 1)), bias(random.values<T>(4 * H, -1, 1));
     const Guarded<T> bias_c(random.values<T>(H, -1, 1)), c_prev(random.values<T>(rows * H, 0, 4));
@@ -1217,7 +1218,8 @@ void check_lstm_norm_backward(const KernelTable<T>& table) {
     const Guarded<T> past(random.values<T>(rows * H, -1, 1));
     const Guarded<T> sums_before(random.values<T>(14 * H, -1, 1));
     for (const bool zones : {false, true}) {
-      Guarded<T> d_x(from_x), d_from_h(rows * 4 * H), d_c(past), hidden(rows * H), room(6 * H);
+      Guarded<T> d_x(rows * 4 * H), d_from_h(rows * 4 * H), d_c(past), hidden(rows * H),
+          room(kNormRows * 6 * H);
       Guarded<T> sums(sums_before);
       StepOptions<T> options{};
       options.keep_c = zones ? keep.data() : nullptr;
@@ -1225,6 +1227,9 @@ void check_lstm_norm_backward(const KernelTable<T>& table) {
       const LstmNormBackward<T> norm{
           {gains.data(), gains.data() + 4 * H, gains.data() + 8 * H, bias_c.data()},
           bias.data(),
+          strides,
+          from_x.data(),
+          ld_x,
           room.data(),
           sums.data()};
       CellStepBackward<T> call{};
@@ -1246,7 +1251,7 @@ void check_lstm_norm_backward(const KernelTable<T>& table) {
       std::vector<Exact> want_sums = row_of(sums_before, 0, 14 * H);
       Exact smallest = 1;  // of the deviations, which rounding is divided by, twice
       for (Index row = 0; row < rows; ++row) {
-        const ExactNorm of_x(row_of(from_x, row * 4 * H, 4 * H));
+        const ExactNorm of_x(gates_of(from_x, row * ld_x, H, strides, table.lanes));
         const ExactNorm of_h(row_of(from_h, row * 4 * H, 4 * H));
         const auto sum = [&](Index gate, Index j) {
           const Index at = gate * H + j;

@@ -189,17 +189,22 @@ TEST(blocks_cover_every_step_once) {
   };
   for (const RowSchedule& rows : schedules) {
     for (const bool backward : {false, true}) {
-      NOTE("steps = " << rows.steps() << ", B = " << rows.B() << ", backward = " << backward);
-      std::vector<Index> steps;
-      for_each_block(rows, backward, [&](const StepBlock& block) {
-        CHECK(block.rows <= most_block_rows(rows));
-        CHECK_EQUAL(block.first_row, rows.offset(block.first));
-        CHECK_EQUAL(block.rows, rows.offset(block.end) - block.first_row);
-        for_each_step(block, backward, [&](Index t) { steps.push_back(t); });
-      });
-      CHECK_EQUAL(static_cast<Index>(steps.size()), rows.steps());
-      for (Index k = 0; k < rows.steps(); ++k) {
-        CHECK_EQUAL(steps[static_cast<std::size_t>(k)], backward ? rows.steps() - 1 - k : k);
+      for (const Index least : {kForwardRows, kBackwardRows}) {
+        NOTE("steps = " << rows.steps() << ", B = " << rows.B() << ", backward = " << backward
+                        << ", least = " << least);
+        std::vector<Index> steps;
+        for_each_block(rows, backward, least, [&](const StepBlock& block) {
+          const Index left = rows.steps() - static_cast<Index>(steps.size());
+          CHECK(block.rows >= least || block.end - block.first == left);
+          CHECK(block.rows <= most_block_rows(rows, least));
+          CHECK_EQUAL(block.first_row, rows.offset(block.first));
+          CHECK_EQUAL(block.rows, rows.offset(block.end) - block.first_row);
+          for_each_step(block, backward, [&](Index t) { steps.push_back(t); });
+        });
+        CHECK_EQUAL(static_cast<Index>(steps.size()), rows.steps());
+        for (Index k = 0; k < rows.steps(); ++k) {
+          CHECK_EQUAL(steps[static_cast<std::size_t>(k)], backward ? rows.steps() - 1 - k : k);
+        }
       }
     }
   }
