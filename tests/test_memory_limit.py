@@ -309,6 +309,7 @@ print(predicted.bytes, status("VmHWM") - before - output.nbytes - grads.x.nbytes
     [
         ("LSTM", 6_000, 16, 32, 64, 1),
         ("LSTM", 3_000, 16, 16, 64, 2),
+        ("LSTM", 50_000, 8, 16, 32, 1),  # many segments: gaps between them show
         ("GRU", 6_000, 16, 32, 64, 1),
         ("GRU before", 6_000, 16, 32, 64, 1),
         ("LSTM", 50_000, 8, 16, 32, 1),  # many segments: gaps between them show

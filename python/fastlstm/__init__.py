@@ -24,6 +24,7 @@ from ._version import __version__
 if TYPE_CHECKING:
     from . import embeddings, interchange, optim, reference
     from .interchange import from_keras, from_onnx, from_torch, to_onnx
+    from .verification import verify
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -35,6 +36,7 @@ _LATER = {
     "from_onnx": "interchange",
     "from_torch": "interchange",
     "to_onnx": "interchange",
+    "verify": "verification",
 }
 
 __all__ = [
@@ -66,6 +68,7 @@ __all__ = [
     "show_config",
     "to_onnx",
     "truncated_bptt",
+    "verify",
 ]
 
 

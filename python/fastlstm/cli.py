@@ -21,14 +21,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        0 for success. 2 for something that the user can mend: an argument, a missing extra, a
-        folder that cannot be written.
+        0 for success. 1 where verify finds a difference. 2 for something that the user can mend:
+        an argument, a missing extra, a folder that cannot be written, a file that cannot be read.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
     if argv[:1] == ["bench"]:  # has its own parser, for its own --help too
         return _bench(argv[1:])
     args = _parser().parse_args(argv)
-    return _demo(args) if args.command == "demo" else _info()
+    return {"demo": _demo, "info": _info, "verify": _verify}[args.command](args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -54,6 +54,34 @@ def _parser() -> argparse.ArgumentParser:
     demo.add_argument("--seed", type=_seed, default=0, help="of weights and batches (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="print the results only, no progress")
 
+    verify = commands.add_parser(
+        "verify",
+        help="compare a converted layer with its source",
+        description="Convert a recurrent layer of a model and compare it with the model itself, "
+        "run by PyTorch, Keras or ONNX Runtime. Says where they differ first. Exit code: 0 the "
+        "same, 1 they differ, 2 the comparison was not possible.",
+    )
+    verify.add_argument("source", metavar="MODEL", help=".pt, .safetensors, .keras, .h5 or .onnx")
+    verify.add_argument(
+        *("--prefix", "--name", "--node"),
+        dest="which",
+        metavar="LAYER",
+        help="which layer of the model, as PyTorch, Keras and ONNX call it; one of them is enough",
+    )
+    verify.add_argument(
+        "--layer",
+        metavar="FILE",
+        help="compare this layer, which fastlstm saved, instead of a new conversion",
+    )
+    verify.add_argument(
+        "--nonlinearity", choices=("tanh", "relu"), help="of an RNN whose file has weights only"
+    )
+    verify.add_argument(
+        "--tolerance", type=float, help="relative (default: what rounding explains)"
+    )
+    verify.add_argument("--special", action="store_true", help="also NaN and infinity as inputs")
+    verify.add_argument("--seed", type=_seed, default=0, help="of the random inputs (default: 0)")
+
     commands.add_parser("bench", help="compare with other runtimes; see fastlstm bench --help")
     return parser
 
@@ -65,7 +93,7 @@ def _seed(text: str) -> int:
     return seed
 
 
-def _info() -> int:
+def _info(_: argparse.Namespace) -> int:
     from ._runtime import show_config
 
     print(show_config())
@@ -83,6 +111,33 @@ def _demo(args: argparse.Namespace) -> int:
         print(f"fastlstm demo: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _verify(args: argparse.Namespace) -> int:
+    from ._files import load
+    from .verification import convert, verify
+
+    try:
+        if args.layer is not None:
+            layer = load(args.layer)
+        else:
+            layer = convert(args.source, args.which, nonlinearity=args.nonlinearity)
+        report = verify(
+            layer,
+            args.source,
+            args.which,
+            nonlinearity=args.nonlinearity,
+            tolerance=args.tolerance,
+            special=args.special,
+            seed=args.seed,
+        )
+    except ModuleNotFoundError as error:
+        return _missing_extra("verify", error)
+    except (OSError, ValueError) as error:
+        print(f"fastlstm verify: {error}", file=sys.stderr)
+        return 2
+    print(report)
+    return 0 if report.ok else 1
 
 
 def _bench(argv: list[str]) -> int:
