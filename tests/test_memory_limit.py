@@ -312,7 +312,6 @@ print(predicted.bytes, status("VmHWM") - before - output.nbytes - grads.x.nbytes
         ("LSTM", 50_000, 8, 16, 32, 1),  # many segments: gaps between them show
         ("GRU", 6_000, 16, 32, 64, 1),
         ("GRU before", 6_000, 16, 32, 64, 1),
-        ("LSTM", 50_000, 8, 16, 32, 1),  # many segments: gaps between them show
         pytest.param("LSTM", 100_000, 8, 32, 64, 1, marks=pytest.mark.slow),
     ],
 )

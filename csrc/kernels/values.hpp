@@ -47,7 +47,8 @@ void add_column_sums(const AddColumnSums<T>& s) noexcept {
 // Counters of philox_4x32 side by side, one number of 32 bits in each lane of 64.
 typedef uint64_t PhiloxLanes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
 constexpr Index kPhiloxLanes = FASTLSTM_VECTOR_BYTES / 8;
-constexpr Index kPhiloxVectors = 3;  // at once: the rounds of one would wait for each other
+// At once: the rounds of one would wait for each other. As many as the registers hold.
+constexpr Index kPhiloxVectors = FASTLSTM_VECTOR_BYTES == 64 ? 4 : 3;
 constexpr Index kPhiloxBlocks = kPhiloxVectors * kPhiloxLanes;
 
 /// The product of the lower halves of the lanes; what the upper ones hold does not matter.
@@ -141,10 +142,15 @@ void dropout_row(const DropoutRow<T>& d) noexcept {
 
 template <class T>
 void bernoulli_row(const BernoulliRow<T>& b) noexcept {
-  const int64_t most = random_bound(b.p);
+  const int64_t bound = random_bound(b.p);
+  if (bound == 0) {
+    for (Index k = 0; k < b.columns; ++k) b.y[k] = 0;
+    return;
+  }
+  const uint32_t most = uint32_t(bound - 1);  // compared as they are, in lanes of 32 bits
   for_each_random(b.seed, b.row, b.stream, b.first, b.columns,
                   [&](Index k, uint32_t random)
-                      FASTLSTM_INLINE_LAMBDA { b.y[k] = int64_t(random) < most ? T(1) : T(0); });
+                      FASTLSTM_INLINE_LAMBDA { b.y[k] = random <= most ? T(1) : T(0); });
 }
 
 }  // namespace
