@@ -319,8 +319,8 @@ def test_peak_memory_is_as_predicted(
     cell: str, T: int, B: int, I: int, H: int, layers: int, part: float
 ) -> None:
     arguments = [cell, *map(str, (T, B, I, H, layers, part))]
-    # Resident memory is measured, of which the system may take some away at any moment; a prediction
-    # that is wrong is wrong each time.
+    # Resident memory is measured, of which the system may take some away at any moment; a wrong
+    # prediction is wrong each time.
     for _ in range(3):
         done = subprocess.run(
             [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True
