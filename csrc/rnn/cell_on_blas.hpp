@@ -1,5 +1,5 @@
-// One layer in one direction over a whole sequence, on BLAS products and the element-wise kernels.
-// This is all that the generic target runs on.
+// The forward pass of one layer in one direction over a whole sequence, on BLAS products and the
+// element-wise kernels: for the generic target.
 #pragma once
 
 #include "rnn/cell_weights.hpp"
@@ -46,45 +46,5 @@ struct DirectionForward {
 
 template <class T>
 void direction_forward(const DirectionForward<T>& run);
-
-template <class T>
-struct DirectionBackward {
-  const CellWeights<T>& weights;
-  const RowSchedule& rows;
-  CellNoise<T> noise;
-  bool backward;    // the direction of the forward pass
-  const T* x;       // [rows, I] in, packed
-  const T* h_0;     // [B, P] in, sorted
-  const T* c_0;     // [B, H] in, sorted
-  const T* output;  // packed rows of ld_output elements; in: P of each, what forward wrote
-  Index ld_output;
-  const T* gates;     // [rows, saved_gates * H] in, as saved
-  const T* c;         // [rows, H] in, as saved
-  const T* d_output;  // as output; in; null: zeros
-  T* d_h;             // [B, P] in: gradient of h_n, sorted; out: of h_0
-  T* d_c;             // [B, H] in: gradient of c_n, sorted; out: of c_0
-  T* d_past_R;        // [B, H] in and out: the part of d_h that did not come through R, where cells
-                      // keep it apart: kept_apart(weights); null otherwise
-  T* d_x;             // [rows, I] out; null: not computed
-  bool add_to_d_x;    // d_x: in and out
-  TeamLease& team;
-  CellParams<T> d_params;  // added to; null: not computed
-  T* d_h_steps;            // [rows, P] out: d_h as it comes to each step; null: not asked for
-  T* d_c_steps;            // [rows, H] out: the same of d_c, where there is c
-};
-
-/// Whether a cell's backward pass holds d_h in two parts. Their sum is the gradient.
-template <class T>
-bool kept_apart(const CellWeights<T>& w) {
-  return w.cell.resets || w.cell.in_halves;
-}
-
-template <class T>
-void direction_backward(const DirectionBackward<T>& run);
-
-/// The gates of a cell with layer normalisation, of which training saves R h.
-/// x: [rows, I] in; gates: [rows, 4H] in: as saved; out: i f g o.
-template <class T>
-void normalised_gates(const CellWeights<T>& weights, Index rows, const T* x, T* gates);
 
 }  // namespace fastlstm

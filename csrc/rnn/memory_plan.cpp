@@ -80,7 +80,7 @@ class Planner {
   Index always() const {
     return rows_.rows() * (config_.input_size + config_.num_layers * width());
   }
-  /// What the backward pass of a cell needs for a block of steps (rnn/cell_on_blas.cpp).
+  /// What the backward pass of a cell needs for a block of steps (rnn/cell_backward.cpp).
   Index backward_pass() const {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
     const Index H = config_.hidden_size, sums = config_.gates() * H;

@@ -1,7 +1,7 @@
 #include <utility>
 
 #include "fastlstm/stack.hpp"
-#include "rnn/cell_on_blas.hpp"
+#include "rnn/cell_backward.hpp"
 #include "rnn/dropout.hpp"
 #include "rnn/merge.hpp"
 #include "rnn/saved.hpp"

@@ -1,0 +1,504 @@
+#include "rnn/cell_backward.hpp"
+
+#include <algorithm>
+#include <vector>
+
+#include "rnn/pieces.hpp"
+#include "rnn/step_blocks.hpp"
+#include "runtime/blas.hpp"
+#include "runtime/interrupt.hpp"
+#include "runtime/targets.hpp"
+
+namespace fastlstm {
+
+namespace {
+
+/// The values that the live rows of step t came from: the first `carried` rows have theirs at
+/// packed row `row`, the others (which started here) in the initial state.
+struct PreviousRows {
+  Index carried;
+  Index row;
+};
+
+PreviousRows previous_rows(const RowSchedule& rows, bool backward, Index t) {
+  const Index previous = backward ? t + 1 : t - 1;
+  if (previous < 0 || previous >= rows.steps()) return {0, 0};
+  return {std::min(rows.live(t), rows.live(previous)), rows.offset(previous)};
+}
+
+/// The most rows that go through the steps of a block together, in the backward pass: independent
+/// of all others there, and so a task for a thread.
+constexpr Index kMostStepRows = 32;
+
+/// Rows whose W x the backward pass with layer normalisation computes at once.
+constexpr Index kAgainRows = 48;
+static_assert(kAgainRows >= kMostStepRows);
+
+/// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
+/// (LstmNormBackward).
+constexpr Index kNormSums = 14;
+
+/// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
+/// then the products over all rows of the block.
+template <class T>
+class BackwardPass {
+ public:
+  explicit BackwardPass(const DirectionBackward<T>& run)
+      : run_(run),
+        rows_(run.rows),
+        w_(run.weights),
+        tiles_(active_target().tiles),
+        ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
+        d_h_(rows_.B(), ld_d_h_),
+        d_gates_(block_rows_, w_.GH),
+        h_prev_(block_rows_, w_.P),
+        norm_strides_(tiles_ ? GateStrides{kernels<T>().lanes, w_.width}
+                             : gate_after_gate<T>(w_.H)),
+        ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
+    copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
+    if (W_panel_ != nullptr) {
+      d_x_.resize(block_rows_, pieces(w_.I, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes);
+    }
+    if (w_.cell.in_halves) {
+      reset_h_.resize(block_rows_, w_.H);
+      d_reset_.resize(rows_.B(), ld_d_h_);
+    }
+    if (w_.cell.gradients_differ()) d_from_h_.resize(block_rows_, w_.GH);
+    if (w_.cell.normalises) {
+      again_row_.resize(static_cast<std::size_t>(pieces(rows_.B(), step_rows_)));
+      from_x_.resize(pieces(rows_.B(), step_rows_) * kAgainRows, ld_from_x_);
+      norm_sums_.resize(pieces(rows_.B(), step_rows_), 2 * kNormSums * w_.H);
+      norm_sums_.fill_zero();
+      norm_room_.resize(pieces(rows_.B(), step_rows_), kNormRows * 6 * w_.H);
+    }
+    if (w_.projects) {
+      d_hidden_.resize(rows_.B(), w_.H);
+      hidden_.resize(block_rows_, w_.H);
+      projected_d_h_.resize(block_rows_, w_.P);
+    }
+    options_ = w_.options;
+    if (run.noise.zones_c()) {
+      keep_c_.resize(rows_.B(), w_.H);
+      options_.ld_keep_c = w_.H;
+    }
+    if (run.noise.zones_h()) d_kept_h_.resize(rows_.B(), w_.P);
+    if (run.noise.drops_h()) {
+      h_mask_.resize(rows_.B(), w_.P);
+      for (Index b = 0; b < rows_.B(); ++b) run.noise.h_mask(b, w_.P, h_mask_.data() + b * w_.P);
+    }
+    if (peepholes()) d_peephole_.resize(block_rows_, 3 * w_.H);
+  }
+
+  void compute() {
+    for_each_block(rows_, !run_.backward, kBackwardRows, [&](const StepBlock& block) {
+      check_interrupt();
+      run_.team.run_tasks(pieces(rows_.B(), step_rows_), [&](Index k) noexcept {
+        const Piece p = piece(rows_.B(), k, step_rows_);
+        for_each_step(block, !run_.backward, [&](Index t) {
+          if (w_.cell.normalises) multiply_inputs_again(block, t, k);
+          step(t, block.first_row, p.first, p.first + p.size);
+          // Two levels of sums keep the rounding error small.
+          if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
+        });
+      });
+      products(block);
+    });
+    for (Index b = 0; b < rows_.B(); ++b) {
+      std::copy_n(d_h_.data() + b * ld_d_h_, w_.P, run_.d_h + b * w_.P);
+    }
+  }
+
+ private:
+  /// The rows of a task. Several threads share a batch of 8 or more: with 32 rows a task 2 threads
+  /// reached 156 GFLOP/s for B = 32, H = 256, and with 8 195; one thread loses 3 % by it. Where
+  /// bits depend on it, the number of threads does not count: layer normalisation sums over a
+  /// task's rows, and on BLAS the bits of a product depend on its height.
+  Index step_rows() const {
+    if (!tiles_ || (run_.team.threads() == 1 && !w_.cell.normalises)) return kMostStepRows;
+    return std::clamp<Index>((rows_.B() + 3) / 4, 4, kMostStepRows);
+  }
+  bool peepholes() const { return w_.options.peephole != nullptr; }
+
+  /// Step t for the sorted rows first <= b < end, as far as they live.
+  void step(Index t, Index block_row, Index first, Index end) noexcept {
+    const Index H = w_.H, P = w_.P, row = rows_.offset(t);
+    end = std::min(end, rows_.live(t));
+    if (end <= first) return;
+    T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
+    T* d_from_h =
+        w_.cell.gradients_differ() ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
+    T* d_past_R = kept_apart(w_) ? run_.d_past_R : run_.d_c;
+    T* h_prev = h_prev_.data() + (row - block_row) * P;
+    if (run_.d_h_steps != nullptr) {
+      for (Index b = first; b < end; ++b) {
+        T* d_h = run_.d_h_steps + (row + b) * P;
+        std::copy_n(d_h_.data() + b * ld_d_h_, P, d_h);
+        for (Index k = 0; kept_apart(w_) && k < P; ++k) d_h[k] += d_past_R[b * H + k];
+        std::copy_n(run_.d_c + b * w_.C, w_.C, run_.d_c_steps + (row + b) * w_.C);
+      }
+    }
+    if (run_.d_output != nullptr) {
+      for (Index b = first; b < end; ++b) {
+        const T* d_output = run_.d_output + (row + b) * run_.ld_output;
+        T* d_h = d_h_.data() + b * ld_d_h_;
+        for (Index k = 0; k < P; ++k) d_h[k] += d_output[k];
+      }
+    }
+    for (Index b = first; run_.noise.zones_h() && b < end; ++b) {
+      T *d_h = d_h_.data() + b * ld_d_h_, *d_kept = d_kept_h_.data() + b * P;
+      run_.noise.keep_h(t, b, 0, P, d_kept);
+      T* const apart = kept_apart(w_) ? d_past_R + b * H : nullptr;
+      for (Index k = 0; k < P; ++k) {
+        const T keep = d_kept[k];
+        d_kept[k] = keep * (apart != nullptr ? d_h[k] + apart[k] : d_h[k]);
+        d_h[k] = (1 - keep) * d_h[k];
+        if (apart != nullptr) apart[k] = (1 - keep) * apart[k];
+      }
+    }
+    for (Index b = first; run_.noise.zones_c() && b < end; ++b) {
+      run_.noise.keep_c(t, b, 0, H, keep_c_.data() + b * H);
+    }
+    const T* d_hidden = d_h_.data();
+    Index ld_d_hidden = ld_d_h_;
+    if (w_.projects) {
+      for (Index b = first; b < end; ++b) {
+        std::copy_n(d_h_.data() + b * ld_d_h_, P,
+                    projected_d_h_.data() + (row - block_row + b) * P);
+      }
+      gemm<T>(end - first, H, P, {d_h_.data() + first * ld_d_h_, ld_d_h_}, {w_.W_hr.data(), H}, 0,
+              d_hidden_.data() + first * H, H);
+      d_hidden = d_hidden_.data();
+      ld_d_hidden = H;
+    }
+
+    const PreviousRows previous = previous_rows(rows_, run_.backward, t);
+    const Index carried = std::clamp(previous.carried, first, end);
+    for (Index b = first; b < carried; ++b) {
+      std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
+    }
+    std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
+    if (w_.cell.in_halves) {
+      GruHalfStepBackward<T> s{end - first,
+                               H,
+                               run_.gates + (row + first) * w_.SH,
+                               h_prev + first * P,
+                               run_.noise.drops_h() ? h_mask_.data() + first * P : nullptr,
+                               d_hidden + first * ld_d_hidden,
+                               ld_d_hidden,
+                               d_past_R + first * H,
+                               d_gates + first * w_.GH,
+                               d_reset_.data() + first * ld_d_h_,
+                               reset_h_.data() + (row - block_row + first) * H,
+                               w_.step_options()};
+      kernels<T>().gru_candidate_backward(s);
+      multiply_by_R(d_gates, 2 * H, H, d_reset_.data(), first, end);
+      kernels<T>().gru_reset_backward(s);
+      drop_h(h_prev, first, end);
+      multiply_by_R(d_gates, 0, 2 * H, d_h_.data(), first, end);
+      regularise_d_h(first, end);
+      return;
+    }
+    // c_prev: of sorted row `from`
+    const auto units = [&](Index from, Index to, const T* c_prev) {
+      const Index in_block = row - block_row + from;
+      StepOptions<T> options = options_;
+      if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
+      CellStepBackward<T> s{};
+      s.rows = to - from;
+      s.H = H;
+      if (w_.SH > 0) s.gates = run_.gates + (row + from) * w_.SH;
+      s.c = run_.c + (row + from) * w_.C;
+      s.c_prev = c_prev;
+      s.h = run_.output + (row + from) * run_.ld_output;
+      s.ld_h = run_.ld_output;
+      s.h_prev = h_prev + from * P;
+      s.d_h = d_hidden + from * ld_d_hidden;
+      s.ld_d_h = ld_d_hidden;
+      s.d_past_R = d_past_R + from * H;
+      s.d_gates = d_gates + from * w_.GH;
+      s.d_from_h = d_from_h + from * w_.GH;
+      if (w_.projects) s.hidden = hidden_.data() + in_block * H;
+      if (!w_.plain) s.options = &options;
+      if (peepholes()) s.d_peephole = d_peephole_.data() + in_block * 3 * H;
+      LstmNormBackward<T> norm;
+      if (w_.cell.normalises) {
+        const Index k = first / step_rows_;
+        const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
+        norm = {w_.norm,       w_.bias.data(),
+                norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
+                ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
+                norm_sums(k)};
+        s.norm = &norm;
+      }
+      w_.cell.step_backward(s);
+    };
+    units(first, carried, run_.c + (previous.row + first) * w_.C);
+    units(carried, end, run_.c_0 + carried * w_.C);
+    drop_h(h_prev, first, end);
+    multiply_by_R(d_from_h, 0, w_.GH, d_h_.data(), first, end);
+    regularise_d_h(first, end);
+  }
+
+  /// h_prev: [B, P] in: h'; out: what R read of it.
+  void drop_h(T* h_prev, Index first, Index end) noexcept {
+    const Index P = w_.P;
+    for (Index k = first * P; run_.noise.drops_h() && k < end * P; ++k) {
+      h_prev[k] *= h_mask_.data()[k];
+    }
+  }
+
+  /// d_h: in: gradient of what R read; out: of h', with the part that zoneout sends back.
+  void regularise_d_h(Index first, Index end) noexcept {
+    const Index P = w_.P;
+    for (Index b = first; b < end; ++b) {
+      T* d_h = d_h_.data() + b * ld_d_h_;
+      for (Index k = 0; run_.noise.drops_h() && k < P; ++k) d_h[k] *= h_mask_.data()[b * P + k];
+      for (Index k = 0; run_.noise.zones_h() && k < P; ++k) d_h[k] += d_kept_h_.data()[b * P + k];
+    }
+  }
+
+  /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
+  /// rows first <= b < end, at most step_rows_. On tiles, because BLAS packs R anew in every call:
+  /// with one row, a whole training step took five times as long.
+  void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first,
+                     Index end) noexcept {
+    const Index GH = w_.GH, P = w_.P;
+    product += first * ld_d_h_;
+    if (!tiles_) {
+      gemm<T>(end - first, P, K, {d_sums + first * GH + first_row, GH},
+              {w_.R.data() + first_row * P, P}, 0, product, ld_d_h_);
+      return;
+    }
+    const T* inputs[kMostStepRows];
+    for (Index b = first; b < end; ++b) inputs[b - first] = d_sums + b * GH + first_row;
+    const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
+    kernels<T>().project_rows({end - first, 0, blocks, 4, K, inputs, R_panel_ + first_row * ld_d_h_,
+                               nullptr, product, ld_d_h_});
+  }
+
+  /// Gradients of the parameters and the input, from all rows of a block at once.
+  void products(const StepBlock& block) {
+    const Index I = w_.I, n = block.rows;
+    const T* x = run_.x + block.first_row * I;
+    T *const d_W = run_.d_params.weight_ih, *const d_R = run_.d_params.weight_hh;
+    const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
+    const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
+    const Index of_rows = run_.d_x != nullptr ? pieces(n) : 0;
+    run_.team.run_tasks(of_W + of_R + of_rows + 1, [&](Index k) noexcept {
+      if (k < of_W) {
+        add_products(d_gates_.data(), k, 0, w_.GH, n, x, I, d_W);
+      } else if (k < of_W + of_R) {
+        // In halves, the rows of n multiplied r h' instead.
+        const Index of_h = w_.cell.in_halves ? 2 * w_.H : w_.GH;
+        add_products(d_from_h(), k - of_W, 0, of_h, n, h_prev_.data(), w_.P, d_R);
+        add_products(d_from_h(), k - of_W, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
+      } else if (k < of_W + of_R + of_rows) {
+        d_x_product(block, piece(n, k - of_W - of_R));
+      } else {
+        small_products(block);
+      }
+    });
+  }
+
+  /// Whether the gradient of a weight matrix with so many columns is computed by our own kernel.
+  /// Measured on Zen 4, where it reaches 113 of 115 GFLOP/s with AVX-512 and OpenBLAS 95 to 102;
+  /// with AVX2 it is ahead up to 128 columns (101 to 109 against 89 to 98) and behind from 256 on
+  /// (85 to 91 against 96 to 105).
+  bool on_tiles(Index columns) const {
+    return tiles_ && (kernels<T>().lanes * static_cast<Index>(sizeof(T)) == 64 || columns <= 128);
+  }
+  /// The gradient of a weight matrix is divided by its columns on tiles, and by its rows on BLAS.
+  Index weight_pieces(Index columns) const {
+    return on_tiles(columns) ? pieces(columns, 4 * kernels<T>().lanes)
+                             : pieces(w_.GH, weight_piece_rows());
+  }
+  /// BLAS packs the values anew for each piece: not many of them where there are many rows.
+  Index weight_piece_rows() const { return std::max(kPieceRows, pieces(w_.GH, 4)); }
+
+  /// Piece k of: d_weight += d_sums^T values, for the rows first <= j < end of d_weight. d_sums:
+  /// [n, G H]; values: [n, columns]; d_weight: [G H, columns].
+  void add_products(const T* d_sums, Index k, Index first, Index end, Index n, const T* values,
+                    Index columns, T* d_weight) noexcept {
+    const Index GH = w_.GH;
+    if (first == end || d_weight == nullptr) return;
+    if (on_tiles(columns)) {
+      const Piece p = piece(columns, k, 4 * kernels<T>().lanes);
+      kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,
+                                       columns, d_weight + first * columns + p.first, columns});
+      return;
+    }
+    const Piece p = piece(GH, k, weight_piece_rows());
+    first = std::max(first, p.first);
+    end = std::min(end, p.first + p.size);
+    if (first >= end) return;
+    gemm<T>(end - first, columns, n, {d_sums + first, GH, true}, {values, columns}, 1,
+            d_weight + first * columns, columns);
+  }
+
+  /// d_x = d_gates W, or d_x += d_gates W, for some rows of a block.
+  void d_x_product(const StepBlock& block, Piece p) noexcept {
+    const Index I = w_.I, GH = w_.GH;
+    const T* d_gates = d_gates_.data() + p.first * GH;
+    T* d_x = run_.d_x + (block.first_row + p.first) * I;
+    if (!tiles_) {
+      gemm<T>(p.size, I, GH, {d_gates, GH}, {w_.W.data(), I}, run_.add_to_d_x ? 1 : 0, d_x, I);
+      return;
+    }
+    const T* inputs[kPieceRows];
+    for (Index row = 0; row < p.size; ++row) inputs[row] = d_gates + row * GH;
+    const Index width = 4 * kernels<T>().lanes, ld = d_x_.size() / block_rows_;
+    T* padded = d_x_.data() + p.first * ld;
+    kernels<T>().project_rows(
+        {p.size, 0, ld / width, 4, GH, inputs, W_panel_, nullptr, padded, ld});
+    for (Index row = 0; row < p.size; ++row, d_x += I, padded += ld) {
+      for (Index j = 0; j < I; ++j) d_x[j] = run_.add_to_d_x ? d_x[j] + padded[j] : padded[j];
+    }
+  }
+
+  /// Of the rows of a block: the gradient of R h.
+  const T* d_from_h() const {
+    return w_.cell.gradients_differ() ? d_from_h_.data() : d_gates_.data();
+  }
+
+  /// W x for task k's rows of step t, and of some that follow in the order of the backward pass,
+  /// unless an earlier call has computed it: with layer normalisation the gradients need it again.
+  /// It stays in the L2 cache until then.
+  void multiply_inputs_again(const StepBlock& block, Index t, Index k) noexcept {
+    const Index B = rows_.B(), at_once = B <= step_rows_ ? std::max<Index>(1, kAgainRows / B) : 1;
+    const Index done = run_.backward ? t - block.first : block.end - 1 - t;
+    if (done % at_once != 0) return;
+    // One task has all rows of several steps, which stand one after another; several have one step.
+    const Piece p = piece(B, k, step_rows_);
+    const Index t_first = run_.backward ? t : std::max(block.first, t + 1 - at_once);
+    const Index t_last = run_.backward ? std::min(block.end, t + at_once) - 1 : t;
+    const Index row = rows_.offset(t_first) + p.first;
+    const Index end = rows_.offset(t_last) + std::min(p.first + p.size, rows_.live(t_last));
+    again_row_[static_cast<std::size_t>(k)] = row;
+    if (end <= row) return;
+    const Index I = w_.I;
+    const T* x = run_.x + row * I;
+    T* product = from_x_.data() + k * kAgainRows * ld_from_x_;
+    if (!tiles_) {
+      gemm<T>(end - row, w_.GH, I, {x, I}, {w_.W.data(), I, true}, 0, product, ld_from_x_);
+      return;
+    }
+    const T* inputs[kAgainRows];
+    for (Index b = 0; b < end - row; ++b) inputs[b] = x + b * I;
+    kernels<T>().project_rows({end - row, 0, w_.blocks, w_.cell.vectors, I, inputs,
+                               w_.W_panel.data(), nullptr, product, ld_from_x_});
+  }
+
+  /// The gradients of layer normalisation's parameters that task k of the steps has summed, and
+  /// after them the sums of these.
+  T* norm_sums(Index k) { return norm_sums_.data() + k * 2 * kNormSums * w_.H; }
+
+  void add_norm_sums(Index k) noexcept {
+    const Index n = kNormSums * w_.H;
+    T *sums = norm_sums(k), *totals = sums + n;
+    for (Index j = 0; j < n; ++j) totals[j] += sums[j];
+    std::fill_n(sums, n, T(0));
+  }
+
+  /// Adds what all tasks have summed to the gradients.
+  void norm_products() noexcept {
+    const CellParams<T>& d = run_.d_params;
+    const Index H = w_.H;
+    for (Index k = 0; k < pieces(rows_.B(), step_rows_); ++k) {
+      add_norm_sums(k);
+      T* const totals = norm_sums(k) + kNormSums * H;
+      const auto add = [&](Index at, Index n, T* to) {
+        for (Index j = 0; to != nullptr && j < n; ++j) to[j] += totals[at + j];
+      };
+      add(0, 4 * H, d.bias_ih);
+      add(0, 4 * H, d.bias_hh);
+      add(4 * H, 4 * H, d.weight_ln_ih);
+      add(8 * H, 4 * H, d.weight_ln_hh);
+      add(12 * H, H, d.weight_ln_c);
+      add(13 * H, H, d.bias_ln_c);
+      std::fill_n(totals, kNormSums * H, T(0));
+    }
+  }
+
+  void small_products(const StepBlock& block) noexcept {
+    const Index H = w_.H, P = w_.P, n = block.rows;
+    const auto add_sums = [n](Index columns, const T* values, T* sums) {
+      if (sums != nullptr) kernels<T>().add_column_sums({n, columns, values, sums});
+    };
+    if (w_.cell.normalises) {
+      norm_products();
+    } else {
+      add_sums(w_.GH, d_gates_.data(), run_.d_params.bias_ih);
+      add_sums(w_.GH, d_from_h(), run_.d_params.bias_hh);
+    }
+    add_sums(3 * H, d_peephole_.data(), run_.d_params.weight_peephole);
+    if (run_.d_params.weight_hr != nullptr) {
+      gemm<T>(P, H, n, {projected_d_h_.data(), P, true}, {hidden_.data(), H}, 1,
+              run_.d_params.weight_hr, H);
+    }
+  }
+
+  const DirectionBackward<T>& run_;
+  const RowSchedule& rows_;
+  const Index block_rows_ = most_block_rows(rows_, kBackwardRows);
+  const CellWeights<T>& w_;
+  const bool tiles_;
+  const Index step_rows_ = step_rows();
+  const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;
+  const T* const W_panel_ = tiles_ && run_.d_x != nullptr ? w_.W_backward_panel() : nullptr;
+  const Index ld_d_h_;
+  Buffer<T> d_h_;  // [B] of ld_d_h: gradient of h, from the steps after
+  // Of the rows of one block:
+  Buffer<T> d_gates_;  // [rows, G H]
+  Buffer<T> h_prev_;   // [rows, P]
+  Buffer<T> d_x_;      // [rows] of I padded to whole blocks of a panel; empty if not needed
+  // With a GRU or layer normalisation:
+  Buffer<T> d_from_h_;  // [rows, G H]; with other cells it is d_gates
+  Buffer<T> reset_h_;   // [rows, H] r h' of a cell in halves
+  Buffer<T> d_reset_;   // [B] of ld_d_h: its gradient
+  // With a projection, gradients of o tanh(c) differ from those of h, and its weights' gradient
+  // needs both o tanh(c) and the gradient of h.
+  Buffer<T> d_hidden_;       // [B, H]
+  Buffer<T> hidden_;         // [rows, H]
+  Buffer<T> projected_d_h_;  // [rows, P]
+  // With layer normalisation, for each task of the steps:
+  const GateStrides norm_strides_;
+  const Index ld_from_x_;
+  Buffer<T> from_x_;              // [kAgainRows] of ld_from_x: W x
+  std::vector<Index> again_row_;  // the first of these rows
+  Buffer<T> norm_sums_;           // [2][kNormSums H], see norm_sums
+  Buffer<T> norm_room_;           // [kNormRows][6H]
+  StepOptions<T> options_;
+  // Regularisation; empty without:
+  Buffer<T> keep_c_;      // [B, H] zoneout of one step
+  Buffer<T> d_kept_h_;    // [B, P] the part of the gradient of h that zoneout sends a step back
+  Buffer<T> h_mask_;      // [B, P] recurrent dropout
+  Buffer<T> d_peephole_;  // [rows, 3H] each row's part of the gradient; empty without peepholes
+};
+
+}  // namespace
+
+template <class T>
+void direction_backward(const DirectionBackward<T>& run) {
+  BackwardPass<T>(run).compute();
+}
+
+template <class T>
+void normalised_gates(const CellWeights<T>& w, Index rows, const T* x, T* gates) {
+  const Index n = rows * w.GH;
+  const GateStrides strides = gate_after_gate<T>(w.H);
+  Buffer<T> from_x(rows, w.GH);
+  gemm<T>(rows, w.GH, w.I, {x, w.I}, {w.W.data(), w.I, true}, 0, from_x.data(), w.GH);
+  kernels<T>().normalise_sums(
+      {rows, w.H, strides, w.norm.gain_x, w.bias.data(), from_x.data(), w.GH});
+  kernels<T>().normalise_sums({rows, w.H, strides, w.norm.gain_h, nullptr, gates, w.GH});
+  for (Index k = 0; k < n; ++k) gates[k] += from_x.data()[k];
+  kernels<T>().activate_gates({rows, 4, w.H, w.GH, gates, &w.options});
+}
+
+#define FASTLSTM_INSTANTIATE(T)                                  \
+  template void direction_backward(const DirectionBackward<T>&); \
+  template void normalised_gates(const CellWeights<T>&, Index, const T*, T*);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
+
+}  // namespace fastlstm

@@ -1,0 +1,41 @@
+// How the work of a pass is divided into pieces, and what its ways over BLAS and tiles share.
+#pragma once
+
+#include <algorithm>
+
+#include "kernels/arguments.hpp"
+#include "runtime/targets.hpp"
+
+namespace fastlstm {
+
+/// A product of many rows is divided into pieces of this many among the threads. They do not depend
+/// on the number of threads, and so the bits of the results do not.
+constexpr Index kPieceRows = 256;
+
+struct Piece {
+  Index first, size;
+};
+
+inline Index pieces(Index n, Index size = kPieceRows) { return (n + size - 1) / size; }
+
+inline Piece piece(Index n, Index k, Index size = kPieceRows) {
+  return {k * size, std::min(size, n - k * size)};
+}
+
+/// rows: [n, width] contiguous in; to: n rows of ld elements, out.
+template <class T>
+void copy_rows(const T* rows, Index n, Index width, T* to, Index ld) {
+  if (ld == width) {
+    std::copy_n(rows, n * width, to);
+    return;
+  }
+  for (Index k = 0; k < n; ++k) std::copy_n(rows + k * width, width, to + k * ld);
+}
+
+/// Where the gates of an LSTM stand in a row of sums that BLAS computes.
+template <class T>
+GateStrides gate_after_gate(Index H) {
+  return {H, kernels<T>().lanes};
+}
+
+}  // namespace fastlstm
