@@ -133,9 +133,11 @@ def test_options_of_the_lstm(options: dict[str, Any]) -> None:
 
 
 @pytest.mark.parametrize("direction", ["forward", "reverse", "concat"])
-@pytest.mark.parametrize("kind", ["GRU", "RNN"])
-def test_clip(kind: str, direction: str) -> None:
-    check_parity(make(kind, num_layers=2, scale=2.0, clip=0.3, **DIRECTIONS[direction]))
+@pytest.mark.parametrize(
+    ("kind", "own"), [("GRU", {}), ("GRU", {"reset_after": False}), ("RNN", {})]
+)
+def test_clip(kind: str, own: dict[str, Any], direction: str) -> None:
+    check_parity(make(kind, num_layers=2, scale=2.0, clip=0.3, **own, **DIRECTIONS[direction]))
 
 
 def test_relu() -> None:
@@ -164,6 +166,12 @@ def test_activations(kind: str, function: str, direction: str) -> None:
     scale = 0.4 if function == "Softplus" else 1.0
     options = {"activations": functions or MIXED[kind], **DIRECTIONS[direction]}
     check_parity(make(kind, scale=scale, **options), scale=0.5)
+
+
+@pytest.mark.parametrize("function", PARAMETERS)
+def test_activations_of_a_gru_that_resets_before(function: str) -> None:
+    functions = [with_parameters(function)] * 2
+    check_parity(make("GRU", reset_after=False, activations=functions), scale=0.5)
 
 
 def test_any_numbers_of_steps_and_sequences() -> None:

@@ -356,6 +356,7 @@ void check_promise_on_bits() {
       problem("projection", {40, 70, 2, 35}, 30, 5, {3, 30, 29, 30, 8}),
       problem("layers", {20, 40, 3}, 100, 2),
       problem("owners of layers", {20, 40, 4}, 130, 3, {130, 0, 70}),
+      problem("owners of reversed layers", {20, 24, 2, 0, false, true}, 200, 2, {200, 90}),
       problem("reverse", {20, 40, 2, 0, false, true}, 60, 5, {3, 60, 29, 60, 8}),
   });
   for (const Problem& p : problems) {
