@@ -283,7 +283,7 @@ class BackwardPass {
     T *const d_W = run_.d_params.weight_ih, *const d_R = run_.d_params.weight_hh;
     const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
     const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
-    const Index of_rows = run_.d_x != nullptr ? pieces(n) : 0;
+    const Index of_rows = run_.d_x != nullptr ? pieces(n, d_x_piece_rows()) : 0;
     run_.team.run_tasks(of_W + of_R + of_rows + 1, [&](Index k) noexcept {
       if (k < of_W) {
         add_products(d_gates_.data(), k, 0, w_.GH, n, x, I, d_W);
@@ -293,7 +293,7 @@ class BackwardPass {
         add_products(d_from_h(), k - of_W, 0, of_h, n, h_prev_.data(), w_.P, d_R);
         add_products(d_from_h(), k - of_W, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
       } else if (k < of_W + of_R + of_rows) {
-        d_x_product(block, piece(n, k - of_W - of_R));
+        d_x_product(block, piece(n, k - of_W - of_R, d_x_piece_rows()));
       } else {
         small_products(block);
       }
@@ -334,6 +334,9 @@ class BackwardPass {
     gemm<T>(end - first, columns, n, {d_sums + first, GH, true}, {values, columns}, 1,
             d_weight + first * columns, columns);
   }
+
+  /// On tiles each row is by itself, and small pieces keep all threads at work until the end.
+  Index d_x_piece_rows() const { return tiles_ ? 64 : kPieceRows; }
 
   /// d_x = d_gates W, or d_x += d_gates W, for some rows of a block.
   void d_x_product(const StepBlock& block, Piece p) noexcept {
