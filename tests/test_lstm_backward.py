@@ -168,8 +168,17 @@ def test_backward_twice(case: str, dtype: str) -> None:
         assert_same_bits(array, kept[name], name)
 
 
-def test_gradients_have_the_same_bits_for_any_number_of_threads() -> None:
-    p = make_problem(Case(T=80, B=32, I=24, H=40, options={"bidirectional": True}), "float32")
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(T=80, B=32, I=24, H=40, options={"bidirectional": True}),
+        Case(T=40, B=33, I=8, H=50, options={"proj_size": 35}),
+        Case(T=40, B=33, I=8, H=50, options={"layer_norm": True}),
+    ],
+    ids=["bidirectional", "projection", "layer norm"],
+)
+def test_gradients_have_the_same_bits_for_any_number_of_threads(case: Case) -> None:
+    p = make_problem(case, "float32")
     results = []
     for n in (1, 2, 3, 1):
         with fastlstm.num_threads(n):

@@ -111,6 +111,21 @@ def test_a_small_call_is_as_good_within_any_limit(name: str) -> None:
         assert_promised(got[key], value, key)
 
 
+@pytest.mark.parametrize(
+    "options", [{"layer_norm": True}, {"proj_size": 25}, {"layer_norm": True, "proj_size": 25}]
+)
+def test_sequences_that_have_ended_change_no_bit_of_the_others(options: dict[str, Any]) -> None:
+    """A segment without them has fewer rows, but not other groups of rows."""
+    if not bits_are_promised():
+        pytest.skip("products of another height may have other bits on BLAS")
+    case = Case(T=40, B=33, I=8, H=33, lengths=(0, *[40] * 30, 3, 0), options=options)
+    p = make_problem(case, "float32")
+    want = train(p, None)
+    got = train(p, least(p.layer, case))
+    for key, value in want.items():
+        assert_promised(got[key], value, key)
+
+
 @given(
     T=st.integers(1, 60),
     lengths=st.lists(st.integers(0, 60), min_size=20, max_size=90),

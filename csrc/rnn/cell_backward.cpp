@@ -26,18 +26,6 @@ PreviousRows previous_rows(const RowSchedule& rows, bool backward, Index t) {
   return {std::min(rows.live(t), rows.live(previous)), rows.offset(previous)};
 }
 
-/// The most rows that go through the steps of a block together, in the backward pass: independent
-/// of all others there, and so a task for a thread.
-constexpr Index kMostStepRows = 32;
-
-/// Rows whose W x the backward pass with layer normalisation computes at once.
-constexpr Index kAgainRows = 48;
-static_assert(kAgainRows >= kMostStepRows);
-
-/// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
-/// (LstmNormBackward).
-constexpr Index kNormSums = 14;
-
 /// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
 /// then the products over all rows of the block.
 template <class T>
@@ -111,11 +99,13 @@ class BackwardPass {
  private:
   /// The rows of a task. Several threads share a batch of 8 or more: with 32 rows a task 2 threads
   /// reached 156 GFLOP/s for B = 32, H = 256, and with 8 195; one thread loses 3 % by it. Where
-  /// bits depend on it, the number of threads does not count: layer normalisation sums over a
-  /// task's rows, and on BLAS the bits of a product depend on its height.
+  /// bits depend on it, neither the number of threads counts nor a segment's number of rows: layer
+  /// normalisation sums over a task's rows, and on BLAS (which projections use) the bits of a
+  /// product depend on its height.
   Index step_rows() const {
-    if (!tiles_ || (run_.team.threads() == 1 && !w_.cell.normalises)) return kMostStepRows;
-    return std::clamp<Index>((rows_.B() + 3) / 4, 4, kMostStepRows);
+    const bool bits_depend = w_.cell.normalises || w_.projects;
+    if (!tiles_ || (run_.team.threads() == 1 && !bits_depend)) return kMostStepRows;
+    return shared_step_rows(run_.call_B);
   }
   bool peepholes() const { return w_.options.peephole != nullptr; }
 

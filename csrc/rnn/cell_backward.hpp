@@ -2,6 +2,8 @@
 // any, on BLAS where that is faster or all there is.
 #pragma once
 
+#include <algorithm>
+
 #include "rnn/cell_weights.hpp"
 #include "rnn/noise.hpp"
 #include "rnn/row_schedule.hpp"
@@ -9,10 +11,26 @@
 
 namespace fastlstm {
 
+/// The most rows that go through the steps of a block together: independent of all others there,
+/// and so a task for a thread.
+constexpr Index kMostStepRows = 32;
+
+/// Rows whose W x the backward pass with layer normalisation computes at once.
+constexpr Index kAgainRows = 48;
+static_assert(kAgainRows >= kMostStepRows);
+
+/// The gradients of a layer normalisation and of the gates' bias, for each hidden unit
+/// (LstmNormBackward).
+constexpr Index kNormSums = 14;
+
+/// The rows of a task where several threads share the steps of a batch.
+inline Index shared_step_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
+
 template <class T>
 struct DirectionBackward {
   const CellWeights<T>& weights;
   const RowSchedule& rows;
+  Index call_B;  // sequences of the whole call, of which rows may be a part
   CellNoise<T> noise;
   bool backward;    // the direction of the forward pass
   const T* x;       // [rows, I] in, packed

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "rnn/cell_backward.hpp"
 #include "rnn/step_blocks.hpp"
 
 namespace fastlstm {
@@ -89,7 +90,13 @@ class Planner {
     const Index other = differ ? sums : config_.cell == CellKind::kGruResetBefore ? H : 0;
     return most_block_rows(rows_, kBackwardRows) *
                (sums + other + P() + projection + widest_input()) +
+           norm_tasks() * (kAgainRows * sums + 2 * kNormSums * H + kNormRows * 6 * H) +
            rows_.B() * (3 * P() + 2 * C());
+  }
+  /// The tasks that have room of their own for layer normalisation, at most.
+  Index norm_tasks() const {
+    const Index B = rows_.B(), rows = shared_step_rows(B);
+    return config_.options.layer_norm ? (B + rows - 1) / rows : 0;
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.
   TrainingMemory estimate(Index values, double again) const {

@@ -121,7 +121,7 @@ class RowGroup {
           run_layer(layer, range, rank);
         }
       }
-      if (plan_.layers > 1) barrier_.wait_briefly();
+      if (plan_.layers > 1) barrier_.wait();  // at the ends for a whole block
     }
   }
 

@@ -68,7 +68,8 @@ class StackBackward {
     for (Index k = 0; k < config_.cells(); ++k) {
       const CellParams<T>& p = call_.d_params[k];
       for (const T* d :
-           {p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, p.weight_hr, p.weight_peephole}) {
+           {p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, p.weight_hr, p.weight_peephole,
+            p.weight_ln_ih, p.weight_ln_hh, p.weight_ln_c, p.bias_ln_c}) {
         if (d != nullptr) return k / D_;
       }
     }
@@ -198,6 +199,7 @@ class StackBackward {
       TeamLease team(threads_worth(2 * products_of(config_, rows)));
       direction_backward<T>({saved_.stack.weights(k),
                              rows,
+                             saved_.rows.B(),
                              CellNoise<T>(config_, k, &saved_.dropout, rows),
                              config_.runs_backward(d),
                              left.x,
