@@ -37,7 +37,7 @@ def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     [
         ([], "COMMAND"),
         (["dance"], "invalid choice"),
-        (["demo", "--seed", "-1"], "expected 0 or more, got -1"),
+        (["demo", "--seed", "-1"], "expected a number from 0 to 4294967295, got -1"),
         (["demo", "--seed", "one"], "--seed"),
         (["demo", "--fast"], "--fast"),
         (["info", "all"], "all"),

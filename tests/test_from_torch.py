@@ -555,3 +555,35 @@ def test_damaged_modules(tmp_path: Path) -> None:
         damaged[rng.integers(len(damaged))] = rng.integers(256)
         rebuild(path, {**members, "data.pkl": bytes(damaged)})
         assert_reads_or_refuses(fastlstm.from_torch, path, path.read_bytes())
+
+
+@pytest.mark.parametrize(
+    ("options", "what"),
+    [
+        ({"layer_norm": True}, "weight_ln_ih_l0"),
+        ({"peepholes": True}, "weight_peephole_l0"),
+    ],
+)
+def test_parameters_that_pytorch_does_not_have_are_refused(
+    options: dict[str, Any], what: str
+) -> None:
+    state_dict = fastlstm.LSTM(3, 4, **options).state_dict()
+    with pytest.raises(ValueError, match=f"expected the parameters of PyTorch's layers.*{what}"):
+        fastlstm.from_torch(state_dict)
+
+
+@pytest.mark.parametrize(
+    ("layer", "option"),
+    [
+        (lambda: fastlstm.GRU(3, 4, reset_after=False), "reset_after=False"),
+        (lambda: fastlstm.LSTM(3, 4, clip=0.5), "clip=0.5"),
+        (lambda: fastlstm.RNN(3, 4, reverse=True), "reverse=True"),
+    ],
+)
+def test_saved_layers_are_not_read_without_their_options(
+    layer: Any, option: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "layer.safetensors"
+    layer().save(path)
+    with pytest.raises(ValueError, match=f"saved by fastlstm with {option}.*fastlstm.load"):
+        fastlstm.from_torch(path)

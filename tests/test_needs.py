@@ -130,3 +130,11 @@ def test_chunks_of_a_series() -> None:
             assert list(got) == asked(needs, list(everything)), needs
             for name, array in got.items():
                 assert_same_bits(array, everything[name], f"{name} of {needs}")
+
+
+@pytest.mark.parametrize("needs", [5, None])
+def test_needs_of_another_type(needs: Any) -> None:
+    p = make_problem(CASES["plain"], "float32")
+    _, _, tape = p.layer.forward(p.x, p.state)
+    with pytest.raises(TypeError, match=r"^needs: expected names, got "):
+        tape.backward(p.d_output, needs=needs)

@@ -48,7 +48,7 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    LSTM
+    LSTM, GRU or RNN
         A new layer of the saved class, configuration and values.
 
     Raises

@@ -48,6 +48,8 @@ class _Needs(NamedTuple):
 
 def as_names(needs: str | Iterable[str]) -> list[str]:
     """The argument `needs` as a list."""
+    if not isinstance(needs, Iterable):
+        raise TypeError(f"needs: expected names, got {type(needs).__name__}")
     return [needs] if isinstance(needs, str) else list(needs)
 
 

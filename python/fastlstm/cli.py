@@ -87,16 +87,19 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
-    if seed < 0:
-        raise argparse.ArgumentTypeError(f"expected 0 or more, got {text}")
-    return seed
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a number from 0 to {2**32 - 1}, got {text}")
+    return int(text)
 
 
 def _info(_: argparse.Namespace) -> int:
     from ._runtime import show_config
 
-    print(show_config())
+    try:
+        print(show_config())
+    except ValueError as error:  # of an environment variable
+        print(f"fastlstm info: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

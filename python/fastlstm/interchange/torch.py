@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._checks import FloatArray, _to_numpy, as_bool, as_real
+from fastlstm._layer import LAYERS
 
 from ._description import Description, build, choose
 from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
@@ -26,6 +27,14 @@ _PARAMETER = re.compile(
     r"(?P<layer>_l\d+(?:_reverse)?)?",
     re.DOTALL,
 )
+# Named as a parameter of a layer, whatever it is.
+_LIKE_A_PARAMETER = re.compile(r"(?P<prefix>(?:.*\.)?)[^.]+_l\d+(?:_reverse)?", re.DOTALL)
+# Options of layers that fastlstm saved which the names and shapes of parameters show, or which
+# change nothing that a state_dict of PyTorch stands for.
+_SHOWN = {
+    *("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first", "dropout"),
+    *("bidirectional", "proj_size", "dtype", "recurrent_dropout", "weight_dropout"),
+}
 
 
 @dataclass
@@ -35,6 +44,7 @@ class _Found:
     tensors: dict[str, Tensor] = field(default_factory=dict)
     attributes: Mapping[str, Any] | None = None  # of the module, where there is one
     type: str = ""
+    unknown: list[str] = field(default_factory=list)  # names like parameters' beside the tensors'
 
 
 def from_torch(
@@ -106,6 +116,11 @@ def describe(
     given = {option: value for option, value in said.items() if value is not None}
     at = f"{where}: {name}" if name else where
     try:
+        if chosen.unknown:
+            raise ValueError(
+                "expected the parameters of PyTorch's layers alone, got "
+                + ", ".join(chosen.unknown)
+            )
         description = _from_tensors(chosen.tensors)
         if chosen.attributes is None:
             _add_options(description, given)
@@ -169,6 +184,10 @@ def _group(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
         if match:
             layer = found.setdefault(match["prefix"].rstrip("."), _Found())
             layer.tensors[match["kind"] + (match["layer"] or "")] = tensor
+    for name in tensors:
+        match = _LIKE_A_PARAMETER.fullmatch(name)
+        if match and not _PARAMETER.fullmatch(name) and match["prefix"].rstrip(".") in found:
+            found[match["prefix"].rstrip(".")].unknown.append(name)
     return found
 
 
@@ -214,6 +233,7 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
     with open(path, "rb") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
+    _refuse_hidden_options(path, header.get("__metadata__") or {})
     data = np.memmap(path, np.uint8, mode="r", offset=8 + length) if names else None
 
     def read(name: str) -> FloatArray:
@@ -227,6 +247,20 @@ def _read_safetensors(path: str) -> dict[str, Tensor]:
         return as_layers_float(values.reshape(header[name]["shape"]), dtype)
 
     return {n: Tensor(tuple(header[n]["shape"]), functools.partial(read, n)) for n in names}
+
+
+def _refuse_hidden_options(path: str, metadata: Mapping[str, str]) -> None:
+    """Refuse a layer that fastlstm saved if it is more than its parameters show."""
+    if "fastlstm" not in metadata:
+        return
+    saved = json.loads(metadata["fastlstm"])
+    defaults = json.loads(json.dumps(LAYERS[saved["layer"]]._defaults))
+    for option, value in saved["options"].items():
+        if option not in _SHOWN and value != defaults.get(option):
+            raise ValueError(
+                f"{path}: saved by fastlstm with {option}={value!r}, which PyTorch does not have: "
+                "use fastlstm.load"
+            )
 
 
 # --- what it means --------------------------------------------------------------------------------
