@@ -13,9 +13,10 @@ namespace fastlstm {
 void prefer_large_pages(void* memory, std::size_t bytes) noexcept {
   static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto first = reinterpret_cast<std::uintptr_t>(memory);
-  const std::uintptr_t from = (first + page - 1) / page * page, to = (first + bytes) / page * page;
+  const std::uintptr_t before = (page - first % page) % page;  // of the first whole page
+  if (bytes < before) return;
   // What it says is of no interest: without large pages, memory is only slower.
-  madvise(reinterpret_cast<void*>(from), to - from, MADV_HUGEPAGE);
+  madvise(static_cast<char*>(memory) + before, (bytes - before) / page * page, MADV_HUGEPAGE);
 }
 #else
 void prefer_large_pages(void*, std::size_t) noexcept {}

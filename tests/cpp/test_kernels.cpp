@@ -386,7 +386,8 @@ struct Rows {
 
 template <class T>
 bool same_bits(const Guarded<T>& a, const Guarded<T>& b) {
-  return a.size() == b.size() && std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0;
+  return a.size() == b.size() &&
+         (a.size() == 0 || std::memcmp(a.data(), b.data(), a.size() * sizeof(T)) == 0);
 }
 
 /// Heights below, at and above a tile's, for all targets.
