@@ -36,7 +36,7 @@ class BackwardPass {
         rows_(run.rows),
         w_(run.weights),
         tiles_(active_target().tiles),
-        ld_d_h_(tiles_ ? pieces(w_.P, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes : w_.P),
+        ld_d_h_(tiles_ ? backward_columns<T>(w_.P) : w_.P),
         d_h_(rows_.B(), ld_d_h_),
         d_gates_(block_rows_, w_.GH),
         h_prev_(block_rows_, w_.P),
@@ -45,7 +45,7 @@ class BackwardPass {
         ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
     if (W_panel_ != nullptr) {
-      d_x_.resize(block_rows_, pieces(w_.I, 4 * kernels<T>().lanes) * 4 * kernels<T>().lanes);
+      d_x_.resize(block_rows_, backward_columns<T>(w_.I));
     }
     if (w_.cell.in_halves) {
       reset_h_.resize(block_rows_, w_.H);
@@ -339,7 +339,7 @@ class BackwardPass {
     }
     const T* inputs[kPieceRows];
     for (Index row = 0; row < p.size; ++row) inputs[row] = d_gates + row * GH;
-    const Index width = 4 * kernels<T>().lanes, ld = d_x_.size() / block_rows_;
+    const Index width = 4 * kernels<T>().lanes, ld = backward_columns<T>(I);
     T* padded = d_x_.data() + p.first * ld;
     kernels<T>().project_rows(
         {p.size, 0, ld / width, 4, GH, inputs, W_panel_, nullptr, padded, ld});

@@ -34,13 +34,6 @@ void pack_panel(Index blocks, Index K, Index width, At at, T* panel) {
   }
 }
 
-/// Columns in whole blocks of four vectors.
-template <class T>
-Index backward_columns(Index columns) {
-  const Index width = 4 * kernels<T>().lanes;
-  return (columns + width - 1) / width * width;
-}
-
 /// matrix: [K, columns] in; panel: [blocks of columns][K][4][lanes] out
 template <class T>
 void pack_backward(const T* matrix, Index K, Index columns, T* panel) {

@@ -6,8 +6,16 @@
 #include "fastlstm/stack.hpp"
 #include "rnn/cell_kernels.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/targets.hpp"
 
 namespace fastlstm {
+
+/// Columns in whole blocks of four vectors: those of the panels for the backward pass.
+template <class T>
+Index backward_columns(Index columns) {
+  const Index width = 4 * kernels<T>().lanes;
+  return (columns + width - 1) / width * width;
+}
 
 template <class T>
 struct CellWeights {
