@@ -1,5 +1,6 @@
 #include "runtime/thread_team.hpp"
 
+#include <algorithm>
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
@@ -25,11 +26,12 @@ constexpr int kSpinsBeforeYield = 200;
 constexpr int kPausesBeforeSleep = 300;
 
 // A brief wait is microseconds; who waits longer than this waits for a thread that the system has
-// taken off its CPU. For how long that is then expected to happen again: the call that
-// finds out whether it does may lose a time slice at each of its steps (0.4 s of 100 steps
-// measured).
+// taken off its CPU. That is then expected to go on for kCrowdFactor times as long as was waited: a
+// brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the calls
+// that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
 constexpr std::chrono::microseconds kNotBrief{300};
-constexpr std::chrono::milliseconds kCrowdLasts{2000};
+constexpr int kCrowdFactor = 10;
+constexpr std::chrono::milliseconds kCrowdLastsAtMost{2000};
 
 using Clock = std::chrono::steady_clock;
 std::atomic<Clock::rep> g_crowded_until{0};
@@ -173,7 +175,11 @@ void SpinBarrier::wait_briefly() noexcept {
   if (start == Clock::time_point::max()) return;
   const Clock::time_point end = Clock::now();
   if (end - start < kNotBrief) return;
-  g_crowded_until.store((end + kCrowdLasts).time_since_epoch().count(), std::memory_order_relaxed);
+  // Waits add up. That two threads may do so at the same time matters little.
+  const Clock::time_point known{Clock::duration{g_crowded_until.load(std::memory_order_relaxed)}};
+  const Clock::time_point until = std::max(known, end) + kCrowdFactor * (end - start);
+  g_crowded_until.store(std::min(until, end + kCrowdLastsAtMost).time_since_epoch().count(),
+                        std::memory_order_relaxed);
 }
 
 bool cpus_are_crowded() noexcept {
