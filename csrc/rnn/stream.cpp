@@ -1,3 +1,5 @@
+#include <algorithm>
+#include <chrono>
 #include <deque>
 #include <stdexcept>
 #include <utility>
@@ -77,9 +79,16 @@ class StreamOnBlas : public Stream<T>::State {
   Buffer<T> c_;  // [L, B, H]; empty without c
 };
 
-// Products per step and thread that pay for waking a thread, which between steps may have gone to
-// sleep: about 80 us of work.
-constexpr double kProductsPerThread = 2e6;
+// Products per step and thread that pay for a thread which spins, since the last step has just
+// ended (about 3 us of work), and for waking one that has gone to sleep (about 80 us).
+constexpr double kProductsPerSpinner = 8e4;
+constexpr double kProductsPerSleeper = 2e6;
+// Workers spin for longer than this after a step.
+constexpr std::chrono::microseconds kJustEnded{20};
+
+int threads_worth_of(double products, double per_thread) {
+  return static_cast<int>(std::clamp(products / per_thread, 1.0, 64.0));
+}
 
 template <class T>
 class StreamOnTiles : public Stream<T>::State {
@@ -91,20 +100,26 @@ class StreamOnTiles : public Stream<T>::State {
                           CellNoise<T>(config, layer, nullptr, this->one_step));
     }
     const double products = config.products_per_row() * static_cast<double>(B);
-    most_threads_ = static_cast<int>(std::max(1.0, std::min(64.0, products / kProductsPerThread)));
-    for (int thread = 0; thread < most_threads_; ++thread) {
+    spinners_ = threads_worth_of(products, kProductsPerSpinner);
+    sleepers_ = threads_worth_of(products, kProductsPerSleeper);
+    for (int thread = 0; thread < spinners_; ++thread) {
       scratch_.emplace_back(TileCell<T>::scratch_rows(this->one_step));
     }
+    TeamLease(std::min(spinners_, num_threads()));  // starts them: a step allocates nothing
   }
 
   void step(const T* x, T* out) override {
     for (TileCell<T>& cell : cells_) cell.restart();
-    const bool alone = most_threads_ == 1 || cpus_are_crowded();
-    TeamLease team(alone ? 1 : std::min(most_threads_, num_threads()));
+    if (spinners_ == 1) {
+      run({}, x, out);
+      return;
+    }
+    TeamLease team(threads_now());
     SpinBarrier barrier(team.threads());
     team.run([&](int rank) noexcept {
       run({rank, team.threads(), team.threads() > 1 ? &barrier : nullptr}, x, out);
     });
+    ended_ = Clock::now();
   }
   void get_state(T* h, T* c) const override {
     const StackConfig& config = this->stack.config();
@@ -122,6 +137,13 @@ class StreamOnTiles : public Stream<T>::State {
   }
 
  private:
+  using Clock = std::chrono::steady_clock;
+
+  int threads_now() const {
+    if (cpus_are_crowded()) return 1;
+    return std::min(Clock::now() - ended_ < kJustEnded ? spinners_ : sleepers_, num_threads());
+  }
+
   void run(const Part& part, const T* x, T* out) noexcept {
     const StackConfig& config = this->stack.config();
     const Index P = config.output_size();
@@ -140,7 +162,8 @@ class StreamOnTiles : public Stream<T>::State {
 
   std::deque<TileCell<T>> cells_;  // by layer
   std::vector<TileScratch<T>> scratch_;
-  int most_threads_ = 1;
+  int spinners_ = 1, sleepers_ = 1;  // threads worth their while that spin or sleep between steps
+  Clock::time_point ended_{};        // the last step
 };
 
 }  // namespace
