@@ -172,17 +172,19 @@ def test_backward_twice(case: str, dtype: str) -> None:
     "case",
     [
         Case(T=80, B=32, I=24, H=40, options={"bidirectional": True}),
+        Case(T=40, B=1, I=24, H=150, options={"bidirectional": True}),
+        Case(T=40, B=4, I=24, H=150, lengths=[40, 7, 0, 23], options={"num_layers": 2}),
         Case(T=40, B=33, I=8, H=50, options={"proj_size": 35}),
         Case(T=40, B=33, I=8, H=50, options={"layer_norm": True}),
     ],
-    ids=["bidirectional", "projection", "layer norm"],
+    ids=["bidirectional", "one row", "few rows", "projection", "layer norm"],
 )
 def test_gradients_have_the_same_bits_for_any_number_of_threads(case: Case) -> None:
     p = make_problem(case, "float32")
     results = []
     for n in (1, 2, 3, 1):
         with fastlstm.num_threads(n):
-            _, _, tape = p.layer.forward(p.x, p.state)
+            _, _, tape = p.layer.forward(p.x, p.state, lengths=p.lengths)
             results.append(tape.backward(p.d_output, p.d_state))
     if fastlstm.isa() != "generic":
         assert_same_gradients(results[1], results[0])

@@ -154,8 +154,9 @@ def test_a_stream_is_the_whole(name: str, dtype: str) -> None:
 
 
 @every_dtype
-def test_results_do_not_depend_on_threads(dtype: str) -> None:
-    p = make_problem(Case(T=20, B=70, I=20, H=40, options=EVERYTHING), dtype)
+@pytest.mark.parametrize(("B", "H"), [(70, 40), (3, 150)])
+def test_results_do_not_depend_on_threads(dtype: str, B: int, H: int) -> None:
+    p = make_problem(Case(T=20, B=B, I=20, H=H, options=EVERYTHING), dtype)
     results = []
     for n in (1, 2, 3, 4):
         with fastlstm.num_threads(n):

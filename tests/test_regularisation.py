@@ -223,10 +223,14 @@ def training_results(p: Problem) -> dict[str, np.ndarray]:
     }
 
 
+# Threads divide the rows of a batch, and the units where there are few rows.
 @every_dtype
 @every_mixed_cell
-def test_masks_do_not_depend_on_threads(dtype: str, cell: str, options: dict[str, Any]) -> None:
-    p = make_problem(Case(T=15, B=70, I=20, H=40, options=options, cell=cell), dtype)
+@pytest.mark.parametrize(("B", "H"), [(70, 40), (3, 150)])
+def test_masks_do_not_depend_on_threads(
+    dtype: str, cell: str, options: dict[str, Any], B: int, H: int
+) -> None:
+    p = make_problem(Case(T=15, B=B, I=20, H=H, options=options, cell=cell), dtype)
     results = []
     for n in (1, 2, 3, 4):
         with fastlstm.num_threads(n):

@@ -13,6 +13,9 @@ namespace fastlstm {
 
 namespace {
 
+/// Products (multiply and add) per step and thread that pay for meeting twice at each step.
+constexpr Index kProductsPerShare = 8000;
+
 /// The values that the live rows of step t came from: the first `carried` rows have theirs at
 /// packed row `row`, the others (which started here) in the initial state.
 struct PreviousRows {
@@ -80,15 +83,11 @@ class BackwardPass {
   void compute() {
     for_each_block(rows_, !run_.backward, kBackwardRows, [&](const StepBlock& block) {
       check_interrupt();
-      run_.team.run_tasks(pieces(rows_.B(), step_rows_), [&](Index k) noexcept {
-        const Piece p = piece(rows_.B(), k, step_rows_);
-        for_each_step(block, !run_.backward, [&](Index t) {
-          if (w_.cell.normalises) multiply_inputs_again(block, t, k);
-          step(t, block.first_row, p.first, p.first + p.size);
-          // Two levels of sums keep the rounding error small.
-          if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
-        });
-      });
+      if (threads_share_columns()) {
+        steps_by_columns(block);
+      } else {
+        steps_by_rows(block);
+      }
       products(block);
     });
     for (Index b = 0; b < rows_.B(); ++b) {
@@ -109,21 +108,81 @@ class BackwardPass {
   }
   bool peepholes() const { return w_.options.peephole != nullptr; }
 
-  /// Step t for the sorted rows first <= b < end, as far as they live.
-  void step(Index t, Index block_row, Index first, Index end) noexcept {
-    const Index H = w_.H, P = w_.P, row = rows_.offset(t);
+  /// Each task takes some rows through all steps of a block.
+  void steps_by_rows(const StepBlock& block) {
+    run_.team.run_tasks(pieces(rows_.B(), step_rows_), [&](Index k) noexcept {
+      const Piece p = piece(rows_.B(), k, step_rows_);
+      for_each_step(block, !run_.backward, [&](Index t) {
+        if (w_.cell.normalises) multiply_inputs_again(block, t, k);
+        step(t, block.first_row, p.first, p.first + p.size, Part{});
+        // Two levels of sums keep the rounding error small.
+        if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
+      });
+    });
+  }
+
+  /// All threads go through the steps together, and share the columns of the products with R.
+  void steps_by_columns(const StepBlock& block) {
+    SpinBarrier barrier(run_.team.threads());
+    run_.team.run([&](int rank) noexcept {
+      const Part part{rank, run_.team.threads(), &barrier};
+      for_each_step(block, !run_.backward,
+                    [&](Index t) { step(t, block.first_row, 0, rows_.B(), part); });
+    });
+  }
+
+  /// Whether there are too few tasks of rows for the threads, and enough work in a step.
+  bool threads_share_columns() const {
+    const int n = run_.team.threads();
+    const Index B = rows_.B();
+    if (n == 1 || !tiles_ || w_.cell.normalises || w_.projects) return false;
+    return 2 * pieces(B, step_rows_) <= n && w_.GH * w_.P * B >= n * kProductsPerShare &&
+           !cpus_are_crowded();
+  }
+
+  /// Step t for the sorted rows first <= b < end, as far as they live. part: of the threads that
+  /// share it; all but the products with R is the first one's.
+  void step(Index t, Index block_row, Index first, Index end, const Part& part) noexcept {
     end = std::min(end, rows_.live(t));
     if (end <= first) return;
-    T* d_gates = d_gates_.data() + (row - block_row) * w_.GH;
-    T* d_from_h =
-        w_.cell.gradients_differ() ? d_from_h_.data() + (row - block_row) * w_.GH : d_gates;
-    T* d_past_R = kept_apart(w_) ? run_.d_past_R : run_.d_c;
-    T* h_prev = h_prev_.data() + (row - block_row) * P;
+    const Index row = rows_.offset(t), in_block = row - block_row;
+    const Index of_n = w_.cell.in_halves ? 2 * w_.H : w_.GH;  // in halves n's product is by itself
+    T* d_gates = d_gates_.data() + in_block * w_.GH;
+    T* d_from_h = w_.cell.gradients_differ() ? d_from_h_.data() + in_block * w_.GH : d_gates;
+    T* h_prev = h_prev_.data() + in_block * w_.P;
+    if (w_.cell.in_halves) {
+      if (part.rank == 0) {
+        begin_step(t, in_block, first, end);
+        kernels<T>().gru_candidate_backward(half_step(row, in_block, first, end));
+      }
+      part.wait();
+      multiply_by_R(d_gates, of_n, w_.H, d_reset_.data(), first, end, part);
+      part.wait();
+      if (part.rank == 0) {
+        kernels<T>().gru_reset_backward(half_step(row, in_block, first, end));
+        drop_h(h_prev, first, end);
+      }
+    } else if (part.rank == 0) {
+      begin_step(t, in_block, first, end);
+      step_units(t, in_block, first, end);
+      drop_h(h_prev, first, end);
+    }
+    part.wait();
+    multiply_by_R(d_from_h, 0, of_n, d_h_.data(), first, end, part);
+    part.wait();
+    if (part.rank == 0) regularise_d_h(first, end);
+  }
+
+  /// Gradients that reach step t for its rows first <= b < end, and what R read there.
+  void begin_step(Index t, Index in_block, Index first, Index end) noexcept {
+    const Index H = w_.H, P = w_.P, row = rows_.offset(t);
+    T* const past_R = d_past_R();
+    T* h_prev = h_prev_.data() + in_block * P;
     if (run_.d_h_steps != nullptr) {
       for (Index b = first; b < end; ++b) {
         T* d_h = run_.d_h_steps + (row + b) * P;
         std::copy_n(d_h_.data() + b * ld_d_h_, P, d_h);
-        for (Index k = 0; kept_apart(w_) && k < P; ++k) d_h[k] += d_past_R[b * H + k];
+        for (Index k = 0; kept_apart(w_) && k < P; ++k) d_h[k] += past_R[b * H + k];
         std::copy_n(run_.d_c + b * w_.C, w_.C, run_.d_c_steps + (row + b) * w_.C);
       }
     }
@@ -137,7 +196,7 @@ class BackwardPass {
     for (Index b = first; run_.noise.zones_h() && b < end; ++b) {
       T *d_h = d_h_.data() + b * ld_d_h_, *d_kept = d_kept_h_.data() + b * P;
       run_.noise.keep_h(t, b, 0, P, d_kept);
-      T* const apart = kept_apart(w_) ? d_past_R + b * H : nullptr;
+      T* const apart = kept_apart(w_) ? past_R + b * H : nullptr;
       for (Index k = 0; k < P; ++k) {
         const T keep = d_kept[k];
         d_kept[k] = keep * (apart != nullptr ? d_h[k] + apart[k] : d_h[k]);
@@ -148,17 +207,12 @@ class BackwardPass {
     for (Index b = first; run_.noise.zones_c() && b < end; ++b) {
       run_.noise.keep_c(t, b, 0, H, keep_c_.data() + b * H);
     }
-    const T* d_hidden = d_h_.data();
-    Index ld_d_hidden = ld_d_h_;
     if (w_.projects) {
       for (Index b = first; b < end; ++b) {
-        std::copy_n(d_h_.data() + b * ld_d_h_, P,
-                    projected_d_h_.data() + (row - block_row + b) * P);
+        std::copy_n(d_h_.data() + b * ld_d_h_, P, projected_d_h_.data() + (in_block + b) * P);
       }
       gemm<T>(end - first, H, P, {d_h_.data() + first * ld_d_h_, ld_d_h_}, {w_.W_hr.data(), H}, 0,
               d_hidden_.data() + first * H, H);
-      d_hidden = d_hidden_.data();
-      ld_d_hidden = H;
     }
 
     const PreviousRows previous = previous_rows(rows_, run_.backward, t);
@@ -167,67 +221,74 @@ class BackwardPass {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
     std::copy_n(run_.h_0 + carried * P, (end - carried) * P, h_prev + carried * P);
-    if (w_.cell.in_halves) {
-      GruHalfStepBackward<T> s{end - first,
-                               H,
-                               run_.gates + (row + first) * w_.SH,
-                               h_prev + first * P,
-                               run_.noise.drops_h() ? h_mask_.data() + first * P : nullptr,
-                               d_hidden + first * ld_d_hidden,
-                               ld_d_hidden,
-                               d_past_R + first * H,
-                               d_gates + first * w_.GH,
-                               d_reset_.data() + first * ld_d_h_,
-                               reset_h_.data() + (row - block_row + first) * H,
-                               w_.step_options()};
-      kernels<T>().gru_candidate_backward(s);
-      multiply_by_R(d_gates, 2 * H, H, d_reset_.data(), first, end);
-      kernels<T>().gru_reset_backward(s);
-      drop_h(h_prev, first, end);
-      multiply_by_R(d_gates, 0, 2 * H, d_h_.data(), first, end);
-      regularise_d_h(first, end);
-      return;
-    }
-    // c_prev: of sorted row `from`
-    const auto units = [&](Index from, Index to, const T* c_prev) {
-      const Index in_block = row - block_row + from;
-      StepOptions<T> options = options_;
-      if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
-      CellStepBackward<T> s{};
-      s.rows = to - from;
-      s.H = H;
-      if (w_.SH > 0) s.gates = run_.gates + (row + from) * w_.SH;
-      s.c = run_.c + (row + from) * w_.C;
-      s.c_prev = c_prev;
-      s.h = run_.output + (row + from) * run_.ld_output;
-      s.ld_h = run_.ld_output;
-      s.h_prev = h_prev + from * P;
-      s.d_h = d_hidden + from * ld_d_hidden;
-      s.ld_d_h = ld_d_hidden;
-      s.d_past_R = d_past_R + from * H;
-      s.d_gates = d_gates + from * w_.GH;
-      s.d_from_h = d_from_h + from * w_.GH;
-      if (w_.projects) s.hidden = hidden_.data() + in_block * H;
-      if (!w_.plain) s.options = &options;
-      if (peepholes()) s.d_peephole = d_peephole_.data() + in_block * 3 * H;
-      LstmNormBackward<T> norm;
-      if (w_.cell.normalises) {
-        const Index k = first / step_rows_;
-        const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
-        norm = {w_.norm,       w_.bias.data(),
-                norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
-                ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
-                norm_sums(k)};
-        s.norm = &norm;
-      }
-      w_.cell.step_backward(s);
-    };
-    units(first, carried, run_.c + (previous.row + first) * w_.C);
-    units(carried, end, run_.c_0 + carried * w_.C);
-    drop_h(h_prev, first, end);
-    multiply_by_R(d_from_h, 0, w_.GH, d_h_.data(), first, end);
-    regularise_d_h(first, end);
   }
+
+  /// row: of the whole sequence, in_block: of the block; those of sorted row 0.
+  GruHalfStepBackward<T> half_step(Index row, Index in_block, Index first, Index end) {
+    const Index H = w_.H;
+    return {end - first,
+            H,
+            run_.gates + (row + first) * w_.SH,
+            h_prev_.data() + (in_block + first) * H,
+            run_.noise.drops_h() ? h_mask_.data() + first * H : nullptr,
+            d_h_.data() + first * ld_d_h_,
+            ld_d_h_,
+            d_past_R() + first * H,
+            d_gates_.data() + (in_block + first) * w_.GH,
+            d_reset_.data() + first * ld_d_h_,
+            reset_h_.data() + (in_block + first) * H,
+            w_.step_options()};
+  }
+
+  /// The gradients of the gates, of all cells but those in halves.
+  void step_units(Index t, Index in_block, Index first, Index end) noexcept {
+    const PreviousRows previous = previous_rows(rows_, run_.backward, t);
+    const Index carried = std::clamp(previous.carried, first, end);
+    units(t, in_block, first, carried, first, run_.c + (previous.row + first) * w_.C);
+    units(t, in_block, carried, end, first, run_.c_0 + carried * w_.C);
+  }
+
+  /// The same of some rows. task_first: the first row of the task. c_prev: of row `from`.
+  void units(Index t, Index in_block, Index from, Index to, Index task_first,
+             const T* c_prev) noexcept {
+    const Index H = w_.H, row = rows_.offset(t);
+    const Index ld_d_hidden = w_.projects ? H : ld_d_h_;
+    const T* d_hidden = w_.projects ? d_hidden_.data() : d_h_.data();
+    in_block += from;
+    StepOptions<T> options = options_;
+    if (run_.noise.zones_c()) options.keep_c = keep_c_.data() + from * H;
+    CellStepBackward<T> s{};
+    s.rows = to - from;
+    s.H = H;
+    if (w_.SH > 0) s.gates = run_.gates + (row + from) * w_.SH;
+    s.c = run_.c + (row + from) * w_.C;
+    s.c_prev = c_prev;
+    s.h = run_.output + (row + from) * run_.ld_output;
+    s.ld_h = run_.ld_output;
+    s.h_prev = h_prev_.data() + in_block * w_.P;
+    s.d_h = d_hidden + from * ld_d_hidden;
+    s.ld_d_h = ld_d_hidden;
+    s.d_past_R = d_past_R() + from * H;
+    s.d_gates = d_gates_.data() + in_block * w_.GH;
+    s.d_from_h = w_.cell.gradients_differ() ? d_from_h_.data() + in_block * w_.GH : s.d_gates;
+    if (w_.projects) s.hidden = hidden_.data() + in_block * H;
+    if (!w_.plain) s.options = &options;
+    if (peepholes()) s.d_peephole = d_peephole_.data() + in_block * 3 * H;
+    LstmNormBackward<T> norm;
+    if (w_.cell.normalises) {
+      const Index k = task_first / step_rows_;
+      const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
+      norm = {w_.norm,       w_.bias.data(),
+              norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
+              ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
+              norm_sums(k)};
+      s.norm = &norm;
+    }
+    w_.cell.step_backward(s);
+  }
+
+  /// The gradient that reaches a step past R: of c, or a part of that of h.
+  T* d_past_R() const { return kept_apart(w_) ? run_.d_past_R : run_.d_c; }
 
   /// h_prev: [B, P] in: h'; out: what R read of it.
   void drop_h(T* h_prev, Index first, Index end) noexcept {
@@ -249,9 +310,9 @@ class BackwardPass {
 
   /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
   /// rows first <= b < end, at most step_rows_. On tiles, because BLAS packs R anew in every call:
-  /// with one row, a whole training step took five times as long.
-  void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first,
-                     Index end) noexcept {
+  /// with one row, a whole training step took five times as long. part: of the columns.
+  void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first, Index end,
+                     const Part& part) noexcept {
     const Index GH = w_.GH, P = w_.P;
     product += first * ld_d_h_;
     if (!tiles_) {
@@ -261,9 +322,9 @@ class BackwardPass {
     }
     const T* inputs[kMostStepRows];
     for (Index b = first; b < end; ++b) inputs[b - first] = d_sums + b * GH + first_row;
-    const Index blocks = ld_d_h_ / (4 * kernels<T>().lanes);
-    kernels<T>().project_rows({end - first, 0, blocks, 4, K, inputs, R_panel_ + first_row * ld_d_h_,
-                               nullptr, product, ld_d_h_});
+    const auto [first_block, end_block] = part.range(ld_d_h_ / (4 * kernels<T>().lanes), 1);
+    kernels<T>().project_rows({end - first, first_block, end_block, 4, K, inputs,
+                               R_panel_ + first_row * ld_d_h_, nullptr, product, ld_d_h_});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.

@@ -8,28 +8,12 @@
 
 #include "rnn/cell_weights.hpp"
 #include "rnn/noise.hpp"
+#include "rnn/pieces.hpp"
 #include "rnn/row_schedule.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/thread_team.hpp"
 
 namespace fastlstm {
-
-/// The share of one thread in work that several do together.
-struct Part {
-  int rank = 0;
-  int size = 1;
-  SpinBarrier* barrier = nullptr;  // of the threads that share; null for one
-
-  void wait() const {
-    if (barrier != nullptr) barrier->wait_briefly();
-  }
-  /// This thread's of n items, in whole groups of grain.
-  std::pair<Index, Index> range(Index n, Index grain) const {
-    const Index groups = (n + grain - 1) / grain;
-    return {std::min(n, groups * rank / size * grain),
-            std::min(n, groups * (rank + 1) / size * grain)};
-  }
-};
 
 /// Pointers to rows that one thread needs in a run of steps.
 template <class T>

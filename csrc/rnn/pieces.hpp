@@ -2,9 +2,11 @@
 #pragma once
 
 #include <algorithm>
+#include <utility>
 
 #include "kernels/arguments.hpp"
 #include "runtime/targets.hpp"
+#include "runtime/thread_team.hpp"
 
 namespace fastlstm {
 
@@ -21,6 +23,23 @@ inline Index pieces(Index n, Index size = kPieceRows) { return (n + size - 1) / 
 inline Piece piece(Index n, Index k, Index size = kPieceRows) {
   return {k * size, std::min(size, n - k * size)};
 }
+
+/// The share of one thread in work that several do together.
+struct Part {
+  int rank = 0;
+  int size = 1;
+  SpinBarrier* barrier = nullptr;  // of the threads that share; null for one
+
+  void wait() const {
+    if (barrier != nullptr) barrier->wait_briefly();
+  }
+  /// This thread's of n items, in whole groups of grain.
+  std::pair<Index, Index> range(Index n, Index grain) const {
+    const Index groups = (n + grain - 1) / grain;
+    return {std::min(n, groups * rank / size * grain),
+            std::min(n, groups * (rank + 1) / size * grain)};
+  }
+};
 
 /// rows: [n, width] contiguous in; to: n rows of ld elements, out.
 template <class T>
