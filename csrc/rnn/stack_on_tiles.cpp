@@ -221,7 +221,7 @@ void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const R
   Buffer<T> dropped;
   if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
   const bool alternate = layers_alternate<T>(config, saved);
-  ThreadPlan plan = plan_threads(config, rows, alternate, kernels<T>().tile_rows);
+  ThreadPlan plan = plan_threads(config, rows, alternate);
   TeamLease team(plan.threads());
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
   std::deque<RowGroup<T>> groups;

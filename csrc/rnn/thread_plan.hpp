@@ -27,8 +27,7 @@ double products_of(const StackConfig& config, const RowSchedule& rows);
 int threads_worth(double products);
 
 /// The plan for at most num_threads() threads. alternate: whether the layers may take turns in
-/// time. tile_rows: of the active kernels.
-ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool alternate,
-                        Index tile_rows);
+/// time.
+ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool alternate);
 
 }  // namespace fastlstm

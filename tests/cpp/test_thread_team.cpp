@@ -134,7 +134,7 @@ TEST(plans_use_no_more_threads_than_allowed) {
           NOTE("H = " << H << ", B = " << B << ", threads = " << threads);
           set_num_threads(threads);
           const StackConfig config{10, H, 2, 0, bidirectional};
-          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), true, 3);
+          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), true);
           CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.layers >= 1 && plan.units >= 1);
           CHECK(plan.threads() <= threads);
           CHECK(plan.rows == 1 || plan.rows <= B);
@@ -148,7 +148,7 @@ TEST(plans_use_no_more_threads_than_allowed) {
 TEST(threads_own_layers_where_steps_are_too_small_to_share_units) {
   set_num_threads(4);
   const auto plan = [](Index layers, Index T, bool alternate, Index H = 64) {
-    return plan_threads({H, H, layers}, RowSchedule(T, 1, nullptr), alternate, 6);
+    return plan_threads({H, H, layers}, RowSchedule(T, 1, nullptr), alternate);
   };
   CHECK_EQUAL(plan(2, 200, true).layers, 2);
   CHECK_EQUAL(plan(8, 100, true).layers, 4);
@@ -159,9 +159,22 @@ TEST(threads_own_layers_where_steps_are_too_small_to_share_units) {
   CHECK_EQUAL(plan(2, 200, true, 256).units, 4);
 }
 
+TEST(threads_own_rows_where_there_are_enough) {
+  set_num_threads(2);
+  const auto plan = [](Index H, Index B, bool bidirectional = false) {
+    return plan_threads({H, H, 1, 0, bidirectional}, RowSchedule(100, B, nullptr), true);
+  };
+  CHECK_EQUAL(plan(64, 4).rows, 2);
+  CHECK_EQUAL(plan(256, 4).units, 2);
+  CHECK_EQUAL(plan(256, 8).rows, 2);
+  CHECK_EQUAL(plan(1024, 128).units, 2);
+  CHECK_EQUAL(plan(256, 8, true).directions, 2);
+  CHECK_EQUAL(plan(256, 48, true).rows, 2);
+}
+
 TEST(little_work_stays_on_one_thread) {
   set_num_threads(8);
-  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), true, 6).threads(), 1);
+  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), true).threads(), 1);
   CHECK_EQUAL(threads_worth(1), 1);
   CHECK_EQUAL(threads_worth(1e12), 8);
 }
@@ -171,14 +184,16 @@ TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
   StackConfig config;
   config.input_size = config.hidden_size = 256;
   const RowSchedule rows(100, 1, nullptr);
-  CHECK_EQUAL(plan_threads(config, rows, true, 3).units, 2);
+  CHECK_EQUAL(plan_threads(config, rows, true).units, 2);
   SpinBarrier barrier(2);
   TeamLease(2).run([&](int rank) noexcept {
     if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
     barrier.wait_briefly();
   });
   CHECK(cpus_are_crowded());
-  CHECK_EQUAL(plan_threads(config, rows, true, 3).threads(), 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(2200));
+  CHECK_EQUAL(plan_threads(config, rows, true).threads(), 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(100));
+  CHECK(cpus_are_crowded());
+  std::this_thread::sleep_for(std::chrono::milliseconds(1950));  // the longest that it lasts
   CHECK(!cpus_are_crowded());
 }
