@@ -1,9 +1,13 @@
-"""Examples in the documentation are run: doctests of all modules, and Python code of pages."""
+"""Examples in the documentation are run: doctests of all modules, and Python code of pages.
+
+Links of pages lead somewhere, and no option is left out.
+"""
 
 from __future__ import annotations
 
 import doctest
 import importlib
+import inspect
 import os
 import pkgutil
 import re
@@ -56,28 +60,64 @@ def test_every_public_name_has_a_docstring() -> None:
                     assert getattr(thing, member).__doc__, f"{name}.{member}"
 
 
-# Whose Python blocks are whole programs.
-PAGES = ("README.md", "docs/embeddings.md", "docs/interchange.md")
-FRAMEWORKS = ("torch", "keras", "onnx", "onnxruntime")
+# All pages with Python code: their blocks are whole programs.
+MARKDOWN = sorted((*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")))
 PYTHON_BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = [page for page in MARKDOWN if PYTHON_BLOCK.search(page.read_text())]
+# What a block imports -> what must be installed for it.
+FRAMEWORKS = {
+    **{f"import {name}\n": name for name in ("torch", "keras", "onnx", "onnxruntime")},
+    "from fastlstm import plot\n": "matplotlib",
+}
+
+
+def page_name(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
 
 
 @pytest.mark.filterwarnings("ignore:__array__ implementation:DeprecationWarning")  # of Keras
-@pytest.mark.parametrize("page", PAGES)
-def test_pages(page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("page", PAGES, ids=page_name)
+def test_pages(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The blocks run one after the other, as a reader would type them."""
     os.environ.setdefault("KERAS_BACKEND", "torch")
     monkeypatch.chdir(tmp_path)  # for the files that they write
-    blocks = PYTHON_BLOCK.findall((ROOT / page).read_text())
-    assert blocks
+    name = page_name(page)
     names: dict[str, object] = {}
-    for block in blocks:
-        for framework in FRAMEWORKS:
-            if f"import {framework}\n" in block:
+    for block in PYTHON_BLOCK.findall(page.read_text()):
+        for line, framework in FRAMEWORKS.items():
+            if line in block:
                 pytest.importorskip(framework)
         if block.startswith(">>> "):
-            test = doctest.DocTestParser().get_doctest(block, names, page, page, 0)
+            test = doctest.DocTestParser().get_doctest(block, names, name, name, 0)
             assert doctest.DocTestRunner().run(test, clear_globs=False).failed == 0
             names.update(test.globs)
         else:
-            exec(compile(block, page, "exec"), names)
+            exec(compile(block, name, "exec"), names)
+
+
+def anchors(page: Path) -> set[str]:
+    """What links can point to in a page, as GitHub makes it of headings."""
+    headings = re.findall(r"^#+ (.*)$", page.read_text(), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", MARKDOWN, ids=page_name)
+def test_links_lead_somewhere(page: Path) -> None:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    for link in re.findall(r"\]\(([^)]+)\)", text):
+        if "://" in link:
+            continue
+        file, _, anchor = link.partition("#")
+        target = page.parent / file if file else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+@pytest.mark.parametrize("layer", [fastlstm.LSTM, fastlstm.GRU, fastlstm.RNN])
+def test_every_option_is_described(layer: type) -> None:
+    """Those that PyTorch does not have: the arguments by keyword."""
+    text = (ROOT / "docs" / "options.md").read_text()
+    for name, parameter in inspect.signature(layer).parameters.items():
+        if parameter.kind is parameter.KEYWORD_ONLY:
+            assert re.search(rf"^\|.*`{name}\b", text, re.MULTILINE), name
+            assert re.search(rf"^    {name} : ", str(layer.__doc__), re.MULTILINE), name

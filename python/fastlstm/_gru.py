@@ -93,10 +93,16 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         The part of the values of R that becomes zero in training, the others are scaled (Merity,
         Keskar and Socher 2018).
 
+    Raises
+    ------
+    ValueError, TypeError
+        An argument has another value or type than stated, or two do not go together.
+
     Notes
     -----
     The state is h alone, (L * D, B, H). Gates are stacked in the order r, z, n. The initial values
-    are PyTorch's: uniform in +-1/sqrt(H).
+    are PyTorch's: uniform in +-1/sqrt(H). docs/options.md has the equations with all options,
+    docs/regularisation.md those in training, and both the sources.
 
     References
     ----------

@@ -350,16 +350,23 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             self._set_values(merged, core)
 
     def state_dict(self) -> dict[str, FloatArray]:
-        """Return copies of all parameters by PyTorch's names."""
+        """Return copies of all parameters by PyTorch's names, which ``torch.nn`` can load."""
         return {name: array.copy() for name, array in self.params.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take all parameters from a mapping with PyTorch's names, of arrays or tensors.
 
+        Parameters
+        ----------
+        state_dict : mapping of str to array_like
+            Names and shapes as in :attr:`params`, all of them. The values are copied.
+
         Raises
         ------
         ValueError
-            Names are missing or unexpected, or a shape differs. The layer is then as it was.
+            Names are missing or unexpected, or a shape differs.
+        TypeError
+            A value is not an array of numbers. After an error the layer is as it was.
         """
         if not isinstance(state_dict, Mapping):
             raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
@@ -399,6 +406,16 @@ class RecurrentLayer(Generic[StateT, TraceT]):
 
         The tensors have PyTorch's names; the configuration is in the metadata. A file that was
         there is replaced only when the new one is complete.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
         """
         from ._files import save_layer
 
@@ -563,6 +580,11 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             What one layer and direction computed (an LSTM: :class:`LSTMTrace`), by layer, then by
             direction (0: from the start).
 
+        Raises
+        ------
+        ValueError, TypeError
+            As in a call of the layer, and for the gradients as :meth:`Tape.backward`.
+
         Examples
         --------
         >>> lstm = fastlstm.LSTM(8, 16, seed=0)
@@ -615,10 +637,16 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         batch_size : int
             B, the number of sequences that go on side by side.
 
+        Returns
+        -------
+        Stream
+            Its state is zeros. It keeps the parameters of this moment.
+
         Raises
         ------
-        ValueError
-            The layer reads sequences from their end (``bidirectional`` or ``reverse``).
+        ValueError, TypeError
+            ``batch_size`` is no positive integer, or the layer reads sequences from their end
+            (``bidirectional`` or ``reverse``).
         """
         return Stream(self, batch_size)
 

@@ -82,8 +82,9 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     seed : int, optional
         Makes the initial values, and the dropout of the layer's training calls, reproducible.
     forget_bias : float, optional
-        The initial sum of the forget gate's two biases, instead of random values. 1.0 helps to
-        learn long dependencies (Jozefowicz, Zaremba, Sutskever 2015).
+        The initial sum of the forget gate's two biases in every layer and direction, instead of
+        random values. 1.0 helps to learn long dependencies (Jozefowicz, Zaremba and Sutskever
+        2015). Only with ``bias``.
     peepholes : bool
         The gates see the cell state: p_i c' is added in i, p_f c' in f, and p_o c in o (Gers and
         Schmidhuber 2000). The parameters are ``weight_peephole_l0`` (3H,), in the order i, f, o.
@@ -112,10 +113,16 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         The part of the values of R that becomes zero in a training call, the others are scaled
         (Merity, Keskar and Socher 2018).
 
+    Raises
+    ------
+    ValueError, TypeError
+        An argument has another value or type than stated, or two do not go together.
+
     Notes
     -----
     The initial values are PyTorch's: uniform in +-1/sqrt(H). A layer can be pickled, copied and
-    saved. Calls from several threads at once are safe.
+    saved. Calls from several threads at once are safe. docs/options.md has the equations with all
+    options, docs/regularisation.md those in training, and both the sources.
 
     References
     ----------

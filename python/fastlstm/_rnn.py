@@ -73,9 +73,15 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         The part of the values of R that becomes zero in training, the others are scaled (Merity,
         Keskar and Socher 2018).
 
+    Raises
+    ------
+    ValueError, TypeError
+        An argument has another value or type than stated, or two do not go together.
+
     Notes
     -----
     The state is h alone, (L * D, B, H). The initial values are PyTorch's: uniform in +-1/sqrt(H).
+    docs/options.md and docs/regularisation.md have all equations and sources.
 
     References
     ----------

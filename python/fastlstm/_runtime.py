@@ -25,7 +25,7 @@ def get_num_threads() -> int:
     Raises
     ------
     ValueError
-        ``FASTLSTM_NUM_THREADS`` is not a positive integer.
+        ``FASTLSTM_NUM_THREADS`` is not an integer from 1 to 4096.
 
     Examples
     --------
@@ -43,6 +43,11 @@ def set_num_threads(n: int) -> None:
     ----------
     n : int
         From 1 to 4096.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `n` is something else.
     """
     _core.set_num_threads(as_int("n", n, 1, _MOST))
 
@@ -55,6 +60,11 @@ def num_threads(n: int) -> Iterator[None]:
     ----------
     n : int
         From 1 to 4096.
+
+    Raises
+    ------
+    ValueError, TypeError
+        `n` is something else.
     """
     before = _core.set_thread_local_num_threads(as_int("n", n, 1, _MOST))
     try:
@@ -64,7 +74,10 @@ def num_threads(n: int) -> Iterator[None]:
 
 
 def available_isas() -> list[str]:
-    """Return the instruction sets this build has kernels for and this CPU can run, best first."""
+    """Return the instruction sets this build has kernels for and this CPU can run, best first.
+
+    They are "avx512", "avx2", "neon" and, always and last, "generic".
+    """
     return _core.available_isas()
 
 

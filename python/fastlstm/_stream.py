@@ -75,6 +75,11 @@ class Stream(Generic[StateT]):
         -------
         ndarray
             (B, P): the last layer's h.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An array has another shape or type than stated, or `x` and `out` share memory.
         """
         if out is None:
             out = np.empty(self._step_shape, self._dtype)
@@ -99,7 +104,12 @@ class Stream(Generic[StateT]):
         Returns
         -------
         ndarray
-            The last layer's h at every step, laid out as x.
+            The last layer's h at every step, laid out as x: (T, B, P).
+
+        Raises
+        ------
+        ValueError, TypeError
+            `x` has another shape or type than stated.
         """
         layer = self._layer
         x = as_float_array("x", x, layer.dtype)
@@ -132,6 +142,11 @@ class Stream(Generic[StateT]):
         ----------
         rows : int, slice, or array_like of int or bool, optional
             Which of the B sequences, as NumPy indexes them.
+
+        Raises
+        ------
+        ValueError
+            They are not indices of the B sequences.
         """
         index = slice(None) if rows is None else rows
         if isinstance(index, (list, tuple)):

@@ -69,6 +69,11 @@ class Chunk(Generic[StateT]):
         -------
         Gradients
             ``x`` is that of the window's inputs, ``state`` that of the state where it begins.
+
+        Raises
+        ------
+        ValueError, TypeError
+            As :meth:`Tape.backward`.
         """
         grads = accumulate
         d_x = []

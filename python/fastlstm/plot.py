@@ -45,6 +45,11 @@ def gates(trace: Any, row: int = 0, *, batch_first: bool = False) -> Figure:
     -------
     matplotlib.figure.Figure
         Gates from 0 to 1; all else by colours that are white at zero.
+
+    Raises
+    ------
+    IndexError
+        The batch has no such row.
     """
     values = {
         name: _of_sequence(array, row, batch_first)
@@ -86,6 +91,13 @@ def gradient_flow(traces: Mapping[str, Any], row: int = 0, *, batch_first: bool 
     ------
     ValueError
         A trace has no gradients.
+    IndexError
+        A batch has no such row.
+
+    References
+    ----------
+    Bengio, Simard and Frasconi 1994, "Learning long-term dependencies with gradient descent is
+    difficult".
     """
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()

@@ -191,6 +191,11 @@ class Embeddings:
         ----------
         path : path-like
             The file is complete or not there.
+
+        Raises
+        ------
+        OSError
+            It cannot be written.
         """
         from ._saved import save
 

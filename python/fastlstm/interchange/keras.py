@@ -86,6 +86,10 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     ValueError
         The layer cannot be represented, the file is damaged, or there is not exactly one such
         layer; the message names them all.
+    TypeError
+        An argument has another type than stated.
+    OSError
+        The file cannot be read.
 
     Warns
     -----

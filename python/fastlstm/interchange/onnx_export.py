@@ -66,6 +66,8 @@ def to_onnx(
         in float64 with parameters of functions that float32 does not hold; or it has 2 GiB.
     TypeError
         An argument has another type than stated.
+    OSError
+        The file cannot be written.
 
     Notes
     -----

@@ -69,6 +69,10 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     ValueError
         The node cannot be represented, the file is damaged, or there is not exactly one such node;
         the message names them all.
+    TypeError
+        An argument has another type than stated.
+    OSError
+        The file cannot be read.
 
     Examples
     --------

@@ -82,6 +82,10 @@ def from_torch(
     ValueError
         The layer cannot be represented, the file is damaged, or there is not exactly one such
         layer; the message names them all.
+    TypeError
+        An argument has another type than stated.
+    OSError
+        The file cannot be read.
 
     Examples
     --------
