@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import operator
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -44,14 +47,48 @@ def as_real(name: str, value: Any, least: float, most: float) -> float:
         real = float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
+    except OverflowError:  # an integer beyond float64's range
+        real = math.inf if value > 0 else -math.inf
     if not least <= real <= most:
         raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {real:g}")
     return real
 
 
+def as_path(name: str, value: Any, expected: str = "str or os.PathLike") -> str:
+    """Return a path as text. The number of an open file is none, nor are bytes."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected {expected}, got {kind}")
+    return path
+
+
+def readable_path(name: str, value: Any, expected: str = "str or os.PathLike") -> str:
+    """Return the path of a file that can be read, or raise the system's error.
+
+    Devices and pipes are refused: they have no size, and no place to go back to.
+    """
+    path = as_path(name, value, expected)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    with open(path, "rb"):
+        pass
+    return path
+
+
+def check_mapping(name: str, value: Any) -> None:
+    """Raise TypeError unless value is a mapping."""
+    if not isinstance(value, Mapping):
+        has_one = isinstance(getattr(value, "params", None), Mapping)
+        raise TypeError(
+            f"{name}: expected a mapping of names to arrays, got {type(value).__name__}"
+            + (": pass its params" if has_one else "")
+        )
+
+
 def as_merge(merge: Any, bidirectional: Any) -> str | None:
     """Return how the outputs of a layer's directions are merged; None: not at all."""
-    if merge is not None and merge not in ("concat", "sum", "mul", "ave"):
+    if merge is not None and str(merge) not in ("concat", "sum", "mul", "ave"):
         raise ValueError(f"merge: expected concat, sum, mul, ave or None, got {merge!r}")
     if merge != "concat" and not as_bool("bidirectional", bidirectional):
         raise ValueError(f"merge: expected 'concat' for a layer of one direction, got {merge!r}")

@@ -29,6 +29,7 @@ from ._checks import (
     as_merge,
     as_real,
     check_apart,
+    check_mapping,
     check_out,
     check_shape,
 )
@@ -329,8 +330,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
-        if not isinstance(values, Mapping):
-            raise TypeError(f"values: expected a mapping, got {type(values).__name__}")
+        check_mapping("values", values)
         shapes = self._shapes()
         new: dict[str, FloatArray] = {}
         for name, value in values.items():
@@ -361,8 +361,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         ValueError
             Names are missing or unexpected, or a shape differs. The layer is then as it was.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
+        check_mapping("state_dict", state_dict)
         names = self._shapes()
         missing = [name for name in names if name not in state_dict]
         unexpected = [str(name) for name in state_dict if name not in names]
@@ -399,6 +398,13 @@ class RecurrentLayer(Generic[StateT, TraceT]):
 
         The tensors have PyTorch's names; the configuration is in the metadata. A file that was
         there is replaced only when the new one is complete.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        TypeError
+            The path is neither text nor path-like.
         """
         from ._files import save_layer
 
@@ -756,3 +762,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if seed is None:
             return int(self._random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
         return as_int("seed", seed, 0, 2**64 - 1)
+
+
+def check_layer(layer: Any) -> None:
+    """Raise TypeError unless it is a layer."""
+    if not isinstance(layer, RecurrentLayer):
+        raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")

@@ -17,7 +17,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+
+from ._extras import needs_extra
+
+with needs_extra("fastlstm.plot", "plot"):
+    from matplotlib.figure import Figure
 
 __all__ = ["gates", "gradient_flow"]
 

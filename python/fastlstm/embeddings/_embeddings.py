@@ -191,6 +191,13 @@ class Embeddings:
         ----------
         path : path-like
             The file is complete or not there.
+
+        Raises
+        ------
+        OSError
+            The file cannot be written.
+        TypeError
+            The path is neither text nor path-like.
         """
         from ._saved import save
 
