@@ -23,6 +23,8 @@ Axis: TypeAlias = "int | str"
 def as_int(name: str, value: Any, least: int, most: int) -> int:
     """Return value as an int within the bounds."""
     try:
+        if isinstance(value, bool):  # whoever passes one has mistaken the argument
+            raise TypeError
         n = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
@@ -38,17 +40,22 @@ def as_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def as_real(name: str, value: Any, least: float, most: float) -> float:
-    """Return value as a float within the bounds."""
+def as_float(name: str, value: Any) -> float:
+    """Return value as a float, of any value."""
     # Text and booleans convert to float, but whoever passes one has mistaken the argument.
     try:
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
-        real = float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
     except OverflowError:  # an integer beyond float64's range
-        real = math.inf if value > 0 else -math.inf
+        return math.inf if value > 0 else -math.inf
+
+
+def as_real(name: str, value: Any, least: float, most: float) -> float:
+    """Return value as a float within the bounds."""
+    real = as_float(name, value)
     if not least <= real <= most:
         raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {real:g}")
     return real
@@ -81,7 +88,7 @@ def check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         has_one = isinstance(getattr(value, "params", None), Mapping)
         raise TypeError(
-            f"{name}: expected a mapping of names to arrays, got {type(value).__name__}"
+            f"{name}: expected a mapping of names, got {type(value).__name__}"
             + (": pass its params" if has_one else "")
         )
 
@@ -111,6 +118,8 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
     """What NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
     if isinstance(value, np.ndarray):
+        if np.ma.is_masked(value):
+            raise TypeError(f"{name}: expected an array without masked values; fill them first")
         return value
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
         value = value.detach()

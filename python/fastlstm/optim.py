@@ -28,7 +28,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import _core
-from ._checks import as_bool, as_real, check_mapping
+from ._checks import as_bool, as_float, check_mapping
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
 
@@ -429,7 +429,7 @@ def _norm_of_extremes(arrays: list[Array]) -> float:
 
 def _number(name: str, value: float, *, finite: bool = True) -> float:
     """Check a hyperparameter."""
-    number = as_real(name, value, -math.inf, math.inf)
+    number = as_float(name, value)
     if not number >= 0 or (finite and math.isinf(number)):
         kind = "finite number" if finite else "number"
         raise ValueError(f"{name}: expected a {kind} of at least 0, got {number!r}")
