@@ -447,7 +447,7 @@ def test_nesterov_is_true_or_false() -> None:
 def test_what_has_params_is_no_mapping() -> None:
     layer = fastlstm.RNN(2, 3)
     grads: Any = layer.forward(np.ones((4, 2), np.float32))[2].backward()
-    hint = "expected a mapping of names, got {}: pass its params"
+    hint = "expected a mapping, got {}: pass its params"
     with pytest.raises(TypeError, match="grads: " + hint.format("Gradients")):
         Adam().step(layer.params, grads)
     with pytest.raises(TypeError, match="params: " + hint.format("RNN")):
@@ -509,9 +509,9 @@ def changed_entry(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         (ValueError, "state_dict: expected the keys", changed(momentum=0.5)),
         (ValueError, "state_dict: expected the keys", lambda state: SGD().state_dict()),
         (ValueError, "lr: expected a finite number", changed(lr=-1.0)),
-        (TypeError, r"\['state'\]: expected a mapping of names, got int", changed(state=3)),
-        (TypeError, r"\['w'\]: expected a mapping of names, got int", changed(state={"w": 3})),
-        (TypeError, "state_dict: expected a mapping of names, got NoneType", lambda state: None),
+        (TypeError, r"\['state'\]: expected a mapping, got int", changed(state=3)),
+        (TypeError, r"\['w'\]: expected a mapping, got int", changed(state={"w": 3})),
+        (TypeError, "state_dict: expected a mapping, got NoneType", lambda state: None),
         (ValueError, "state_dict: expected the keys", lambda state: {**state, 3: 4}),
         (ValueError, r"\['w'\]: expected the keys \['m', 'step', 'v'\]", changed_entry(x=1)),
         (ValueError, r"\['w'\]\['step'\]: expected a positive integer", changed_entry(step=0)),

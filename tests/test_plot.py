@@ -68,7 +68,7 @@ def test_what_is_no_trace() -> None:
         plot.gates(traces[0])
     with pytest.raises(ValueError, match="row: expected an integer from -2 to 1, got 2"):
         plot.gates(traces[0][0], row=2)
-    with pytest.raises(TypeError, match="traces: expected a mapping of names, got list"):
+    with pytest.raises(TypeError, match="traces: expected a mapping, got list"):
         plot.gradient_flow(traces)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"traces\['a'\]: expected that of one layer"):
         plot.gradient_flow({"a": traces})

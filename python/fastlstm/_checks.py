@@ -88,7 +88,7 @@ def check_mapping(name: str, value: Any) -> None:
     if not isinstance(value, Mapping):
         has_one = isinstance(getattr(value, "params", None), Mapping)
         raise TypeError(
-            f"{name}: expected a mapping of names, got {type(value).__name__}"
+            f"{name}: expected a mapping, got {type(value).__name__}"
             + (": pass its params" if has_one else "")
         )
 
