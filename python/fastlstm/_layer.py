@@ -539,7 +539,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if lengths is not None:
             lengths = as_lengths(lengths, B, T)
         limit = 0 if memory_limit is None else as_int("memory_limit", memory_limit, 1, _MOST_BYTES)
-        # The core counts in 64 bits; 32 arrays of each width are more than it has.
+        # The core counts in 64 bits; this is several times what a call takes, without an end.
         if 256 * T * B * (self.input_size + self._cells * self.hidden_size) >= _MOST_BYTES:
             raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         core = self._snapshot[1]
