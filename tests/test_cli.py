@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -90,7 +91,7 @@ def test_missing_extras(command: str, missing: str) -> None:
     assert result.returncode == 2
     assert result.stdout == ""
     assert result.stderr == (
-        f"fastlstm {command}: {missing} is not installed: pip install 'fastlstm[{command}]'\n"
+        f"fastlstm {command} needs the package {missing}: pip install 'fastlstm[{command}]'\n"
     )
 
 
@@ -115,3 +116,26 @@ def test_heavy_imports_wait_for_their_command() -> None:
     )
     assert result.returncode == 0
     assert result.stdout.endswith("\nset()\n")
+
+
+@pytest.mark.parametrize(
+    "argv", [["info"], ["--help"], ["--version"], ["bench", "--list"], ["bench", "--help"]]
+)
+def test_nobody_reads_the_output(argv: list[str]) -> None:
+    read, write = os.pipe()
+    os.close(read)
+    with os.fdopen(write, "w") as closed:
+        result = subprocess.run(
+            [sys.executable, "-m", "fastlstm", *argv],
+            stdout=closed,
+            stderr=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"PYTHONUNBUFFERED": ""},  # unbuffered, argparse hides the error
+        )
+    assert (result.returncode, result.stderr) == (141, "")
+
+
+def test_bench_into_a_folder_that_cannot_be(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["bench", "--case", "lstm-step-B1-H64", "--out", "/proc/x"]) == 2
+    error = capsys.readouterr().err
+    assert error == "fastlstm bench: [Errno 2] No such file or directory: '/proc/x'\n"

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import copy
+import errno
 import json
 import os
 import pickle
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import fastlstm
@@ -101,23 +103,43 @@ def test_a_failed_save_leaves_the_old_file_and_no_other(
     path.write_text("old")
 
     def fail(*_: object) -> None:
-        raise OSError("disk full")
+        raise OSError(errno.ENOSPC, "disk full", "the temporary file")
 
     monkeypatch.setattr(os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
+    with pytest.raises(OSError, match="disk full") as raised:
         fastlstm.LSTM(5, 4).save(path)
+    assert raised.value.filename == str(path)
     assert os.listdir(tmp_path) == ["l"]
     assert path.read_text() == "old"
 
 
+def test_a_name_as_long_as_names_can_be(tmp_path: Path) -> None:
+    path = tmp_path / ("l" * 255)
+    fastlstm.LSTM(5, 4).save(path)
+    assert os.listdir(tmp_path) == [path.name]
+
+
+def test_devices_are_written_to_and_not_replaced(tmp_path: Path) -> None:
+    layer = fastlstm.LSTM(5, 4, seed=0)
+    layer.save(tmp_path / "l")
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor() as pool:
+        read = pool.submit(pipe.read_bytes)
+        layer.save(pipe)
+        assert read.result() == (tmp_path / "l").read_bytes()
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        layer.save("/dev/full")
+
+
 def test_paths_that_cannot_be_written_or_read(tmp_path: Path) -> None:
     layer = fastlstm.LSTM(5, 4)
-    with pytest.raises(FileNotFoundError):
+    with pytest.raises(FileNotFoundError) as raised:
         layer.save(tmp_path / "no folder" / "l")
-    with pytest.raises(IsADirectoryError):
+    assert raised.value.filename == str(tmp_path / "no folder" / "l")
+    with pytest.raises(IsADirectoryError) as raised:
         layer.save(tmp_path)
-    with pytest.raises(TypeError):
-        layer.save(3)
+    assert raised.value.filename == str(tmp_path)
     with pytest.raises(FileNotFoundError):
         fastlstm.load(tmp_path / "nothing")
     with pytest.raises(IsADirectoryError):

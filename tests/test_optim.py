@@ -395,7 +395,7 @@ def test_bad_hyperparameters(kind: Callable[..., Optimizer], name: str, value: f
     message = f"{name}: expected a finite number of at least 0, got"
     with pytest.raises(ValueError, match=message):
         kind(**{name: value})
-    with pytest.raises(TypeError, match=f"{name}: expected a number, got '1'"):
+    with pytest.raises(TypeError, match=f"{name}: expected a number, got str"):
         kind(**{name: "1"})
 
 
@@ -420,6 +420,42 @@ def test_bad_betas(options: dict[str, Any], message: str) -> None:
     for kind in (Adam, AdamW):
         with pytest.raises(ValueError, match=message):
             kind(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"betas": 0.9}, "betas: expected two numbers, got 0.9"),
+        ({"betas": None}, "betas: expected two numbers, got None"),
+        ({"betas": "ab"}, r"betas\[0\]: expected a number, got str"),
+        ({"betas": (0.9, None)}, r"betas\[1\]: expected a number, got NoneType"),
+        ({"lr": True}, "lr: expected a number, got bool"),
+        ({"lr": [0.1]}, "lr: expected a number, got list"),
+    ],
+)
+def test_hyperparameters_of_wrong_types(options: dict[str, Any], message: str) -> None:
+    for kind in (Adam, AdamW):
+        with pytest.raises(TypeError, match=message):
+            kind(**options)
+
+
+def test_nesterov_is_true_or_false() -> None:
+    with pytest.raises(TypeError, match="nesterov: expected True or False, got 'no'"):
+        SGD(momentum=0.9, nesterov="no")  # type: ignore[arg-type]
+
+
+def test_what_has_params_is_no_mapping() -> None:
+    layer = fastlstm.RNN(2, 3)
+    grads: Any = layer.forward(np.ones((4, 2), np.float32))[2].backward()
+    hint = "expected a mapping, got {}: pass its params"
+    with pytest.raises(TypeError, match="grads: " + hint.format("Gradients")):
+        Adam().step(layer.params, grads)
+    with pytest.raises(TypeError, match="params: " + hint.format("RNN")):
+        Adam().step(layer, grads.params)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="grads: " + hint.format("Gradients")):
+        clip_by_global_norm(grads, 1.0)
+    with pytest.raises(TypeError, match="values: " + hint.format("Gradients")):
+        layer.update(grads)
 
 
 def test_nesterov_needs_momentum() -> None:
@@ -473,7 +509,10 @@ def changed_entry(**changes: Any) -> Callable[[dict[str, Any]], Any]:
         (ValueError, "state_dict: expected the keys", changed(momentum=0.5)),
         (ValueError, "state_dict: expected the keys", lambda state: SGD().state_dict()),
         (ValueError, "lr: expected a finite number", changed(lr=-1.0)),
-        (TypeError, "not iterable", changed(state=3)),
+        (TypeError, r"\['state'\]: expected a mapping, got int", changed(state=3)),
+        (TypeError, r"\['w'\]: expected a mapping, got int", changed(state={"w": 3})),
+        (TypeError, "state_dict: expected a mapping, got NoneType", lambda state: None),
+        (ValueError, "state_dict: expected the keys", lambda state: {**state, 3: 4}),
         (ValueError, r"\['w'\]: expected the keys \['m', 'step', 'v'\]", changed_entry(x=1)),
         (ValueError, r"\['w'\]\['step'\]: expected a positive integer", changed_entry(step=0)),
         (ValueError, r"\['w'\]\['step'\]: expected a positive integer", changed_entry(step=1.5)),
@@ -499,7 +538,7 @@ def test_bad_max_norm(max_norm: float) -> None:
 
 
 def test_clip_type_errors() -> None:
-    with pytest.raises(TypeError, match=r"max_norm: expected a number, got None"):
+    with pytest.raises(TypeError, match=r"max_norm: expected a number, got NoneType"):
         clip_by_global_norm({"w": W}, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"grads\['w'\]: expected float32 or float64, got int64"):
         clip_by_global_norm({"w": np.arange(3)}, 1.0)

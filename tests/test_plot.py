@@ -59,3 +59,16 @@ def test_a_trace_without_gradients_is_refused() -> None:
     ((trace,),) = fastlstm.LSTM(3, 4).trace(np.ones((9, 1, 3), np.float32))
     with pytest.raises(ValueError, match=r"traces\['LSTM'\]: expected one with gradients"):
         plot.gradient_flow({"LSTM": trace})
+
+
+def test_what_is_no_trace() -> None:
+    layer = fastlstm.LSTM(3, 16)
+    traces = layer.trace(np.ones((4, 2, 3), np.float32))
+    with pytest.raises(TypeError, match=r"trace: .* as layer.trace\(x\)\[0\]\[0\], got list"):
+        plot.gates(traces[0])
+    with pytest.raises(ValueError, match="row: expected an integer from -2 to 1, got 2"):
+        plot.gates(traces[0][0], row=2)
+    with pytest.raises(TypeError, match="traces: expected a mapping, got list"):
+        plot.gradient_flow(traces)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"traces\['a'\]: expected that of one layer"):
+        plot.gradient_flow({"a": traces})

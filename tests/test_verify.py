@@ -634,5 +634,27 @@ def test_missing_frameworks(name: str, missing: str, files: dict[str, Path]) -> 
     )
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 2
-    message = f"{missing} is not installed: pip install 'fastlstm[verify]'"
-    assert result.stderr == f"fastlstm verify: {message}\n"
+    message = f"needs the package {missing}: pip install 'fastlstm[verify]'"
+    assert result.stderr == f"fastlstm verify {message}\n"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "message"),
+    [
+        ("keras", "neither a .keras archive nor an HDF5 file"),
+        ("h5", "neither a .keras archive nor an HDF5 file"),
+        ("onnx", "not an ONNX model"),
+        ("pt", "not a PyTorch file that can be read"),
+        ("safetensors", "not a PyTorch file that can be read"),
+    ],
+)
+def test_command_on_other_files(
+    suffix: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / f"junk.{suffix}"
+    for content in (b"", b"no model" * 100):
+        path.write_bytes(content)
+        assert main(["verify", str(path)]) == 2
+        error = capsys.readouterr().err
+        assert error.startswith(f"fastlstm verify: {path}: {message}")
+        assert error.count("\n") == 1

@@ -2,6 +2,6 @@
 
 import sys
 
-from fastlstm_bench.cli import main
+from fastlstm.cli import main
 
-sys.exit(main(sys.argv[1:]))
+sys.exit(main(["bench", *sys.argv[1:]]))

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from fastlstm._extras import needs_extra
+
 from fastlstm_bench.cases import CELLS
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.roofline import flop, weights_read
@@ -22,11 +24,13 @@ _COLOURS = dict(
 )
 
 
-def _pyplot() -> Any:
-    import matplotlib
+def pyplot() -> Any:
+    """matplotlib.pyplot, without a screen."""
+    with needs_extra("drawing", "bench"):
+        import matplotlib
 
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
+        matplotlib.use("Agg")
+        import matplotlib.pyplot as plt
 
     return plt
 
@@ -159,10 +163,10 @@ def save_plots(run: Run, folder: Path) -> list[Path]:
 
     Raises
     ------
-    ImportError
+    ModuleNotFoundError
         matplotlib is not installed.
     """
-    plt = _pyplot()
+    plt = pyplot()
     figures: dict[str, Any] = {}
     for (task, threads), unordered in by_task(run).items():
         groups = sorted(unordered, key=lambda group: CELLS.index(group.case.cell))

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from fastlstm_bench.cases import CELLS, Case, Cell
-from fastlstm_bench.plots import colour, plain_log_labels
+from fastlstm_bench.plots import colour, plain_log_labels, pyplot
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
 from fastlstm_bench.tables import threads_text
@@ -53,11 +53,7 @@ def draw(run: Run, cell: Cell, path: Path) -> None:
     ValueError
         The run has nothing to draw.
     """
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
+    plt = pyplot()
     rows = _rows(run, cell)
     if not rows:
         raise ValueError(f"the run has no {cell} next to a peer")

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import math
 import operator
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,6 +23,8 @@ Axis: TypeAlias = "int | str"
 def as_int(name: str, value: Any, least: int, most: int) -> int:
     """Return value as an int within the bounds."""
     try:
+        if isinstance(value, bool):  # whoever passes one has mistaken the argument
+            raise TypeError
         n = operator.index(value)
     except TypeError:
         raise TypeError(f"{name}: expected an integer, got {type(value).__name__}") from None
@@ -35,23 +40,62 @@ def as_bool(name: str, value: Any) -> bool:
     return bool(value)
 
 
-def as_real(name: str, value: Any, least: float, most: float) -> float:
-    """Return value as a float within the bounds."""
+def as_float(name: str, value: Any) -> float:
+    """Return value as a float, of any value."""
     # Text and booleans convert to float, but whoever passes one has mistaken the argument.
     try:
         if isinstance(value, (str, bytes, bool, np.bool_)):
             raise TypeError
-        real = float(value)
+        return float(value)
     except (TypeError, ValueError):
         raise TypeError(f"{name}: expected a number, got {type(value).__name__}") from None
+    except OverflowError:  # an integer beyond float64's range
+        return math.inf if value > 0 else -math.inf
+
+
+def as_real(name: str, value: Any, least: float, most: float) -> float:
+    """Return value as a float within the bounds."""
+    real = as_float(name, value)
     if not least <= real <= most:
         raise ValueError(f"{name}: expected a number from {least:g} to {most:g}, got {real:g}")
     return real
 
 
+def as_path(name: str, value: Any, expected: str = "str or os.PathLike") -> str:
+    """Return a path as text. The number of an open file is none, nor are bytes."""
+    path = os.fspath(value) if isinstance(value, os.PathLike) else value
+    if not isinstance(path, str):
+        kind = type(value).__name__
+        raise TypeError(f"{name}: expected {expected}, got {kind}")
+    return path
+
+
+def readable_path(name: str, value: Any, expected: str = "str or os.PathLike") -> str:
+    """Return the path of a file that can be read, or raise the system's error.
+
+    Devices and pipes are refused: they have no size, and no place to go back to.
+    """
+    path = as_path(name, value, expected)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        raise OSError(errno.EINVAL, "Not a regular file", path)
+    with open(path, "rb"):
+        pass
+    return path
+
+
+def check_mapping(name: str, value: Any) -> None:
+    """Raise TypeError unless value is a mapping."""
+    if not isinstance(value, Mapping):
+        has_one = isinstance(getattr(value, "params", None), Mapping)
+        raise TypeError(
+            f"{name}: expected a mapping, got {type(value).__name__}"
+            + (": pass its params" if has_one else "")
+        )
+
+
 def as_merge(merge: Any, bidirectional: Any) -> str | None:
     """Return how the outputs of a layer's directions are merged; None: not at all."""
-    if merge is not None and merge not in ("concat", "sum", "mul", "ave"):
+    if merge is not None and str(merge) not in ("concat", "sum", "mul", "ave"):
         raise ValueError(f"merge: expected concat, sum, mul, ave or None, got {merge!r}")
     if merge != "concat" and not as_bool("bidirectional", bidirectional):
         raise ValueError(f"merge: expected 'concat' for a layer of one direction, got {merge!r}")
@@ -74,6 +118,8 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
     """What NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
     if isinstance(value, np.ndarray):
+        if np.ma.is_masked(value):
+            raise TypeError(f"{name}: expected an array without masked values; fill them first")
         return value
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
         value = value.detach()

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+from collections.abc import Iterable
 from typing import Any
 
+from ._checks import as_path, readable_path
 from ._layer import LAYERS, RecurrentLayer
 
 # The metadata's entry, and the version of its meaning.
@@ -24,13 +26,33 @@ def save_layer(layer: RecurrentLayer[Any, Any], path: str | os.PathLike[str]) ->
 
 
 def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
-    """Write parts to a file, which is complete or as it was before."""
-    path = os.fspath(path)
-    temporary = f"{path}.{os.urandom(8).hex()}"
+    """Write parts to a file, which is complete or as it was before.
+
+    Raises
+    ------
+    TypeError
+        The path is none.
+    OSError
+        The file cannot be written.
+    """
+    path = as_path("path", path)
+    # A device or a pipe is written to, not replaced.
+    write = _replace if os.path.isfile(path) or not os.path.exists(path) else _write
     try:
-        with open(temporary, "xb") as file:
-            for part in parts:
-                file.write(part)
+        write(path, parts)
+    except OSError as error:  # of the temporary file, or without a name
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _write(path: str, parts: Iterable[bytes | memoryview], mode: str = "wb") -> None:
+    with open(path, mode) as file:
+        file.writelines(parts)
+
+
+def _replace(path: str, parts: Iterable[bytes | memoryview]) -> None:
+    temporary = os.path.join(os.path.dirname(path), f".fastlstm-{os.urandom(8).hex()}")
+    try:
+        _write(temporary, parts, "xb")
         os.replace(temporary, path)
     except BaseException:
         with contextlib.suppress(FileNotFoundError):
@@ -57,12 +79,12 @@ def load(path: str | os.PathLike[str]) -> Any:
         The file is no safetensors file, is damaged, or was not written by fastlstm.
     OSError
         It cannot be read.
+    TypeError
+        The path is neither text nor path-like.
     """
     import safetensors
 
-    path = os.fspath(path)
-    with open(path, "rb"):  # safetensors has errors of its own for files that cannot be read
-        pass
+    path = readable_path("path", path)
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}

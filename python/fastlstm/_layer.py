@@ -29,6 +29,7 @@ from ._checks import (
     as_merge,
     as_real,
     check_apart,
+    check_mapping,
     check_out,
     check_shape,
 )
@@ -329,8 +330,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
-        if not isinstance(values, Mapping):
-            raise TypeError(f"values: expected a mapping, got {type(values).__name__}")
+        check_mapping("values", values)
         shapes = self._shapes()
         new: dict[str, FloatArray] = {}
         for name, value in values.items():
@@ -368,8 +368,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
-        if not isinstance(state_dict, Mapping):
-            raise TypeError(f"state_dict: expected a mapping, got {type(state_dict).__name__}")
+        check_mapping("state_dict", state_dict)
         names = self._shapes()
         missing = [name for name in names if name not in state_dict]
         unexpected = [str(name) for name in state_dict if name not in names]
@@ -416,6 +415,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         ------
         OSError
             It cannot be written.
+        TypeError
+            The path is neither text nor path-like.
         """
         from ._files import save_layer
 
@@ -550,6 +551,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if lengths is not None:
             lengths = as_lengths(lengths, B, T)
         limit = 0 if memory_limit is None else as_int("memory_limit", memory_limit, 1, _MOST_BYTES)
+        # The core counts in 64 bits; this is several times what a call takes, without an end.
+        if 256 * T * B * (self.input_size + self._cells * self.hidden_size) >= _MOST_BYTES:
+            raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         core = self._snapshot[1]
         return TrainingMemory(*core.training_memory(T, B, lengths, self.dropout, limit))
 
@@ -784,3 +788,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if seed is None:
             return int(self._random.integers(0, 2**64 - 1, dtype=np.uint64, endpoint=True))
         return as_int("seed", seed, 0, 2**64 - 1)
+
+
+def check_layer(layer: Any) -> None:
+    """Raise TypeError unless it is a layer."""
+    if not isinstance(layer, RecurrentLayer):
+        raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")

@@ -135,7 +135,7 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         zoneout: float = 0.0,
         weight_dropout: float = 0.0,
     ) -> None:
-        if nonlinearity not in ("tanh", "relu"):
+        if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
             raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
         functions = None
         if activations is not None:

@@ -67,6 +67,12 @@ class Tape(Generic[StateT]):
         self._core = core
         self._number = next(self._numbers)
 
+    def __reduce__(self) -> str:
+        raise TypeError(
+            "cannot pickle or copy a tape: pickle the layer and the arguments of its call, the "
+            "seed among them, and call forward again"
+        )
+
     def backward(
         self,
         d_output: Any = None,

@@ -10,7 +10,7 @@ import numpy as np
 
 from ._calls import StateT
 from ._checks import MOST_SIZE, FloatArray, as_float_array, as_int, as_lengths
-from ._layer import RecurrentLayer
+from ._layer import RecurrentLayer, check_layer
 from ._tape import Gradients, Tape, as_names
 
 
@@ -152,6 +152,7 @@ def truncated_bptt(
     >>> chunk.steps, chunk.window
     (slice(900, 1000, None), slice(800, 1000, None))
     """
+    check_layer(layer)
     if layer.bidirectional or layer.reverse:
         raise ValueError("layer: expected one that reads sequences from their start")
     x = as_float_array("x", x, layer.dtype)

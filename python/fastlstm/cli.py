@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import os
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from ._extras import needs_extra
 from ._version import __version__
 
 
@@ -23,8 +26,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     int
         0 for success. 1 where verify finds a difference. 2 for something that the user can mend:
         an argument, a missing extra, a folder that cannot be written, a file that cannot be read.
+        141, as for programs that SIGPIPE ends, where nobody reads the output any more.
     """
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        try:
+            return _run(argv)
+        finally:
+            print(end="", flush=True)  # the errors of this here, not when Python ends
+    except BrokenPipeError:
+        # Nor must what is left be written when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
+    except ModuleNotFoundError as error:
+        print(error, file=sys.stderr)
+        return 2
+    except OSError as error:
+        print(f"{' '.join(['fastlstm', *argv[:1]])}: {error}", file=sys.stderr)
+        return 2
+
+
+def _run(argv: list[str]) -> int:
     if argv[:1] == ["bench"]:  # has its own parser, for its own --help too
         return _bench(argv[1:])
     args = _parser().parse_args(argv)
@@ -103,19 +125,15 @@ def _info(_: argparse.Namespace) -> int:
     return 0
 
 
+@needs_extra("fastlstm demo", "demo")
 def _demo(args: argparse.Namespace) -> int:
-    try:
-        from .demo import run
-    except ModuleNotFoundError as error:
-        return _missing_extra("demo", error)
-    try:
-        run(args.out, seed=args.seed, quiet=args.quiet)
-    except OSError as error:
-        print(f"fastlstm demo: {error}", file=sys.stderr)
-        return 2
+    from .demo import run
+
+    run(args.out, seed=args.seed, quiet=args.quiet)
     return 0
 
 
+@needs_extra("fastlstm verify", "verify")
 def _verify(args: argparse.Namespace) -> int:
     from ._files import load
     from .verification import convert, verify
@@ -134,25 +152,15 @@ def _verify(args: argparse.Namespace) -> int:
             special=args.special,
             seed=args.seed,
         )
-    except ModuleNotFoundError as error:
-        return _missing_extra("verify", error)
-    except (OSError, ValueError) as error:
+    except ValueError as error:
         print(f"fastlstm verify: {error}", file=sys.stderr)
         return 2
     print(report)
     return 0 if report.ok else 1
 
 
+@needs_extra("fastlstm bench", "bench")
 def _bench(argv: list[str]) -> int:
-    try:
-        from fastlstm_bench.cli import main as bench
-    except ModuleNotFoundError as error:
-        return _missing_extra("bench", error)
+    from fastlstm_bench.cli import main as bench
+
     return int(bench(argv))
-
-
-def _missing_extra(command: str, error: ModuleNotFoundError) -> int:
-    package = str(error.name).split(".")[0]
-    message = f"{package} is not installed: pip install 'fastlstm[{command}]'"
-    print(f"fastlstm {command}: {message}", file=sys.stderr)
-    return 2

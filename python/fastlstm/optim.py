@@ -21,13 +21,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from numbers import Integral, Real
+from numbers import Integral
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from . import _core
+from ._checks import as_bool, as_float, check_mapping
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
 
@@ -89,9 +90,13 @@ class Optimizer(ABC):
             A name is missing or unknown, a shape does not fit, or a parameter differs in shape or
             dtype from its earlier steps. The optimiser is as it was.
         TypeError
-            An array is not of floating-point numbers. The optimiser is as it was.
+            `params` or `grads` is no mapping (of a layer's gradients pass ``grads.params``), or an
+            array is not of floating-point numbers. The optimiser is as it was.
         """
-        missing, unknown = sorted(set(params) - set(grads)), sorted(set(grads) - set(params))
+        check_mapping("params", params)
+        check_mapping("grads", grads)
+        missing = sorted(set(params) - set(grads), key=str)
+        unknown = sorted(set(grads) - set(params), key=str)
         if missing or unknown:
             raise ValueError(f"grads: missing {missing}, unknown {unknown}")
         checked: dict[str, tuple[Array, Array, _State]] = {}
@@ -161,7 +166,8 @@ class Optimizer(ABC):
         """
         _check_keys("state_dict", state_dict, {*self._options, "state"})
         loaded = type(self)(**{name: state_dict[name] for name in self._options})
-        for name, entry in dict(state_dict["state"]).items():
+        check_mapping("state_dict['state']", state_dict["state"])
+        for name, entry in state_dict["state"].items():
             label = f"state_dict['state'][{name!r}]"
             _check_keys(label, entry, {"step", *loaded._moment_names()})
             step = entry["step"]
@@ -215,7 +221,7 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(lr, weight_decay)
         self.momentum = _number("momentum", momentum)
-        self.nesterov = bool(nesterov)
+        self.nesterov = as_bool("nesterov", nesterov)
         if self.nesterov and not self.momentum:
             raise ValueError("nesterov: expected a momentum above 0 with it, got 0")
 
@@ -274,9 +280,11 @@ class Adam(Optimizer):
         weight_decay: float = 0.0,
     ) -> None:
         super().__init__(lr, weight_decay)
-        if len(betas) != 2:
-            raise ValueError(f"betas: expected two numbers, got {betas!r}")
-        self.betas = (_number("betas[0]", betas[0]), _number("betas[1]", betas[1]))
+        try:
+            beta1, beta2 = betas
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"betas: expected two numbers, got {betas!r}") from None
+        self.betas = (_number("betas[0]", beta1), _number("betas[1]", beta2))
         if max(self.betas) >= 1:
             raise ValueError(f"betas: expected numbers below 1, got {betas!r}")
         self.eps = _number("eps", eps)
@@ -382,7 +390,8 @@ def clip_by_global_norm(
     Raises
     ------
     ValueError, TypeError
-        `max_norm` is NaN, negative or no number, or an array is not of floating-point numbers.
+        `max_norm` is NaN, negative or no number, `grads` is no mapping, or an array is not of
+        floating-point numbers.
 
     Examples
     --------
@@ -390,6 +399,7 @@ def clip_by_global_norm(
     >>> clipped["a"], clipped["b"], norm
     (array([0.6]), array([0.8]), 5.0)
     """
+    check_mapping("grads", grads)
     max_norm = _number("max_norm", max_norm, finite=False)
     arrays = {name: _float_array(f"grads[{name!r}]", grads[name]) for name in grads}
     arrays = {name: np.asarray(g, order="C") for name, g in arrays.items()}
@@ -419,12 +429,11 @@ def _norm_of_extremes(arrays: list[Array]) -> float:
 
 def _number(name: str, value: float, *, finite: bool = True) -> float:
     """Check a hyperparameter."""
-    if not isinstance(value, Real):
-        raise TypeError(f"{name}: expected a number, got {value!r}")
-    if not value >= 0 or (finite and math.isinf(value)):
+    number = as_float(name, value)
+    if not number >= 0 or (finite and math.isinf(number)):
         kind = "finite number" if finite else "number"
-        raise ValueError(f"{name}: expected a {kind} of at least 0, got {value!r}")
-    return float(value)
+        raise ValueError(f"{name}: expected a {kind} of at least 0, got {number!r}")
+    return number
 
 
 def _float_array(name: str, value: npt.ArrayLike) -> Array:
@@ -435,5 +444,7 @@ def _float_array(name: str, value: npt.ArrayLike) -> Array:
 
 
 def _check_keys(name: str, mapping: Mapping[str, Any], expected: set[str]) -> None:
+    check_mapping(name, mapping)
     if set(mapping) != expected:
-        raise ValueError(f"{name}: expected the keys {sorted(expected)}, got {sorted(mapping)}")
+        got = sorted(mapping, key=str)
+        raise ValueError(f"{name}: expected the keys {sorted(expected)}, got {got}")

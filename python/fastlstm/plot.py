@@ -17,7 +17,12 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from matplotlib.figure import Figure
+
+from ._checks import as_int, check_mapping
+from ._extras import needs_extra
+
+with needs_extra("fastlstm.plot", "plot"):
+    from matplotlib.figure import Figure
 
 __all__ = ["gates", "gradient_flow"]
 
@@ -26,7 +31,17 @@ def _of_sequence(array: npt.NDArray[Any], row: int, batch_first: bool) -> npt.ND
     """(T, width) of one sequence."""
     if array.ndim == 2:
         return array
+    B = array.shape[0 if batch_first else 1]
+    row = as_int("row", row, -B, B - 1)
     return array[row] if batch_first else array[:, row]
+
+
+def _check_trace(name: str, trace: Any) -> None:
+    if not hasattr(trace, "_asdict"):
+        raise TypeError(
+            f"{name}: expected that of one layer and direction, as layer.trace(x)[0][0], "
+            f"got {type(trace).__name__}"
+        )
 
 
 def gates(trace: Any, row: int = 0, *, batch_first: bool = False) -> Figure:
@@ -48,9 +63,10 @@ def gates(trace: Any, row: int = 0, *, batch_first: bool = False) -> Figure:
 
     Raises
     ------
-    IndexError
-        The batch has no such row.
+    TypeError, ValueError
+        The trace is none, or has no such row.
     """
+    _check_trace("trace", trace)
     values = {
         name: _of_sequence(array, row, batch_first)
         for name, array in trace._asdict().items()
@@ -89,19 +105,19 @@ def gradient_flow(traces: Mapping[str, Any], row: int = 0, *, batch_first: bool 
 
     Raises
     ------
-    ValueError
-        A trace has no gradients.
-    IndexError
-        A batch has no such row.
+    TypeError, ValueError
+        The traces are none, have no such row, or one has no gradients.
 
     References
     ----------
     Bengio, Simard and Frasconi 1994, "Learning long-term dependencies with gradient descent is
     difficult".
     """
+    check_mapping("traces", traces)
     figure = Figure(figsize=(8, 4), layout="constrained")
     axes = figure.subplots()
     for name, trace in traces.items():
+        _check_trace(f"traces[{name!r}]", trace)
         if trace.d_h is None:
             raise ValueError(f"traces[{name!r}]: expected one with gradients: pass d_output")
         for key, style in (("d_h", "-"), ("d_c", "--")):

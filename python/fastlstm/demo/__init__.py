@@ -20,13 +20,15 @@ import numpy as np
 import numpy.typing as npt
 
 import fastlstm
+from fastlstm._extras import needs_extra
 
-from .baselines import baselines
-from .data import Climate, Series, Split, load_elnino, split_in_time, windows
-from .model import Forecaster
-from .plot import plot
-from .speed import describe, step_times
-from .train import RECIPE, Batch, History, Recipe, train
+with needs_extra("fastlstm.demo", "demo"):
+    from .baselines import baselines
+    from .data import Climate, Series, Split, load_elnino, split_in_time, windows
+    from .model import Forecaster
+    from .plot import plot
+    from .speed import describe, step_times
+    from .train import RECIPE, Batch, History, Recipe, train
 
 __all__ = ["Results", "run"]
 

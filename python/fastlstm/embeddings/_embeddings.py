@@ -166,8 +166,9 @@ class Embeddings:
             ``unknown`` is something else, or a sentence is no sequence of words.
         """
         batch_first = as_bool("batch_first", batch_first)
-        if isinstance(sentences, str):
-            raise TypeError("sentences: expected lists of words, got text")
+        if isinstance(sentences, str) or not isinstance(sentences, Iterable):
+            kind = "text" if isinstance(sentences, str) else type(sentences).__name__
+            raise TypeError(f"sentences: expected lists of words, got {kind}")
         rows = [as_words("sentences", sentence) for sentence in sentences]
         lengths = np.fromiter(map(len, rows), np.int64, len(rows))
         # Each distinct word is looked up, or composed, once.
@@ -195,7 +196,9 @@ class Embeddings:
         Raises
         ------
         OSError
-            It cannot be written.
+            The file cannot be written.
+        TypeError
+            The path is neither text nor path-like.
         """
         from ._saved import save
 

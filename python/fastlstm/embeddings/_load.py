@@ -10,7 +10,7 @@ from typing import BinaryIO, cast
 
 import numpy.typing as npt
 
-from fastlstm._checks import as_dtype, as_int
+from fastlstm._checks import as_dtype, as_int, readable_path
 
 from . import _fasttext, _saved, _text, _word2vec
 from ._embeddings import Embeddings
@@ -66,13 +66,15 @@ def load(
         as truncated.
     OSError
         It cannot be read.
+    TypeError
+        An argument has another type than stated.
 
     Notes
     -----
     While mapped embeddings live, their file must not be truncated or overwritten; replacing it by
     another file of its name does no harm.
     """
-    path = os.fspath(path)
+    path = readable_path("path", path)
     if format is not None and format not in FORMATS:
         raise ValueError(f"format: expected one of {', '.join(FORMATS)}, got {format!r}")
     most = sys.maxsize if limit is None else as_int("limit", limit, 0, sys.maxsize)

@@ -28,8 +28,9 @@ class Encoding:
         try:
             codecs.lookup(self.name)
             codecs.lookup_error(self.errors)
-        except LookupError as error:
-            raise ValueError(f"encoding, errors: {error}") from None
+        except (LookupError, TypeError) as error:
+            kind = TypeError if isinstance(error, TypeError) else ValueError
+            raise kind(f"encoding, errors: {error}") from None
 
     def decode(self, word: bytes, place: str) -> str:
         """Return a word as text; place says in errors where in the file it is."""

@@ -7,7 +7,6 @@ import functools
 import io
 import json
 import mmap
-import os
 import re
 import sys
 import warnings
@@ -19,7 +18,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray
+from fastlstm._checks import FloatArray, readable_path
+from fastlstm._extras import needs_extra
 
 from ._description import Description, build, choose
 from ._hdf5 import Hdf5
@@ -37,6 +37,8 @@ _MODELS = ("Sequential", "Functional", "Model")
 Arrays: TypeAlias = "Sequence[npt.NDArray[Any]]"
 # Of a layer within models: the names of all, and what Keras 3 calls them in a file.
 Path: TypeAlias = Sequence[tuple[str, str]]
+# Of an open file: its HDF5 part, the model's configuration if it is there, Keras' version.
+_Opened: TypeAlias = tuple[Hdf5, "Mapping[str, Any] | None", str]
 Activation: TypeAlias = str | tuple[Any, ...]
 _ACTIVATIONS: dict[str, Activation] = {
     "tanh": "Tanh",
@@ -90,6 +92,8 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
         An argument has another type than stated.
     OSError
         The file cannot be read.
+    ModuleNotFoundError
+        The source is a file, and h5py is not installed.
 
     Warns
     -----
@@ -109,15 +113,8 @@ def describe(source: Any, name: str | None = None, **options: Any) -> Descriptio
         raise TypeError(f"name: expected text, got {type(name).__name__}")
     if hasattr(source, "get_config"):
         return _describe_one(type(source).__name__, _find_in_object(source), name, options)
-    try:
-        path = os.fspath(source)
-    except TypeError:
-        raise TypeError(
-            f"source: expected a layer, a model or a path, got {type(source).__name__}"
-        ) from None
-    with open(path, "rb"):  # the system's error for files that cannot be read
-        pass
-    with _refusals(path), _open(path) as (hdf5, config, version):
+    path = readable_path("source", source, "a layer, a model or a path")
+    with open_file(path) as (hdf5, config, version):
         found = {} if config is None else dict(_find_in_config(config, hdf5, version))
         if not found:
             found = _find_weights(hdf5)
@@ -139,9 +136,19 @@ def _describe_one(
 
 
 @contextlib.contextmanager
-def _refusals(path: str) -> Iterator[None]:
+def open_file(path: str) -> Iterator[_Opened]:
+    """Open a file: its HDF5 part, the model's configuration if it is there, Keras' version.
+
+    Raises
+    ------
+    ValueError
+        It is no file of Keras, or damaged: also where the block that reads it finds that out.
+    ModuleNotFoundError
+        h5py is not installed.
+    """
     try:
-        yield
+        with _open(path) as opened:
+            yield opened
     except ModuleNotFoundError:
         raise
     except DAMAGE as error:
@@ -172,9 +179,9 @@ def _find_in_object(source: Any) -> dict[str, _Found]:
 
 
 @contextlib.contextmanager
-def _open(path: str) -> Iterator[tuple[Hdf5, Mapping[str, Any] | None, str]]:
-    """Open a file: its HDF5 part, the model's configuration if it is there, Keras' version."""
-    import h5py
+def _open(path: str) -> Iterator[_Opened]:
+    with needs_extra("from_keras", "keras"):
+        import h5py
 
     if zipfile.is_zipfile(path):
         with zipfile.ZipFile(path) as archive:
@@ -184,12 +191,12 @@ def _open(path: str) -> Iterator[tuple[Hdf5, Mapping[str, Any] | None, str]]:
         with h5py.File(io.BytesIO(weights), "r") as file:
             yield Hdf5(file, weights), config, str(version)
         return
-    with open(path, "rb") as raw:
-        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     try:
         opened = h5py.File(path, "r")
     except OSError as error:
         raise ValueError(f"neither a .keras archive nor an HDF5 file: {error}") from error
+    with open(path, "rb") as raw:
+        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
     with opened as file:
         hdf5 = Hdf5(file, data)
         text = hdf5.text(file, "model_config")

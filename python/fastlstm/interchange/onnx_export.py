@@ -10,9 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._activations import ActivationName
-from fastlstm._checks import FloatArray, as_bool
+from fastlstm._checks import FloatArray, as_bool, as_path
+from fastlstm._extras import needs_extra
 from fastlstm._files import write_whole
-from fastlstm._layer import LAYERS, RecurrentLayer
+from fastlstm._layer import LAYERS, RecurrentLayer, check_layer
 from fastlstm._version import __version__
 
 from .onnx_import import DEFAULTS, ORDER, PEEPHOLE_ORDER, blocks
@@ -66,6 +67,8 @@ def to_onnx(
         in float64 with parameters of functions that float32 does not hold; or it has 2 GiB.
     TypeError
         An argument has another type than stated.
+    ModuleNotFoundError
+        The package onnx is not installed.
     OSError
         The file cannot be written.
 
@@ -81,16 +84,16 @@ def to_onnx(
     >>> fastlstm.to_onnx(lstm, "lstm.onnx")  # doctest: +SKIP
     """
     lengths, states = as_bool("lengths", lengths), as_bool("states", states)
-    path = os.fspath(path)
+    path = as_path("path", path)
     write_whole(path, make_model(layer, lengths=lengths, states=states).SerializeToString())
 
 
+@needs_extra("to_onnx", "onnx")
 def make_model(
     layer: RecurrentLayer[Any, Any], *, lengths: bool = True, states: bool = True
 ) -> Any:
     """Do all of :func:`to_onnx` but write the file: return the ModelProto."""
-    if not isinstance(layer, RecurrentLayer):
-        raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")
+    check_layer(layer)
     _check_representable(layer)
     return _Writer(layer).model(lengths, states)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +10,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._activations import _PARAMETERS as PARAMETERS
-from fastlstm._checks import FloatArray
+from fastlstm._checks import FloatArray, readable_path
+from fastlstm._extras import needs_extra
 
 from ._description import Description, build, choose
 from ._tensors import DAMAGE, as_layers_float
@@ -73,6 +73,8 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         An argument has another type than stated.
     OSError
         The file cannot be read.
+    ModuleNotFoundError
+        The package onnx is not installed.
 
     Examples
     --------
@@ -103,22 +105,16 @@ def describe(source: Any, node: str | None = None) -> tuple[Description, dict[st
 
 def load(source: Any) -> tuple[str, Any]:
     """Return what to call the model in errors, and the model."""
-    import google.protobuf.message
-    import onnx
+    with needs_extra("from_onnx", "onnx"):
+        import onnx
+        from google.protobuf.message import DecodeError
 
     if isinstance(source, onnx.ModelProto):
         return "model", source
-    try:
-        path = os.fspath(source)
-    except TypeError:
-        raise TypeError(
-            f"source: expected a model or a path, got {type(source).__name__}"
-        ) from None
-    with open(path, "rb"):  # the system's error for files that cannot be read
-        pass
+    path = readable_path("source", source, "a model or a path")
     try:
         model = onnx.load(path)
-    except (google.protobuf.message.DecodeError, onnx.checker.ValidationError, *DAMAGE) as error:
+    except (DecodeError, onnx.checker.ValidationError, *DAMAGE) as error:
         raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
     if not model.opset_import:
         raise ValueError(f"{path}: not an ONNX model: it names no version of the operators")

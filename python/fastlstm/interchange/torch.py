@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import json
-import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -13,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, _to_numpy, as_bool, as_real
+from fastlstm._checks import FloatArray, _to_numpy, as_bool, as_real, readable_path
 from fastlstm._layer import LAYERS
 
 from ._description import Description, build, choose
@@ -156,12 +155,7 @@ def _find(source: Any) -> tuple[str, dict[str, _Found]]:
         return "state_dict", _group(tensors)
     if hasattr(source, "named_modules"):
         return type(source).__name__, _modules(source)
-    try:
-        path = os.fspath(source)
-    except TypeError:
-        raise TypeError(
-            f"source: expected a module, a state_dict or a path, got {type(source).__name__}"
-        ) from None
+    path = readable_path("source", source, "a module, a state_dict or a path")
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header

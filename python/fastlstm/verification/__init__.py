@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from fastlstm._checks import as_bool, as_int, as_real
-from fastlstm._layer import RecurrentLayer
+from fastlstm._extras import needs_extra
+from fastlstm._layer import check_layer
 from fastlstm.interchange._description import build
 
 from ._inputs import make_inputs
@@ -26,6 +27,7 @@ from ._sources import Source, find_source
 __all__ = ["Check", "Difference", "Report", "convert", "verify"]
 
 
+@needs_extra("verify", "verify")
 def verify(
     layer: Any,
     source: Any,
@@ -67,7 +69,7 @@ def verify(
     Raises
     ------
     ModuleNotFoundError
-        The source's framework is not installed.
+        The source's framework is not installed; the message says what is missing.
     ValueError, TypeError
         The source cannot be read or run, or is not a layer of the same kind and sizes.
 
@@ -79,8 +81,7 @@ def verify(
     >>> fastlstm.verify(layer, module).ok  # doctest: +SKIP
     True
     """
-    if not isinstance(layer, RecurrentLayer):
-        raise TypeError(f"layer: expected an LSTM, GRU or RNN, got {type(layer).__name__}")
+    check_layer(layer)
     if tolerance is not None:
         tolerance = as_real("tolerance", tolerance, 0.0, 1.0)
     special, seed = as_bool("special", special), as_int("seed", seed, 0, 2**32 - 1)
@@ -88,6 +89,7 @@ def verify(
     return compare(pair, special=special)
 
 
+@needs_extra("verify", "verify")
 def convert(source: Any, which: str | None = None, *, nonlinearity: str | None = None) -> Any:
     """Convert a layer, whatever its framework: the arguments are those of :func:`verify`.
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from fastlstm._checks import readable_path
 from fastlstm.interchange import keras as keras_reader
 from fastlstm.interchange import onnx_import as onnx_reader
 from fastlstm.interchange import torch as torch_reader
@@ -101,6 +102,7 @@ class TorchSource:
         self._torch = torch
         self._arguments = (source, prefix, None, None, nonlinearity)
         if isinstance(source, (str, os.PathLike)):
+            torch_reader._find(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
         if isinstance(source, Mapping):
             module = self._module_of(dict(_flat(source)), prefix)
@@ -246,13 +248,14 @@ class KerasSource:
         keras = _import_keras()
         self._source = source
         if isinstance(source, (str, os.PathLike)):
-            with open(source, "rb"):
+            path = readable_path("source", source)
+            with keras_reader.open_file(path):  # has clear errors for other files
                 pass
             try:
                 source = keras.models.load_model(source, compile=False)
             except ValueError as error:
                 raise ValueError(
-                    f"{os.fspath(self._source)}: Keras cannot load it ({error}). A file with "
+                    f"{path}: Keras cannot load it ({error}). A file with "
                     "weights only does not say what its model was: load it into the model and "
                     "pass that to fastlstm.verify"
                 ) from error
