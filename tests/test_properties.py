@@ -262,6 +262,30 @@ def test_a_sequence_alone_is_a_batch_of_one_without_padding(cell: str, data: st.
 
 
 @every_cell
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("I", [1, 64, 150, 401])
+@pytest.mark.parametrize(
+    "more", [{}, {"bidirectional": True, "num_layers": 2, "recurrent_dropout": 0.2}], ids=str
+)
+def test_wide_layers_give_a_sequence_alone_the_bits_of_its_row(
+    cell: str, dtype: str, I: int, more: dict[str, Any]
+) -> None:
+    """Alone, and with many weights, each step projects inputs of later ones."""
+    name, options, _ = CELLS[cell]
+    options = {**options, **more, **({"proj_size": 131} if name == "LSTM" and more else {})}
+    p = make_problem(Case(T=23, B=2, I=I, H=150, options=options, cell=name), dtype)
+    output, final, _ = p.layer.forward(p.x, p.state, seed=1)
+    inferred, _ = p.layer(p.x, p.state)
+    first, row = map_state(lambda s: s[:, :1], p.state), slice(0, 1)
+    for n in (1, 3):
+        with fastlstm.num_threads(n):
+            alone, alone_state, _ = p.layer.forward(p.x[:, row], first, seed=1)
+            assert_promised(alone, output[:, row], "training")
+            assert_states_promised(alone_state, map_state(lambda s: s[:, row], final))
+            assert_promised(p.layer(p.x[:, row], first)[0], inferred[:, row], "inference")
+
+
+@every_cell
 @given(data=st.data(), cuts=st.lists(st.integers(0, 12), max_size=4))
 def test_chunks_with_the_state_passed_on_are_the_whole(
     cell: str, data: st.DataObject, cuts: list[int]

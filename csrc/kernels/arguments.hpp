@@ -88,6 +88,19 @@ struct AddOuterProducts {
   Index ld_out;
 };
 
+/// Steps whose inputs a tile can project ahead.
+constexpr Index kAheadSteps = 4;
+
+/// The input projection of kAheadSteps later steps, done bit by bit within the steps before them.
+template <class T>
+struct ProjectAhead {
+  const T* const* x;  // [kAheadSteps] in: pointers to [I]
+  T* out;             // [kAheadSteps] of ld_out elements, out: as project_rows writes them
+  Index ld_out;
+  bool last_step;  // in: do all that is left
+  Index block, k;  // in and out: what comes next, of the step's blocks and the inputs
+};
+
 /// One time step of a cell for some rows and blocks of units, products and gates together.
 /// With x == null, `projected` holds the part of the pre-activations that comes from the input.
 template <class T>
@@ -115,6 +128,7 @@ struct CellStepTile {
   T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is; LSTM
   Index ld_saved_c;
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
+  ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
 };
 
 /// Layer normalisation adds it to the variance.

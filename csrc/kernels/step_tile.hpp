@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/project_ahead.hpp"
 #include "kernels/tile.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -54,7 +55,11 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
     for (Index block = s.first_block; block < s.end_block; block += most_blocks) {
       const Index end = block + most_blocks < s.end_block ? block + most_blocks : s.end_block;
       const Index ld = (end - block) * kWidth;
-      multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld);
+      if (kProjectsAhead && s.ahead != nullptr) {
+        multiply_row_and_project_ahead<V>(s, block, end, from_h);
+      } else {
+        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld);
+      }
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, end - block};
       if (s.x != nullptr) {
         multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld);
@@ -65,6 +70,7 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
       finish(sums);
     }
   }
+  if (kProjectsAhead && s.ahead != nullptr && s.ahead->last_step) finish_ahead<V>(s);
 }
 
 }  // namespace

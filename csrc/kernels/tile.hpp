@@ -58,6 +58,15 @@ struct Tile {
     }
   }
 
+  /// values: [Rows] of ld elements, in: as store writes them.
+  FASTLSTM_INLINE void load(const T* values, Index ld) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) sum[r][v] = Vec<T>::load(values + r * ld + v * kLanes);
+    }
+  }
+
   /// values: [Rows] of ld elements, out: [V * Blocks][lanes] of each.
   FASTLSTM_INLINE void store(T* values, Index ld) const {
 #pragma GCC unroll 16
@@ -96,6 +105,14 @@ struct Tile {
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
     }
+  }
+
+  /// sum += x * panel for input k alone. panel: [Blocks] pointers.
+  FASTLSTM_INLINE void multiply_one(const T* const* x, const T* const* panel, Index k) {
+    add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(x[r][k]); },
+                 [&](int v) FASTLSTM_INLINE_LAMBDA {
+                   return Vec<T>::load(panel[v / V] + (k * V + v % V) * kLanes);
+                 });
   }
 
   /// sum += columns^T * panel.

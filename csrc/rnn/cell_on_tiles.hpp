@@ -66,14 +66,19 @@ class TileCell {
   static Index scratch_rows(const RowSchedule& rows);
 
  private:
+  /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
+  /// for one row, of which each step waits for R to come from the memory.
+  bool projects_ahead() const;
+  /// Projects the inputs of kAheadSteps steps at once, then those of the next within these steps.
+  void run_ahead(const Run& run, const Part& part, TileScratch<T>& scratch);
   /// The time step of step s, and the other way round.
   Index time(Index s) const { return backward_ ? rows_.steps() - 1 - s : s; }
   void project(const Run& run, StepRange steps, const Part& part, TileScratch<T>& scratch);
   /// A step of a cell in two halves.
   void step_in_halves(const Run& run, Index s, Index projected_row, const Part& part,
                       TileScratch<T>& scratch);
-  void step(const Run& run, Index s, Index projected_row, const Part& part,
-            TileScratch<T>& scratch);
+  void step(const Run& run, Index s, Index projected_row, const Part& part, TileScratch<T>& scratch,
+            ProjectAhead<T>* ahead = nullptr);
   /// What a cell with layer normalisation does instead of `call`.
   void normalised_units(const CellStepTile<T>& call, const Part& part, TileScratch<T>& scratch);
   /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
