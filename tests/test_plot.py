@@ -40,11 +40,18 @@ def test_gradients_vanish_in_an_rnn_and_flow_through_an_lstm() -> None:
     (axes,) = plot.gradient_flow(traces).axes
     lines = {line.get_label(): line.get_ydata() for line in axes.lines}
     assert list(lines) == ["LSTM: d_h", "LSTM: d_c", "RNN: d_h"]
-    want = np.linalg.norm(traces["RNN"].d_h[:, 0], axis=1)
+    want = np.linalg.norm(traces["RNN"].d_h[:, 0].astype(np.float64), axis=1)
     assert np.array_equal(lines["RNN: d_h"][:-1], want[:-1])
     kept = {name: line[5] / line[-2] for name, line in lines.items()}
     assert kept["LSTM: d_c"] > 0.05
     assert kept["RNN: d_h"] < 1e-6
+
+
+def test_norms_of_small_gradients_are_not_zero() -> None:
+    trace = trace_of(fastlstm.RNN(3, 16, seed=0))
+    trace = trace._replace(d_h=np.full_like(trace.d_h, 1e-30))
+    (axes,) = plot.gradient_flow({"RNN": trace}).axes
+    np.testing.assert_allclose(axes.lines[0].get_ydata(), 4e-30, rtol=1e-6)
 
 
 def test_batch_first_and_no_batch_axis() -> None:

@@ -123,7 +123,8 @@ def gradient_flow(traces: Mapping[str, Any], row: int = 0, *, batch_first: bool 
         for key, style in (("d_h", "-"), ("d_c", "--")):
             gradient = getattr(trace, key, None)
             if gradient is not None:
-                norm = np.linalg.norm(_of_sequence(gradient, row, batch_first), axis=1)
+                values = _of_sequence(gradient, row, batch_first).astype(np.float64)  # for squares
+                norm = np.linalg.norm(values, axis=1)
                 axes.plot(np.where(norm > 0, norm, np.nan), style, label=f"{name}: {key}")
     axes.set_yscale("log")
     axes.set_xlabel("time step")
