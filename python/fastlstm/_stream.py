@@ -48,7 +48,7 @@ class Stream(Generic[StateT]):
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
         require_blas_for_forward()
         self._core = _STREAMS[layer.dtype.name](layer._snapshot[1], self._batch_size)
-        self._try_step = self._core.try_step
+        self._try_step = self._core.stepper()
         self._dtype = layer.dtype
         self._step_shape = (self._batch_size, layer._output_size)
 
