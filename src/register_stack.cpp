@@ -333,10 +333,16 @@ PyObject* c_try_step(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
   try {
     auto& stream = *static_cast<Stream<T>*>(PyCapsule_GetPointer(self, nullptr));
     return PyBool_FromLong(stream_try_step(stream, arguments[0], arguments[1]));
+  } catch (py::error_already_set& error) {
+    error.restore();
+  } catch (const std::bad_alloc& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
+  } catch (const std::invalid_argument& error) {
+    PyErr_SetString(PyExc_ValueError, error.what());
   } catch (const std::exception& error) {
     PyErr_SetString(PyExc_RuntimeError, error.what());
-    return nullptr;
   }
+  return nullptr;
 }
 
 /// stream: a StreamFloat32 or StreamFloat64, which lives as long as the function.

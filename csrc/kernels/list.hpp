@@ -43,7 +43,6 @@ namespace fastlstm {
 template <class T>
 struct KernelTable {
   Index lanes;          // units in a block of a panel
-  Index tile_rows;      // rows that a tile of four gates has
   bool projects_ahead;  // whether the steps take CellStepTile::ahead
 #define FASTLSTM_FIELD(name, Arguments) void (*name)(const Arguments<T>&) noexcept;
   FASTLSTM_KERNELS(FASTLSTM_FIELD)

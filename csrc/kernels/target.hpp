@@ -27,11 +27,11 @@ namespace fastlstm::FASTLSTM_TARGET {
 #define FASTLSTM_FLOAT64_ENTRY(name, Arguments) name<double>,
 
 extern const KernelTable<float> float32_kernels;
-const KernelTable<float> float32_kernels = {Vec<float>::kLanes, tile_rows(4), kProjectsAhead,
+const KernelTable<float> float32_kernels = {Vec<float>::kLanes, kProjectsAhead,
                                             FASTLSTM_KERNELS(FASTLSTM_FLOAT32_ENTRY)};
 
 extern const KernelTable<double> float64_kernels;
-const KernelTable<double> float64_kernels = {Vec<double>::kLanes, tile_rows(4), kProjectsAhead,
+const KernelTable<double> float64_kernels = {Vec<double>::kLanes, kProjectsAhead,
                                              FASTLSTM_KERNELS(FASTLSTM_FLOAT64_ENTRY)};
 
 #undef FASTLSTM_FLOAT32_ENTRY

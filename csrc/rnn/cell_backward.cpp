@@ -16,18 +16,12 @@ namespace {
 /// Products (multiply and add) per step and thread that pay for meeting twice at each step.
 constexpr Index kProductsPerShare = 8000;
 
-/// The values that the live rows of step t came from: the first `carried` rows have theirs at
-/// packed row `row`, the others (which started here) in the initial state.
+/// What rows first <= b < end of a step came from: those before `carried` from packed row
+/// `row + b`, the others (which started here) from the initial state.
 struct PreviousRows {
   Index carried;
   Index row;
 };
-
-PreviousRows previous_rows(const RowSchedule& rows, bool backward, Index t) {
-  const Index previous = backward ? t + 1 : t - 1;
-  if (previous < 0 || previous >= rows.steps()) return {0, 0};
-  return {std::min(rows.live(t), rows.live(previous)), rows.offset(previous)};
-}
 
 /// The backward pass of one layer and direction, block of steps by block of steps: first the steps,
 /// then the products over all rows of the block.
@@ -146,13 +140,14 @@ class BackwardPass {
     end = std::min(end, rows_.live(t));
     if (end <= first) return;
     const Index row = rows_.offset(t), in_block = row - block_row;
+    const PreviousRows previous = previous_rows(t, first, end);
     const Index of_n = w_.cell.in_halves ? 2 * w_.H : w_.GH;  // in halves n's product is by itself
     T* d_gates = d_gates_.data() + in_block * w_.GH;
     T* d_from_h = w_.cell.gradients_differ() ? d_from_h_.data() + in_block * w_.GH : d_gates;
     T* h_prev = h_prev_.data() + in_block * w_.P;
     if (w_.cell.in_halves) {
       if (part.rank == 0) {
-        begin_step(t, in_block, first, end);
+        begin_step(t, previous, in_block, first, end);
         kernels<T>().gru_candidate_backward(half_step(row, in_block, first, end));
       }
       part.wait();
@@ -163,8 +158,8 @@ class BackwardPass {
         drop_h(h_prev, first, end);
       }
     } else if (part.rank == 0) {
-      begin_step(t, in_block, first, end);
-      step_units(t, in_block, first, end);
+      begin_step(t, previous, in_block, first, end);
+      step_units(t, previous, in_block, first, end);
       drop_h(h_prev, first, end);
     }
     part.wait();
@@ -173,8 +168,16 @@ class BackwardPass {
     if (part.rank == 0) regularise_d_h(first, end);
   }
 
+  /// Of the live rows first <= b < end of step t.
+  PreviousRows previous_rows(Index t, Index first, Index end) const {
+    const Index before = run_.backward ? t + 1 : t - 1;
+    if (before < 0 || before >= rows_.steps()) return {first, 0};
+    return {std::clamp(rows_.live(before), first, end), rows_.offset(before)};
+  }
+
   /// Gradients that reach step t for its rows first <= b < end, and what R read there.
-  void begin_step(Index t, Index in_block, Index first, Index end) noexcept {
+  void begin_step(Index t, const PreviousRows& previous, Index in_block, Index first,
+                  Index end) noexcept {
     const Index H = w_.H, P = w_.P, row = rows_.offset(t);
     T* const past_R = d_past_R();
     T* h_prev = h_prev_.data() + in_block * P;
@@ -215,8 +218,7 @@ class BackwardPass {
               d_hidden_.data() + first * H, H);
     }
 
-    const PreviousRows previous = previous_rows(rows_, run_.backward, t);
-    const Index carried = std::clamp(previous.carried, first, end);
+    const Index carried = previous.carried;
     for (Index b = first; b < carried; ++b) {
       std::copy_n(run_.output + (previous.row + b) * run_.ld_output, P, h_prev + b * P);
     }
@@ -241,9 +243,9 @@ class BackwardPass {
   }
 
   /// The gradients of the gates, of all cells but those in halves.
-  void step_units(Index t, Index in_block, Index first, Index end) noexcept {
-    const PreviousRows previous = previous_rows(rows_, run_.backward, t);
-    const Index carried = std::clamp(previous.carried, first, end);
+  void step_units(Index t, const PreviousRows& previous, Index in_block, Index first,
+                  Index end) noexcept {
+    const Index carried = previous.carried;
     units(t, in_block, first, carried, first, run_.c + (previous.row + first) * w_.C);
     units(t, in_block, carried, end, first, run_.c_0 + carried * w_.C);
   }

@@ -60,15 +60,13 @@ ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool
     plan.rows = left;
     return plan;
   }
-  if (cpus_are_crowded()) {
-    plan.rows = static_cast<int>(std::min<Index>(left, std::max<Index>(B, 1)));
-    return plan;
-  }
+  const bool may_meet = !cpus_are_crowded();
   int owners = 1;
-  if (alternate && !config.bidirectional && rows.steps() >= left * kStepsPerOwner) {
+  if (may_meet && alternate && !config.bidirectional && rows.steps() >= left * kStepsPerOwner) {
     owners = std::gcd(left, static_cast<int>(std::min<Index>(config.num_layers, 1 << 16)));
   }
-  if (per_step / left >= (owners > 1 ? kProductsRatherThanOwners : kProductsPerMeeting)) {
+  const double worth = owners > 1 ? kProductsRatherThanOwners : kProductsPerMeeting;
+  if (may_meet && per_step / left >= worth) {
     plan.units = left;
     return plan;
   }
