@@ -21,7 +21,7 @@ from fastlstm.cli import main
 from fastlstm.interchange._description import Description
 from fastlstm.verification import Difference, _sources
 from fastlstm.verification._locate import single_steps
-from fastlstm.verification._results import Inputs, run_layer, trace
+from fastlstm.verification._results import Inputs, forget_after_parting, run_layer, trace
 
 torch = pytest.importorskip("torch")
 os.environ.setdefault("KERAS_BACKEND", "torch")
@@ -88,6 +88,29 @@ def test_weights_that_amplify_rounding(kind: str, scale: float) -> None:
         for parameter in module.parameters():
             parameter *= scale
     assert_same(fastlstm.from_torch(module), module)
+
+
+def test_nothing_is_compared_after_rounding_has_parted_the_results() -> None:
+    inf = np.inf
+
+    def after(directions: int, bidirectional: bool, parted: bool = True) -> list[np.ndarray]:
+        bounds = [np.full((4, directions, 1, 1), 0.1), np.full((1 + bidirectional, 1, 1), 0.1)]
+        if parted:
+            bounds[0][1] = 1
+        output = np.ones_like(bounds[0])
+        forget_after_parting(output, bounds, bidirectional)
+        return [bounds[0][:, k, 0, 0] for k in range(directions)] + [bounds[1]]
+
+    forward, state = after(1, False)
+    np.testing.assert_array_equal(forward, [0.1, inf, inf, inf])
+    assert (state == inf).all()
+    forward, backward, state = after(2, True)
+    np.testing.assert_array_equal(forward, [0.1, inf, inf, inf])
+    np.testing.assert_array_equal(backward, [inf, inf, 0.1, 0.1])
+    assert (state == inf).all()
+    merged, _ = after(1, True)
+    np.testing.assert_array_equal(merged, [inf, inf, inf, inf])
+    assert all((bound == 0.1).all() for bound in after(2, True, parted=False))
 
 
 def test_more_of_torch() -> None:

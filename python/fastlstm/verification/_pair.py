@@ -7,7 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ._results import Array, Inputs, Results, allowed, difference, run_layer, variations
+from ._results import (
+    Array,
+    Inputs,
+    Results,
+    allowed,
+    difference,
+    forget_after_parting,
+    run_layer,
+    variations,
+)
 from ._sources import Source
 
 
@@ -82,6 +91,8 @@ class Pair:
             bound = allowed(a.reshape(shape), others, ulps, self.eps, self.tolerance)
             apart.append(difference(a, b))
             bounds.append(bound.reshape(a.shape))
+        if grouped is None and self.tolerance is None:
+            forget_after_parting(ours.output, bounds, self.layer.bidirectional)
         compared = Compared(inputs, ours, theirs, apart, bounds)
         apart[0][~compared.counts()] = 0
         return compared

@@ -135,3 +135,33 @@ def allowed(
         bound = tolerance * size
     bound = bound + SMALLEST["float32" if eps > 1e-10 else "float64"]
     return np.where(unsure, np.inf, np.broadcast_to(bound, ours.shape))
+
+
+def forget_after_parting(output: Array, bounds: Sequence[Array], bidirectional: bool) -> None:
+    """Allow anything after rounding has taken the results apart.
+
+    Two walks that rounding has parted may come close to each other by chance, and how close says
+    nothing of a third one. So where the bound of a step reaches the size of its values, the later
+    steps of that direction's walk and the final states show nothing.
+
+    Parameters
+    ----------
+    output : ndarray (T, K, B, P)
+    bounds : sequence of ndarray
+        Of Results.arrays(); changed in place.
+    bidirectional : bool
+        Two directions that are one in the output (K = 1) walk both ways.
+    """
+    size = np.where(np.isfinite(output), np.abs(output), 0.0).max(axis=(-2, -1), initial=0.0)
+    parted = (bounds[0].max(axis=(-2, -1), initial=0.0) >= size) & (size > SMALLEST["float32"])
+    after = np.logical_or.accumulate(parted, axis=0)
+    if bidirectional:
+        before = np.logical_or.accumulate(parted[::-1], axis=0)[::-1]
+        if output.shape[1] == 2:
+            after[:, 1] = before[:, 1]
+        else:
+            after |= before
+    bounds[0][after] = np.inf
+    if after.any():
+        for bound in bounds[1:]:
+            bound.fill(np.inf)
