@@ -1,10 +1,9 @@
 // The gradient of a weight matrix: sums of outer products of the gradients of its pre-activations
 // and the values that it multiplied.
 //
-// The values are copied into a panel that stays in the L1 cache while all rows of the weights pass.
-// The gradients are read where they are, as columns: a tile uses a part of each cache line of
-// theirs, and the line's way from the L2 cache is hidden by the products (512 terms, 1024 rows, 256
-// columns on Zen 4: 113 GFLOP/s of 115 with AVX-512, OpenBLAS 95 to 102).
+// The values of up to 256 columns are copied into panels that stay in the L2 cache while all rows
+// of the weights pass, 6 at a time; the gradients of these rows into the L1 cache, where all panels
+// find them (TODO numbers).
 #pragma once
 
 #include "kernels/arguments.hpp"
@@ -22,53 +21,96 @@ FASTLSTM_INLINE void copy_block(Index rows, Index n, const T* from, Index ld_fro
   }
 }
 
-/// The columns first <= j < first + n, at most V vectors.
-template <int V, class T>
+/// Brings what is to be written at the end of a tile into the cache while the tile is computed.
+template <class T>
+FASTLSTM_INLINE void prefetch_rows(Index rows, Index n, const T* values, Index ld) {
+  constexpr Index kLine = 64 / sizeof(T);
+  for (Index r = 0; r < rows; ++r) {
+    for (Index j = 0; j < n; j += kLine) __builtin_prefetch(values + r * ld + j, 1);
+  }
+}
+
+/// The columns first <= j < first + n, at most Panels times V vectors.
+template <int V, int Panels, class T>
 FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index first, Index n) {
-  constexpr Index kLanes = Vec<T>::kLanes, kWidth = V * kLanes;
-  constexpr Index kTerms = 128;  // of a group: 32 KB of AVX-512's panels
+  constexpr Index kWidth = V * Vec<T>::kLanes;
+  constexpr Index kTerms = 128;  // of a group: a panel of 32 KB with AVX-512
+  constexpr Index kTiles = 16;   // of a group, whose gradients are copied
+  constexpr Index kCopied = 8;   // terms at once
   constexpr int kMostRows = tile_rows(V) < 12 ? tile_rows(V) : 12;
-  alignas(64) T panel[kTerms * kWidth];
+  alignas(64) T panels[Panels][kTerms * kWidth];
+  alignas(64) T d_sums[kTiles][kTerms * kMostRows];
   alignas(64) T edge[kMostRows * kWidth];  // of out, where its rows end within the vectors
-  if (n < kWidth) {
-    memset(panel, 0, sizeof panel);
+  if (n % kWidth != 0) {
+    memset(panels[n / kWidth], 0, sizeof panels[0]);
     memset(edge, 0, sizeof edge);
   }
   const Index tiles = (p.rows + kMostRows - 1) / kMostRows;
   for (Index term = 0; term < p.n; term += kTerms) {
     const Index terms = p.n - term < kTerms ? p.n - term : kTerms;
-    copy_block(terms, n, p.values + term * p.ld_values + first, p.ld_values, panel, kWidth);
-    for (Index k = 0; k < tiles; ++k) {
-      const Index row = p.rows * k / tiles;
-      const Index rows = p.rows * (k + 1) / tiles - row;
-      T* out = p.out + row * p.ld_out + first;
-      T* whole = n < kWidth ? edge : out;
-      const Index ld = n < kWidth ? kWidth : p.ld_out;
-      if (n < kWidth) copy_block(rows, n, out, p.ld_out, edge, kWidth);
-      with_constant_rows<kMostRows>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-        Tile<T, V, height.value, 1> tile;
-        tile.set_zero();
-        tile.multiply_columns(p.d_sums + term * p.ld_d_sums + row, p.ld_d_sums, panel, terms);
-        tile.add_to(whole, ld);
-      });
-      if (n < kWidth) copy_block(rows, n, edge, kWidth, out, p.ld_out);
+    const T* const values = p.values + term * p.ld_values + first;
+    const T* const from = p.d_sums + term * p.ld_d_sums;
+    for (Index j = 0; j < n; j += kWidth) {
+      copy_block(terms, n - j < kWidth ? n - j : kWidth, values + j, p.ld_values,
+                 panels[j / kWidth], kWidth);
+    }
+    for (Index group = 0; group < tiles; group += kTiles) {
+      const Index end = group + kTiles < tiles ? group + kTiles : tiles;
+      for (Index j = 0; j < n; j += kWidth) {
+        const Index width = n - j < kWidth ? n - j : kWidth;
+        const T* const panel = panels[j / kWidth];
+        for (Index k = group; k < end; ++k) {
+          const Index row = p.rows * k / tiles;
+          with_constant_rows<kMostRows>(
+              p.rows * (k + 1) / tiles - row, [&](auto height) FASTLSTM_INLINE_LAMBDA {
+                constexpr int kRows = height.value;
+                T* const copy = d_sums[k - group];
+                T* const out = p.out + row * p.ld_out + first + j;
+                prefetch_rows(kRows, width, out, p.ld_out);
+                Tile<T, V, kRows, 1> tile;
+                tile.set_zero();
+                if (j > 0) {
+                  tile.multiply_columns(copy, kRows, panel, terms);
+                } else if (n <= kWidth) {
+                  tile.multiply_columns(from + row, p.ld_d_sums, panel, terms);
+                } else {
+                  // The lines' way from the L2 cache is hidden by the products, then copied.
+                  for (Index t = 0; t < terms; t += kCopied) {
+                    const Index m = terms - t < kCopied ? terms - t : kCopied;
+                    const T* const columns = from + t * p.ld_d_sums + row;
+                    tile.multiply_columns(columns, p.ld_d_sums, panel + t * kWidth, m);
+                    for (Index i = 0; i < m; ++i) {
+                      memcpy(copy + (t + i) * kRows, columns + i * p.ld_d_sums, kRows * sizeof(T));
+                    }
+                  }
+                }
+                if (width == kWidth) {
+                  tile.add_to(out, p.ld_out);
+                } else {
+                  copy_block(kRows, width, out, p.ld_out, edge, kWidth);
+                  tile.add_to(edge, kWidth);
+                  copy_block(kRows, width, edge, kWidth, out, p.ld_out);
+                }
+              });
+        }
+      }
     }
   }
 }
 
 template <class T>
 void add_outer_products(const AddOuterProducts<T>& p) noexcept {
-  constexpr Index kLanes = Vec<T>::kLanes;
+  constexpr Index kLanes = Vec<T>::kLanes, kMost = 16 * kLanes;
   Index first = 0;
-  for (; p.columns - first > 2 * kLanes; first += 4 * kLanes) {
+  for (; p.columns - first > 2 * kLanes; first += kMost) {
     const Index left = p.columns - first;
-    add_outer_columns<4>(p, first, left < 4 * kLanes ? left : 4 * kLanes);
+    add_outer_columns<4, 4>(p, first, left < kMost ? left : kMost);
   }
   const Index left = p.columns - first;
   if (left > kLanes) {
-    add_outer_columns<2>(p, first, left);
+    add_outer_columns<2, 1>(p, first, left);
   } else if (left > 0) {
-    add_outer_columns<1>(p, first, left);
+    add_outer_columns<1, 1>(p, first, left);
   }
 }
 

@@ -362,8 +362,13 @@ class BackwardPass {
   }
   /// The gradient of a weight matrix is divided by its columns on tiles, and by its rows on BLAS.
   Index weight_pieces(Index columns) const {
-    return on_tiles(columns) ? pieces(columns, 4 * kernels<T>().lanes)
+    return on_tiles(columns) ? pieces(columns, weight_piece_columns(columns))
                              : pieces(w_.GH, weight_piece_rows());
+  }
+  /// As many as the kernel takes at once, 4 panels, unless threads would have nothing to do.
+  Index weight_piece_columns(Index columns) const {
+    const Index panel = 4 * kernels<T>().lanes;
+    return panel * std::clamp<Index>(pieces(columns, panel) / run_.team.threads(), 1, 4);
   }
   /// BLAS packs the values anew for each piece: not many of them where there are many rows.
   Index weight_piece_rows() const { return std::max(kPieceRows, pieces(w_.GH, 4)); }
@@ -375,7 +380,7 @@ class BackwardPass {
     const Index GH = w_.GH;
     if (first == end || d_weight == nullptr) return;
     if (on_tiles(columns)) {
-      const Piece p = piece(columns, k, 4 * kernels<T>().lanes);
+      const Piece p = piece(columns, k, weight_piece_columns(columns));
       kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,
                                        columns, d_weight + first * columns + p.first, columns});
       return;
