@@ -120,6 +120,6 @@ def _differences(before: Run, after: Run) -> list[str]:
     pairs = {
         f"machine, {fact}": (before.machine.get(fact), after.machine.get(fact)) for fact in facts
     }
-    for system in before.systems.keys() & after.systems.keys():
-        pairs[system] = (before.systems[system], after.systems[system])
+    for system, about in before.systems.items():
+        pairs[system] = (about, after.systems.get(system, about))
     return [f"{what}: was {old}, is {new}" for what, (old, new) in pairs.items() if old != new]

@@ -73,7 +73,7 @@ def describe() -> dict[str, object]:
         "cpus_allowed": available_cpus(),
         "threads_per_core": _threads_per_core(),
         "caches": cache_sizes(),
-        "memory_bytes": _memory_bytes(),
+        "memory_bytes": memory_bytes(),
         "governor": _read(_CPU / "cpu0/cpufreq/scaling_governor") or None,
         "boost": _read(_CPU / "cpufreq/boost") or None,
         "huge_pages": _read(Path("/sys/kernel/mm/transparent_hugepage/enabled")) or None,
@@ -119,7 +119,14 @@ def _threads_per_core() -> int | None:
     return len(siblings.replace("-", ",").split(",")) if siblings else None
 
 
-def _memory_bytes() -> int | None:
+def resident_bytes() -> int:
+    """Memory that this process occupies; 0 where the system does not say."""
+    pages = _read(Path("/proc/self/statm")).split()
+    return int(pages[1]) * os.sysconf("SC_PAGE_SIZE") if pages else 0
+
+
+def memory_bytes() -> int | None:
+    """Memory of the machine."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):

@@ -46,8 +46,9 @@ def solve(case: Case, problem: Problem, state: tuple[Array, ...] | None = None) 
     -------
     dict of str to ndarray of float64
         output, h_n, c_n (LSTM), and for training d_x and d_<parameter>. For an optimiser, after
-        CHECKED_UPDATES of its steps: output and states of the last, and moved_<parameter>, how far
-        a parameter has gone.
+        CHECKED_UPDATES of its steps: output and states of the last, moved_<parameter>, how far a
+        parameter has gone, and slope_<parameter>, the derivative of that by the logarithm of the
+        clipped gradients' norm.
     """
     if case.task == "optimiser":
         updates = Updates(case, problem)
@@ -84,16 +85,20 @@ class Updates:
         self.params = dict(self.start)
         self.m = {name: np.zeros_like(value) for name, value in self.start.items()}
         self.v = {name: np.zeros_like(value) for name, value in self.start.items()}
+        self.slope = {name: np.zeros_like(value) for name, value in self.start.items()}
         self.steps = 0
         self.results: Arrays = {}
+
+    def norm(self, gradients: Arrays) -> float:
+        """What the gradients are clipped by: the norm of all of them."""
+        return float(np.sqrt(sum((g**2).sum() for g in gradients.values())))
 
     def step(self) -> None:
         """Forward, backward, and a step from the gradients."""
         made = _pass(self.case, dataclasses.replace(self.problem, params=self.params), None)
         gradients = {name: made.pop(f"d_{name}") for name in self.params}
         del made["d_x"]
-        norm = np.sqrt(sum((g**2).sum() for g in gradients.values()))
-        scale = min(1.0, MAX_NORM / norm)
+        scale = min(1.0, MAX_NORM / self.norm(gradients))
         self.steps += 1
         beta1, beta2 = BETAS
         for name, gradient in gradients.items():
@@ -102,6 +107,10 @@ class Updates:
             self.v[name] = beta2 * self.v[name] + (1 - beta2) * g**2
             m = self.m[name] / (1 - beta1**self.steps)
             v = self.v[name] / (1 - beta2**self.steps)
-            self.params[name] = self.params[name] - LEARNING_RATE * m / (np.sqrt(v) + EPSILON)
+            root = np.sqrt(v) + EPSILON
+            self.params[name] = self.params[name] - LEARNING_RATE * m / root
+            # m and sqrt(v) are both as the gradients: their factor cancels but for epsilon's part.
+            self.slope[name] = self.slope[name] - LEARNING_RATE * m * EPSILON / root**2
             made[f"moved_{name}"] = self.params[name] - self.start[name]
+            made[f"slope_{name}"] = self.slope[name]
         self.results = made

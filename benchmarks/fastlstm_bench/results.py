@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ import numpy as np
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.limits import Limits
-from fastlstm_bench.roofline import Roofline, flop, roofline
+from fastlstm_bench.roofline import Roofline, roofline
 from fastlstm_bench.statistics import (
     Summary,
     latency_quantiles,
@@ -22,11 +22,15 @@ from fastlstm_bench.statistics import (
 )
 from fastlstm_bench.systems import REFERENCE, SUBJECT
 
-SCHEMA = 1
+SCHEMA = 2
 # Weights that stay closer than the model says can lift a result a little above its roof.
 _ABOVE = 1.15
-# Points of a latency distribution that are kept for its plot: p0 to p99 by one, then the tail.
-_DISTRIBUTION = (*(q / 100 for q in range(100)), 0.995, 0.999, 0.9999, 1.0)
+# Points of a latency distribution that are kept for its plot, closer towards the tail.
+_PERCENTS = (*range(50, 90, 2), *range(90, 100))
+_DISTRIBUTION = (*(percent / 100 for percent in _PERCENTS), 0.995, 0.999, 0.9999)
+# Files have times in nanoseconds to one place, which is every digit of a clock's median, so that no
+# table changes by being written and read; a plot's points and errors have these significant digits.
+_PLOT_DIGITS, _ERROR_DIGITS = 4, 5
 
 
 @dataclass
@@ -43,13 +47,13 @@ class Result:
     errors : dict of str to float
         Largest difference from the oracle by array, relative to its largest value.
     rounds : dict of int to float
-        Median time of a call by round.
+        Median time of a call by round, from 0 on: who has left out one has none after it.
     calls : int
         Calls timed in all.
     quantiles : dict of str to float or None
         Of single steps, for streams. None: too few steps.
     distribution : list of (quantile, seconds)
-        The same in full, for the plot.
+        The same from the median on, for the plot.
     until_idle : float
         Longest time that the system's threads kept spinning after a turn.
     sat_out : str
@@ -162,22 +166,7 @@ class Run:
         return [r for r, part in fractions if r.threads == threads and part and part > _ABOVE]
 
     def to_json(self) -> dict[str, Any]:
-        """Measured values, and with them what follows from them, so that no reader must compute."""
-        records = []
-        for group in self.groups():
-            for result in group:
-                record = asdict(result)
-                record["case"] = {"name": result.case.name, **asdict(result.case)}
-                if result.timed:
-                    bound, ratio = self.roofline(result), group.ratio(result.system)
-                    record["derived"] = {
-                        "seconds": result.seconds.to_json(),
-                        "gflops": flop(result.case) / result.seconds.median / 1e9,
-                        "roofline_bound": bound.level if bound else None,
-                        "roofline_fraction": self.roofline_fraction(result),
-                        "ratio_to_best_peer": ratio.to_json() if ratio else None,
-                    }
-                records.append(record)
+        """What was measured. What follows from it is computed by who reads it."""
         return {
             "schema": SCHEMA,
             "started": self.started,
@@ -187,13 +176,15 @@ class Run:
             "systems": self.systems,
             "limits": {str(n): limits.to_json() for n, limits in self.limits.items()},
             "warnings": self.warnings,
-            "results": records,
+            "distribution_quantiles": _DISTRIBUTION,
+            "cases": {r.case.name: asdict(r.case) for r in self.results},
+            "results": [_result_to_json(r) for group in self.groups() for r in group],
         }
 
     def write(self, path: Path) -> None:
         """Replace `path` as a whole, so that an interrupted run leaves a file that can be read."""
         partial = path.with_suffix(".partial")
-        partial.write_text(json.dumps(self.to_json(), indent=1) + "\n")
+        partial.write_text(_lines(self.to_json()) + "\n")
         os.replace(partial, path)
 
     @classmethod
@@ -203,30 +194,107 @@ class Run:
         Raises
         ------
         ValueError
-            Not a result of this benchmark, or of another version of it.
+            Not a result of this benchmark, or of a later version of it.
         """
         try:
             record = json.loads(path.read_text())
         except json.JSONDecodeError as error:
             raise ValueError(f"{path}: not JSON ({error})") from None
-        if not isinstance(record, dict) or record.get("schema") != SCHEMA:
-            raise ValueError(f"{path}: not a result of this benchmark (schema {SCHEMA})")
+        if not isinstance(record, dict) or record.get("schema") not in (1, SCHEMA):
+            raise ValueError(f"{path}: not a result of this benchmark (schema 1 or {SCHEMA})")
         return cls(
             machine=record["machine"],
             settings=record["settings"],
             systems=record["systems"],
             limits={int(n): Limits.from_json(v) for n, v in record["limits"].items()},
-            results=list(_read_results(record["results"])),
+            results=[
+                _result_from_schema_1(result)
+                if record["schema"] == 1
+                else _result_from_json(result, record)
+                for result in record["results"]
+            ],
             started=record["started"],
             finished=record["finished"],
             warnings=record["warnings"],
         )
 
 
-def _read_results(records: Iterable[dict[str, Any]]) -> Iterator[Result]:
-    for record in records:
-        fields = {k: v for k, v in record.items() if k not in ("case", "derived")}
-        case = Case(**{k: v for k, v in record["case"].items() if k != "name"})
-        fields["rounds"] = {int(r): s for r, s in fields["rounds"].items()}
-        fields["distribution"] = [(q, s) for q, s in fields["distribution"]]
-        yield Result(case, **fields)
+def _nanoseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else _whole(round(seconds * 1e9, 1))
+
+
+def _digits(value: float, digits: int) -> float:
+    return _whole(float(f"{value:.{digits}g}"))
+
+
+def _whole(value: float) -> float:
+    """Without ".0" in JSON where nothing follows it."""
+    return int(value) if value.is_integer() else value
+
+
+def _result_to_json(result: Result) -> dict[str, Any]:
+    """All but what is empty or zero; the case by its name."""
+    record = {
+        "case": result.case.name,
+        "threads": result.threads,
+        "system": result.system,
+        "status": result.status,
+        "reason": result.reason,
+        "sat_out": result.sat_out,
+        "errors": {name: _digits(error, _ERROR_DIGITS) for name, error in result.errors.items()},
+        "calls": result.calls,
+        "rounds_ns": [_nanoseconds(result.rounds[turn]) for turn in range(len(result.rounds))],
+        "until_idle_ns": _digits(result.until_idle * 1e9, _ERROR_DIGITS),
+        "quantiles_ns": {name: _nanoseconds(value) for name, value in result.quantiles.items()},
+        "distribution_ns": [
+            _digits(value * 1e9, _PLOT_DIGITS)
+            for quantile, value in result.distribution
+            if quantile in _DISTRIBUTION
+        ],
+    }
+    return {name: value for name, value in record.items() if value}
+
+
+def _result_from_json(record: dict[str, Any], run: dict[str, Any]) -> Result:
+    values = dict(record)
+    case = Case(**run["cases"][values.pop("case")])
+    rounds = values.pop("rounds_ns", [])
+    quantiles = values.pop("quantiles_ns", {})
+    distribution = values.pop("distribution_ns", [])
+    quantiles_of = run["distribution_quantiles"] if distribution else []
+    until_idle = values.pop("until_idle_ns", 0)
+    return Result(
+        case,
+        **values,
+        until_idle=until_idle * 1e-9,
+        rounds={turn: time * 1e-9 for turn, time in enumerate(rounds)},
+        quantiles={n: None if time is None else time * 1e-9 for n, time in quantiles.items()},
+        distribution=[(q, time * 1e-9) for q, time in zip(quantiles_of, distribution, strict=True)],
+    )
+
+
+def _result_from_schema_1(record: dict[str, Any]) -> Result:
+    """Times in seconds with all digits, a case and what follows from the times in every result."""
+    values = {name: value for name, value in record.items() if name not in ("case", "derived")}
+    values["rounds"] = {int(turn): time for turn, time in values["rounds"].items()}
+    values["distribution"] = [(quantile, time) for quantile, time in values["distribution"]]
+    return Result(Case(**{k: v for k, v in record["case"].items() if k != "name"}), **values)
+
+
+def _lines(record: dict[str, Any]) -> str:
+    """JSON with a line for each field of a run, and for each of its cases and results."""
+
+    def compact(value: Any) -> str:
+        return json.dumps(value, separators=(",", ":"))
+
+    def pairs(fields: dict[str, Any], text: Callable[[Any], str]) -> str:
+        return ",\n".join(f"{compact(name)}:{text(value)}" for name, value in fields.items())
+
+    def text(value: Any) -> str:
+        if isinstance(value, dict):
+            return f"{{\n{pairs(value, compact)}\n}}"
+        if isinstance(value, list) and value:
+            return "[\n" + ",\n".join(map(compact, value)) + "\n]"
+        return compact(value)
+
+    return f"{{\n{pairs(record, text)}\n}}"

@@ -49,7 +49,12 @@ _TELLING_VARIABLES = (
 # A load over the last minute above which timings deserve distrust.
 _BUSY = 0.5
 # A system that dies again and again is not started anew for every case of a long run.
-_MOST_STARTS = 4
+_MOST_DEATHS = 4
+# A process that has grown by more than this part of the memory after a case is ended.
+# TensorFlow does not return what XLA's calls needed: 14 GB after a Keras case of 2000 steps, in the
+# process of each number of threads. clear_session, a reset of its context and malloc_trim did not
+# help.
+_KEPT_SHARE = 1 / 8
 # Rounds that a system which competes always has; further ones as patience and the budget allow.
 LEAST_ROUNDS = 3
 # A system this many times slower than the best in its fastest round does not compete. It sits out
@@ -233,7 +238,8 @@ class _Team:
     def __init__(self, plan: Plan, threads: int, run: Run, listener: Listener) -> None:
         self.plan, self.threads, self.run, self.listener = plan, threads, run, listener
         self.workers: dict[str, Worker] = {}
-        self.starts: dict[str, int] = {}
+        self.deaths: dict[str, int] = {}
+        self.most_kept = _KEPT_SHARE * (machine.memory_bytes() or math.inf)
         self.given_up: dict[str, WorkerError] = {}
 
     def start(self) -> None:
@@ -258,12 +264,12 @@ class _Team:
             return worker
         if worker is not None:
             self.workers.pop(system).close()
+            self.deaths[system] = self.deaths.get(system, 0) + 1
         if system in self.given_up:
             raise self.given_up[system]
-        self.starts[system] = self.starts.get(system, 0) + 1
         try:
-            if self.starts[system] > _MOST_STARTS:
-                raise WorkerError("died", f"given up after {_MOST_STARTS} processes that died")
+            if self.deaths.get(system, 0) >= _MOST_DEATHS:
+                raise WorkerError("died", f"given up after {_MOST_DEATHS} processes that died")
             worker = Worker(self.plan.systems[system], self.threads, self.plan.timeout)
         except WorkerError as error:
             self.given_up[system] = error
@@ -304,11 +310,16 @@ class _Team:
         for result in group:
             if result.timed and case.task == "step":
                 result.keep_latencies(samples[result.system])
-            worker = self.workers.get(result.system)
-            if worker is not None and worker.alive:
-                with contextlib.suppress(WorkerError):
-                    worker.ask("release")
+            self._release(result.system)
         return group
+
+    def _release(self, system: str) -> None:
+        """Let a system forget its case, and end its process where that leaves much behind."""
+        worker = self.workers.get(system)
+        if worker is not None and worker.alive:
+            with contextlib.suppress(WorkerError):
+                if worker.ask("release")["kept_bytes"] > self.most_kept:
+                    self.workers.pop(system).close()
 
     def _sit_out(self, group: Group, samples: dict[str, list[float]]) -> None:
         """Say who has no further rounds, and why: the time goes to those that compete."""

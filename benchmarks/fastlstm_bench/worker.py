@@ -98,6 +98,7 @@ class _Session:
 
     def __init__(self, adapter: Any, threads: int) -> None:
         self.adapter, self.threads = adapter, threads
+        self.bytes_at_start = machine.resident_bytes()
         self.call: Call | None = None
 
     def prepare(self, case: dict[str, Any], results: str) -> dict[str, Any]:
@@ -120,7 +121,7 @@ class _Session:
     def release(self) -> dict[str, Any]:
         self.call = None
         gc.collect()
-        return {}
+        return {"kept_bytes": machine.resident_bytes() - self.bytes_at_start}
 
 
 def _start(module: str, threads: int) -> tuple[_Session | None, dict[str, Any]]:

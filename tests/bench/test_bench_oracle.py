@@ -7,6 +7,7 @@ import re
 
 import numpy as np
 import pytest
+from fastlstm_bench import oracle
 from fastlstm_bench.cases import (
     BETAS,
     CELLS,
@@ -17,9 +18,9 @@ from fastlstm_bench.cases import (
     Case,
     Cell,
 )
-from fastlstm_bench.check import check, relative_error
-from fastlstm_bench.oracle import solve
-from fastlstm_bench.problem import Array, Problem, make_problem
+from fastlstm_bench.check import NORM_TOLERANCE, check, relative_error
+from fastlstm_bench.oracle import Updates, solve
+from fastlstm_bench.problem import Array, Arrays, Problem, make_problem
 
 FORMS = [
     {},
@@ -99,6 +100,102 @@ def test_an_optimisers_steps_are_pytorchs() -> None:
         # No closer, because PyTorch adds 1e-6 to the norm that it divides by.
         assert relative_error(moved, results[f"moved_{name}"]) < 1e-6
         assert np.abs(moved).max() > 1e-5
+
+
+# One whose gradients are above epsilon, and one where they are far below, as in most of the grid.
+OPTIMISERS = (
+    Case("optimiser", "lstm", 7, 4, 3),
+    Case("optimiser", "gru", 5, 8, 48),
+)
+
+
+def moved(case: Case, kind: type[Updates] = Updates) -> Arrays:
+    """The results of an optimiser's steps, in float32."""
+    updates = kind(case, make_problem(case))
+    for _ in range(CHECKED_UPDATES):
+        updates.step()
+    return {name: value.astype(np.float32) for name, value in updates.results.items()}
+
+
+@pytest.mark.parametrize("case", OPTIMISERS, ids=lambda case: case.name)
+def test_a_norm_that_is_rounded_is_one_factor(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    want = solve(case, make_problem(case))
+    monkeypatch.setattr(oracle, "MAX_NORM", MAX_NORM * (1 + 5e-4))
+    got = moved(case)
+    plain = {name: value for name, value in want.items() if not name.startswith("slope")}
+    assert "moved_weight_hh_l0 is off" in check(got, plain, "float32").complaint
+    verdict = check(got, want, "float32")
+    assert verdict.complaint == ""
+    assert verdict.errors.pop("norm") == pytest.approx(5e-4, rel=0.01)
+    assert set(verdict.errors) == set(plain)
+    assert max(verdict.errors.values()) < 1e-5
+
+
+class WithoutBiases(Updates):
+    def norm(self, gradients: Arrays) -> float:
+        return super().norm({n: g for n, g in gradients.items() if n.startswith("weight")})
+
+
+class OfEachMatrix(Updates):
+    """A norm of the first matrix alone, as if each had its own."""
+
+    def norm(self, gradients: Arrays) -> float:
+        return super().norm({"weight_ih_l0": gradients["weight_ih_l0"]})
+
+
+class Forgetful(Updates):
+    """Moments are lost after each step."""
+
+    def step(self) -> None:
+        self.m = {name: np.zeros_like(m) for name, m in self.m.items()}
+        super().step()
+
+
+class Uncorrected(Updates):
+    """The moments' start from zero is not corrected."""
+
+    def step(self) -> None:
+        self.steps = 1000
+        super().step()
+
+
+@pytest.mark.parametrize("case", OPTIMISERS, ids=lambda case: case.name)
+@pytest.mark.parametrize("kind", [WithoutBiases, OfEachMatrix, Forgetful, Uncorrected])
+def test_a_wrong_optimiser_is_caught(case: Case, kind: type[Updates]) -> None:
+    want = solve(case, make_problem(case))
+    assert check(moved(case), want, "float32").complaint == ""
+    assert check(moved(case, kind), want, "float32").complaint
+
+
+@pytest.mark.parametrize("case", OPTIMISERS, ids=lambda case: case.name)
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("MAX_NORM", MAX_NORM * 1.0015),
+        ("LEARNING_RATE", LEARNING_RATE * 1.01),
+        ("BETAS", (0.9, 0.9)),
+        ("BETAS", (0.89, 0.999)),
+        ("EPSILON", 1.01 * EPSILON),
+    ],
+)
+def test_a_wrong_setting_of_an_optimiser_is_caught(
+    case: Case, setting: str, value: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    want = solve(case, make_problem(case))
+    monkeypatch.setattr(oracle, setting, value)
+    assert check(moved(case), want, "float32").complaint
+
+
+def test_one_wrong_parameter_is_not_taken_for_the_norm() -> None:
+    case = OPTIMISERS[1]
+    want = solve(case, make_problem(case))
+    got = moved(case)
+    got["moved_bias_hh_l0"] = got["moved_bias_hh_l0"] * np.float32(1.0005)
+    verdict = check(got, want, "float32")
+    assert "moved_bias_hh_l0 is off by" in verdict.complaint
+    assert verdict.errors["norm"] < NORM_TOLERANCE["float32"]
+    got["moved_bias_hh_l0"] = np.full_like(got["moved_bias_hh_l0"], np.nan)
+    assert "moved_bias_hh_l0 is off by inf" in check(got, want, "float32").complaint
 
 
 @pytest.mark.parametrize("cell", CELLS)

@@ -126,13 +126,48 @@ def test_the_listener_hears_of_every_case(finished: tuple[Run, Recorder]) -> Non
 
 def test_a_worker_that_dies_again_and_again_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
-    monkeypatch.setattr(schedule, "_MOST_STARTS", 1)
+    monkeypatch.setattr(schedule, "_MOST_DEATHS", 1)
     case = CASES[0]
     run = Run()
     plan = Plan([case, case], {"crasher": "fakes.crasher"}, [1], rounds=1, turn=0.002)
     execute(plan, run, Recorder())
     assert [r.status for r in run.results] == ["died", "died"]
     assert "given up" in run.results[1].reason
+
+
+@pytest.mark.parametrize(("share", "processes"), [(1.0, 1), (-1.0, 3)])
+def test_a_process_that_keeps_memory_is_replaced(
+    share: float, processes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[str] = []
+
+    class Counted(Worker):
+        def __init__(self, module: str, threads: int, timeout: float) -> None:
+            started.append(module)
+            super().__init__(module, threads, timeout)
+
+    monkeypatch.setattr(schedule, "_measure_limits", lambda *_: Limits())
+    monkeypatch.setattr(schedule, "_KEPT_SHARE", share)
+    monkeypatch.setattr(schedule, "_MOST_DEATHS", 1)
+    monkeypatch.setattr(schedule, "Worker", Counted)
+    run = Run()
+    case = CASES[0]
+    plan = Plan([case] * 3, {"reference": SYSTEMS["reference"]}, [1], rounds=1, turn=0.002)
+    execute(plan, run, Recorder())
+    assert len(started) == processes
+    assert [r.status for r in run.results] == ["ok"] * 3
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="no /proc")
+def test_a_worker_says_what_memory_it_keeps(tmp_path: Path) -> None:
+    kept: dict[str, int] = {}
+    for name, module in {"reference": SYSTEMS["reference"], "keeper": "fakes.keeper"}.items():
+        worker = Worker(module, 1, timeout=30.0)
+        for _ in range(2):
+            worker.ask("prepare", case=asdict(CASES[0]), results=str(tmp_path / "results.npz"))
+            kept[name] = worker.ask("release")["kept_bytes"]
+        worker.close()
+    assert kept["keeper"] - kept["reference"] == pytest.approx(128e6, rel=0.2)
 
 
 def run_two(
