@@ -338,7 +338,11 @@ def test_peak_memory_is_as_predicted(
     # prediction is wrong each time.
     for _ in range(3):
         done = subprocess.run(
-            [sys.executable, "-c", MEASURE, *arguments], capture_output=True, text=True, check=True
+            [sys.executable, "-c", MEASURE, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=300,
+            check=True,
         )
         predicted, measured = map(int, done.stdout.split())
         if measured == pytest.approx(predicted, rel=0.1):
