@@ -1,3 +1,4 @@
+#include <stdexcept>
 #include <utility>
 
 #include "fastlstm/stack.hpp"
@@ -262,8 +263,20 @@ void Tape<T>::backward(const BackwardCall<T>& call) const {
   StackBackward<T>(*saved_, call).compute();
 }
 
+namespace {
+
+template <class T>
+void require_whole(const Saved<T>& saved) {
+  if (!saved.segments.empty()) {
+    throw std::logic_error("Tape: gates and cells of a call within a memory limit are not kept");
+  }
+}
+
+}  // namespace
+
 template <class T>
 void Tape<T>::copy_gates(Index k, T* gates) const {
+  require_whole<T>(*saved_);
   const Index width = saved_->gates_width(), rows = saved_->rows.rows();
   const T* saved = saved_->gates(k);
   Buffer<T> activated;
@@ -292,6 +305,7 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
 
 template <class T>
 void Tape<T>::copy_cells(Index k, T* c) const {
+  require_whole<T>(*saved_);
   const Index width = saved_->config().c_size();
   unpack_rows(saved_->rows, saved_->c(k), width, time_major(saved_->rows, width, c));
 }

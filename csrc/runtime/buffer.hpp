@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -74,6 +75,35 @@ class Buffer {
   };
   std::unique_ptr<T, Free> memory_;
   Index size_ = 0;
+};
+
+/// Memory that is filled when it is first asked for, from any thread. Who asks while another thread
+/// fills it fills memory of its own, of which one is kept: no lock that a fork in the meantime or
+/// an allocation that fails could leave locked (std::call_once hung after one, seen with
+/// ThreadSanitizer).
+template <class T>
+class FilledOnce {
+ public:
+  FilledOnce() = default;
+  ~FilledOnce() { delete kept_.load(std::memory_order_relaxed); }
+  FilledOnce(const FilledOnce&) = delete;
+  FilledOnce& operator=(const FilledOnce&) = delete;
+
+  /// fill: makes the buffer; may throw, and then nothing has happened.
+  template <class Fill>
+  const T* get(Fill fill) {
+    Buffer<T>* kept = kept_.load(std::memory_order_acquire);
+    if (kept == nullptr) {
+      auto filled = std::make_unique<Buffer<T>>(fill());
+      if (kept_.compare_exchange_strong(kept, filled.get(), std::memory_order_acq_rel)) {
+        kept = filled.release();
+      }
+    }
+    return kept->data();
+  }
+
+ private:
+  std::atomic<Buffer<T>*> kept_{nullptr};
 };
 
 }  // namespace fastlstm

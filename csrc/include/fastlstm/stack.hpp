@@ -205,7 +205,8 @@ class Tape {
   /// Back-propagation through time. May be called again, with other gradients.
   void backward(const BackwardCall<T>& gradients) const;
 
-  /// Saved values of cell k = layer * D + direction in time-major order; zero past an end.
+  /// Saved values of cell k = layer * D + direction in time-major order; zero past an end. Gates
+  /// and c throw std::logic_error where the call was within a limit of memory.
   void copy_gates(Index k, T* gates) const;  // gates: [T, B, saved_gates * H]
   void copy_cells(Index k, T* c) const;      // c: [T, B, H]
   void copy_hidden(Index k, T* h) const;     // h: [T, B, P]
