@@ -50,6 +50,8 @@ class Buffer {
     constexpr Index kMost = std::numeric_limits<Index>::max() / static_cast<Index>(sizeof(T));
     if (rows < 0 || columns < 0 || (columns > 0 && rows > kMost / columns)) throw std::bad_alloc();
     const auto bytes = static_cast<std::size_t>(rows * columns) * sizeof(T);
+    memory_.reset();  // first: not both at a time
+    size_ = 0;
     memory_.reset(static_cast<T*>(::operator new(bytes, kAlignment)));
     size_ = rows * columns;
     if (bytes >= kLargeMemory) prefer_large_pages(memory_.get(), bytes);

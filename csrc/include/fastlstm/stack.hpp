@@ -89,6 +89,11 @@ struct StackConfig {
   Index layer_input_size(Index layer) const {
     return layer == 0 ? input_size : directions() * output_size();
   }
+  /// The most values in a row of any layer's input.
+  Index widest_input() const {
+    const Index between = num_layers > 1 ? layer_input_size(1) : 0;
+    return input_size > between ? input_size : between;
+  }
   /// G, the rows of W and R for each hidden unit.
   Index gates() const {
     switch (cell) {
