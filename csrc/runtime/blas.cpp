@@ -68,13 +68,14 @@ bool g_left_single = false;  // by calls of the parent process, of which a fork 
 
 #if defined(__unix__) || defined(__APPLE__)
 // A fork waits for the lock, so that the child does not find it taken by a thread that it lacks.
-const int g_fork_handlers =
-    pthread_atfork([] { g_single_mutex.lock(); }, [] { g_single_mutex.unlock(); },
-                   [] {
-                     g_left_single = g_left_single || g_single_users > 0;
-                     g_single_users = t_single_users;
-                     g_single_mutex.unlock();
-                   });
+void before_fork() { g_single_mutex.lock(); }
+void after_fork_in_parent() { g_single_mutex.unlock(); }
+void after_fork_in_child() {
+  g_left_single = g_left_single || g_single_users > 0;
+  g_single_users = t_single_users;
+  g_single_mutex.unlock();
+}
+const int g_fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
 #endif
 
 bool threads_can_be_set() {

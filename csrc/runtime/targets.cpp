@@ -54,7 +54,8 @@ const std::vector<Target>& supported_targets() {
 
 namespace {
 
-const auto& g_supported = supported_targets();  // before there are threads
+// Made before there are threads. Without memory for it nothing would work.
+const auto& g_supported = supported_targets();  // NOLINT(cert-err58-cpp)
 std::atomic<const Target*> g_active{nullptr};
 
 const Target& wanted_target() {
