@@ -42,8 +42,9 @@ void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
   }
 }
 void operator delete(void* memory, const std::nothrow_t&) noexcept { std::free(memory); }
-void operator delete(void* memory) noexcept { std::free(memory); }
-void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
+// Not inlined: the compiler would take new and free for a mismatch.
+[[gnu::noinline]] void operator delete(void* memory) noexcept { std::free(memory); }
+[[gnu::noinline]] void operator delete(void* memory, std::size_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::align_val_t) noexcept { std::free(memory); }
 void operator delete(void* memory, std::size_t, std::align_val_t) noexcept { std::free(memory); }
 
@@ -53,12 +54,19 @@ namespace {
 
 const bool blas_given = (set_blas(naive_blas()), true);
 
+// Sanitizers and emulators are slow: one allocation in so many.
+#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || !defined(__x86_64__)
+constexpr long kStride = 7;
+#else
+constexpr long kStride = 1;
+#endif
+
 /// Calls body again and again, with the first allocation failing, the second, ... until all of them
 /// are made; after each time, `right` must hold.
 template <class Body, class Right>
 void with_failing_allocations(Body body, Right right) {
   int thrown = 0;
-  for (long n = 0;; ++n) {
+  for (long n = 0;; n += kStride) {
     NOTE("allocation " << n);
     bool failed = false;
     allocations_left = n;
