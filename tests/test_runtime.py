@@ -256,6 +256,140 @@ print(os.waitstatus_to_exitcode(status), np.allclose(layer(x)[0], expected, atol
     assert output_of(code) == "0 True"
 
 
+def test_calls_after_a_fork_in_the_middle_of_other_threads_calls() -> None:
+    """What other threads hold at a fork, the child would find taken for ever."""
+    code = """
+import os, signal, threading, warnings, fastlstm, numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)
+fastlstm.set_num_threads(2)
+layer = fastlstm.LSTM(32, 64, seed=0)
+x = np.ones((20, 8, 32), np.float32)
+
+def gradient():
+    output, _, tape = layer.forward(x)
+    return tape.backward(output).x
+
+expected, stop = gradient(), threading.Event()
+
+def work():
+    while not stop.is_set():
+        gradient()
+
+threads = [threading.Thread(target=work) for _ in range(3)]
+for thread in threads:
+    thread.start()
+results = []
+for _ in range(40):
+    child = os.fork()
+    if child == 0:
+        signal.alarm(60)
+        os._exit(0 if np.allclose(gradient(), expected, atol=1e-5) else 1)
+    results.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+stop.set()
+for thread in threads:
+    thread.join()
+print(set(results))
+"""
+    assert output_of(code, FASTLSTM_ISA=fastlstm.isa()) == "{0}"
+
+
+def test_a_fork_within_a_call() -> None:
+    """A signal's handler forks between two regions of a call, which goes on in parent and child."""
+    code = """
+import os, signal, warnings, fastlstm, numpy as np
+warnings.simplefilter("ignore", DeprecationWarning)
+fastlstm.set_num_threads(2)
+layer = fastlstm.LSTM(64, 128, seed=0)
+x = np.ones((1500, 32, 64), np.float32)
+x[::7] = -1
+expected, _, tape = layer.forward(x)
+expected_gradient = tape.backward(expected).x
+children = []
+
+def fork(*_):
+    children.append(os.fork())
+    if children[-1] == 0:
+        signal.alarm(100)
+
+signal.signal(signal.SIGALRM, fork)
+good = []
+for call in range(8):
+    signal.setitimer(signal.ITIMER_REAL, 0.06)
+    if call % 2:
+        good.append(np.allclose(tape.backward(expected).x, expected_gradient, atol=1e-4))
+    else:
+        good.append(np.allclose(layer(x)[0], expected, atol=1e-5))
+    if children and children[-1] == 0:
+        os._exit(0 if all(good) else 1)
+codes = {os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children}
+print(codes, all(good))
+"""
+    assert output_of(code, FASTLSTM_ISA=fastlstm.isa()) == "{0} True"
+
+
+def test_the_child_of_a_fork_gives_blas_its_threads_back() -> None:
+    """BLAS has one thread during a call; at a fork in one, the child's would keep it."""
+    code = """
+import ctypes, os, signal, threading, warnings, fastlstm, numpy as np
+import scipy.linalg.cython_blas as scipy_blas
+warnings.simplefilter("ignore", DeprecationWarning)
+library = ctypes.CDLL(scipy_blas.__file__)
+library.scipy_openblas_set_num_threads(3)
+layer = fastlstm.LSTM(64, 128, seed=0)
+x = np.ones((400, 32, 64), np.float32)
+output, _, tape = layer.forward(x)
+stop = threading.Event()
+
+def work():
+    while not stop.is_set():
+        tape.backward(output)
+
+thread = threading.Thread(target=work)
+thread.start()
+while library.scipy_openblas_get_num_threads() != 1:
+    pass
+child = os.fork()
+if child == 0:
+    signal.alarm(60)
+    small = layer.forward(x[:2])
+    small[2].backward(small[0])
+    os._exit(library.scipy_openblas_get_num_threads())
+stop.set()
+thread.join()
+print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), library.scipy_openblas_get_num_threads())
+"""
+    assert output_of(code, FASTLSTM_ISA=fastlstm.isa()) == "3 3"
+
+
+def test_calls_where_no_more_threads_can_be_started() -> None:
+    """They run on the caller's own."""
+    code = """
+import resource, threading, fastlstm, numpy as np
+
+def memory():
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmSize"))
+
+layer = fastlstm.LSTM(64, 96, seed=0)
+x = np.ones((10, 8, 64), np.float32)
+with fastlstm.num_threads(1):
+    expected, _, tape = layer.forward(x)
+    expected_gradient = tape.backward(expected).x
+    limit = memory() + (4 << 20)  # less than the stack of a thread
+resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
+try:
+    threading.Thread(target=print).start()
+except RuntimeError as error:
+    print(error)
+fastlstm.set_num_threads(8)
+output, _, tape = layer.forward(x)
+print(np.allclose(output, expected, atol=1e-6))
+print(np.allclose(tape.backward(output).x, expected_gradient, atol=1e-5))
+"""
+    lines = output_of(code, FASTLSTM_ISA=fastlstm.isa(), OPENBLAS_NUM_THREADS="1").splitlines()
+    assert lines == ["can't start new thread", "True", "True"]
+
+
 def test_the_process_ends_while_workers_wait() -> None:
     code = """
 import fastlstm, numpy as np

@@ -147,24 +147,23 @@ void CellWeights<T>::pack_panels() {
 
 template <class T>
 const T* CellWeights<T>::R_backward_panel() const {
-  std::call_once(packed_R_, [this] {
+  return R_backward_panel_.get([this] {
     // In halves: the rows of r and z, then those of n.
-    const Index first = cell.in_halves ? 2 * H : GH;
-    R_backward_panel_.resize(backward_columns<T>(P), GH);
-    pack_backward(R.data(), first, P, R_backward_panel_.data());
-    pack_backward(R.data() + first * P, GH - first, P,
-                  R_backward_panel_.data() + first * backward_columns<T>(P));
+    const Index first = cell.in_halves ? 2 * H : GH, columns = backward_columns<T>(P);
+    Buffer<T> panel(columns, GH);
+    pack_backward(R.data(), first, P, panel.data());
+    pack_backward(R.data() + first * P, GH - first, P, panel.data() + first * columns);
+    return panel;
   });
-  return R_backward_panel_.data();
 }
 
 template <class T>
 const T* CellWeights<T>::W_backward_panel() const {
-  std::call_once(packed_W_, [this] {
-    W_backward_panel_.resize(backward_columns<T>(I), GH);
-    pack_backward(W.data(), GH, I, W_backward_panel_.data());
+  return W_backward_panel_.get([this] {
+    Buffer<T> panel(backward_columns<T>(I), GH);
+    pack_backward(W.data(), GH, I, panel.data());
+    return panel;
   });
-  return W_backward_panel_.data();
 }
 
 template struct CellWeights<float>;

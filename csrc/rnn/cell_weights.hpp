@@ -1,8 +1,6 @@
 // The parameters of one layer and direction, copied into the layout that the kernels want.
 #pragma once
 
-#include <mutex>
-
 #include "fastlstm/stack.hpp"
 #include "rnn/cell_kernels.hpp"
 #include "runtime/buffer.hpp"
@@ -63,8 +61,7 @@ struct CellWeights {
  private:
   void pack_panels();
 
-  mutable std::once_flag packed_R_, packed_W_;
-  mutable Buffer<T> R_backward_panel_, W_backward_panel_;
+  mutable FilledOnce<T> R_backward_panel_, W_backward_panel_;
 };
 
 }  // namespace fastlstm

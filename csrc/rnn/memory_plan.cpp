@@ -1,35 +1,63 @@
 #include "rnn/memory_plan.hpp"
 
 #include <algorithm>
+#include <new>
 #include <stdexcept>
 #include <string>
 
 #include "rnn/cell_backward.hpp"
+#include "rnn/segments.hpp"
 #include "rnn/step_blocks.hpp"
+#include "runtime/targets.hpp"
 
 namespace fastlstm {
 
 namespace {
 
-/// The sizes of a call, and the bytes and time that plans for it take.
+/// A number of values or bytes. What does not fit throws std::bad_alloc: no memory would, either.
+class Count {
+ public:
+  Count(Index n) : n_(n) {}  // NOLINT: a number is one
+  Index get() const { return n_; }
+
+  friend Count operator+(Count a, Count b) {
+    Index sum = 0;
+    if (__builtin_add_overflow(a.n_, b.n_, &sum)) throw std::bad_alloc();
+    return sum;
+  }
+  friend Count operator*(Count a, Count b) {
+    Index product = 0;
+    if (__builtin_mul_overflow(a.n_, b.n_, &product)) throw std::bad_alloc();
+    return product;
+  }
+  friend Count most(Count a, Count b) { return std::max(a.n_, b.n_); }
+
+ private:
+  Index n_;
+};
+
+/// The sizes of a call, and the bytes and time that plans for it take. The most at any time is what
+/// is kept, and the larger of what the forward and the backward pass need beside it.
 class Planner {
  public:
-  Planner(const StackConfig& config, const RowSchedule& rows, bool drops, Index value_bytes)
+  Planner(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
+          Index value_bytes)
       : config_(config),
         rows_(rows),
-        drops_(drops && config.num_layers > 1),
+        drops_(dropout.p > 0 && config.num_layers > 1),
+        drops_weights_(dropout.weight > 0),
         value_bytes_(value_bytes) {}
 
   /// Everything in one go.
   MemoryPlan whole() const {
-    const Index R = rows_.rows(), state = config_.cells() * rows_.B() * (P() + C());
-    const Index gates = config_.cells() * R * (saved_gates() + C());
-    const Index dropped = drops_ ? R * width() : 0;
-    const Index d_layer_x = R * widest_input();
-    const Index merged = config_.merge == Merge::kConcat ? 0 : R * P();
+    const Count R = rows_.rows(), W = width();
+    const Count kept = always() + R * config_.cells() * (saved_gates() + C()) +
+                       Count(config_.cells()) * rows_.B() * (P() + C());
+    const Count dropped = drops_ ? R * W : 0;
+    const Count both = merges() ? Count(rows_.T()) * rows_.B() * W : 0;
+    const Count forward = dropped + both + forward_pass(config_.cells());
     MemoryPlan plan;
-    plan.memory = estimate(
-        always() + state + gates + dropped + R * width() + merged + d_layer_x + backward_pass(), 0);
+    plan.memory = estimate(kept + most(forward, dropped + backward(R) + backward_pass()), 0);
     return plan;
   }
 
@@ -38,27 +66,29 @@ class Planner {
     plan.in_segments = true;
     plan.segment_blocks = segment_blocks;
     plan.kept_segments = kept_segments;
-    Index values = 0, again = 0, longest = 0;
+    Count values = 0;
+    Index again = 0;
+    LongestSegments longest;
     for (Index d = 0; d < config_.directions(); ++d) {
       for (const Segment& s : segments_of(rows_, config_.runs_backward(d), plan)) {
         const Index n = rows_.offset(s.end) - rows_.offset(s.first);
-        longest = std::max(longest, n);
-        values += config_.num_layers * rows_.live(s.first) * (P() + C());
+        longest.count(rows_, s.first, s.end, s.kept);
+        values = values + Count(config_.num_layers) * rows_.live(s.first) * (P() + C());
         if (s.kept) {
-          values += config_.num_layers * n * (saved_gates() + C());
+          values = values + Count(config_.num_layers) * n * (saved_gates() + C());
         } else {
           again += n;
         }
       }
     }
-    // A segment in work: all that is saved of it, and the gradients that come in and go out.
-    const Index at_work =
-        longest * (widest_input() + P() + saved_gates() + C() + width() + config_.input_size);
-    // Between layers, the gradients of all rows: those that come from above, and those that go on.
-    const Index between = std::min<Index>(config_.num_layers - 1, 2) * rows_.rows() * width();
+    const Count dropped = drops_ ? longest.rows * Count(width()) : 0;
+    const Count forward = most(room(longest.rows, longest.again) + dropped + forward_pass(1),
+                               merges() ? rows_.rows() * Count(P()) : 0);
+    const Count back = room(longest.again, longest.again) + dropped + backward(longest.rows) +
+                       most(backward_pass(), dropped + forward_pass(1));
     const double part = static_cast<double>(again) / static_cast<double>(std::max<Index>(
                                                          1, rows_.rows() * config_.directions()));
-    plan.memory = estimate(always() + values + at_work + between + backward_pass(), part);
+    plan.memory = estimate(always() + values + most(forward, back), part);
     return plan;
   }
 
@@ -73,25 +103,67 @@ class Planner {
   Index P() const { return config_.output_size(); }
   Index C() const { return config_.c_size(); }
   Index saved_gates() const { return config_.saved_gates() * config_.hidden_size; }
+  Index sums() const { return config_.gates() * config_.hidden_size; }
   Index width() const { return config_.directions() * P(); }
-  Index widest_input() const {
-    return std::max(config_.input_size, config_.num_layers > 1 ? width() : 0);
+  bool merges() const { return config_.merge != Merge::kConcat; }
+  /// Columns of a panel.
+  Index padded(Index columns) const {
+    const Index block = 256 / value_bytes_;  // four of the widest vectors
+    return active_target().tiles ? (columns + block - 1) / block * block : columns;
   }
-  /// The input, and h of every layer.
-  Index always() const {
-    return rows_.rows() * (config_.input_size + config_.num_layers * width());
+
+  /// The input, and h of every layer; with weight dropout, weights of the call's own.
+  Count always() const {
+    const Count rows = rows_.rows() * (config_.input_size + Count(config_.num_layers) * width());
+    Count weights = 0;
+    for (Index layer = 0; drops_weights_ && layer < config_.num_layers; ++layer) {
+      const Index I = config_.layer_input_size(layer);
+      Count of_cell = Count(sums()) * (I + Count(P()));
+      if (active_target().tiles) {  // panels for both passes
+        of_cell = of_cell * 2 + Count(sums()) * (padded(I) + Count(padded(P())));
+      }
+      weights = weights + of_cell * config_.directions();
+    }
+    return rows + weights;
+  }
+  /// Where segments of one cell are run, one after another (Saved::Room).
+  Count room(Index rows, Index again) const {
+    return rows * (config_.widest_input() + Count(P())) + again * (saved_gates() + Count(C()));
+  }
+  /// The states of cells that run at the same time, and what their steps need (TileCell).
+  Count forward_pass(Index cells) const {
+    const Index H = config_.hidden_size;
+    const bool products = config_.cell == CellKind::kGruResetBefore || config_.options.layer_norm;
+    const Count of_row =
+        2 * P() + C() + (config_.proj_size > 0 ? H : 0) + (products ? 2 * sums() + H : 0) +
+        (config_.options.zoneout_h > 0 ? P() : 0) + (config_.options.zoneout_c > 0 ? 2 * H : 0);
+    return Count(cells) * rows_.B() * of_row;
+  }
+  /// Gradients between layers, and those of the caller's arrays, of so many rows at once.
+  Count backward(Count at_once) const {
+    const Count W = width(), of_layer = rows_.rows() * W;
+    const bool one_layer = config_.num_layers == 1;
+    const Count d_output = at_once * (merges() ? W + P() : W);
+    const Count d_x = at_once * config_.input_size;
+    const Count top = d_output + (one_layer ? d_x : of_layer);
+    const Count middle = config_.num_layers > 2 ? of_layer * 2 : 0;
+    const Count bottom = one_layer ? Count(0) : of_layer + d_x;
+    const Count d_R = drops_weights_ ? Count(sums()) * P() : 0;
+    return most(top, most(middle, bottom)) + d_R;
   }
   /// What the backward pass of a cell needs for a block of steps (rnn/cell_backward.cpp).
-  Index backward_pass() const {
+  Count backward_pass() const {
     const Index projection = config_.proj_size > 0 ? config_.hidden_size + P() : 0;
-    const Index H = config_.hidden_size, sums = config_.gates() * H;
+    const Index H = config_.hidden_size;
     // Gradients of R h where they differ from those of W x, or r h'.
     const bool differ = config_.cell == CellKind::kGru || config_.options.layer_norm;
-    const Index other = differ ? sums : config_.cell == CellKind::kGruResetBefore ? H : 0;
-    return most_block_rows(rows_, kBackwardRows) *
-               (sums + other + P() + projection + widest_input()) +
-           norm_tasks() * (kAgainRows * sums + 2 * kNormSums * H + kNormRows * 6 * H) +
-           rows_.B() * (3 * P() + 2 * C());
+    const Index other = differ ? sums() : config_.cell == CellKind::kGruResetBefore ? H : 0;
+    const Index peepholes = config_.options.peepholes ? 3 * H : 0;
+    const Count of_block =
+        sums() + other + P() + projection + peepholes + padded(config_.widest_input());
+    const Index task = kAgainRows * sums() + 2 * kNormSums * H + kNormRows * 6 * H;
+    return most_block_rows(rows_, kBackwardRows) * of_block + norm_tasks() * Count(task) +
+           rows_.B() * Count(3 * P() + 2 * C());
   }
   /// The tasks that have room of their own for layer normalisation, at most.
   Index norm_tasks() const {
@@ -99,21 +171,24 @@ class Planner {
     return config_.options.layer_norm ? (B + rows - 1) / rows : 0;
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.
-  TrainingMemory estimate(Index values, double again) const {
-    return {values * value_bytes_, again / 3};
+  TrainingMemory estimate(Count values, double again) const {
+    // The order of the rows: of the call, and twice of those that a thread has.
+    const Count schedules = 3 * (Count(rows_.steps()) + 2 * Count(rows_.B()));
+    const Count bytes = values * value_bytes_ + schedules * Count(sizeof(Index));
+    return {bytes.get(), again / 3};
   }
 
   const StackConfig& config_;
   const RowSchedule& rows_;
-  const bool drops_;
+  const bool drops_, drops_weights_;
   const Index value_bytes_;
 };
 
 }  // namespace
 
-MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, bool drops,
+MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
                        Index value_bytes, Index limit) {
-  const Planner planner(config, rows, drops, value_bytes);
+  const Planner planner(config, rows, dropout, value_bytes);
   const MemoryPlan whole = planner.whole();
   if (limit == 0 || whole.memory.bytes <= limit) return whole;
 

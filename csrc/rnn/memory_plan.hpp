@@ -25,8 +25,9 @@ struct MemoryPlan {
 };
 
 /// The plan that takes least time within `limit` bytes; 0: no limit. value_bytes: of one number.
-/// Throws std::invalid_argument, naming the least possible, where no plan is within the limit.
-MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, bool drops,
+/// Throws std::invalid_argument, naming the least possible, where no plan is within the limit, and
+/// std::bad_alloc where the bytes are too many for an Index.
+MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
                        Index value_bytes, Index limit);
 
 /// The segments of a cell in the order of its run; they are whole blocks of the backward pass, so

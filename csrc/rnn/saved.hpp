@@ -26,11 +26,18 @@ struct Tape<T>::Saved {
     Buffer<T> gates, c;  // as all_gates and all_c, of these steps, if they are kept
   };
 
-  /// The arrays of segments, for one after another. With memory of its own for each, glibc's
-  /// aligned_alloc left gaps that the next did not fit into: 13 % more than was predicted.
+  /// The arrays of segments, for one after another, as large as the largest. With memory of its own
+  /// for each, glibc's aligned_alloc left gaps that the next did not fit into: 13 % more than was
+  /// predicted.
   struct Room {
     Buffer<T> x, outputs, gates, c;
   };
+  /// For `rows` rows of a cell of any layer, of which at most `again` have their gates there.
+  static Room room_for(const StackConfig& config, Index rows, Index again) {
+    return {Buffer<T>(rows, config.widest_input()), Buffer<T>(rows, config.output_size()),
+            Buffer<T>(again, config.saved_gates() * config.hidden_size),
+            Buffer<T>(again, config.c_size())};
+  }
 
   Saved(const Stack<T>& stack_, RowSchedule rows_, const Dropout& dropout_, bool whole,
         Room room = {})

@@ -52,7 +52,13 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
   const RowSchedule& rows = saved.rows;
   const Index D = config.directions(), P = config.output_size(), C = config.c_size();
   const Index width = D * P;
-  typename Saved<T>::Room room;
+  LongestSegments longest;
+  for (Index d = 0; d < D; ++d) {
+    for (const Segment& s : segments_of(rows, config.runs_backward(d), plan)) {
+      longest.count(rows, s.first, s.end, s.kept);
+    }
+  }
+  typename Saved<T>::Room room = Saved<T>::room_for(config, longest.rows, longest.again);
   for (Index k = 0; k < config.cells(); ++k) {
     // The final state is where the running one is.
     T* const h = call.h_n + k * rows.B() * P;
@@ -61,6 +67,12 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
     copy_or_zero(call.c_0 ? call.c_0 + k * rows.B() * C : nullptr, rows.B() * C, c);
     auto& segments = saved.segments.emplace_back();
     for (const Segment& s : segments_of(rows, config.runs_backward(k % D), plan)) {
+      // What is kept has memory of its own.
+      Buffer<T> gates, all_c;
+      if (s.kept) {
+        gates = std::exchange(room.gates, Buffer<T>());
+        all_c = std::exchange(room.c, Buffer<T>());
+      }
       Saved<T> run = run_segment(saved, k, s.first, s.end, h, c, std::move(room));
       T* output = saved.output(k / D) + rows.offset(s.first) * width + k % D * P;
       for (Index row = 0; row < run.rows.rows(); ++row) {
@@ -72,8 +84,13 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
         segments.back().c = std::move(run.all_c);
       }
       room = run.leave_room();
+      if (s.kept) {
+        room.gates = std::move(gates);
+        room.c = std::move(all_c);
+      }
     }
   }
+  room = {};
   const T* output = saved.output(config.num_layers - 1);
   if (config.merge == Merge::kConcat) return unpack_rows(rows, output, width, call.output);
   Buffer<T> merged(rows.rows(), P);

@@ -1,10 +1,23 @@
 // Training in segments of steps, of which the backward pass runs some again: less memory for time.
 #pragma once
 
+#include <algorithm>
+
 #include "rnn/memory_plan.hpp"
 #include "rnn/saved.hpp"
 
 namespace fastlstm {
+
+/// The rows of the longest segment, and of the longest that is run again.
+struct LongestSegments {
+  Index rows = 0, again = 0;
+
+  void count(const RowSchedule& all, Index first, Index end, bool kept) {
+    const Index n = all.offset(end) - all.offset(first);
+    rows = std::max(rows, n);
+    if (!kept) again = std::max(again, n);
+  }
+};
 
 /// The forward pass of a training call, cell by cell, segment by segment.
 template <class T>

@@ -137,7 +137,7 @@ template <class T>
 Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropout,
                                 Index memory_limit) const {
   RowSchedule rows(call.T_, call.B, call.lengths);
-  const MemoryPlan plan = plan_memory(config_, rows, dropout.p > 0, sizeof(T), memory_limit);
+  const MemoryPlan plan = plan_memory(config_, rows, dropout, sizeof(T), memory_limit);
   auto saved =
       std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
                                  std::move(rows), dropout, !plan.in_segments);
@@ -155,7 +155,7 @@ template <class T>
 TrainingMemory Stack<T>::training_memory(Index T_, Index B, const Index* lengths,
                                          const Dropout& dropout, Index memory_limit) const {
   const RowSchedule rows(T_, B, lengths);
-  return plan_memory(config_, rows, dropout.p > 0, sizeof(T), memory_limit).memory;
+  return plan_memory(config_, rows, dropout, sizeof(T), memory_limit).memory;
 }
 
 #define FASTLSTM_INSTANTIATE(T)                                                            \

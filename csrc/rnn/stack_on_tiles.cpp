@@ -219,7 +219,9 @@ void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const R
   const StackConfig& config = stack.config();
   const Index width = config.directions() * config.output_size();
   Buffer<T> dropped;
-  if (saved != nullptr && saved->dropout.p > 0) dropped.resize(rows.rows(), width);
+  if (saved != nullptr && saved->dropout.p > 0 && config.num_layers > 1) {
+    dropped.resize(rows.rows(), width);
+  }
   const bool alternate = layers_alternate<T>(config, saved);
   ThreadPlan plan = plan_threads(config, rows, alternate);
   TeamLease team(plan.threads());

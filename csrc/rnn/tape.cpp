@@ -1,3 +1,4 @@
+#include <stdexcept>
 #include <utility>
 
 #include "fastlstm/stack.hpp"
@@ -44,6 +45,10 @@ class StackBackward {
       d_h_0_.resize(config_.cells() * saved.rows.B(), P_);
       d_c_0_.resize(config_.cells() * saved.rows.B(), C_);
     }
+    longest_.rows = saved.segments.empty() ? saved.rows.rows() : 0;
+    for (const auto& of_cell : saved.segments) {
+      for (const auto& s : of_cell) longest_.count(saved.rows, s.first, s.end, s.kept);
+    }
   }
 
   void compute() {
@@ -57,6 +62,8 @@ class StackBackward {
         drop_rows(rows, saved_.dropout, layer - 1, d_layer_x.data(), width_, d_layer_x.data());
       }
       d_layer_output_ = std::move(d_layer_x);
+      d_output_ = {};
+      d_both_ = {};
     }
     if (call_.d_x.data != nullptr) clear_padding(rows, config_.input_size, call_.d_x);
   }
@@ -129,6 +136,9 @@ class StackBackward {
       return;
     }
     const auto& segments = saved_.segments[static_cast<std::size_t>(k)];
+    if (room_.x.size() == 0 && longest_.again > 0) {
+      room_ = Saved<T>::room_for(config_, longest_.again, longest_.again);
+    }
     for (auto s = segments.rbegin(); s != segments.rend(); ++s) {
       const RowSchedule rows = saved_.rows.steps_of(s->first, s->end);
       if (s->kept) {
@@ -165,10 +175,11 @@ class StackBackward {
       d_output = d_layer_output_.data() + first_row * width_ + d * P_;
     } else if (call_.d_output.data != nullptr) {
       const Index merged = config_.merged_size();
-      d_output_.reserve(rows.rows(), merged);
+      d_output_.reserve(longest_.rows, merged);
       pack_rows(rows, from_step(call_.d_output, first), merged, d_output_.data());
-      if (config_.merge != Merge::kConcat) unmerge(rows.rows(), first_row);
-      d_output = d_output_.data() + d * P_;
+      d_output =
+          (config_.merge == Merge::kConcat ? d_output_.data() : unmerged(rows.rows(), first_row)) +
+          d * P_;
     }
 
     T* d_x = nullptr;
@@ -176,7 +187,7 @@ class StackBackward {
     if (layer > 0) {
       if (d_layer_x != nullptr) d_x = d_layer_x + first_row * I;
     } else if (callers_d_x.data != nullptr) {
-      d_x_.reserve(rows.rows(), I);
+      d_x_.reserve(longest_.rows, I);
       d_x = d_x_.data();
       if (d > 0) {  // what the first direction has left there
         pack_rows(
@@ -226,15 +237,15 @@ class StackBackward {
     if (layer == 0 && d_x != nullptr) unpack_rows(rows, d_x, I, callers_d_x);
   }
 
-  /// d_output_ becomes the gradient of both directions.
-  void unmerge(Index rows, Index first_row) {
-    Buffer<T> d_both(rows, width_);
+  /// The gradient of both directions, of d_output_.
+  const T* unmerged(Index rows, Index first_row) {
+    d_both_.reserve(longest_.rows, width_);
     const T* both = saved_.output(config_.num_layers - 1) + first_row * width_;
     for (Index row = 0; row < rows; ++row) {
       merge_row_backward(config_.merge, both + row * width_, P_, d_output_.data() + row * P_,
-                         d_both.data() + row * width_);
+                         d_both_.data() + row * width_);
     }
-    d_output_ = std::move(d_both);
+    return d_both_.data();
   }
 
   Saved<T>& saved_;
@@ -247,8 +258,10 @@ class StackBackward {
   CellParams<T> d_params_;           // of the cell in work
   Buffer<T> d_layer_output_;         // from the layer above: its d_x, of all rows
   Buffer<T> d_h_steps_, d_c_steps_;  // of one cell, if they are asked for: [rows, .]
-  // Of the steps in work: the top layer's d_output, the bottom layer's d_x, inputs after dropout.
-  Buffer<T> d_output_, d_x_, dropped_;
+  LongestSegments longest_;          // or all rows
+  // Of the steps in work: the top layer's d_output, the same before the directions were merged, the
+  // bottom layer's d_x, inputs after dropout.
+  Buffer<T> d_output_, d_both_, d_x_, dropped_;
   typename Saved<T>::Room room_;  // for segments that are run again
 };
 
@@ -262,8 +275,20 @@ void Tape<T>::backward(const BackwardCall<T>& call) const {
   StackBackward<T>(*saved_, call).compute();
 }
 
+namespace {
+
+template <class T>
+void require_whole(const Saved<T>& saved) {
+  if (!saved.segments.empty()) {
+    throw std::logic_error("Tape: gates and cells of a call within a memory limit are not kept");
+  }
+}
+
+}  // namespace
+
 template <class T>
 void Tape<T>::copy_gates(Index k, T* gates) const {
+  require_whole<T>(*saved_);
   const Index width = saved_->gates_width(), rows = saved_->rows.rows();
   const T* saved = saved_->gates(k);
   Buffer<T> activated;
@@ -292,6 +317,7 @@ void Tape<T>::copy_gates(Index k, T* gates) const {
 
 template <class T>
 void Tape<T>::copy_cells(Index k, T* c) const {
+  require_whole<T>(*saved_);
   const Index width = saved_->config().c_size();
   unpack_rows(saved_->rows, saved_->c(k), width, time_major(saved_->rows, width, c));
 }

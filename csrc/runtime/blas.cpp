@@ -5,6 +5,10 @@
 #include <mutex>
 #include <stdexcept>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
 #include "runtime/targets.hpp"
 
 namespace fastlstm {
@@ -58,7 +62,21 @@ namespace {
 // sets it back.
 std::mutex g_single_mutex;
 int g_single_users = 0;
+thread_local int t_single_users = 0;  // those of this thread
 int g_threads_before = 1;
+bool g_left_single = false;  // by calls of the parent process, of which a fork has left no thread
+
+#if defined(__unix__) || defined(__APPLE__)
+// A fork waits for the lock, so that the child does not find it taken by a thread that it lacks.
+void before_fork() { g_single_mutex.lock(); }
+void after_fork_in_parent() { g_single_mutex.unlock(); }
+void after_fork_in_child() {
+  g_left_single = g_left_single || g_single_users > 0;
+  g_single_users = t_single_users;
+  g_single_mutex.unlock();
+}
+const int g_fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
+#endif
 
 bool threads_can_be_set() {
   return g_blas.get_num_threads != nullptr && g_blas.set_num_threads != nullptr;
@@ -69,15 +87,19 @@ bool threads_can_be_set() {
 SingleThreadedBlas::SingleThreadedBlas() {
   if (!threads_can_be_set()) return;
   const std::lock_guard<std::mutex> lock(g_single_mutex);
+  ++t_single_users;
   if (g_single_users++ > 0) return;
-  g_threads_before = g_blas.get_num_threads();
+  const int threads = g_blas.get_num_threads();
+  if (!g_left_single || threads != 1) g_threads_before = threads;
   if (g_threads_before != 1) g_blas.set_num_threads(1);
 }
 
 SingleThreadedBlas::~SingleThreadedBlas() {
   if (!threads_can_be_set()) return;
   const std::lock_guard<std::mutex> lock(g_single_mutex);
+  --t_single_users;
   if (--g_single_users > 0) return;
+  g_left_single = false;
   if (g_threads_before != 1) g_blas.set_num_threads(g_threads_before);
 }
 

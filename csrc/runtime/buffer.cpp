@@ -11,7 +11,7 @@ namespace fastlstm {
 
 #if defined(__linux__)
 void prefer_large_pages(void* memory, std::size_t bytes) noexcept {
-  static const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
   const auto first = reinterpret_cast<std::uintptr_t>(memory);
   const std::uintptr_t before = (page - first % page) % page;  // of the first whole page
   if (bytes < before) return;

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <algorithm>
+#include <atomic>
 #include <cstddef>
 #include <cstring>
 #include <limits>
@@ -49,6 +50,8 @@ class Buffer {
     constexpr Index kMost = std::numeric_limits<Index>::max() / static_cast<Index>(sizeof(T));
     if (rows < 0 || columns < 0 || (columns > 0 && rows > kMost / columns)) throw std::bad_alloc();
     const auto bytes = static_cast<std::size_t>(rows * columns) * sizeof(T);
+    memory_.reset();  // first: not both at a time
+    size_ = 0;
     memory_.reset(static_cast<T*>(::operator new(bytes, kAlignment)));
     size_ = rows * columns;
     if (bytes >= kLargeMemory) prefer_large_pages(memory_.get(), bytes);
@@ -74,6 +77,35 @@ class Buffer {
   };
   std::unique_ptr<T, Free> memory_;
   Index size_ = 0;
+};
+
+/// Memory that is filled when it is first asked for, from any thread. Who asks while another thread
+/// fills it fills memory of its own, of which one is kept: no lock that a fork in the meantime or
+/// an allocation that fails could leave locked (std::call_once hung after one, seen with
+/// ThreadSanitizer).
+template <class T>
+class FilledOnce {
+ public:
+  FilledOnce() = default;
+  ~FilledOnce() { delete kept_.load(std::memory_order_relaxed); }
+  FilledOnce(const FilledOnce&) = delete;
+  FilledOnce& operator=(const FilledOnce&) = delete;
+
+  /// fill: makes the buffer; may throw, and then nothing has happened.
+  template <class Fill>
+  const T* get(Fill fill) {
+    Buffer<T>* kept = kept_.load(std::memory_order_acquire);
+    if (kept == nullptr) {
+      auto filled = std::make_unique<Buffer<T>>(fill());
+      if (kept_.compare_exchange_strong(kept, filled.get(), std::memory_order_acq_rel)) {
+        kept = filled.release();
+      }
+    }
+    return kept->data();
+  }
+
+ private:
+  std::atomic<Buffer<T>*> kept_{nullptr};
 };
 
 }  // namespace fastlstm

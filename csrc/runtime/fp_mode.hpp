@@ -7,25 +7,27 @@
 
 namespace fastlstm {
 
-/// Treats denormals as zero while it lives, and restores the caller's mode afterwards.
-/// Decaying states otherwise slow a step down 18 to 27 times.
+/// The default mode while it lives, but denormals are zero; restores the caller's afterwards.
+/// Decaying states otherwise slow a step down 18 to 27 times. The caller's own rounding and traps
+/// would be those of its thread only, or of all workers that it starts.
 class FlushDenormals {
  public:
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 
 #if defined(__SSE2__)
-  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(before_ | kFlushToZero | kZeroDenormals); }
+  FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(kDefault | kFlushToZero | kZeroDenormals); }
   ~FlushDenormals() { _mm_setcsr(before_); }
 
  private:
+  static constexpr unsigned kDefault = 0x1f80;  // to nearest, nothing traps
   static constexpr unsigned kFlushToZero = 0x8000;
   static constexpr unsigned kZeroDenormals = 0x0040;
   unsigned before_;
 #elif defined(__aarch64__)
   FlushDenormals() {
     asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(before_ | kFlushToZero));
+    asm volatile("msr fpcr, %0" : : "r"(kFlushToZero));
   }
   ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
 

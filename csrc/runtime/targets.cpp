@@ -1,5 +1,6 @@
 #include "runtime/targets.hpp"
 
+#include <atomic>
 #include <cstdlib>
 #include <stdexcept>
 
@@ -51,6 +52,20 @@ const std::vector<Target>& supported_targets() {
   return supported;
 }
 
+namespace {
+
+// Made before there are threads. Without memory for it nothing would work.
+const auto& g_supported = supported_targets();  // NOLINT(cert-err58-cpp)
+std::atomic<const Target*> g_active{nullptr};
+
+const Target& wanted_target() {
+  const char* name = std::getenv("FASTLSTM_ISA");
+  if (name == nullptr || *name == '\0') return g_supported.front();
+  return find_target(name, "FASTLSTM_ISA");
+}
+
+}  // namespace
+
 const Target& find_target(const std::string& name, const std::string& source) {
   std::string valid;
   for (const Target& target : supported_targets()) {
@@ -62,12 +77,13 @@ const Target& find_target(const std::string& name, const std::string& source) {
 }
 
 const Target& active_target() {
-  static const Target& active = []() -> const Target& {
-    const char* name = std::getenv("FASTLSTM_ISA");
-    if (name == nullptr || *name == '\0') return supported_targets().front();
-    return find_target(name, "FASTLSTM_ISA");
-  }();
-  return active;
+  // Not a static of its own: a fork while another thread initialises one leaves it locked.
+  const Target* active = g_active.load(std::memory_order_acquire);
+  if (active == nullptr) {
+    const Target* wanted = &wanted_target();
+    if (g_active.compare_exchange_strong(active, wanted)) active = wanted;
+  }
+  return *active;
 }
 
 template <>

@@ -4,7 +4,10 @@
 #include <chrono>
 #include <condition_variable>
 #include <cstdint>
+#include <exception>
+#include <memory>
 #include <mutex>
+#include <stdexcept>
 #include <thread>
 
 #if defined(__unix__) || defined(__APPLE__)
@@ -24,6 +27,11 @@ namespace {
 // without work sleeps (tens of microseconds, longer than the gap between a busy caller's calls).
 constexpr int kSpinsBeforeYield = 200;
 constexpr int kPausesBeforeSleep = 300;
+// Pauses before a thread that waits for another naps (more than 2 ms; it counts no further).
+// Yielding alone would wait for ever where the other has a lower real-time priority and the same
+// CPU.
+constexpr int kPausesBeforeNap = 5000;
+constexpr std::chrono::microseconds kNap{50};
 
 // A brief wait is microseconds; who waits longer than this waits for a thread that the system has
 // taken off its CPU. That is then expected to go on for kCrowdFactor times as long as was waited: a
@@ -53,16 +61,18 @@ class Team {
  public:
   using RegionBody = TeamLease::RegionBody;
 
-  bool acquire(int n) {
-    if (busy_.exchange(true, std::memory_order_acquire)) return false;
+  bool acquire() { return !busy_.exchange(true, std::memory_order_acquire); }
+
+  /// Starts workers for regions of n threads. False where the system starts no more: they are
+  /// wanted for speed only, and the next call tries again.
+  bool grow(int n) noexcept {
     try {
       while (workers_ < n - 1) {
         std::thread(&Team::work, this, workers_ + 1, region_.load()).detach();
         ++workers_;
       }
-    } catch (...) {
-      release();
-      throw;
+    } catch (const std::exception&) {
+      return false;
     }
     return true;
   }
@@ -124,19 +134,19 @@ class Team {
 namespace {
 
 // Never destroyed: its workers may outlive the statics. After a fork the child has none of them, so
-// it gets a new team.
+// it gets a new team when it needs one.
 std::atomic<Team*> g_team{nullptr};
+#if defined(__unix__) || defined(__APPLE__)
+const int g_fork_handler = pthread_atfork(nullptr, nullptr, [] { g_team.store(nullptr); });
+#endif
 
 Team& team() {
-  static const bool created = [] {
-    g_team.store(new Team);
-#if defined(__unix__) || defined(__APPLE__)
-    pthread_atfork(nullptr, nullptr, [] { g_team.store(new Team); });
-#endif
-    return true;
-  }();
-  (void)created;
-  return *g_team.load(std::memory_order_acquire);
+  Team* team = g_team.load(std::memory_order_acquire);
+  if (team == nullptr) {
+    auto created = std::make_unique<Team>();
+    if (g_team.compare_exchange_strong(team, created.get())) team = created.release();
+  }
+  return *team;
 }
 
 }  // namespace
@@ -144,8 +154,11 @@ Team& team() {
 void Backoff::pause() noexcept {
   if (count_ < kSpinsBeforeYield) {
     cpu_relax();
-  } else {
+  } else if (count_ < kPausesBeforeNap) {
     std::this_thread::yield();
+  } else {
+    std::this_thread::sleep_for(kNap);
+    return;
   }
   ++count_;
 }
@@ -190,7 +203,11 @@ bool cpus_are_crowded() noexcept {
 TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {
   if (n == 1) return;
   Team& the_team = team();
-  if (!the_team.acquire(n)) return;
+  if (!the_team.acquire()) return;
+  if (!the_team.grow(n)) {
+    the_team.release();
+    return;
+  }
   team_ = &the_team;
   threads_ = n;
 }
@@ -199,6 +216,16 @@ TeamLease::~TeamLease() {
   if (team_ != nullptr) team_->release();
 }
 
-void TeamLease::run(RegionBody body, void* context) { team_->run(threads_, body, context); }
+void TeamLease::run(RegionBody body, void* context) {
+  Team& current = team();
+  if (team_ != &current) {
+    // This is the child of a fork between two regions, in what a signal called. What the call has
+    // planned needs all of its threads.
+    for (Backoff backoff; !current.acquire();) backoff.pause();
+    team_ = &current;
+    if (!current.grow(threads_)) throw std::runtime_error("fastlstm: no threads after a fork");
+  }
+  team_->run(threads_, body, context);
+}
 
 }  // namespace fastlstm

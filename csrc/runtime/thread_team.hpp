@@ -26,11 +26,11 @@ class SpinBarrier {
   const int size_;
 };
 
-/// Spins a little longer each time it is called, and then lets other threads have the CPU.
+/// Spins for the first few times it is called, then lets other threads have the CPU, then sleeps.
 class Backoff {
  public:
   void pause() noexcept;
-  /// How often pause was called.
+  /// How often pause was called, up to some thousands.
   int count() const noexcept { return count_; }
 
  private:
@@ -46,13 +46,13 @@ bool cpus_are_crowded() noexcept;
 /// holds the team at a time; a lease for one thread needs no team.
 class TeamLease {
  public:
-  /// Throws std::system_error when workers cannot be started.
   explicit TeamLease(int n);
   ~TeamLease();
   TeamLease(const TeamLease&) = delete;
   TeamLease& operator=(const TeamLease&) = delete;
 
-  /// False when another lease has the team: run then uses the caller's thread alone.
+  /// False when another lease has the team, or the system starts no more threads: run then uses the
+  /// caller's thread alone.
   bool granted() const { return threads_ == wanted_; }
   int threads() const { return threads_; }
 

@@ -3,16 +3,28 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import threading
 
 from . import _core
 
 _lock = threading.Lock()
+
 _library = "not loaded"
 
 # The thread settings are not part of the BLAS interface; these are the names in the builds of
 # OpenBLAS that SciPy's wheels carry, and in a plain one.
 _PREFIXES = ("scipy_openblas", "openblas")
+
+
+def _renew_lock() -> None:
+    """In the child of a fork, which lacks the thread that may have held it."""
+    global _lock
+    _lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_renew_lock)
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

@@ -69,6 +69,7 @@ class StackFloat32:
         batch_size: int,
         lengths: _Int64 | None,
         dropout: float,
+        weight_dropout: float,
         memory_limit: int,
     ) -> tuple[int, float]: ...
 
@@ -156,6 +157,7 @@ class StackFloat64:
         batch_size: int,
         lengths: _Int64 | None,
         dropout: float,
+        weight_dropout: float,
         memory_limit: int,
     ) -> tuple[int, float]: ...
 

@@ -555,7 +555,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         if 256 * T * B * (self.input_size + self._cells * self.hidden_size) >= _MOST_BYTES:
             raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         core = self._snapshot[1]
-        return TrainingMemory(*core.training_memory(T, B, lengths, self.dropout, limit))
+        return TrainingMemory(
+            *core.training_memory(T, B, lengths, self.dropout, self.weight_dropout, limit)
+        )
 
     def trace(
         self,

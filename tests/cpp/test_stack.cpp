@@ -1,10 +1,16 @@
 // Forward and backward passes against the naive loop and its finite differences, for the target
 // that FASTLSTM_ISA names.
+#if defined(__SSE2__)
+#include <xmmintrin.h>
+#endif
+
 #include <array>
 #include <atomic>
 #include <cfenv>
 #include <chrono>
+#include <cstdint>
 #include <limits>
+#include <new>
 #include <stdexcept>
 #include <thread>
 
@@ -13,6 +19,7 @@
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 #include "naive_cells.hpp"
+#include "rnn/memory_plan.hpp"
 
 using namespace fastlstm;
 
@@ -527,15 +534,71 @@ TEST(infinite_inputs_saturate) {
 }
 
 TEST(floating_point_mode_is_restored) {
-  const Problem p = problem("", {3, 5}, 4, 3);
+  const Problem p = problem("", {20, 40, 2}, 30, 7);
+  const Stack<float> stack = CoreProblem<float>::stack(p);
   CoreProblem<float> core(p);
+  set_num_threads(2);
+  const auto train = [&] { return stack.forward_train(core.call(), {}); };
+  const Tape<float> tape = train();
+  const Results want = core.results();
+  // Another mode neither is changed nor changes what is computed.
   std::fesetround(FE_UPWARD);
-  const Tape<float> tape = CoreProblem<float>::stack(p).forward_train(core.call(), {});
+#if defined(__SSE2__)
+  const unsigned mode = _mm_getcsr();
+#endif
+  stack.forward(core.call());
+  const Results inference = core.results();
+  train();
+  const Results training = core.results();
   core.backward(tape);
-  CHECK_EQUAL(std::fegetround(), FE_UPWARD);
+#if defined(__SSE2__)
+  const unsigned after = _mm_getcsr();
+#endif
+  const int rounding = std::fegetround();
   std::fesetround(FE_TONEAREST);
+  set_num_threads(1);
+  CHECK_EQUAL(rounding, FE_UPWARD);
+#if defined(__SSE2__)
+  constexpr unsigned kFlags = 0x3f;  // what has happened; conversions of the test itself set them
+  CHECK_EQUAL(after | kFlags, mode | kFlags);
+#endif
+  CHECK(same_bits(inference, want));
+  CHECK(same_bits(training, want));
   volatile float smallest = std::numeric_limits<float>::min();
   CHECK(smallest / 2 > 0);  // a denormal
+}
+
+TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
+  std::vector<Problem> problems = long_problems();
+  for (Problem& p : with_every_cell({problem("regularised", {3, 5, 3, 0, true}, 300, 5)})) {
+    problems.push_back(regularised(p));
+  }
+  for (const Problem& p : problems) {
+    NOTE(p.name);
+    const Stack<double> stack = CoreProblem<double>::stack(p);
+    const Index* lengths = p.lengths.empty() ? nullptr : p.lengths.data();
+    const Index whole = stack.training_memory(p.T, p.B, lengths, p.dropout, 0).bytes;
+    CoreProblem<double> core(p), limited(p);
+    const Gradients want = core.backward(stack.forward_train(core.call(), p.dropout));
+    const Tape<double> tape = stack.forward_train(limited.call(), p.dropout, whole - 1);
+    const Gradients got = limited.backward(tape);
+    // On BLAS the bits of a product may depend on its height, but not on the tests' one.
+    CHECK(same_bits(limited.results(), core.results()));
+    CHECK(got.x == want.x && got.h_0 == want.h_0 && got.c_0 == want.c_0);
+    for (std::size_t k = 0; k < p.cells.size(); ++k) {
+      CHECK(got.cells[k].weight_hh == want.cells[k].weight_hh);
+    }
+    Values values;
+    CHECK_THROWS(tape.copy_gates(0, values.data()), std::logic_error);
+    CHECK_THROWS(tape.copy_cells(0, values.data()), std::logic_error);
+  }
+}
+
+TEST(a_prediction_that_no_integer_holds_is_no_memory) {
+  const Index huge = std::numeric_limits<std::int32_t>::max() / 8;
+  const StackConfig config{1, huge};
+  const RowSchedule rows(1 << 16, 1 << 16, nullptr);
+  CHECK_THROWS(plan_memory(config, rows, {}, 8, 0), std::bad_alloc);
 }
 
 TEST(calls_can_be_interrupted) {

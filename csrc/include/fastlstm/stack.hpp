@@ -89,6 +89,11 @@ struct StackConfig {
   Index layer_input_size(Index layer) const {
     return layer == 0 ? input_size : directions() * output_size();
   }
+  /// The most values in a row of any layer's input.
+  Index widest_input() const {
+    const Index between = num_layers > 1 ? layer_input_size(1) : 0;
+    return input_size > between ? input_size : between;
+  }
   /// G, the rows of W and R for each hidden unit.
   Index gates() const {
     switch (cell) {
@@ -205,7 +210,8 @@ class Tape {
   /// Back-propagation through time. May be called again, with other gradients.
   void backward(const BackwardCall<T>& gradients) const;
 
-  /// Saved values of cell k = layer * D + direction in time-major order; zero past an end.
+  /// Saved values of cell k = layer * D + direction in time-major order; zero past an end. Gates
+  /// and c throw std::logic_error where the call was within a limit of memory.
   void copy_gates(Index k, T* gates) const;  // gates: [T, B, saved_gates * H]
   void copy_cells(Index k, T* c) const;      // c: [T, B, H]
   void copy_hidden(Index k, T* h) const;     // h: [T, B, P]
