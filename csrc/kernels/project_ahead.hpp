@@ -73,7 +73,7 @@ FASTLSTM_NOINLINE void finish_ahead(const CellStepTile<T>& s) {
     const Index inputs = s.I - s.ahead->k;
     with_ahead_tile<V>(s, inputs,
                        [&](auto& later, const T* const* x, const T* W)
-                           FASTLSTM_INLINE_LAMBDA { later.multiply(x, W, inputs); });
+                           FASTLSTM_INLINE_LAMBDA { later.multiply(x, 0, W, inputs); });
   }
 }
 

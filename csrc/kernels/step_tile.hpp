@@ -55,14 +55,16 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
     for (Index block = s.first_block; block < s.end_block; block += most_blocks) {
       const Index end = block + most_blocks < s.end_block ? block + most_blocks : s.end_block;
       const Index ld = (end - block) * kWidth;
+      const T* const next_R = s.R + (end < s.end_block ? end : s.first_block) * s.P * kWidth;
+      const T* const next = s.x != nullptr ? s.W + block * s.I * kWidth : next_R;
       if (kProjectsAhead && s.ahead != nullptr) {
         multiply_row_and_project_ahead<V>(s, block, end, from_h);
       } else {
-        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld);
+        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld, next);
       }
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, end - block};
       if (s.x != nullptr) {
-        multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld);
+        multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld, next_R);
       } else {
         sums.from_x = s.projected + row * s.ld_projected + block * kWidth;
         sums.ld_x = s.ld_projected;
