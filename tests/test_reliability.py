@@ -29,9 +29,11 @@ SOAK_CALLS = int(os.environ.get("FASTLSTM_SOAK_CALLS", "3000"))
 def test_ctrl_c_ends_a_long_call(mode: str, options: str) -> None:
     # The process calls without end; it says when it starts, and again once the layer has been used
     # after the interruption. Everything is imported before (SciPy by the first call that needs
-    # BLAS), since Python ignores a KeyboardInterrupt in a callback of its import system.
+    # BLAS), since Python ignores a KeyboardInterrupt in a callback of its import system. A job that
+    # a shell runs in the background, and what it starts, ignores SIGINT: the handler is set anew.
     program = f"""
-        import numpy as np, fastlstm
+        import signal, numpy as np, fastlstm
+        signal.signal(signal.SIGINT, signal.default_int_handler)
         lstm = fastlstm.LSTM(64, 128, seed=0, {options})
         x = np.zeros((2000, 32, 64), dtype=np.float32)
         before, _, tape = lstm.forward(x[:3])
