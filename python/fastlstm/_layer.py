@@ -542,8 +542,8 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         Examples
         --------
         >>> lstm = fastlstm.LSTM(64, 256)
-        >>> lstm.training_memory(T=10_000, B=8).bytes // 10**6
-        615
+        >>> round(lstm.training_memory(T=10_000, B=8).bytes / 1e9, 1)  # in GB
+        0.6
         >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
         True
         """

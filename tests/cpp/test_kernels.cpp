@@ -447,6 +447,11 @@ void check_project_rows(const KernelTable<T>& table) {
       }
       check_project_rows_at(table, rows, 2, V, 600, false);
     }
+    // Several tiles of rows pass over 256 KB of a panel at a time, and keep their sums in between.
+    const Index of_part = (256 << 10) / (V * table.lanes * static_cast<Index>(sizeof(T)));
+    for (const Index K : {of_part, of_part + 1, 2 * of_part + 5}) {
+      check_project_rows_at(table, 13, 2, V, K, true);
+    }
   }
 }
 
@@ -1370,6 +1375,9 @@ void check_add_outer_products(const KernelTable<T>& table) {
       }
     }
   }
+  // More rows and columns than have panels at the same time.
+  check_add_outer_products_at(table, 130, 200, 300);
+  check_add_outer_products_at(table, 7, 97, 16 * table.lanes);
 }
 
 template <class T>
