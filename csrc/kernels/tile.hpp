@@ -103,8 +103,8 @@ struct Tile {
   }
 
   /// sum += x * panel.
-  /// x: [Rows] pointers to inputs of a row; the K from `first` on count. panel:
-  /// [Blocks][K][V][lanes] next: fetches a line for each input.
+  /// x: [Rows] pointers to inputs of a row, of which the K from `first` on count.
+  /// panel: [Blocks][K][V][lanes]. next: fetches a line for each input.
   template <class Fetch = FetchNothing>
   FASTLSTM_INLINE void multiply(const T* const* x, Index first, const T* panel, Index K,
                                 Fetch&& next = {}) {

@@ -9,7 +9,6 @@ import threading
 from . import _core
 
 _lock = threading.Lock()
-
 _library = "not loaded"
 
 # The thread settings are not part of the BLAS interface; these are the names in the builds of
