@@ -3,9 +3,9 @@
 //
 // The values of up to 256 columns are copied into panels of 32 KB. The gradients are read where
 // they are, as columns: a tile uses a part of each cache line of theirs, and the line's way is
-// hidden by the products of the first panel, which copy it for the others. Emerald Rapids, 256
-// terms, one panel at a time and four: 2048 rows, 512 columns 123 and 147 GFLOP/s; 4096 and 1024,
-// whose gradients are in the L3 cache, 95 and 140.
+// hidden by the products of the first panel, which copy it for the tile's others. Emerald Rapids,
+// 256 terms, one panel at a time and four: 2048 rows, 512 columns 123 and 147 GFLOP/s; 4096 and
+// 1024, whose gradients are in the L3 cache, 95 and 145.
 #pragma once
 
 #include "kernels/arguments.hpp"
@@ -36,12 +36,11 @@ FASTLSTM_INLINE void prefetch_rows(Index rows, Index n, const T* values, Index l
 template <int V, int Panels, class T>
 FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index first, Index n) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
-  constexpr Index kTerms = 128;  // of a group: a panel of 32 KB with AVX-512
-  constexpr Index kTiles = 16;   // of a group, whose gradients are copied
-  constexpr Index kCopied = 8;   // terms at once
+  constexpr Index kTerms = 128;  // at once: a panel of 32 KB with AVX-512
+  constexpr Index kCopied = 8;   // terms of these
   constexpr int kMostRows = tile_rows(V) < 12 ? tile_rows(V) : 12;
   alignas(64) T panels[Panels][kTerms * kWidth];
-  alignas(64) T d_sums[kTiles][kTerms * kMostRows];
+  alignas(64) T copy[kTerms * kMostRows];
   alignas(64) T edge[kMostRows * kWidth];  // of out, where its rows end within the vectors
   if (n % kWidth != 0) {
     memset(panels[n / kWidth], 0, sizeof panels[0]);
@@ -56,46 +55,42 @@ FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index fir
       copy_block(terms, n - j < kWidth ? n - j : kWidth, values + j, p.ld_values,
                  panels[j / kWidth], kWidth);
     }
-    for (Index group = 0; group < tiles; group += kTiles) {
-      const Index end = group + kTiles < tiles ? group + kTiles : tiles;
-      for (Index j = 0; j < n; j += kWidth) {
-        const Index width = n - j < kWidth ? n - j : kWidth;
-        const T* const panel = panels[j / kWidth];
-        for (Index k = group; k < end; ++k) {
-          const Index row = p.rows * k / tiles;
-          with_constant_rows<kMostRows>(
-              p.rows * (k + 1) / tiles - row, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-                constexpr int kRows = height.value;
-                T* const copy = d_sums[k - group];
-                T* const out = p.out + row * p.ld_out + first + j;
-                prefetch_rows(kRows, width, out, p.ld_out);
-                Tile<T, V, kRows, 1> tile;
-                tile.set_zero();
-                if (j > 0) {
-                  tile.multiply_columns(copy, kRows, panel, terms);
-                } else if (n <= kWidth) {
-                  tile.multiply_columns(from + row, p.ld_d_sums, panel, terms);
-                } else {
-                  // The lines' way from the L2 cache is hidden by the products, then copied.
-                  for (Index t = 0; t < terms; t += kCopied) {
-                    const Index m = terms - t < kCopied ? terms - t : kCopied;
-                    const T* const columns = from + t * p.ld_d_sums + row;
-                    tile.multiply_columns(columns, p.ld_d_sums, panel + t * kWidth, m);
-                    for (Index i = 0; i < m; ++i) {
-                      memcpy(copy + (t + i) * kRows, columns + i * p.ld_d_sums, kRows * sizeof(T));
-                    }
+    for (Index k = 0; k < tiles; ++k) {
+      const Index row = p.rows * k / tiles;
+      with_constant_rows<kMostRows>(
+          p.rows * (k + 1) / tiles - row, [&](auto height) FASTLSTM_INLINE_LAMBDA {
+            constexpr int kRows = height.value;
+            for (Index j = 0; j < n; j += kWidth) {
+              const Index width = n - j < kWidth ? n - j : kWidth;
+              const T* const panel = panels[j / kWidth];
+              T* const out = p.out + row * p.ld_out + first + j;
+              prefetch_rows(kRows, width, out, p.ld_out);
+              Tile<T, V, kRows, 1> tile;
+              tile.set_zero();
+              if (j > 0) {
+                tile.multiply_columns(copy, kRows, panel, terms);
+              } else if (n <= kWidth) {
+                tile.multiply_columns(from + row, p.ld_d_sums, panel, terms);
+              } else {
+                // The lines' way from the L2 cache is hidden by the products, then copied.
+                for (Index t = 0; t < terms; t += kCopied) {
+                  const Index m = terms - t < kCopied ? terms - t : kCopied;
+                  const T* const columns = from + t * p.ld_d_sums + row;
+                  tile.multiply_columns(columns, p.ld_d_sums, panel + t * kWidth, m);
+                  for (Index i = 0; i < m; ++i) {
+                    memcpy(copy + (t + i) * kRows, columns + i * p.ld_d_sums, kRows * sizeof(T));
                   }
                 }
-                if (width == kWidth) {
-                  tile.add_to(out, p.ld_out);
-                } else {
-                  copy_block(kRows, width, out, p.ld_out, edge, kWidth);
-                  tile.add_to(edge, kWidth);
-                  copy_block(kRows, width, edge, kWidth, out, p.ld_out);
-                }
-              });
-        }
-      }
+              }
+              if (width == kWidth) {
+                tile.add_to(out, p.ld_out);
+              } else {
+                copy_block(kRows, width, out, p.ld_out, edge, kWidth);
+                tile.add_to(edge, kWidth);
+                copy_block(kRows, width, edge, kWidth, out, p.ld_out);
+              }
+            }
+          });
     }
   }
 }

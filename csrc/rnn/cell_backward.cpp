@@ -90,15 +90,20 @@ class BackwardPass {
   }
 
  private:
-  /// The rows of a task. Several threads share a batch of 8 or more: with 32 rows a task 2 threads
-  /// reached 156 GFLOP/s for B = 32, H = 256, and with 8 195; one thread loses 3 % by it. Where
-  /// bits depend on it, neither the number of threads counts nor a segment's number of rows: layer
-  /// normalisation sums over a task's rows, and on BLAS (which projections use) the bits of a
+  /// The rows of a task. Fewer keep more threads at work until the end, but each task reads R at
+  /// each step: with tasks of 8 rows instead of 16, 2 threads lost 10 % (B = 32, H = 512, R in the
+  /// L3 cache). With uneven lengths, the first tasks have most of the work, so there are more.
+  ///
+  /// Where bits depend on it, neither the number of threads counts nor a segment's number of rows:
+  /// layer normalisation sums over a task's rows, and on BLAS (which projections use) the bits of a
   /// product depend on its height.
   Index step_rows() const {
-    const bool bits_depend = w_.cell.normalises || w_.projects;
-    if (!tiles_ || (run_.team.threads() == 1 && !bits_depend)) return kMostStepRows;
-    return shared_step_rows(run_.call_B);
+    if (!tiles_) return kMostStepRows;
+    if (w_.cell.normalises || w_.projects) return shared_step_rows(run_.call_B);
+    const Index B = rows_.B(), n = run_.team.threads();
+    const bool uneven = rows_.rows() < B * rows_.steps();
+    const Index tasks = n * std::max<Index>(pieces(B, n * kMostStepRows), uneven ? 2 : 1);
+    return std::clamp<Index>(pieces(B, tasks), 4, kMostStepRows);
   }
   bool peepholes() const { return w_.options.peephole != nullptr; }
 

@@ -23,7 +23,7 @@ static_assert(kAgainRows >= kMostStepRows);
 /// (LstmNormBackward).
 constexpr Index kNormSums = 14;
 
-/// The rows of a task where several threads share the steps of a batch.
+/// The rows of a task of steps, whatever the number of threads.
 inline Index shared_step_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
 
 template <class T>
