@@ -134,7 +134,7 @@ class BackwardPass {
   bool threads_share_columns() const {
     const int n = run_.team.threads();
     const Index B = rows_.B();
-    if (n == 1 || !tiles_ || w_.cell.normalises || w_.projects) return false;
+    if (n == 1 || B > kMostStepRows || !tiles_ || w_.cell.normalises || w_.projects) return false;
     return 2 * pieces(B, step_rows_) <= n && w_.GH * w_.P * B >= n * kProductsPerShare &&
            !cpus_are_crowded();
   }
@@ -316,8 +316,8 @@ class BackwardPass {
   }
 
   /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
-  /// rows first <= b < end, at most step_rows_. On tiles, because BLAS packs R anew in every call:
-  /// with one row, a whole training step took five times as long. part: of the columns.
+  /// rows first <= b < end, at most kMostStepRows. On tiles, because BLAS packs R anew in every
+  /// call: with one row, a whole training step took five times as long. part: of the columns.
   void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first, Index end,
                      const Part& part) noexcept {
     const Index GH = w_.GH, P = w_.P;

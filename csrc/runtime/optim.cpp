@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/fp_mode.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/thread_team.hpp"
 
@@ -18,6 +19,7 @@ constexpr Index kPiece = 16384;
 /// Calls body(k, first, size) for each piece k of n elements.
 template <class Body>
 void for_each_piece(Index n, const Body& body) {
+  const FlushDenormals flush_denormals;  // as in workers: bits do not depend on who takes a piece
   const Index pieces = (n + kPiece - 1) / kPiece;
   TeamLease team(
       static_cast<int>(std::clamp<Index>(pieces / 4, 1, static_cast<Index>(num_threads()))));
