@@ -1,11 +1,11 @@
 // The gradient of a weight matrix: sums of outer products of the gradients of its pre-activations
 // and the values that it multiplied.
 //
-// The values of up to 256 columns are copied into panels of 32 KB. The gradients are read where
-// they are, as columns: a tile uses a part of each cache line of theirs, and the line's way is
-// hidden by the products of the first panel, which copy it for the tile's others. Emerald Rapids,
-// 256 terms, one panel at a time and four: 2048 rows, 512 columns 123 and 147 GFLOP/s; 4096 and
-// 1024, whose gradients are in the L3 cache, 95 and 145.
+// The values of up to 256 columns are copied into panels of 32 KB (float32, AVX-512). The gradients
+// are read where they are, as columns: a tile uses a part of each cache line of theirs, and the
+// line's way is hidden by the products of the first panel, which copy it for the tile's others.
+// Emerald Rapids, 256 terms, one panel at a time and four: 2048 rows, 512 columns 123 and 147
+// GFLOP/s; 4096 and 1024, whose gradients are in the L3 cache, 95 and 145.
 #pragma once
 
 #include "kernels/arguments.hpp"

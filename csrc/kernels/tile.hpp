@@ -214,9 +214,10 @@ FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
 /// All rows pass over a part of the panel before the next, as much as the L2 cache holds twice:
 /// they find it there, and fetch the next one meanwhile, for which the first rows would otherwise
 /// wait (32 rows on Emerald Rapids, GFLOP/s without and with: 512 inputs and 2048 columns 128 and
-/// 154; where all of the panel fits the L2 cache, 168). All tiles of rows fetch their part of it:
-/// lines that come from afar hold buffers of the L1 cache, and when the first tiles fetched all of
-/// it at a line for each input, panels waited (LSTM, B = 64, H = 512, 150 and 156 GFLOP/s).
+/// 154; where all of the panel fits the L2 cache, 168). All tiles of rows fetch their part of it,
+/// at most a line for each input: lines that come from afar hold buffers of the L1 cache, and when
+/// the first tiles fetched all of it at a line for each input, panels waited (LSTM, B = 64, H =
+/// 512, 150 and 156 GFLOP/s).
 template <int V, class T>
 FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index K,
                                       const T* const* x, const T* panel, const T* bias, T* out,

@@ -106,7 +106,7 @@ class TileCell {
   Buffer<T> from_h_;        // [B][parts][blocks][V][lanes] h R of a step in two halves
   Buffer<T> new_c_;         // [B][ld_c] layer normalisation with zoneout: c before it; else empty
   Buffer<T> reset_h_;       // [B][ld_h] r h' of a cell in halves
-  Buffer<T> projected_;     // [rows of projected_steps][blocks][V][lanes]
+  Buffer<T> projected_;     // [rows of projected_steps][parts][blocks][V][lanes]
 };
 
 }  // namespace fastlstm

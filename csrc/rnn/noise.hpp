@@ -1,6 +1,7 @@
 // Regularisation of one layer and direction in one call: which units of h and c are dropped or keep
-// their values. Masks follow from the seed, the cell, the time step and the row's place in the
-// caller's batch alone; they are drawn where they are needed, forward and backward, and not stored.
+// their values. Masks follow from the seed, the cell, the time step, the row's place in the
+// caller's batch and the call's number of steps alone; they are drawn where they are needed,
+// forward and backward, and not stored.
 #pragma once
 
 #include <algorithm>

@@ -207,7 +207,7 @@ class RowGroup {
   std::deque<TileCell<T>> cells_;
   std::vector<TileScratch<T>> scratch_;
   SpinBarrier barrier_;
-  std::deque<SpinBarrier> step_barriers_;  // by direction
+  std::deque<SpinBarrier> step_barriers_;  // by direction or owner of layers
   std::vector<Buffer<T>> between_;
 };
 

@@ -12,7 +12,7 @@ namespace fastlstm {
 struct Target {
   const char* name;
   bool (*supported)();
-  bool tiles;  // forward passes run on tile kernels; otherwise products are BLAS's
+  bool tiles;  // layers run on tile kernels; otherwise products are BLAS's
   const KernelTable<float>* float32;
   const KernelTable<double>* float64;
 };

@@ -20,9 +20,9 @@ std::string isa();
 /// (rounded up).
 int usable_cpus();
 /// How many threads a call from the calling thread may use.
-/// Throws std::invalid_argument when FASTLSTM_NUM_THREADS is not a positive integer.
+/// Throws std::invalid_argument when FASTLSTM_NUM_THREADS is not an integer from 1 to 4096.
 int num_threads();
-/// Sets the number for the whole process. n >= 1.
+/// Sets the number for the whole process. 1 <= n <= 4096.
 void set_num_threads(int n);
 /// Sets the number for calls from the calling thread alone; 0 ends that. Returns the old value.
 int set_thread_local_num_threads(int n);

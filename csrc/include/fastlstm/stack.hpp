@@ -146,7 +146,8 @@ struct CellParams {
   T* bias_ln_c = nullptr;     // [H] bias_c; absent with the other biases
 };
 
-/// Regularisation in training. The masks depend on the seed and the place alone.
+/// Regularisation in training. The masks depend on the seed, the place and the call's
+/// number of steps alone.
 struct Dropout {
   double p = 0.0;  // between layers; 0 <= p <= 1
   std::uint64_t seed = 0;
@@ -263,7 +264,7 @@ class Stream {
   Stream(Stream&&) noexcept;
   ~Stream();
 
-  /// One time step. Allocates nothing.
+  /// One time step. Allocates nothing after the first.
   /// x: [B, I] in; out: [B, P] out.
   void step(const T* x, T* out);
   /// T_ time steps. x.data: in; output.data: out.
