@@ -28,7 +28,8 @@ namespace {
 
 bool always() { return true; }
 
-// Best first. A new target is a line here, one above, one file in kernels/targets and one in CMakeLists.txt.
+// Best first. A new target is a line here, one above, a file in kernels/targets, and a line in
+// CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
     {"avx512", cpu_has_avx512, true, FASTLSTM_KERNELS_OF(avx512)},
