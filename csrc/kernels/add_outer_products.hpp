@@ -46,7 +46,6 @@ FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index fir
     memset(panels[n / kWidth], 0, sizeof panels[0]);
     memset(edge, 0, sizeof edge);
   }
-  const Index tiles = (p.rows + kMostRows - 1) / kMostRows;
   for (Index term = 0; term < p.n; term += kTerms) {
     const Index terms = p.n - term < kTerms ? p.n - term : kTerms;
     const T* const values = p.values + term * p.ld_values + first;
@@ -55,43 +54,39 @@ FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index fir
       copy_block(terms, n - j < kWidth ? n - j : kWidth, values + j, p.ld_values,
                  panels[j / kWidth], kWidth);
     }
-    for (Index k = 0; k < tiles; ++k) {
-      const Index row = p.rows * k / tiles;
-      with_constant_rows<kMostRows>(
-          p.rows * (k + 1) / tiles - row, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-            constexpr int kRows = height.value;
-            for (Index j = 0; j < n; j += kWidth) {
-              const Index width = n - j < kWidth ? n - j : kWidth;
-              const T* const panel = panels[j / kWidth];
-              T* const out = p.out + row * p.ld_out + first + j;
-              prefetch_rows(kRows, width, out, p.ld_out);
-              Tile<T, V, kRows, 1> tile;
-              tile.set_zero();
-              if (j > 0) {
-                tile.multiply_columns(copy, kRows, panel, terms);
-              } else if (n <= kWidth) {
-                tile.multiply_columns(from + row, p.ld_d_sums, panel, terms);
-              } else {
-                // The lines' way from the L2 cache is hidden by the products, then copied.
-                for (Index t = 0; t < terms; t += kCopied) {
-                  const Index m = terms - t < kCopied ? terms - t : kCopied;
-                  const T* const columns = from + t * p.ld_d_sums + row;
-                  tile.multiply_columns(columns, p.ld_d_sums, panel + t * kWidth, m);
-                  for (Index i = 0; i < m; ++i) {
-                    memcpy(copy + (t + i) * kRows, columns + i * p.ld_d_sums, kRows * sizeof(T));
-                  }
-                }
-              }
-              if (width == kWidth) {
-                tile.add_to(out, p.ld_out);
-              } else {
-                copy_block(kRows, width, out, p.ld_out, edge, kWidth);
-                tile.add_to(edge, kWidth);
-                copy_block(kRows, width, edge, kWidth, out, p.ld_out);
-              }
+    for_each_row_tile<kMostRows>(p.rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
+      constexpr int kRows = height.value;
+      for (Index j = 0; j < n; j += kWidth) {
+        const Index width = n - j < kWidth ? n - j : kWidth;
+        const T* const panel = panels[j / kWidth];
+        T* const out = p.out + row * p.ld_out + first + j;
+        prefetch_rows(kRows, width, out, p.ld_out);
+        Tile<T, V, kRows, 1> tile;
+        tile.set_zero();
+        if (j > 0) {
+          tile.multiply_columns(copy, kRows, panel, terms);
+        } else if (n <= kWidth) {
+          tile.multiply_columns(from + row, p.ld_d_sums, panel, terms);
+        } else {
+          // The lines' way from the L2 cache is hidden by the products, then copied.
+          for (Index t = 0; t < terms; t += kCopied) {
+            const Index m = terms - t < kCopied ? terms - t : kCopied;
+            const T* const columns = from + t * p.ld_d_sums + row;
+            tile.multiply_columns(columns, p.ld_d_sums, panel + t * kWidth, m);
+            for (Index i = 0; i < m; ++i) {
+              memcpy(copy + (t + i) * kRows, columns + i * p.ld_d_sums, kRows * sizeof(T));
             }
-          });
-    }
+          }
+        }
+        if (width == kWidth) {
+          tile.add_to(out, p.ld_out);
+        } else {
+          copy_block(kRows, width, out, p.ld_out, edge, kWidth);
+          tile.add_to(edge, kWidth);
+          copy_block(kRows, width, edge, kWidth, out, p.ld_out);
+        }
+      }
+    });
   }
 }
 

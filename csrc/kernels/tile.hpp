@@ -193,16 +193,21 @@ FASTLSTM_INLINE void for_each_block(Index first, Index end, Body body) {
   if constexpr (Most > 1) for_each_block<Most / 2>(first, end, body);
 }
 
-/// Calls body(row, Constant<Rows>) for tiles of nearly equal height that together cover the rows:
-/// no thin one is left at the end.
-template <int V, class Body>
+/// The tiles of at most Most rows that together cover the rows.
+template <int Most>
+FASTLSTM_INLINE Index row_tiles(Index rows) {
+  return (rows + Most - 1) / Most;
+}
+
+/// Calls body(row, Constant<Rows>) for these tiles, of nearly equal height: no thin one is left at
+/// the end.
+template <int Most, class Body>
 FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
-  constexpr int kMostRows = tile_rows(V);
-  const Index tiles = (rows + kMostRows - 1) / kMostRows;
+  const Index tiles = row_tiles<Most>(rows);
   for (Index tile = 0; tile < tiles; ++tile) {
     const Index row = rows * tile / tiles;
-    with_constant_rows<kMostRows>(rows * (tile + 1) / tiles - row,
-                                  [&](auto height) FASTLSTM_INLINE_LAMBDA { body(row, height); });
+    with_constant_rows<Most>(rows * (tile + 1) / tiles - row,
+                             [&](auto height) FASTLSTM_INLINE_LAMBDA { body(row, height); });
   }
 }
 
@@ -244,7 +249,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
     });
     return;
   }
-  const Index tiles = (rows + tile_rows(V) - 1) / tile_rows(V);
+  const Index tiles = row_tiles<tile_rows(V)>(rows);
   const Index spread = (kInputBytes + tiles - 1) / tiles, pace = spread < kLine ? spread : kLine;
   const Index parts = K > 0 ? (K + kMostInputs - 1) / kMostInputs : 1;
   for (Index block = first; block < end; ++block) {
@@ -254,7 +259,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
       const T* const after = part + 1 < parts || block + 1 < end ? inputs + n * kWidth : next;
       Index left = after != nullptr ? n * kInputBytes : 0;
       FetchLines lines{reinterpret_cast<const char*>(after), pace};
-      for_each_row_tile<V>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
+      for_each_row_tile<tile_rows(V)>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
         Tile<T, V, height.value, 1> tile;
         T* const to = out + row * ld_out + (block - first) * kWidth;
         if (part == 0) {
