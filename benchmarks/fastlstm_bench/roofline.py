@@ -33,14 +33,16 @@ def flop(case: Case) -> float:
     """Operations of the matrix products in one call: 2 * steps * G*H*(I+H) per layer and direction.
 
     `steps` counts what is not padding: T*B, or the sum of the lengths. Training counts three times
-    that: the backward pass has two products for each of the forward pass. Gates are not counted,
-    nor is the optimiser.
+    that: the backward pass has two products for each of the forward pass. An optimiser needs no
+    gradient of x: of the first layer's, one less. Gates are not counted, nor is the optimiser.
     """
     lengths = make_lengths(case)
     steps = case.T * case.B if lengths is None else int(lengths.sum())
     widths = sum(case.input_size(layer) + case.H for layer in range(case.layers))
-    forward = 2.0 * steps * case.directions * case.gates * case.H * widths
-    return 3.0 * forward if case.trains else forward
+    products = (3 if case.trains else 1) * widths
+    if case.task == "optimiser":
+        products -= case.input_size(0)
+    return 2.0 * steps * case.directions * case.gates * case.H * products
 
 
 def weights_read(case: Case) -> tuple[float, float]:

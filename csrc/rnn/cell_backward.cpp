@@ -342,18 +342,20 @@ class BackwardPass {
     const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
     const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
     const Index of_rows = run_.d_x != nullptr ? pieces(n, d_x_piece_rows()) : 0;
-    run_.team.run_tasks(of_W + of_R + of_rows + 1, [&](Index k) noexcept {
-      if (k < of_W) {
-        add_products(d_gates_.data(), k, 0, w_.GH, n, x, I, d_W);
-      } else if (k < of_W + of_R) {
+    run_.team.run_tasks(1 + of_W + of_R + of_rows, [&](Index task) noexcept {
+      const Index of_weights = task - 1, of_x = of_weights - of_W - of_R;
+      if (task == 0) {
+        small_products(block);
+      } else if (of_weights < of_W) {
+        add_products(d_gates_.data(), of_weights, 0, w_.GH, n, x, I, d_W);
+      } else if (of_x < 0) {
+        const Index k = of_weights - of_W;
         // In halves, the rows of n multiplied r h' instead.
         const Index of_h = w_.cell.in_halves ? 2 * w_.H : w_.GH;
-        add_products(d_from_h(), k - of_W, 0, of_h, n, h_prev_.data(), w_.P, d_R);
-        add_products(d_from_h(), k - of_W, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
-      } else if (k < of_W + of_R + of_rows) {
-        d_x_product(block, piece(n, k - of_W - of_R, d_x_piece_rows()));
+        add_products(d_from_h(), k, 0, of_h, n, h_prev_.data(), w_.P, d_R);
+        add_products(d_from_h(), k, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
       } else {
-        small_products(block);
+        d_x_product(block, piece(n, of_x, d_x_piece_rows()));
       }
     });
   }
@@ -365,37 +367,41 @@ class BackwardPass {
   bool on_tiles(Index columns) const {
     return tiles_ && (kernels<T>().lanes * static_cast<Index>(sizeof(T)) == 64 || columns <= 128);
   }
-  /// The gradient of a weight matrix is divided by its columns on tiles, and by its rows on BLAS.
+  /// The pieces of the gradient of a weight matrix, with so many columns in all.
   Index weight_pieces(Index columns) const {
-    return on_tiles(columns) ? pieces(columns, weight_piece_columns(columns))
-                             : pieces(w_.GH, weight_piece_rows());
+    return pieces(w_.GH, weight_piece_rows(columns)) *
+           pieces(columns, weight_piece_columns(columns));
   }
-  /// As many as the kernel takes at once, 4 panels, unless threads would have nothing to do.
+  /// Our own kernel takes 4 panels of columns at once.
   Index weight_piece_columns(Index columns) const {
-    const Index panel = 4 * kernels<T>().lanes;
-    return panel * std::clamp<Index>(pieces(columns, panel) / run_.team.threads(), 1, 4);
+    return on_tiles(columns) ? 16 * kernels<T>().lanes : columns;
   }
+  /// On tiles, each thread has a share of the rows, and so of d_sums, which another wrote in part.
   /// BLAS packs the values anew for each piece: not many of them where there are many rows.
-  Index weight_piece_rows() const { return std::max(kPieceRows, pieces(w_.GH, 4)); }
+  Index weight_piece_rows(Index columns) const {
+    if (!on_tiles(columns)) return std::max(kPieceRows, pieces(w_.GH, 4));
+    return std::max<Index>(pieces(w_.GH, run_.team.threads()), 128);
+  }
 
-  /// Piece k of: d_weight += d_sums^T values, for the rows first <= j < end of d_weight. d_sums:
-  /// [n, G H]; values: [n, columns]; d_weight: [G H, columns].
+  /// Piece k of: d_weight += d_sums^T values, of its rows first <= j < end. d_sums: [n, G H];
+  /// values: [n, columns]; d_weight: [G H, columns].
   void add_products(const T* d_sums, Index k, Index first, Index end, Index n, const T* values,
                     Index columns, T* d_weight) noexcept {
-    const Index GH = w_.GH;
-    if (first == end || d_weight == nullptr) return;
-    if (on_tiles(columns)) {
-      const Piece p = piece(columns, k, weight_piece_columns(columns));
-      kernels<T>().add_outer_products({n, end - first, p.size, d_sums + first, GH, values + p.first,
-                                       columns, d_weight + first * columns + p.first, columns});
-      return;
-    }
-    const Piece p = piece(GH, k, weight_piece_rows());
-    first = std::max(first, p.first);
-    end = std::min(end, p.first + p.size);
+    const Index GH = w_.GH, of_rows = pieces(GH, weight_piece_rows(columns));
+    const Piece rows = piece(GH, k % of_rows, weight_piece_rows(columns));
+    const Piece p = piece(columns, k / of_rows, weight_piece_columns(columns));
+    first = std::max(first, rows.first);
+    end = std::min(end, rows.first + rows.size);
     if (first >= end) return;
-    gemm<T>(end - first, columns, n, {d_sums + first, GH, true}, {values, columns}, 1,
-            d_weight + first * columns, columns);
+    d_sums += first;
+    values += p.first;
+    d_weight += first * columns + p.first;
+    if (on_tiles(columns)) {
+      kernels<T>().add_outer_products(
+          {n, end - first, p.size, d_sums, GH, values, columns, d_weight, columns});
+    } else {
+      gemm<T>(end - first, p.size, n, {d_sums, GH, true}, {values, columns}, 1, d_weight, columns);
+    }
   }
 
   /// On tiles each row is by itself, and small pieces keep all threads at work until the end.

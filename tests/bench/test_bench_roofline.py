@@ -24,7 +24,8 @@ def test_flop_of_one_layer() -> None:
     assert flop(Case("inference", "gru", 10, 3, 8)) == 2 * 30 * 24 * 16
     assert flop(Case("inference", "rnn", 10, 3, 8)) == 2 * 30 * 8 * 16
     assert flop(Case("training", "lstm", 10, 3, 8)) == 3 * 2 * 30 * 32 * 16
-    assert flop(Case("optimiser", "lstm", 10, 3, 8)) == 3 * 2 * 30 * 32 * 16
+    # No gradient of x.
+    assert flop(Case("optimiser", "lstm", 10, 3, 8)) == 2 * 30 * 32 * (3 * 16 - 8)
 
 
 def test_flop_of_layers_and_directions() -> None:
@@ -33,6 +34,8 @@ def test_flop_of_layers_and_directions() -> None:
     # The second layer reads both directions of the first: I = 2H.
     case = dataclasses.replace(case, bidirectional=True)
     assert flop(case) == 2 * (2 * 30 * 32 * 16) + 2 * (2 * 30 * 32 * 24)
+    case = dataclasses.replace(case, task="optimiser")
+    assert flop(case) == 2 * (2 * 30 * 32 * (3 * 16 - 8)) + 2 * (2 * 30 * 32 * 3 * 24)
 
 
 def test_flop_does_not_count_padding() -> None:
