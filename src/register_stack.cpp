@@ -469,14 +469,15 @@ void register_for(py::module_& m, const std::string& suffix) {
       .def(
           "training_memory",
           [](const Layers& stack, Index steps, Index B, const std::optional<Array<Index>>& lengths,
-             double dropout, double weight_dropout, Index memory_limit) {
+             bool batch_first, double dropout, double weight_dropout, Index memory_limit) {
             const Index* of_rows = lengths ? read(*lengths, {B}, "lengths") : nullptr;
             const TrainingMemory memory = stack.training_memory(
-                steps, B, of_rows, {dropout, 0, 0, weight_dropout}, memory_limit);
+                steps, B, of_rows, batch_first, {dropout, 0, 0, weight_dropout}, memory_limit);
             return std::make_pair(memory.bytes, memory.extra_time);
           },
           py::arg("steps"), py::arg("batch_size"), py::arg("lengths").noconvert(),
-          py::arg("dropout"), py::arg("weight_dropout"), py::arg("memory_limit"));
+          py::arg("batch_first"), py::arg("dropout"), py::arg("weight_dropout"),
+          py::arg("memory_limit"));
 
   py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
       .def(py::init<const Layers&, Index>(), py::arg("stack"), py::arg("batch_size"))

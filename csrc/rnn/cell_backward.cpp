@@ -419,9 +419,11 @@ class BackwardPass {
     const T* inputs[kPieceRows];
     for (Index row = 0; row < p.size; ++row) inputs[row] = d_gates + row * GH;
     const Index width = 4 * kernels<T>().lanes, ld = backward_columns<T>(I);
-    T* padded = d_x_.data() + p.first * ld;
+    const bool direct = ld == I && !run_.add_to_d_x;
+    T* padded = direct ? d_x : d_x_.data() + p.first * ld;
     kernels<T>().project_rows(
         {p.size, 0, ld / width, 4, GH, inputs, W_panel_, nullptr, padded, ld});
+    if (direct) return;
     for (Index row = 0; row < p.size; ++row, d_x += I, padded += ld) {
       for (Index j = 0; j < I; ++j) d_x[j] = run_.add_to_d_x ? d_x[j] + padded[j] : padded[j];
     }

@@ -41,12 +41,13 @@ class Count {
 class Planner {
  public:
   Planner(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
-          Index value_bytes)
+          Index value_bytes, bool in_place)
       : config_(config),
         rows_(rows),
         drops_(dropout.p > 0 && config.num_layers > 1),
         drops_weights_(dropout.weight > 0),
-        value_bytes_(value_bytes) {}
+        value_bytes_(value_bytes),
+        in_place_(in_place) {}
 
   /// Everything in one go.
   MemoryPlan whole() const {
@@ -143,8 +144,9 @@ class Planner {
   Count backward(Count at_once) const {
     const Count W = width(), of_layer = rows_.rows() * W;
     const bool one_layer = config_.num_layers == 1;
-    const Count d_output = at_once * (merges() ? W + P() : W);
-    const Count d_x = at_once * config_.input_size;
+    const Count copied = in_place_ ? Count(0) : at_once;
+    const Count d_output = copied * config_.merged_size() + (merges() ? at_once * W : Count(0));
+    const Count d_x = copied * config_.input_size;
     const Count top = d_output + (one_layer ? d_x : of_layer);
     const Count middle = config_.num_layers > 2 ? of_layer * 2 : 0;
     const Count bottom = one_layer ? Count(0) : of_layer + d_x;
@@ -182,13 +184,14 @@ class Planner {
   const RowSchedule& rows_;
   const bool drops_, drops_weights_;
   const Index value_bytes_;
+  const bool in_place_;
 };
 
 }  // namespace
 
 MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
-                       Index value_bytes, Index limit) {
-  const Planner planner(config, rows, dropout, value_bytes);
+                       Index value_bytes, bool in_place, Index limit) {
+  const Planner planner(config, rows, dropout, value_bytes, in_place);
   const MemoryPlan whole = planner.whole();
   if (limit == 0 || whole.memory.bytes <= limit) return whole;
 

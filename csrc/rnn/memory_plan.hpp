@@ -25,10 +25,11 @@ struct MemoryPlan {
 };
 
 /// The plan that takes least time within `limit` bytes; 0: no limit. value_bytes: of one number.
+/// in_place: the caller's sequences are in packed order, so that the backward pass copies none.
 /// Throws std::invalid_argument, naming the least possible, where no plan is within the limit, and
 /// std::bad_alloc where the bytes are too many for an Index.
 MemoryPlan plan_memory(const StackConfig& config, const RowSchedule& rows, const Dropout& dropout,
-                       Index value_bytes, Index limit);
+                       Index value_bytes, bool in_place, Index limit);
 
 /// The segments of a cell in the order of its run; they are whole blocks of the backward pass, so
 /// that its sums over rows are the same however many segments there are.

@@ -48,6 +48,7 @@ RowSchedule RowSchedule::steps_of(Index first, Index end) const {
 void RowSchedule::set_offsets() {
   const Index longest = batch_ > 0 ? lengths_.front() : 0;
   dense_ = batch_ == 0 || lengths_.back() == steps_;
+  for (Index b = 0; b < batch_; ++b) dense_ = dense_ && place(b) == b;
   offsets_.reserve(static_cast<std::size_t>(longest) + 1);
   Index live = batch_;
   for (Index t = 0; t < longest; ++t) {

@@ -136,13 +136,15 @@ void Stack<T>::forward(const ForwardCall<T>& call) const {
 template <class T>
 Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropout,
                                 Index memory_limit) const {
+  keep_released_memory();
   RowSchedule rows(call.T_, call.B, call.lengths);
-  const MemoryPlan plan = plan_memory(config_, rows, dropout, sizeof(T), memory_limit);
+  const MemoryPlan plan = plan_memory(config_, rows, dropout, sizeof(T),
+                                      rows.is_packed(call.x, config_.input_size), memory_limit);
   auto saved =
       std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
                                  std::move(rows), dropout, !plan.in_segments);
-  pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
   if (plan.in_segments) {
+    pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
     forward_in_segments(*saved, call, plan);
   } else {
     saved->save_state(call.h_0, call.c_0);
@@ -152,10 +154,11 @@ Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropo
 }
 
 template <class T>
-TrainingMemory Stack<T>::training_memory(Index T_, Index B, const Index* lengths,
+TrainingMemory Stack<T>::training_memory(Index T_, Index B, const Index* lengths, bool batch_first,
                                          const Dropout& dropout, Index memory_limit) const {
   const RowSchedule rows(T_, B, lengths);
-  return plan_memory(config_, rows, dropout, sizeof(T), memory_limit).memory;
+  const bool in_place = rows.dense() && (!batch_first || T_ <= 1 || B <= 1);
+  return plan_memory(config_, rows, dropout, sizeof(T), in_place, memory_limit).memory;
 }
 
 #define FASTLSTM_INSTANTIATE(T)                                                            \

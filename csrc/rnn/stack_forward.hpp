@@ -7,8 +7,9 @@
 
 namespace fastlstm {
 
-/// The forward pass in the way that suits the active target. saved: what a training call keeps, and
-/// its input, packed; null in inference. call.output.data may be null in training.
+/// The forward pass in the way that suits the active target. saved: what a training call keeps;
+/// null in inference. In training call.x.data may be null, where the input is saved already, and
+/// call.output.data.
 template <class T>
 void forward_layers(const Stack<T>& stack, const ForwardCall<T>& call, const RowSchedule& rows,
                     Saved<T>* saved);

@@ -24,6 +24,7 @@ void forward_on_blas(const Stack<T>& stack, const ForwardCall<T>& call, const Ro
 
   const T* layer_x = call.x.data;
   if (saved != nullptr) {
+    if (layer_x != nullptr) pack_rows(rows, call.x, config.input_size, saved->x.data());
     layer_x = saved->x.data();
   } else if (!rows.is_packed(call.x, config.input_size)) {
     packed_x.resize(rows.rows(), config.input_size);

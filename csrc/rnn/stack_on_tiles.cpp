@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <deque>
 #include <vector>
 
@@ -104,8 +105,13 @@ class RowGroup {
   void run(const Share& share, int rank) noexcept {
     const Index steps = rows_.steps();
     if (!alternate_) {
+      const Part part{rank, plan_.threads_of_rows(), &barrier_};
+      const bool first = share.layer == 0 && share.index == 0;
+      const bool last = share.layer + 1 == stack_.config().num_layers && share.last();
+      if (first) save_input({0, steps}, part);
       run_layer(share.layer, share.of(steps), rank);
       if (share.last() && drops(share.layer)) drop(share.layer, rank);
+      if (last) give_output({0, steps}, part);
       return;
     }
     const StepRange blocks =
@@ -117,9 +123,11 @@ class RowGroup {
       const Index block = wave - owner;
       if (blocks.first <= block && block < blocks.end) {
         const StepRange range{block * block_steps_, std::min((block + 1) * block_steps_, steps)};
+        if (owner == 0) save_input(times(range), part_of(rank));
         for (Index layer = owner * layers; layer < (owner + 1) * layers; ++layer) {
           run_layer(layer, range, rank);
         }
+        if (owner + 1 == plan_.layers) give_output(times(range), part_of(rank));
       }
       if (plan_.layers > 1) barrier_.wait();  // at the ends for a whole block
     }
@@ -136,10 +144,47 @@ class RowGroup {
  private:
   Index width() const { return stack_.config().directions() * stack_.config().output_size(); }
 
+  /// The share of thread `rank` in the units of the direction or layers that it owns.
+  Part part_of(int rank) {
+    const auto owner = static_cast<std::size_t>(rank / plan_.units);
+    return {rank % plan_.units, plan_.units, plan_.units > 1 ? &step_barriers_[owner] : nullptr};
+  }
+
+  /// The steps in the order of time, of some in the order of computation, with one direction.
+  StepRange times(StepRange steps) const {
+    if (!stack_.config().runs_backward(0)) return steps;
+    return {rows_.steps() - steps.end, rows_.steps() - steps.first};
+  }
+
+  /// In training: copies the input at these times to what is saved, before it is read there: just
+  /// before, so that it is still in the cache. part: of the threads that share it, and read it.
+  void save_input(StepRange times, const Part& part) noexcept {
+    if (saved_ == nullptr || call_.x.data == nullptr) return;
+    const Index I = stack_.config().input_size;
+    copy(times, RowView<const T>(call_.x), RowView<T>(saved_->x.data(), I), I, part);
+    if (part.barrier != nullptr) part.barrier->wait();
+  }
+
+  /// In training: copies the last layer's output at these times to the caller's.
+  void give_output(StepRange times, const Part& part) noexcept {
+    if (saved_ == nullptr || call_.output.data == nullptr) return;
+    const RowView<const T> saved(saved_->output(stack_.config().num_layers - 1), width());
+    copy(times, saved, RowView<T>(call_.output), width(), part);
+  }
+
+  void copy(StepRange times, const RowView<const T>& from, const RowView<T>& to, Index n,
+            const Part& part) noexcept {
+    const auto [first, end] = part.range(times.end - times.first, 1);
+    for (Index t = times.first + first; t < times.first + end; ++t) {
+      for (Index b = 0; b < rows_.live(t); ++b) {
+        std::copy_n(from.row(rows_, t, b), n, to.row(rows_, t, b));
+      }
+    }
+  }
+
   void run_layer(Index layer, StepRange steps, int rank) noexcept {
     const int owner = rank / plan_.units;  // of a direction or of layers, if they are divided
-    const Part part{rank % plan_.units, plan_.units,
-                    plan_.units > 1 ? &step_barriers_[static_cast<std::size_t>(owner)] : nullptr};
+    const Part part = part_of(rank);
     TileScratch<T>& scratch = scratch_[static_cast<std::size_t>(rank)];
     for (Index d = 0; d < stack_.config().directions(); ++d) {
       if (plan_.directions == 1 || d == owner) run_cell(layer, d, steps, part, scratch);
@@ -162,8 +207,8 @@ class RowGroup {
   /// alternate (of two blocks, where a layer works while the next one reads), all of them
   /// otherwise.
   RowView<T> between(Index layer, StepRange steps) {
-    Index t = 0, buffer = layer % 2;
-    if (alternate_) t = stack_.config().runs_backward(0) ? rows_.steps() - steps.end : steps.first;
+    const Index t = alternate_ ? times(steps).first : 0;
+    Index buffer = layer % 2;
     if (plan_.layers > 1) buffer = 2 * layer + steps.first / block_steps_ % 2;
     return RowView<T>(between_[static_cast<std::size_t>(buffer)].data(), width(), rows_.B(), t);
   }
@@ -238,12 +283,7 @@ void forward_on_tiles(const Stack<T>& stack, const ForwardCall<T>& call, const R
     });
   }
   for (const RowGroup<T>& group : groups) group.get_state();
-  if (saved != nullptr) {
-    if (call.output.data == nullptr) return;
-    unpack_rows(rows, saved->output(config.num_layers - 1), width, call.output);
-  } else {
-    clear_padding(rows, width, call.output);
-  }
+  if (call.output.data != nullptr) clear_padding(rows, width, call.output);
 }
 
 #define FASTLSTM_INSTANTIATE(T)                                                              \

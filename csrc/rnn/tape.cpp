@@ -175,17 +175,18 @@ class StackBackward {
       d_output = d_layer_output_.data() + first_row * width_ + d * P_;
     } else if (call_.d_output.data != nullptr) {
       const Index merged = config_.merged_size();
-      d_output_.reserve(longest_.rows, merged);
-      pack_rows(rows, from_step(call_.d_output, first), merged, d_output_.data());
-      d_output =
-          (config_.merge == Merge::kConcat ? d_output_.data() : unmerged(rows.rows(), first_row)) +
-          d * P_;
+      d_output = packed(rows, from_step(call_.d_output, first), merged, d_output_);
+      if (config_.merge != Merge::kConcat) d_output = unmerged(d_output, rows.rows(), first_row);
+      d_output += d * P_;
     }
 
     T* d_x = nullptr;
     const SequenceView<T> callers_d_x = from_step(call_.d_x, first);
+    const bool direct = rows.is_packed(callers_d_x, I);
     if (layer > 0) {
       if (d_layer_x != nullptr) d_x = d_layer_x + first_row * I;
+    } else if (direct) {
+      d_x = callers_d_x.data;
     } else if (callers_d_x.data != nullptr) {
       d_x_.reserve(longest_.rows, I);
       d_x = d_x_.data();
@@ -234,15 +235,24 @@ class StackBackward {
     unsort_state(rows, d_h_sorted.data(), P_, d_h(k));
     unsort_state(rows, d_c_sorted.data(), C_, d_c(k));
     if (apart) unsort_state(rows, d_past_sorted.data(), P_, d_past_R_.data());
-    if (layer == 0 && d_x != nullptr) unpack_rows(rows, d_x, I, callers_d_x);
+    if (layer == 0 && d_x != nullptr && !direct) unpack_rows(rows, d_x, I, callers_d_x);
   }
 
-  /// The gradient of both directions, of d_output_.
-  const T* unmerged(Index rows, Index first_row) {
+  /// A caller's sequence in packed order: itself where it is in that order, or a copy in `room`.
+  const T* packed(const RowSchedule& rows, SequenceView<const T> callers, Index width,
+                  Buffer<T>& room) const {
+    if (rows.is_packed(callers, width)) return callers.data;
+    room.reserve(longest_.rows, width);
+    pack_rows(rows, callers, width, room.data());
+    return room.data();
+  }
+
+  /// The gradient of both directions. d_output: [rows, P] of what they were merged to.
+  const T* unmerged(const T* d_output, Index rows, Index first_row) {
     d_both_.reserve(longest_.rows, width_);
     const T* both = saved_.output(config_.num_layers - 1) + first_row * width_;
     for (Index row = 0; row < rows; ++row) {
-      merge_row_backward(config_.merge, both + row * width_, P_, d_output_.data() + row * P_,
+      merge_row_backward(config_.merge, both + row * width_, P_, d_output + row * P_,
                          d_both_.data() + row * width_);
     }
     return d_both_.data();

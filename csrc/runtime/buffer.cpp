@@ -1,5 +1,7 @@
 #include "runtime/buffer.hpp"
 
+#include <cstdlib>
+
 #if defined(__linux__)
 #include <sys/mman.h>
 #include <unistd.h>
@@ -21,5 +23,18 @@ void prefer_large_pages(void* memory, std::size_t bytes) noexcept {
 #else
 void prefer_large_pages(void*, std::size_t) noexcept {}
 #endif
+
+void keep_released_memory() noexcept {
+#if defined(__GLIBC__)
+  static const bool done = [] {
+    constexpr std::size_t kMost = std::size_t{32} << 20, kBookkeeping = std::size_t{64} << 10;
+    // Through a volatile pointer: the compiler would leave both out.
+    void* volatile block = std::malloc(kMost - kBookkeeping);
+    std::free(block);
+    return true;
+  }();
+  static_cast<void>(done);
+#endif
+}
 
 }  // namespace fastlstm

@@ -556,7 +556,9 @@ class RecurrentLayer(Generic[StateT, TraceT]):
             raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         core = self._snapshot[1]
         return TrainingMemory(
-            *core.training_memory(T, B, lengths, self.dropout, self.weight_dropout, limit)
+            *core.training_memory(
+                T, B, lengths, self.batch_first, self.dropout, self.weight_dropout, limit
+            )
         )
 
     def trace(

@@ -138,7 +138,8 @@ TEST(training) {
     for (const bool limited : {false, true}) {
       NOTE("cell " << static_cast<int>(p.config.cell) << ", limited " << limited);
       const Stack<double> stack = CoreProblem<double>::stack(p);
-      const Index whole = stack.training_memory(p.T, p.B, p.lengths.data(), p.dropout, 0).bytes;
+      const Index whole =
+          stack.training_memory(p.T, p.B, p.lengths.data(), false, p.dropout, 0).bytes;
       const Index limit = limited ? whole - 1 : 0;
       CoreProblem<double> core(p);
       const ForwardCall<double> call = core.call();

@@ -165,7 +165,7 @@ class Problem {
     return d;
   }
 
-  Index whole() { return stack().training_memory(T, B, lengths_.data(), {}, 0).bytes; }
+  Index whole() { return stack().training_memory(T, B, lengths_.data(), false, {}, 0).bytes; }
 
   Arrays in;
 

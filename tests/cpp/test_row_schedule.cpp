@@ -67,6 +67,11 @@ TEST(no_lengths_are_full_lengths) {
     CHECK(!rows.is_packed(SequenceView<float>{nullptr, 7, 3 * 7}, 7));  // batch first
   }
   CHECK(!schedule(3, {3, 2}).is_packed(SequenceView<float>{nullptr, 2 * 7, 7}, 7));
+  // The last steps are those of row 1 alone, wherever row 0 has been.
+  const RowSchedule last = schedule(3, {1, 3}).steps_of(1, 3);
+  CHECK_EQUAL(last.B(), 1);
+  CHECK(!last.is_packed(SequenceView<float>{nullptr, 2 * 7, 7}, 7));
+  CHECK(!schedule(2, {1, 2}).steps_of(1, 2).is_packed(SequenceView<float>{nullptr, 7, 7}, 7));
   // One sequence is packed in either order, one step too.
   CHECK(RowSchedule(3, 1, nullptr).is_packed(SequenceView<float>{nullptr, 7, 3 * 7}, 7));
   CHECK(RowSchedule(1, 2, nullptr).is_packed(SequenceView<float>{nullptr, 7, 7}, 7));

@@ -586,7 +586,7 @@ TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
     NOTE(p.name);
     const Stack<double> stack = CoreProblem<double>::stack(p);
     const Index* lengths = p.lengths.empty() ? nullptr : p.lengths.data();
-    const Index whole = stack.training_memory(p.T, p.B, lengths, p.dropout, 0).bytes;
+    const Index whole = stack.training_memory(p.T, p.B, lengths, false, p.dropout, 0).bytes;
     CoreProblem<double> core(p), limited(p);
     const Gradients want = core.backward(stack.forward_train(core.call(), p.dropout));
     const Tape<double> tape = stack.forward_train(limited.call(), p.dropout, whole - 1);

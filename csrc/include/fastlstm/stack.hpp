@@ -240,9 +240,9 @@ class Stack {
   /// 0: no limit. Throws std::invalid_argument for one that cannot be kept.
   Tape<T> forward_train(const ForwardCall<T>& call, const Dropout& dropout,
                         Index memory_limit = 0) const;
-  /// What such a call will take. lengths: [B] or null.
-  TrainingMemory training_memory(Index T_, Index B, const Index* lengths, const Dropout& dropout,
-                                 Index memory_limit) const;
+  /// What such a call will take. lengths: [B] or null. batch_first: the order of the call's arrays.
+  TrainingMemory training_memory(Index T_, Index B, const Index* lengths, bool batch_first,
+                                 const Dropout& dropout, Index memory_limit) const;
 
   /// Cell k alone, as a stack of one layer and direction.
   Stack cell(Index k) const;
