@@ -57,6 +57,9 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
       return Vec<T>::load(x + gate * kLanes) + Vec<T>::load(h + gate * kLanes);
     };
     const Index unit = block * kLanes;
+    if (s.gates != nullptr) {
+      fetch_to_save(s.gates + row * s.ld_gates + unit + sums.blocks * kLanes, 4, s.H);
+    }
     const Vec<T> r = functions.saved_gate(sum(0)), z = functions.saved_gate(sum(1));
     const Vec<T> m = Vec<T>::load(h + 2 * kLanes) + Vec<T>::load(s.bias_h + unit);
     z.store(h + kLanes);

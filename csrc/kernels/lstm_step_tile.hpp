@@ -18,6 +18,11 @@ void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
     };
     const Index unit = block * kLanes;
     T* c = s.c + row * s.ld_c + unit;
+    if (s.gates != nullptr) {
+      const Index next = unit + sums.blocks * kLanes;
+      fetch_to_save(s.gates + row * s.ld_gates + next, 4, s.H);
+      fetch_to_save(s.saved_c + row * s.ld_saved_c + next, 1, s.H);
+    }
     const LstmGates<T> u = lstm_gates<T>(sum(0), sum(1), sum(2), sum(3));
     const Vec<T> new_c = lstm_cell<T>(u, Vec<T>::load(c));
     new_c.store(c);

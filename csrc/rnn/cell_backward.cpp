@@ -16,6 +16,9 @@ namespace {
 /// Products (multiply and add) per step and thread that pay for meeting twice at each step.
 constexpr Index kProductsPerShare = 8000;
 
+/// Bytes of a block's gradients of gates that the L2 cache has room for, with what they meet there.
+constexpr Index kGradientsInL2 = 3 << 19;
+
 /// What rows first <= b < end of a step came from: those before `carried` from packed row
 /// `row + b`, the others (which started here) from the initial state.
 struct PreviousRows {
@@ -342,20 +345,25 @@ class BackwardPass {
     const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
     const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
     const Index of_rows = run_.d_x != nullptr ? pieces(n, d_x_piece_rows()) : 0;
+    // Small tasks come last, for threads that would wait. But where the gates' gradients are too
+    // many for the L2 cache, what reads them by rows comes first: those of the last steps are still
+    // there (H = 512: +4 % of training, H = 1024 on two threads +10 %).
+    const bool d_x_first = n * w_.GH * static_cast<Index>(sizeof(T)) > kGradientsInL2;
+    const Index first_x = d_x_first ? 0 : 1 + of_W + of_R;
     run_.team.run_tasks(1 + of_W + of_R + of_rows, [&](Index task) noexcept {
-      const Index of_weights = task - 1, of_x = of_weights - of_W - of_R;
-      if (task == 0) {
+      const Index of_x = task - first_x, other = task - (d_x_first ? of_rows : 0);
+      if (0 <= of_x && of_x < of_rows) {
+        d_x_product(block, piece(n, of_x, d_x_piece_rows()));
+      } else if (other == 0) {
         small_products(block);
-      } else if (of_weights < of_W) {
-        add_products(d_gates_.data(), of_weights, 0, w_.GH, n, x, I, d_W);
-      } else if (of_x < 0) {
-        const Index k = of_weights - of_W;
+      } else if (other <= of_W) {
+        add_products(d_gates_.data(), other - 1, 0, w_.GH, n, x, I, d_W);
+      } else {
+        const Index k = other - 1 - of_W;
         // In halves, the rows of n multiplied r h' instead.
         const Index of_h = w_.cell.in_halves ? 2 * w_.H : w_.GH;
         add_products(d_from_h(), k, 0, of_h, n, h_prev_.data(), w_.P, d_R);
         add_products(d_from_h(), k, of_h, w_.GH, n, reset_h_.data(), w_.P, d_R);
-      } else {
-        d_x_product(block, piece(n, of_x, d_x_piece_rows()));
       }
     });
   }
