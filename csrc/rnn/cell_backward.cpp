@@ -55,7 +55,7 @@ class BackwardPass {
     if (w_.cell.normalises) {
       again_row_.resize(static_cast<std::size_t>(pieces(rows_.B(), step_rows_)));
       from_x_.resize(pieces(rows_.B(), step_rows_) * kAgainRows, ld_from_x_);
-      norm_sums_.resize(pieces(rows_.B(), step_rows_), 2 * kNormSums * w_.H);
+      norm_sums_.resize(pieces(rows_.B(), norm_rows_), 2 * kNormSums * w_.H);
       norm_sums_.fill_zero();
       norm_room_.resize(pieces(rows_.B(), step_rows_), kNormRows * 6 * w_.H);
     }
@@ -98,15 +98,17 @@ class BackwardPass {
   /// L3 cache). With uneven lengths, the first tasks have most of the work, so there are more.
   ///
   /// Where bits depend on it, neither the number of threads counts nor a segment's number of rows:
-  /// layer normalisation sums over a task's rows, and on BLAS (which projections use) the bits of a
-  /// product depend on its height.
+  /// layer normalisation sums over groups of rows, of which a task has some, and on BLAS (which
+  /// projections use) the bits of a product depend on its height.
   Index step_rows() const {
     if (!tiles_) return kMostStepRows;
-    if (w_.cell.normalises || w_.projects) return shared_step_rows(run_.call_B);
+    if (w_.projects) return norm_rows_;
     const Index B = rows_.B(), n = run_.team.threads();
     const bool uneven = rows_.rows() < B * rows_.steps();
     const Index tasks = n * std::max<Index>(pieces(B, n * kMostStepRows), uneven ? 2 : 1);
-    return std::clamp<Index>(pieces(B, tasks), 4, kMostStepRows);
+    const Index rows = std::clamp<Index>(pieces(B, tasks), 4, kMostStepRows);
+    if (!w_.cell.normalises) return rows;
+    return std::min(pieces(rows, norm_rows_), kMostStepRows / norm_rows_) * norm_rows_;
   }
   bool peepholes() const { return w_.options.peephole != nullptr; }
 
@@ -118,7 +120,10 @@ class BackwardPass {
         if (w_.cell.normalises) multiply_inputs_again(block, t, k);
         step(t, block.first_row, p.first, p.first + p.size, Part{});
         // Two levels of sums keep the rounding error small.
-        if (w_.cell.normalises && (t - block.first) % 8 == 0) add_norm_sums(k);
+        if (w_.cell.normalises && (t - block.first) % 8 == 0) {
+          for (Index b = p.first; b < p.first + p.size; b += norm_rows_)
+            add_norm_sums(b / norm_rows_);
+        }
       });
     });
   }
@@ -253,9 +258,14 @@ class BackwardPass {
   /// The gradients of the gates, of all cells but those in halves.
   void step_units(Index t, const PreviousRows& previous, Index in_block, Index first,
                   Index end) noexcept {
-    const Index carried = previous.carried;
-    units(t, in_block, first, carried, first, run_.c + (previous.row + first) * w_.C);
-    units(t, in_block, carried, end, first, run_.c_0 + carried * w_.C);
+    // With layer normalisation the rows of each group by themselves.
+    const Index most = w_.cell.normalises ? norm_rows_ : end - first;
+    for (Index from = first; from < end; from += most) {
+      const Index to = std::min(from + most, end);
+      const Index carried = std::clamp(previous.carried, from, to);
+      units(t, in_block, from, carried, first, run_.c + (previous.row + from) * w_.C);
+      units(t, in_block, carried, to, first, run_.c_0 + carried * w_.C);
+    }
   }
 
   /// The same of some rows. task_first: the first row of the task. c_prev: of row `from`.
@@ -288,10 +298,13 @@ class BackwardPass {
     if (w_.cell.normalises) {
       const Index k = task_first / step_rows_;
       const Index again = row + from - again_row_[static_cast<std::size_t>(k)];
-      norm = {w_.norm,       w_.bias.data(),
-              norm_strides_, from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
-              ld_from_x_,    norm_room_.data() + k * kNormRows * 6 * H,
-              norm_sums(k)};
+      norm = {w_.norm,
+              w_.bias.data(),
+              norm_strides_,
+              from_x_.data() + (k * kAgainRows + again) * ld_from_x_,
+              ld_from_x_,
+              norm_room_.data() + k * kNormRows * 6 * H,
+              norm_sums(from / norm_rows_)};
       s.norm = &norm;
     }
     w_.cell.step_backward(s);
@@ -470,24 +483,24 @@ class BackwardPass {
                                w_.W_panel.data(), nullptr, product, ld_from_x_});
   }
 
-  /// The gradients of layer normalisation's parameters that task k of the steps has summed, and
-  /// after them the sums of these.
-  T* norm_sums(Index k) { return norm_sums_.data() + k * 2 * kNormSums * w_.H; }
+  /// The gradients of layer normalisation's parameters that a group's rows have summed, and after
+  /// them the sums of these.
+  T* norm_sums(Index group) { return norm_sums_.data() + group * 2 * kNormSums * w_.H; }
 
-  void add_norm_sums(Index k) noexcept {
+  void add_norm_sums(Index group) noexcept {
     const Index n = kNormSums * w_.H;
-    T *sums = norm_sums(k), *totals = sums + n;
+    T *sums = norm_sums(group), *totals = sums + n;
     for (Index j = 0; j < n; ++j) totals[j] += sums[j];
     std::fill_n(sums, n, T(0));
   }
 
-  /// Adds what all tasks have summed to the gradients.
+  /// Adds what all groups have summed to the gradients.
   void norm_products() noexcept {
     const CellParams<T>& d = run_.d_params;
     const Index H = w_.H;
-    for (Index k = 0; k < pieces(rows_.B(), step_rows_); ++k) {
-      add_norm_sums(k);
-      T* const totals = norm_sums(k) + kNormSums * H;
+    for (Index group = 0; group < pieces(rows_.B(), norm_rows_); ++group) {
+      add_norm_sums(group);
+      T* const totals = norm_sums(group) + kNormSums * H;
       const auto add = [&](Index at, Index n, T* to) {
         for (Index j = 0; to != nullptr && j < n; ++j) to[j] += totals[at + j];
       };
@@ -524,6 +537,8 @@ class BackwardPass {
   const Index block_rows_ = most_block_rows(rows_, kBackwardRows);
   const CellWeights<T>& w_;
   const bool tiles_;
+  /// The rows of a group that layer normalisation sums over.
+  const Index norm_rows_ = tiles_ ? shared_step_rows(run_.call_B) : kMostStepRows;
   const Index step_rows_ = step_rows();
   const T* const R_panel_ = tiles_ ? w_.R_backward_panel() : nullptr;
   const T* const W_panel_ = tiles_ && run_.d_x != nullptr ? w_.W_backward_panel() : nullptr;
@@ -547,7 +562,7 @@ class BackwardPass {
   const Index ld_from_x_;
   Buffer<T> from_x_;              // [kAgainRows] of ld_from_x: W x
   std::vector<Index> again_row_;  // the first of these rows
-  Buffer<T> norm_sums_;           // [2][kNormSums H], see norm_sums
+  Buffer<T> norm_sums_;           // [2][kNormSums H] of each group, see norm_sums
   Buffer<T> norm_room_;           // [kNormRows][6H]
   StepOptions<T> options_;
   // Regularisation; empty without:

@@ -23,7 +23,8 @@ static_assert(kAgainRows >= kMostStepRows);
 /// (LstmNormBackward).
 constexpr Index kNormSums = 14;
 
-/// The rows of a task of steps, whatever the number of threads.
+/// The rows of a group that is summed together, or of a task of steps, whatever the number of
+/// threads: four groups, so that as many threads have a task.
 inline Index shared_step_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
 
 template <class T>
