@@ -434,7 +434,8 @@ class BackwardPass {
     const T* d_gates = d_gates_.data() + p.first * GH;
     T* d_x = run_.d_x + (block.first_row + p.first) * I;
     if (!tiles_) {
-      gemm<T>(p.size, I, GH, {d_gates, GH}, {w_.W.data(), I}, run_.add_to_d_x ? 1 : 0, d_x, I);
+      gemm<T>(p.size, I, GH, {d_gates, GH}, {w_.input->W.data(), I}, run_.add_to_d_x ? 1 : 0, d_x,
+              I);
       return;
     }
     const T* inputs[kPieceRows];
@@ -474,13 +475,13 @@ class BackwardPass {
     const T* x = run_.x + row * I;
     T* product = from_x_.data() + k * kAgainRows * ld_from_x_;
     if (!tiles_) {
-      gemm<T>(end - row, w_.GH, I, {x, I}, {w_.W.data(), I, true}, 0, product, ld_from_x_);
+      gemm<T>(end - row, w_.GH, I, {x, I}, {w_.input->W.data(), I, true}, 0, product, ld_from_x_);
       return;
     }
     const T* inputs[kAgainRows];
     for (Index b = 0; b < end - row; ++b) inputs[b] = x + b * I;
     kernels<T>().project_rows({end - row, 0, w_.blocks, w_.cell.vectors, I, inputs,
-                               w_.W_panel.data(), nullptr, product, ld_from_x_});
+                               w_.input->panel.data(), nullptr, product, ld_from_x_});
   }
 
   /// The gradients of layer normalisation's parameters that a group's rows have summed, and after
@@ -584,7 +585,7 @@ void normalised_gates(const CellWeights<T>& w, Index rows, const T* x, T* gates)
   const Index n = rows * w.GH;
   const GateStrides strides = gate_after_gate<T>(w.H);
   Buffer<T> from_x(rows, w.GH);
-  gemm<T>(rows, w.GH, w.I, {x, w.I}, {w.W.data(), w.I, true}, 0, from_x.data(), w.GH);
+  gemm<T>(rows, w.GH, w.I, {x, w.I}, {w.input->W.data(), w.I, true}, 0, from_x.data(), w.GH);
   kernels<T>().normalise_sums(
       {rows, w.H, strides, w.norm.gain_x, w.bias.data(), from_x.data(), w.GH});
   kernels<T>().normalise_sums({rows, w.H, strides, w.norm.gain_h, nullptr, gates, w.GH});

@@ -60,7 +60,7 @@ void direction_forward(const DirectionForward<T>& run) {
     const T* x = run.x + block.first_row * I;
     run.team.run_tasks(pieces(block.rows), [&](Index k) noexcept {
       const Piece p = piece(block.rows, k);
-      gemm<T>(p.size, GH, I, {x + p.first * I, I}, {w.W.data(), I, true}, 0,
+      gemm<T>(p.size, GH, I, {x + p.first * I, I}, {w.input->W.data(), I, true}, 0,
               block_gates + p.first * ld_gates, ld_gates);
       if (w.cell.normalises) {
         kernels<T>().normalise_sums({p.size, H, gate_after_gate<T>(H), w.norm.gain_x, w.bias.data(),

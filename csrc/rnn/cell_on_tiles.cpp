@@ -138,7 +138,7 @@ void TileCell<T>::run_ahead(const Run& run, const Part& part, TileScratch<T>& sc
   };
   take_inputs(run.steps.first);
   kernels<T>().project_rows({kAheadSteps, first_block, end_block, w_.cell.vectors, w_.I, x,
-                             w_.W_panel.data(), w_.bias_panel.data(), projected_.data(), ld});
+                             w_.input->panel.data(), w_.bias_panel.data(), projected_.data(), ld});
   Index row = 0, next_row = kAheadSteps;  // of projected_
   for (Index first = run.steps.first; first < run.steps.end; first += kAheadSteps) {
     const Index end = std::min(first + kAheadSteps, run.steps.end);
@@ -186,7 +186,7 @@ void TileCell<T>::project(const Run& run, StepRange steps, const Part& part,
   }
   for (Index k = 0; k < w_.parts; ++k) {
     kernels<T>().project_rows({n, k * w_.blocks + first_block, k * w_.blocks + end_block,
-                               w_.cell.vectors, w_.I, scratch.inputs.data(), w_.W_panel.data(),
+                               w_.cell.vectors, w_.I, scratch.inputs.data(), w_.input->panel.data(),
                                w_.cell.normalises ? nullptr : w_.bias_panel.data(),
                                projected_.data(), w_.parts * w_.blocks * w_.width});
   }
@@ -315,7 +315,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.I = w_.I;
   call.P = w_.P;
   call.x = fused ? scratch.inputs.data() : nullptr;
-  call.W = w_.W_panel.data();
+  call.W = w_.input->panel.data();
   call.bias = w_.bias_panel.data();
   call.bias_h = w_.bias_h.data();
   call.ld_projected = w_.blocks * w_.width;

@@ -51,7 +51,8 @@ void pack_backward(const T* matrix, Index K, Index columns, T* panel) {
 
 template <class T>
 CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
-                            const CellParams<const T>& params)
+                            const CellParams<const T>& params,
+                            std::shared_ptr<InputWeights<T>> same_input)
     : I(config.layer_input_size(layer)),
       H(config.hidden_size),
       P(config.output_size()),
@@ -60,7 +61,7 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
       SH(config.saved_gates() * H),
       projects(config.proj_size > 0),
       cell(cell_kernels<T>(config)),
-      W(GH, I),
+      input(std::move(same_input)),
       R(GH, P),
       bias(GH),
       options{config.options.usual_functions(),
@@ -74,7 +75,11 @@ CellWeights<T>::CellWeights(const StackConfig& config, Index layer,
               nullptr,
               0},
       plain(config.options.plain()) {
-  std::copy_n(params.weight_ih, W.size(), W.data());
+  if (input == nullptr) {
+    input = std::make_shared<InputWeights<T>>();
+    input->W.resize(GH, I);
+    std::copy_n(params.weight_ih, input->W.size(), input->W.data());
+  }
   std::copy_n(params.weight_hh, R.size(), R.data());
   bias.fill_zero();
   if (cell.resets) {
@@ -127,8 +132,10 @@ void CellWeights<T>::pack_panels() {
       return unit < H ? matrix + (gate * H + unit) * K : nullptr;
     };
   };
-  W_panel.resize(parts * blocks, I * width);
-  pack_panel(parts * blocks, I, width, gate_row(W.data(), I), W_panel.data());
+  if (input->panel.size() == 0) {
+    input->panel.resize(parts * blocks, I * width);
+    pack_panel(parts * blocks, I, width, gate_row(input->W.data(), I), input->panel.data());
+  }
   R_panel.resize(parts * blocks, P * width);
   pack_panel(parts * blocks, P, width, gate_row(R.data(), P), R_panel.data());
   bias_panel.resize(parts * blocks, width);
@@ -159,9 +166,9 @@ const T* CellWeights<T>::R_backward_panel() const {
 
 template <class T>
 const T* CellWeights<T>::W_backward_panel() const {
-  return W_backward_panel_.get([this] {
+  return input->backward_panel.get([this] {
     Buffer<T> panel(backward_columns<T>(I), GH);
-    pack_backward(W.data(), GH, I, panel.data());
+    pack_backward(input->W.data(), GH, I, panel.data());
     return panel;
   });
 }

@@ -1,6 +1,8 @@
 // The parameters of one layer and direction, copied into the layout that the kernels want.
 #pragma once
 
+#include <memory>
+
 #include "fastlstm/stack.hpp"
 #include "rnn/cell_kernels.hpp"
 #include "runtime/buffer.hpp"
@@ -15,10 +17,20 @@ Index backward_columns(Index columns) {
   return (columns + width - 1) / width * width;
 }
 
+/// The weights of a cell's input.
+template <class T>
+struct InputWeights {
+  Buffer<T> W;      // [G H, I]
+  Buffer<T> panel;  // [blocks][I][V][lanes]
+  FilledOnce<T> backward_panel;
+};
+
 template <class T>
 struct CellWeights {
-  /// params: read during the construction only.
-  CellWeights(const StackConfig& config, Index layer, const CellParams<const T>& params);
+  /// params: read during the construction only. input: of other weights, which are the same; null:
+  /// those of params. Weight dropout draws R alone anew for each call.
+  CellWeights(const StackConfig& config, Index layer, const CellParams<const T>& params,
+              std::shared_ptr<InputWeights<T>> input = nullptr);
 
   Index I;  // this layer's input size
   Index H;
@@ -28,7 +40,7 @@ struct CellWeights {
   Index SH;  // gates that training saves of each row: saved_gates times H
   bool projects;
   CellKernels<T> cell;
-  Buffer<T> W;             // [G H, I]
+  std::shared_ptr<InputWeights<T>> input;
   Buffer<T> R;             // [G H, P]
   Buffer<T> bias;          // [G H] the sum of both biases; zeros without
   Buffer<T> bias_h;        // GRU: [H] of R_n h, not in the sum, padded to whole blocks; else empty
@@ -45,7 +57,6 @@ struct CellWeights {
   Index width = 0;        // columns of a block: V * lanes
   Index parts = 1;        // panels of so many blocks, one after another: gates of a cell in halves
   Index proj_blocks = 0;  // of the projection's columns
-  Buffer<T> W_panel;      // [blocks][I][V][lanes]
   Buffer<T> R_panel;      // [blocks][P][V][lanes]
   Buffer<T> bias_panel;   // [blocks][V][lanes]
   Buffer<T> W_hr_panel;   // [proj_blocks][H][4][lanes]
@@ -61,7 +72,7 @@ struct CellWeights {
  private:
   void pack_panels();
 
-  mutable FilledOnce<T> R_backward_panel_, W_backward_panel_;
+  mutable FilledOnce<T> R_backward_panel_;
 };
 
 }  // namespace fastlstm

@@ -116,16 +116,10 @@ class Planner {
   /// The input, and h of every layer; with weight dropout, weights of the call's own.
   Count always() const {
     const Count rows = rows_.rows() * (config_.input_size + Count(config_.num_layers) * width());
-    Count weights = 0;
-    for (Index layer = 0; drops_weights_ && layer < config_.num_layers; ++layer) {
-      const Index I = config_.layer_input_size(layer);
-      Count of_cell = Count(sums()) * (I + Count(P()));
-      if (active_target().tiles) {  // panels for both passes
-        of_cell = of_cell * 2 + Count(sums()) * (padded(I) + Count(padded(P())));
-      }
-      weights = weights + of_cell * config_.directions();
-    }
-    return rows + weights;
+    if (!drops_weights_) return rows;
+    // R of each cell, and on tiles its panels for both passes.
+    const Count columns = active_target().tiles ? Count(2) * P() + padded(P()) : Count(P());
+    return rows + columns * sums() * config_.cells();
   }
   /// Where segments of one cell are run, one after another (Saved::Room).
   Count room(Index rows, Index again) const {

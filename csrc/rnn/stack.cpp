@@ -78,7 +78,7 @@ Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
     bias_hh.fill_zero();
     if (w.cell.resets) std::copy_n(w.bias_h.data(), w.H, bias_hh.data() + w.GH - w.H);
     drop_weights(dropout, k, w.GH, w.P, w.R.data(), R.data());
-    CellParams<const T> params{w.W.data(), R.data(), w.bias.data(), bias_hh.data(), w.W_hr.data()};
+    CellParams<const T> params{nullptr, R.data(), w.bias.data(), bias_hh.data(), w.W_hr.data()};
     if (w.options.peephole != nullptr) {
       peephole.resize(3, w.H);
       for (Index gate = 0; gate < 3; ++gate) {
@@ -91,7 +91,7 @@ Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
     params.weight_ln_hh = w.norm.gain_h;
     params.weight_ln_c = w.norm.gain_c;
     params.bias_ln_c = w.norm.bias_c;
-    dropped = dropped.with_params(k, params);
+    dropped = dropped.with_params(k, params, w.input);
   }
   return dropped;
 }
@@ -108,10 +108,11 @@ Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) : 
 }
 
 template <class T>
-Stack<T> Stack<T>::with_params(Index k, const CellParams<const T>& params) const {
+Stack<T> Stack<T>::with_params(Index k, const CellParams<const T>& params,
+                               std::shared_ptr<InputWeights<T>> input) const {
   Stack<T> other = *this;
-  other.weights_[static_cast<std::size_t>(k)] =
-      std::make_shared<const CellWeights<T>>(config_, k / config_.directions(), params);
+  other.weights_[static_cast<std::size_t>(k)] = std::make_shared<const CellWeights<T>>(
+      config_, k / config_.directions(), params, std::move(input));
   return other;
 }
 

@@ -196,6 +196,8 @@ struct BackwardCall {
 template <class T>
 struct CellWeights;
 template <class T>
+struct InputWeights;
+template <class T>
 class Stack;
 
 /// What one training call saved: enough for its backward pass, and for looking at every gate.
@@ -230,7 +232,9 @@ class Stack {
   Stack(const StackConfig& config, const CellParams<const T>* params);
 
   /// The same stack with other parameters for cell k; shares the copies of all other cells.
-  Stack with_params(Index k, const CellParams<const T>& params) const;
+  /// input: the copy of other weights' weight_ih, to be shared instead of that of params; or null.
+  Stack with_params(Index k, const CellParams<const T>& params,
+                    std::shared_ptr<InputWeights<T>> input = nullptr) const;
 
   const StackConfig& config() const { return config_; }
 
