@@ -294,12 +294,15 @@ uneven = options.pop("uneven", False)
 if "GRU" in cell:
     options["reset_after"] = cell == "GRU"
 layer = getattr(fastlstm, cell[:4].strip())(int(I), int(H), seed=0, **options)
-small = np.ones((2, B, int(I)), np.float32)
+def of_steps(n, width):
+    return np.ones((B, n, width) if layer.batch_first else (n, B, width), np.float32)
+
+small = of_steps(2, int(I))
 output, _, tape = layer.forward(small)
 tape.backward(output)  # what is needed once: weights packed, BLAS loaded
+output_size = output.shape[-1]
 del tape, output
-x = np.ones((T, B, int(I)), np.float32)
-d_output = np.ones((T, B, layer(small)[0].shape[-1]), np.float32)
+x, d_output = of_steps(T, int(I)), of_steps(T, output_size)
 # Few are long.
 lengths = np.maximum(1, T >> np.arange(B) % 8) if uneven else None
 
@@ -342,6 +345,7 @@ print(predicted.bytes, max(forward, most_since_last_time() - given))
         ("LSTM", 50_000, 8, 16, 32, {}),  # many segments: gaps between them show
         ("GRU", 6_000, 16, 32, 64, {}),
         ("GRU before", 6_000, 16, 32, 64, {}),
+        ("LSTM", 6_000, 16, 32, 64, {"batch_first": True}),  # copies what others have in place
         ("LSTM", 12_000, 16, 32, 64, {"uneven": True}),
         ("LSTM", 3_000, 16, 32, 64, {"bidirectional": True, "num_layers": 3, "dropout": 0.2}),
         ("LSTM", 4_000, 16, 32, 64, {"bidirectional": True, "merge": "sum"}),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+import platform
 import resource
 import signal
 import subprocess
@@ -128,6 +129,27 @@ def test_many_calls_from_many_threads_keep_no_memory() -> None:
     warm = soak(SOAK_CALLS // 2)
     grown = soak(SOAK_CALLS) - warm
     assert grown < 8 * 1024  # KiB; arenas of the allocator settle, leaks of a call would add up
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator")
+def test_a_training_loop_finds_its_memory_again() -> None:
+    code = """
+        import resource, numpy as np, fastlstm
+
+        layer, x = fastlstm.LSTM(256, 256, seed=0), np.ones((50, 64, 256), np.float32)
+        faults = []
+        for _ in range(20):
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+            output, _, tape = layer.forward(x)
+            tape.backward(output)
+            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+        print(sum(faults[10:]) / 10)
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
+    )
+    # 800 and more where memory is given back after each call.
+    assert float(done.stdout) < 200
 
 
 def test_no_thread_works_after_a_call() -> None:

@@ -121,8 +121,8 @@ class BackwardPass {
         step(t, block.first_row, p.first, p.first + p.size, Part{});
         // Two levels of sums keep the rounding error small.
         if (w_.cell.normalises && (t - block.first) % 8 == 0) {
-          for (Index b = p.first; b < p.first + p.size; b += norm_rows_)
-            add_norm_sums(b / norm_rows_);
+          const Index end = p.first + p.size;
+          for (Index b = p.first; b < end; b += norm_rows_) add_norm_sums(b / norm_rows_);
         }
       });
     });

@@ -36,6 +36,7 @@ constexpr std::size_t kLargeMemory = std::size_t{4} << 20;  // two of x86's larg
 /// calls of a training loop found their memory gone, or not, as it happened to lie: LSTM, T = 100,
 /// B = 32, H = 256, 3,800 fresh pages and 10 of 83 ms for each call.
 void keep_released_memory() noexcept;
+constexpr Index kMemoryToKeep = Index{1} << 20;  // of a call, for which it pays
 
 /// Memory for a number of elements, aligned to a cache line (and the widest vector).
 /// Not initialised. Throws std::bad_alloc, also where the size in bytes does not fit.

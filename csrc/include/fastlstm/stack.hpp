@@ -183,7 +183,8 @@ struct BackwardCall {
   SequenceView<const T> d_output;           // data null: zeros
   const T* d_h_n = nullptr;                 // null: zeros
   const T* d_c_n = nullptr;                 // null: zeros
-  SequenceView<T> d_x;                      // data null: not computed; rows past an end become zero
+  SequenceView<T> d_x;                      // data null: not computed; rows past an end become
+                                            // zero; apart from d_output, which is read meanwhile
   T* d_h_0 = nullptr;                       // written; null: not asked for
   T* d_c_0 = nullptr;                       // written; null as d_h_0, and where there is no c
   const CellParams<T>* d_params = nullptr;  // [L * D]; added to; null ones: not computed
