@@ -543,7 +543,7 @@ class RecurrentLayer(Generic[StateT, TraceT]):
         --------
         >>> lstm = fastlstm.LSTM(64, 256)
         >>> round(lstm.training_memory(T=10_000, B=8).bytes / 1e9, 1)  # in GB
-        0.6
+        0.5
         >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
         True
         """
