@@ -358,9 +358,9 @@ class BackwardPass {
     const Index of_W = d_W != nullptr ? weight_pieces(I) : 0;
     const Index of_R = d_R != nullptr ? weight_pieces(w_.P) : 0;
     const Index of_rows = run_.d_x != nullptr ? pieces(n, d_x_piece_rows()) : 0;
-    // Small tasks come last, for threads that would wait. But where the gates' gradients are too
-    // many for the L2 cache, what reads them by rows comes first: those of the last steps are still
-    // there (H = 512: +4 % of training, H = 1024 on two threads +10 %).
+    // Gradients of x come last, small tasks for threads that would wait. But where the gates'
+    // gradients are too many for the L2 cache, what reads them by rows comes first: those of the
+    // last steps are still there (H = 512: +4 % of training, H = 1024 on two threads +10 %).
     const bool d_x_first = n * w_.GH * static_cast<Index>(sizeof(T)) > kGradientsInL2;
     const Index first_x = d_x_first ? 0 : 1 + of_W + of_R;
     run_.team.run_tasks(1 + of_W + of_R + of_rows, [&](Index task) noexcept {
@@ -393,9 +393,12 @@ class BackwardPass {
     return pieces(w_.GH, weight_piece_rows(columns)) *
            pieces(columns, weight_piece_columns(columns));
   }
-  /// Our own kernel takes 4 panels of columns at once.
+  /// Our own kernel takes 4 panels of columns at once: fewer where there were too few pieces.
   Index weight_piece_columns(Index columns) const {
-    return on_tiles(columns) ? 16 * kernels<T>().lanes : columns;
+    if (!on_tiles(columns)) return columns;
+    const Index panel = 4 * kernels<T>().lanes;
+    const Index all = pieces(columns, panel) * pieces(w_.GH, weight_piece_rows(columns));
+    return panel * std::clamp<Index>(all / run_.team.threads(), 1, 4);
   }
   /// On tiles, each thread has a share of the rows, and so of d_sums, which another wrote in part.
   /// BLAS packs the values anew for each piece: not many of them where there are many rows.

@@ -24,7 +24,7 @@ static_assert(kAgainRows >= kMostStepRows);
 constexpr Index kNormSums = 14;
 
 /// The rows of a group that is summed together, or of a task of steps, whatever the number of
-/// threads: four groups, so that as many threads have a task.
+/// threads: four groups as a rule, so that as many threads have a task.
 inline Index shared_step_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
 
 template <class T>

@@ -117,9 +117,11 @@ class Planner {
   Count always() const {
     const Count rows = rows_.rows() * (config_.input_size + Count(config_.num_layers) * width());
     if (!drops_weights_) return rows;
-    // R of each cell, and on tiles its panels for both passes.
-    const Count columns = active_target().tiles ? Count(2) * P() + padded(P()) : Count(P());
-    return rows + columns * sums() * config_.cells();
+    // R of each cell, on tiles its panels for both passes, and a projection with its panel.
+    const bool tiles = active_target().tiles;
+    const Count R = (tiles ? Count(2) * P() + padded(P()) : Count(P())) * sums();
+    const Count W_hr = (tiles ? Count(P()) + padded(P()) : Count(P())) * config_.hidden_size;
+    return rows + (config_.proj_size > 0 ? R + W_hr : R) * config_.cells();
   }
   /// Where segments of one cell are run, one after another (Saved::Room).
   Count room(Index rows, Index again) const {

@@ -141,7 +141,7 @@ Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropo
   const MemoryPlan plan = plan_memory(config_, rows, dropout, sizeof(T),
                                       rows.is_packed(call.x, config_.input_size), memory_limit);
   // Not under a limit, where memory that is kept but not used would count.
-  if (!plan.in_segments && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
+  if (memory_limit == 0 && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
   auto saved =
       std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
                                  std::move(rows), dropout, !plan.in_segments);

@@ -156,8 +156,9 @@ class RowGroup {
     return {rows_.steps() - steps.end, rows_.steps() - steps.first};
   }
 
-  /// In training: copies the input at these times to what is saved, before it is read there: just
-  /// before, so that it is still in the cache. part: of the threads that share it, and read it.
+  /// In training: copies the input at these times to what is saved, before it is read there. Where
+  /// layers alternate these are few steps, which then are still in the cache. part: of the threads
+  /// that share it, and read it.
   void save_input(StepRange times, const Part& part) noexcept {
     if (saved_ == nullptr || call_.x.data == nullptr) return;
     const Index I = stack_.config().input_size;

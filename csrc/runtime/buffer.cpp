@@ -26,14 +26,13 @@ void prefer_large_pages(void*, std::size_t) noexcept {}
 
 void keep_released_memory() noexcept {
 #if defined(__GLIBC__)
-  static const bool done = [] {
-    constexpr std::size_t kMost = std::size_t{32} << 20, kBookkeeping = std::size_t{64} << 10;
-    // Through a volatile pointer: the compiler would leave both out.
-    void* volatile block = std::malloc(kMost - kBookkeeping);
-    std::free(block);
-    return true;
-  }();
-  static_cast<void>(done);
+  // Not a local static of another kind: a fork while a thread initialises one leaves it locked.
+  static std::atomic<bool> done{false};
+  if (done.exchange(true, std::memory_order_relaxed)) return;
+  constexpr std::size_t kMost = std::size_t{32} << 20, kBookkeeping = std::size_t{64} << 10;
+  // Through a volatile pointer: the compiler would leave both out.
+  void* volatile block = std::malloc(kMost - kBookkeeping);
+  std::free(block);
 #endif
 }
 

@@ -241,7 +241,8 @@ class Stack {
 
   void forward(const ForwardCall<T>& call) const;
   /// As forward, with dropout, and saving what the backward pass needs: all of it, or as much as a
-  /// limit in bytes allows. The rest is computed again in the backward pass; no bit depends on it.
+  /// limit in bytes allows, where the gradients are in the order of x's strides. The rest is
+  /// computed again in the backward pass; no bit depends on it.
   /// 0: no limit. Throws std::invalid_argument for one that cannot be kept.
   Tape<T> forward_train(const ForwardCall<T>& call, const Dropout& dropout,
                         Index memory_limit = 0) const;
