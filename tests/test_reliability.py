@@ -132,24 +132,33 @@ def test_many_calls_from_many_threads_keep_no_memory() -> None:
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="its allocator")
-def test_a_training_loop_finds_its_memory_again() -> None:
+def test_released_memory_stays_for_the_next_call() -> None:
     code = """
-        import resource, numpy as np, fastlstm
+        import ctypes, resource, numpy as np, fastlstm
 
-        layer, x = fastlstm.LSTM(256, 256, seed=0), np.ones((50, 64, 256), np.float32)
-        faults = []
-        for _ in range(20):
+        output, _, tape = fastlstm.LSTM(64, 64, seed=0).forward(np.ones((100, 32, 64), np.float32))
+        tape.backward(output)
+        libc = ctypes.CDLL(None)
+        libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+        libc.memset.argtypes = [ctypes.c_void_p, ctypes.c_int, ctypes.c_size_t]
+        libc.free.argtypes = [ctypes.c_void_p]
+
+        def fresh_pages(size):
             before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-            output, _, tape = layer.forward(x)
-            tape.backward(output)
-            faults.append(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
-        print(sum(faults[10:]) / 10)
+            block = libc.malloc(size)
+            libc.memset(block, 1, size)
+            libc.free(block)
+            return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+        fresh_pages(20 << 20)
+        print(fresh_pages(20 << 20))
     """
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
-    # 800 and more where memory is given back after each call.
-    assert float(done.stdout) < 200
+    assert (
+        int(done.stdout) < 500
+    )  # of 5,120; left alone, glibc keeps the block after its second use
 
 
 def test_no_thread_works_after_a_call() -> None:
