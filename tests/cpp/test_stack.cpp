@@ -607,7 +607,7 @@ TEST(a_prediction_that_no_integer_holds_is_no_memory) {
   const Index huge = std::numeric_limits<std::int32_t>::max() / 8;
   const StackConfig config{1, huge};
   const RowSchedule rows(1 << 16, 1 << 16, nullptr);
-  CHECK_THROWS(plan_memory(config, rows, {}, 8, 0), std::bad_alloc);
+  CHECK_THROWS(plan_memory(config, rows, {}, 8, true, 0), std::bad_alloc);
 }
 
 TEST(calls_can_be_interrupted) {
