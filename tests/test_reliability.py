@@ -156,9 +156,8 @@ def test_released_memory_stays_for_the_next_call() -> None:
     done = subprocess.run(
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, check=True
     )
-    assert (
-        int(done.stdout) < 500
-    )  # of 5,120; left alone, glibc keeps the block after its second use
+    # Of 5,120 pages. Left alone, glibc keeps the block from its second use on.
+    assert int(done.stdout) < 500
 
 
 def test_no_thread_works_after_a_call() -> None:

@@ -44,7 +44,7 @@ class BackwardPass {
                              : gate_after_gate<T>(w_.H)),
         ld_from_x_(tiles_ ? w_.blocks * w_.width : w_.GH) {
     copy_rows(run.d_h, rows_.B(), w_.P, d_h_.data(), ld_d_h_);
-    if (W_panel_ != nullptr) {
+    if (W_panel_ != nullptr && !writes_d_x()) {
       d_x_.resize(block_rows_, backward_columns<T>(w_.I));
     }
     if (w_.cell.in_halves) {
@@ -431,6 +431,9 @@ class BackwardPass {
   /// On tiles each row is by itself, and small pieces keep all threads at work until the end.
   Index d_x_piece_rows() const { return tiles_ ? 64 : kPieceRows; }
 
+  /// Whether the product's rows are those of d_x, or are to be added to it or cut.
+  bool writes_d_x() const { return backward_columns<T>(w_.I) == w_.I && !run_.add_to_d_x; }
+
   /// d_x = d_gates W, or d_x += d_gates W, for some rows of a block.
   void d_x_product(const StepBlock& block, Piece p) noexcept {
     const Index I = w_.I, GH = w_.GH;
@@ -444,11 +447,10 @@ class BackwardPass {
     const T* inputs[kPieceRows];
     for (Index row = 0; row < p.size; ++row) inputs[row] = d_gates + row * GH;
     const Index width = 4 * kernels<T>().lanes, ld = backward_columns<T>(I);
-    const bool direct = ld == I && !run_.add_to_d_x;
-    T* padded = direct ? d_x : d_x_.data() + p.first * ld;
+    T* padded = writes_d_x() ? d_x : d_x_.data() + p.first * ld;
     kernels<T>().project_rows(
         {p.size, 0, ld / width, 4, GH, inputs, W_panel_, nullptr, padded, ld});
-    if (direct) return;
+    if (writes_d_x()) return;
     for (Index row = 0; row < p.size; ++row, d_x += I, padded += ld) {
       for (Index j = 0; j < I; ++j) d_x[j] = run_.add_to_d_x ? d_x[j] + padded[j] : padded[j];
     }

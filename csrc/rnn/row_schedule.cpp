@@ -58,27 +58,24 @@ void RowSchedule::set_offsets() {
 }
 
 template <class T>
-void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed) {
-  for (Index t = 0; t < rows.steps(); ++t) {
+void copy_steps(const RowSchedule& rows, Index first, Index end, const RowView<const T>& from,
+                Index width, const RowView<T>& to) {
+  for (Index t = first; t < end; ++t) {
     for (Index b = 0; b < rows.live(t); ++b) {
-      std::copy_n(from.row(t, rows.place(b)), width, packed);
-      packed += width;
+      std::copy_n(from.row(rows, t, b), width, to.row(rows, t, b));
     }
   }
 }
 
 template <class T>
+void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed) {
+  copy_steps(rows, 0, rows.steps(), RowView<const T>(from), width, RowView<T>(packed, width));
+}
+
+template <class T>
 void unpack_rows(const RowSchedule& rows, const T* packed, Index width, SequenceView<T> to) {
-  for (Index t = 0; t < rows.T(); ++t) {
-    const Index live = t < rows.steps() ? rows.live(t) : 0;
-    for (Index b = 0; b < live; ++b) {
-      std::copy_n(packed, width, to.row(t, rows.place(b)));
-      packed += width;
-    }
-    for (Index b = live; b < rows.B(); ++b) {
-      std::fill_n(to.row(t, rows.place(b)), width, T(0));
-    }
-  }
+  copy_steps(rows, 0, rows.steps(), RowView<const T>(packed, width), width, RowView<T>(to));
+  clear_padding(rows, width, to);
 }
 
 template <class T>
@@ -108,11 +105,13 @@ void unsort_state(const RowSchedule& rows, const T* sorted, Index width, T* stat
   }
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                    \
-  template void pack_rows(const RowSchedule&, SequenceView<const T>, Index, T*);   \
-  template void unpack_rows(const RowSchedule&, const T*, Index, SequenceView<T>); \
-  template void clear_padding(const RowSchedule&, Index, SequenceView<T>);         \
-  template void sort_state(const RowSchedule&, const T*, Index, T*);               \
+#define FASTLSTM_INSTANTIATE(T)                                                              \
+  template void copy_steps(const RowSchedule&, Index, Index, const RowView<const T>&, Index, \
+                           const RowView<T>&);                                               \
+  template void pack_rows(const RowSchedule&, SequenceView<const T>, Index, T*);             \
+  template void unpack_rows(const RowSchedule&, const T*, Index, SequenceView<T>);           \
+  template void clear_padding(const RowSchedule&, Index, SequenceView<T>);                   \
+  template void sort_state(const RowSchedule&, const T*, Index, T*);                         \
   template void unsort_state(const RowSchedule&, const T*, Index, T*);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

@@ -57,8 +57,6 @@ class RowSchedule {
   /// The steps of sorted row b: its length.
   Index length(Index b) const { return lengths_[static_cast<std::size_t>(b)]; }
 
-  /// Whether all rows live to the end, in the caller's order.
-  bool dense() const { return dense_; }
   /// Whether a sequence with these strides is in packed order already, row after row of width.
   template <class T>
   bool is_packed(const SequenceView<T>& view, Index width) const {
@@ -71,7 +69,7 @@ class RowSchedule {
   Index call_steps_ = 0;  // of the call that these steps are a part of,
   Index first_step_ = 0;  // and where they begin in it
   Index batch_ = 0;
-  bool dense_ = true;
+  bool dense_ = true;  // all lengths are T, and the order is the caller's
   void set_offsets();
 
   std::vector<Index> order_;    // [B]
@@ -138,6 +136,11 @@ class RowView {
   Index stride_b_;
   Index first_t_ = 0;
 };
+
+/// The live rows of the steps first <= t < end, width elements of each.
+template <class T>
+void copy_steps(const RowSchedule& rows, Index first, Index end, const RowView<const T>& from,
+                Index width, const RowView<T>& to);
 
 /// packed: [rows, width] out, from the caller's order.
 template <class T>

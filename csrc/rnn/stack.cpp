@@ -159,8 +159,10 @@ template <class T>
 TrainingMemory Stack<T>::training_memory(Index T_, Index B, const Index* lengths, bool batch_first,
                                          const Dropout& dropout, Index memory_limit) const {
   const RowSchedule rows(T_, B, lengths);
-  const bool in_place = rows.dense() && (!batch_first || T_ <= 1 || B <= 1);
-  return plan_memory(config_, rows, dropout, sizeof(T), in_place, memory_limit).memory;
+  // Of arrays of one column, which stand for all.
+  const SequenceView<T> callers{nullptr, batch_first ? 1 : B, batch_first ? T_ : 1};
+  return plan_memory(config_, rows, dropout, sizeof(T), rows.is_packed(callers, 1), memory_limit)
+      .memory;
 }
 
 #define FASTLSTM_INSTANTIATE(T)                                                            \

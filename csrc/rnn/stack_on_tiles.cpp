@@ -1,4 +1,3 @@
-#include <algorithm>
 #include <deque>
 #include <vector>
 
@@ -176,11 +175,7 @@ class RowGroup {
   void copy(StepRange times, const RowView<const T>& from, const RowView<T>& to, Index n,
             const Part& part) noexcept {
     const auto [first, end] = part.range(times.end - times.first, 1);
-    for (Index t = times.first + first; t < times.first + end; ++t) {
-      for (Index b = 0; b < rows_.live(t); ++b) {
-        std::copy_n(from.row(rows_, t, b), n, to.row(rows_, t, b));
-      }
-    }
+    copy_steps(rows_, times.first + first, times.first + end, from, n, to);
   }
 
   void run_layer(Index layer, StepRange steps, int rank) noexcept {
