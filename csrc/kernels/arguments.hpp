@@ -72,6 +72,7 @@ struct ProjectRows {
   const T* bias;      // [blocks][V][lanes] in; null: zeros
   T* out;             // [rows] of ld_out elements, out: [blocks][V][lanes] of each
   Index ld_out;
+  bool down = false;  // from the last block to the first
 };
 
 /// out += d_sums^T values: the gradient of some rows and columns of a weight matrix.
@@ -129,6 +130,7 @@ struct CellStepTile {
   Index ld_saved_c;
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
   ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
+  bool down = false;                        // from the last block to the first
 };
 
 /// Layer normalisation adds it to the variance.

@@ -58,7 +58,7 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
     };
     const Index unit = block * kLanes;
     if (s.gates != nullptr) {
-      fetch_to_save(s.gates + row * s.ld_gates + unit + sums.blocks * kLanes, 4, s.H);
+      fetch_to_save(s.gates + row * s.ld_gates + unit + sums.to_next * kLanes, 4, s.H);
     }
     const Vec<T> r = functions.saved_gate(sum(0)), z = functions.saved_gate(sum(1));
     const Vec<T> m = Vec<T>::load(h + 2 * kLanes) + Vec<T>::load(s.bias_h + unit);

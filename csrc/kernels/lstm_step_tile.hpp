@@ -19,7 +19,7 @@ void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
     const Index unit = block * kLanes;
     T* c = s.c + row * s.ld_c + unit;
     if (s.gates != nullptr) {
-      const Index next = unit + sums.blocks * kLanes;
+      const Index next = unit + sums.to_next * kLanes;
       fetch_to_save(s.gates + row * s.ld_gates + next, 4, s.H);
       fetch_to_save(s.saved_c + row * s.ld_saved_c + next, 1, s.H);
     }

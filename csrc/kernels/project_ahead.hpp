@@ -63,7 +63,8 @@ FASTLSTM_NOINLINE void multiply_row_and_project_ahead(const CellStepTile<T>& s, 
     tile.store(from_h + (block - first) * kWidth, 0);
   }
   if (block == end) return;
-  multiply_panel<V, T>(1, block, end, s.P, h, s.R, nullptr, from_h + (block - first) * kWidth, 0);
+  multiply_panel<V, T>(1, block, end, s.P, h, s.R, nullptr, from_h + (block - first) * kWidth, 0,
+                       false);
 }
 
 /// What is left of the projection.

@@ -11,7 +11,7 @@ template <int V, class T>
 FASTLSTM_INLINE void project_rows_by(const ProjectRows<T>& p) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
   multiply_panel<V, T>(p.rows, p.first_block, p.end_block, p.K, p.x, p.panel, p.bias,
-                       p.out + p.first_block * kWidth, p.ld_out);
+                       p.out + p.first_block * kWidth, p.ld_out, p.down);
 }
 
 template <class T>

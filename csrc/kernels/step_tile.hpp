@@ -25,6 +25,7 @@ struct TileSums {
   T* from_h;  // [rows][blocks][V][lanes] in: h R; may be overwritten
   Index first_row, rows;
   Index first_block, blocks;
+  Index to_next;  // from a block to that of the sums that follow
 
   /// Calls body(row, block, x, h) with both parts of one block, [V][lanes].
   template <class Body>
@@ -47,6 +48,10 @@ FASTLSTM_INLINE void fetch_to_save(T* next, int gates, Index H) {
 }
 
 /// finish(sums): the cell's equations, writes all results.
+///
+/// A step that goes down reads W before R, too, since the one before has read it last. Each product
+/// fetches the panel that follows, as far as it is known: where the step after goes down, it begins
+/// with what is there.
 template <int V, class T, class Finish>
 FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
@@ -59,22 +64,36 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
     const Index rows = s.rows * (group + 1) / groups - row;
     for (Index r = 0; r < rows; ++r) h_prev[r] = s.h_prev + (row + r) * s.ld_h_prev;
     const Index most_blocks = kBlocksAtOnce / rows;
-    for (Index block = s.first_block; block < s.end_block; block += most_blocks) {
-      const Index end = block + most_blocks < s.end_block ? block + most_blocks : s.end_block;
-      const Index ld = (end - block) * kWidth;
-      const T* const next_R = s.R + (end < s.end_block ? end : s.first_block) * s.P * kWidth;
-      const T* const next = s.x != nullptr ? s.W + block * s.I * kWidth : next_R;
-      if (kProjectsAhead && s.ahead != nullptr) {
-        multiply_row_and_project_ahead<V>(s, block, end, from_h);
-      } else {
-        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld, next);
-      }
-      TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, end - block};
-      if (s.x != nullptr) {
-        multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld, next_R);
-      } else {
+    for (Index left = s.end_block - s.first_block; left > 0;) {
+      const Index blocks = left < most_blocks ? left : most_blocks;
+      const Index block = s.down ? s.first_block + left - blocks : s.end_block - left;
+      const Index end = block + blocks, ld = blocks * kWidth;
+      const Index begin = s.down ? end - 1 : block, after = s.down ? block - 1 : end;
+      left -= blocks;
+      TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, blocks, s.down ? -blocks : blocks};
+      const auto multiply_x = [&](const T* next_R) FASTLSTM_INLINE_LAMBDA {
+        multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld, s.down,
+                             next_R);
+      };
+      const auto multiply_h = [&](const T* next) FASTLSTM_INLINE_LAMBDA {
+        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld, s.down, next);
+      };
+      const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA { return s.R + b * s.P * kWidth; };
+      const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA { return s.W + b * s.I * kWidth; };
+      if (s.x == nullptr) {
         sums.from_x = s.projected + row * s.ld_projected + block * kWidth;
         sums.ld_x = s.ld_projected;
+        if (kProjectsAhead && s.ahead != nullptr) {
+          multiply_row_and_project_ahead<V>(s, block, end, from_h);
+        } else {
+          multiply_h(left > 0 ? of_R(after) : nullptr);
+        }
+      } else if (s.down) {
+        multiply_x(of_R(begin));
+        multiply_h(left > 0 ? of_W(after) : nullptr);
+      } else {
+        multiply_h(of_W(begin));
+        multiply_x(of_R(left > 0 ? after : s.first_block));
       }
       finish(sums);
     }

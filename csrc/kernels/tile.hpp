@@ -187,10 +187,13 @@ FASTLSTM_INLINE void with_constant_rows(Index rows, Body body) {
 }
 
 /// Calls body(block, Constant<Blocks>) so that together the blocks first <= b < end are covered.
+/// down: from the end.
 template <int Most, class Body>
-FASTLSTM_INLINE void for_each_block(Index first, Index end, Body body) {
-  for (; first + Most <= end; first += Most) body(first, Constant<Most>{});
-  if constexpr (Most > 1) for_each_block<Most / 2>(first, end, body);
+FASTLSTM_INLINE void for_each_block(Index first, Index end, bool down, Body body) {
+  for (; end - first >= Most; down ? end -= Most : first += Most) {
+    body(down ? end - Most : first, Constant<Most>{});
+  }
+  if constexpr (Most > 1) for_each_block<Most / 2>(first, end, down, body);
 }
 
 /// The tiles of at most Most rows that together cover the rows.
@@ -214,7 +217,8 @@ FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
 /// out = bias + x * panel.
 /// x: [rows] in: pointers to [K]. panel: [blocks][K][V][lanes] in. bias: [blocks][V][lanes] in;
 /// null: zeros. out: [rows] of ld_out elements, out: [end - first][V][lanes] of each. next: the
-/// panel of a block that is read afterwards; null: not known.
+/// panel of a block that is read afterwards; null: not known. down: from the last block to the
+/// first, where the call before went up: what it read last is still in the L2 cache.
 ///
 /// All rows pass over a part of the panel before the next, as much as the L2 cache holds twice:
 /// they find it there, and fetch the next one meanwhile, for which the first rows would otherwise
@@ -226,7 +230,7 @@ FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
 template <int V, class T>
 FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index K,
                                       const T* const* x, const T* panel, const T* bias, T* out,
-                                      Index ld_out, const T* next = nullptr) {
+                                      Index ld_out, bool down, const T* next = nullptr) {
   constexpr Index kWidth = V * Vec<T>::kLanes, kLine = 64, kMostBytes = 256 << 10;
   constexpr Index kInputBytes = kWidth * static_cast<Index>(sizeof(T));
   constexpr Index kMostInputs = kMostBytes / kInputBytes;
@@ -240,7 +244,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
   if (rows <= tile_rows(V)) {
     with_constant_rows<tile_rows(V)>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
       for_each_block<tile_blocks(V, height.value)>(
-          first, end, [&](Index block, auto blocks) FASTLSTM_INLINE_LAMBDA {
+          first, end, down, [&](Index block, auto blocks) FASTLSTM_INLINE_LAMBDA {
             Tile<T, V, height.value, blocks.value> tile;
             start(tile, block);
             tile.multiply(x, 0, panel + block * K * kWidth, K);
@@ -252,12 +256,15 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
   const Index tiles = row_tiles<tile_rows(V)>(rows);
   const Index spread = (kInputBytes + tiles - 1) / tiles, pace = spread < kLine ? spread : kLine;
   const Index parts = K > 0 ? (K + kMostInputs - 1) / kMostInputs : 1;
-  for (Index block = first; block < end; ++block) {
+  for (Index left = end - first; left > 0; --left) {
+    const Index block = down ? first + left - 1 : end - left;
+    const T* const block_after =
+        left > 1 ? panel + (down ? block - 1 : block + 1) * K * kWidth : next;
     for (Index part = 0; part < parts; ++part) {
       const Index k = K * part / parts, n = K * (part + 1) / parts - k;
       const T* const inputs = panel + (block * K + k) * kWidth;
-      const T* const after = part + 1 < parts || block + 1 < end ? inputs + n * kWidth : next;
-      Index left = after != nullptr ? n * kInputBytes : 0;
+      const T* const after = part + 1 < parts ? inputs + n * kWidth : block_after;
+      Index to_fetch = after != nullptr ? n * kInputBytes : 0;
       FetchLines lines{reinterpret_cast<const char*>(after), pace};
       for_each_row_tile<tile_rows(V)>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
         Tile<T, V, height.value, 1> tile;
@@ -267,9 +274,9 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
         } else {
           tile.load(to, ld_out);
         }
-        if (left <= 0) lines = {reinterpret_cast<const char*>(inputs), 0};
+        if (to_fetch <= 0) lines = {reinterpret_cast<const char*>(inputs), 0};
         tile.multiply(x + row, k, inputs, n, lines);
-        left -= n * pace;
+        to_fetch -= n * pace;
         tile.store(to, ld_out);
       });
     }

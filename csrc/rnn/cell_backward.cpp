@@ -164,7 +164,7 @@ class BackwardPass {
         kernels<T>().gru_candidate_backward(half_step(row, in_block, first, end));
       }
       part.wait();
-      multiply_by_R(d_gates, of_n, w_.H, d_reset_.data(), first, end, part);
+      multiply_by_R(d_gates, of_n, w_.H, d_reset_.data(), first, end, t, part);
       part.wait();
       if (part.rank == 0) {
         kernels<T>().gru_reset_backward(half_step(row, in_block, first, end));
@@ -176,7 +176,7 @@ class BackwardPass {
       drop_h(h_prev, first, end);
     }
     part.wait();
-    multiply_by_R(d_from_h, 0, of_n, d_h_.data(), first, end, part);
+    multiply_by_R(d_from_h, 0, of_n, d_h_.data(), first, end, t, part);
     part.wait();
     if (part.rank == 0) regularise_d_h(first, end);
   }
@@ -335,7 +335,7 @@ class BackwardPass {
   /// rows first <= b < end, at most kMostStepRows. On tiles, because BLAS packs R anew in every
   /// call: with one row, a whole training step took five times as long. part: of the columns.
   void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first, Index end,
-                     const Part& part) noexcept {
+                     Index t, const Part& part) noexcept {
     const Index GH = w_.GH, P = w_.P;
     product += first * ld_d_h_;
     if (!tiles_) {
@@ -347,7 +347,8 @@ class BackwardPass {
     for (Index b = first; b < end; ++b) inputs[b - first] = d_sums + b * GH + first_row;
     const auto [first_block, end_block] = part.range(ld_d_h_ / (4 * kernels<T>().lanes), 1);
     kernels<T>().project_rows({end - first, first_block, end_block, 4, K, inputs,
-                               R_panel_ + first_row * ld_d_h_, nullptr, product, ld_d_h_});
+                               R_panel_ + first_row * ld_d_h_, nullptr, product, ld_d_h_,
+                               reads_down(t, end - first)});
   }
 
   /// Gradients of the parameters and the input, from all rows of a block at once.

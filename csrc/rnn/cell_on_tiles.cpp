@@ -212,7 +212,8 @@ void TileCell<T>::normalised_units(const CellStepTile<T>& call, const Part& part
     scratch.inputs[static_cast<std::size_t>(b)] = call.h_prev + b * call.ld_h_prev;
   }
   kernels<T>().project_rows({call.rows, call.first_block, call.end_block, w_.cell.vectors, w_.P,
-                             scratch.inputs.data(), call.R, nullptr, from_h_.data(), ld});
+                             scratch.inputs.data(), call.R, nullptr, from_h_.data(), ld,
+                             call.down});
   part.wait();
   LstmNormStep<T> s{};
   s.rows = call.rows;
@@ -335,6 +336,7 @@ void TileCell<T>::step(const Run& run, Index s, Index projected_row, const Part&
   call.ld_saved_c = saved_stride * w_.C;
   call.options = w_.step_options() != nullptr ? &options_ : nullptr;
   call.ahead = ahead;
+  call.down = reads_down(s ^ swap_, live);
   const Index units = w_.cell.block_units;
   const Index first_unit = first_block * units, end_unit = std::min(w_.H, end_block * units);
   if (noise_.zones_c() && noise_.draws_zoneout()) {

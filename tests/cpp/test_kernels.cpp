@@ -403,10 +403,11 @@ void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks
   const Rows<T> x(random, rows, K);
   const Guarded<T> panel(random.values<T>(blocks * K * width, -1, 1));
   const Guarded<T> bias(random.values<T>(blocks * width, -1, 1));
-  const auto project = [&](Index first_row, Index n, Index first_block, Index end_block) {
+  const auto project = [&](Index first_row, Index n, Index first_block, Index end_block,
+                           bool down = false) {
     Guarded<T> out(std::vector<T>(static_cast<std::size_t>(n * ld), T(77)));
     table.project_rows({n, first_block, end_block, V, K, x.pointers.data() + first_row,
-                        panel.data(), has_bias ? bias.data() : nullptr, out.data(), ld});
+                        panel.data(), has_bias ? bias.data() : nullptr, out.data(), ld, down});
     out.check_guards();
     return out;
   };
@@ -425,7 +426,9 @@ void check_project_rows_at(const KernelTable<T>& table, Index rows, Index blocks
       CHECK_CLOSE(out[row * ld + j], want, kEpsilon<T> * static_cast<T>(K + 2));
     }
   }
-  // A row by itself, and a block by itself: the same bits, and nothing else is written.
+  // The other way, a row by itself, and a block by itself: the same bits, and nothing else is
+  // written.
+  CHECK(same_bits(project(0, rows, 0, blocks, true), out));
   for (Index row = 0; row < rows; ++row) {
     const Guarded<T> alone = project(row, 1, 0, blocks);
     CHECK(std::equal(alone.data(), alone.data() + ld, out.data() + row * ld));
@@ -510,7 +513,8 @@ struct TileStep {
   };
 
   /// The kernel on all rows or one, with x or with its projection, with all outputs or fewest.
-  Result run(Index first_row, Index n, bool fused, bool save, Index first_block, Index end_block) {
+  Result run(Index first_row, Index n, bool fused, bool save, Index first_block, Index end_block,
+             bool down = false) {
     Result r{Guarded<T>(std::vector<T>(c_prev.begin() + first_row * padded,
                                        c_prev.begin() + (first_row + n) * padded)),
              Guarded<T>(n * padded), Guarded<T>(save ? n * 4 * H : 0), Guarded<T>(save ? n * H : 0),
@@ -544,6 +548,7 @@ struct TileStep {
     s.ld_gates = 4 * H;
     s.saved_c = save ? r.saved_c.data() : nullptr;
     s.ld_saved_c = H;
+    s.down = down;
     kernel(s);
     r.check_guards();
     return r;
@@ -610,8 +615,14 @@ void check_step_tile_at(const KernelTable<T>& table, typename TileStep<T>::Kerne
       CHECK_EQUAL(whole.saved_c[row * H + j], whole.c[row * step.padded + j]);
     }
   }
-  // The same bits with the inputs projected before, without the outputs for training, for a row by
-  // itself, and for some blocks by themselves.
+  // The same bits from the last block to the first, with the inputs projected before, without the
+  // outputs for training, for a row by itself, and for some blocks by themselves.
+  for (const bool fused : {false, true}) {
+    const auto down = step.run(0, rows, fused, true, 0, step.blocks, true);
+    CHECK(same_bits(down.c, whole.c));
+    CHECK(same_bits(down.h, whole.h));
+    CHECK(same_bits(down.gates, whole.gates));
+  }
   const auto projected = step.run(0, rows, false, false, 0, step.blocks);
   CHECK(same_bits(projected.c, whole.c));
   CHECK(same_bits(projected.h, whole.h));
