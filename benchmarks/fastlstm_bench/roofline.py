@@ -78,20 +78,25 @@ def roofline(case: Case, threads: int, limits: Limits) -> Roofline | None:
     """Bound the time of one call. None: the peak was not measured.
 
     Each thread keeps its share of the weights; they come from the smallest level where the share
-    fits, at the speed of that level with all threads reading.
+    fits, at the speed of that level with all threads reading. What the level before has room for
+    comes from there, as it does for who reads the weights there and back.
     """
     peak = limits.flops.get(case.dtype)
     if not peak:
         return None
     products = flop(case) / peak
     size, traffic = weights_read(case)
+    nearer = 0.0  # seconds to read once what the level before has room for, and how much that is
+    held = 0.0
     for level in limits.levels:
         # A shared level holds the shares of all threads together.
-        if size / (1 if level.shared else threads) <= level.size:
-            reading = traffic / level.bandwidth
+        room = level.size * (1 if level.shared else threads)
+        if size <= room:
+            reading = traffic / size * (nearer + (size - held) / level.bandwidth)
             return (
                 Roofline(reading, level.name)
                 if reading > products
                 else Roofline(products, "products")
             )
+        nearer, held = room / level.bandwidth, room
     return Roofline(products, "products")

@@ -68,25 +68,27 @@ LIMITS = Limits(
 
 
 @pytest.mark.parametrize(
-    ("H", "threads", "level", "bandwidth"),
+    ("H", "threads", "level", "bandwidth", "nearer", "held"),
     [
-        (32, 1, "L1", 200e9),  # R: 16 KiB
-        (256, 1, "L2", 100e9),  # 1 MiB
-        (288, 1, "L3", 50e9),  # 1.3 MiB
-        (288, 2, "L2", 100e9),  # half of it for each thread
-        (1024, 2, "L3", 50e9),  # 16 MiB
-        (2048, 2, "memory", 10e9),  # 64 MiB: sharing does not make it fit into a shared cache
+        (32, 1, "L1", 200e9, 1, 0),  # R: 16 KiB
+        (256, 1, "L2", 100e9, 200e9, 32 << 10),  # 1 MiB, of which L1 holds a part
+        (288, 1, "L3", 50e9, 100e9, 1 << 20),  # 1.3 MiB
+        (288, 2, "L2", 100e9, 200e9, 64 << 10),  # half of it for each thread
+        (1024, 2, "L3", 50e9, 100e9, 2 << 20),  # 16 MiB
+        # 64 MiB: sharing does not make it fit into a shared cache
+        (2048, 2, "memory", 10e9, 50e9, 32 << 20),
     ],
 )
 def test_roof_of_one_sequence_is_reading_the_recurrent_weights(
-    H: int, threads: int, level: str, bandwidth: float
+    H: int, threads: int, level: str, bandwidth: float, nearer: float, held: int
 ) -> None:
     # A peak so high that the weights always bind.
     high = dataclasses.replace(LIMITS, flops={"float32": 1e15})
     bound = roofline(Case("inference", "lstm", 100, 1, H), threads, high)
     assert bound is not None
     assert bound.level == level
-    assert bound.seconds == pytest.approx(100 * 16 * H * H / bandwidth)
+    step = held / nearer + (16 * H * H - held) / bandwidth
+    assert bound.seconds == pytest.approx(100 * step)
 
 
 def test_roof_of_a_batch_is_the_peak() -> None:
