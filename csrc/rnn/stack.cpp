@@ -99,7 +99,8 @@ Stack<T> with_dropped_weights(const Stack<T>& stack, const Dropout& dropout) {
 }  // namespace
 
 template <class T>
-Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) : config_(config) {
+Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params)
+    : config_(config), spare_room_(std::make_shared<SpareRoom>()) {
   check(config);
   for (Index k = 0; k < config.cells(); ++k) {
     weights_.push_back(
@@ -141,10 +142,14 @@ Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropo
   const MemoryPlan plan = plan_memory(config_, rows, dropout, sizeof(T),
                                       rows.is_packed(call.x, config_.input_size), memory_limit);
   // Not under a limit, where memory that is kept but not used would count.
-  if (memory_limit == 0 && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
+  const bool keeps = memory_limit == 0;
+  if (keeps && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
+  auto room = spare_room_->take();
+  if (!keeps) room = {};
   auto saved =
       std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
-                                 std::move(rows), dropout, !plan.in_segments);
+                                 std::move(rows), dropout, !plan.in_segments, std::move(room));
+  saved->leaves_room = keeps;
   if (plan.in_segments) {
     pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
     forward_in_segments(*saved, call, plan);

@@ -19,7 +19,10 @@ Tape<T>::Tape(std::unique_ptr<Saved> saved) : saved_(std::move(saved)) {}
 template <class T>
 Tape<T>::Tape(Tape&&) noexcept = default;
 template <class T>
-Tape<T>::~Tape() = default;
+Tape<T>::~Tape() {
+  if (saved_ == nullptr || !saved_->leaves_room) return;
+  saved_->stack.spare_room().put(saved_->leave_room());
+}
 
 namespace {
 

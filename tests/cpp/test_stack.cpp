@@ -21,6 +21,7 @@
 #include "naive_blas.hpp"
 #include "naive_cells.hpp"
 #include "rnn/memory_plan.hpp"
+#include "rnn/saved.hpp"
 
 using namespace fastlstm;
 
@@ -603,6 +604,54 @@ TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
     CHECK_THROWS(tape.copy_gates(0, values.data()), std::logic_error);
     CHECK_THROWS(tape.copy_cells(0, values.data()), std::logic_error);
   }
+}
+
+TEST(a_tape_leaves_its_memory_to_the_next) {
+  using Spare = Stack<float>::SpareRoom;
+  const Problem longer = problem("", {3, 5, 2}, 9, 4), shorter = problem("", {3, 5, 2}, 4, 3);
+  const auto fresh = CoreProblem<float>::stack(shorter);
+  CoreProblem<float> first(shorter), again(shorter), long_call(longer);
+  const Gradients want = first.backward(fresh.forward_train(first.call(), {}));
+
+  const auto stack = CoreProblem<float>::stack(shorter);
+  const auto gates = [&] {  // where the room's are; it stays there
+    Spare::Room room = stack.spare_room().take();
+    const float* at = room.gates.data();
+    stack.spare_room().put(std::move(room));
+    return at;
+  };
+  CHECK(gates() == nullptr);
+  {
+    const Tape<float> tape = stack.forward_train(long_call.call(), {});
+    CHECK(gates() == nullptr);
+  }
+  const float* const left = gates();
+  CHECK(left != nullptr);
+  {
+    const Tape<float> tape = stack.forward_train(again.call(), {});
+    CHECK(gates() == nullptr);  // taken
+    const Gradients same = again.backward(tape);
+    CHECK(same.x == want.x);
+    CHECK(same.cells[1].weight_hh == want.cells[1].weight_hh);
+    CHECK(same_bits(again.results(), first.results()));
+  }
+  CHECK(gates() == left);
+  // A call under a limit releases it and leaves none.
+  const Index whole = stack.training_memory(4, 3, nullptr, false, {}, 0).bytes;
+  {
+    const Tape<float> tape = stack.forward_train(again.call(), {}, whole);
+    CHECK(gates() == nullptr);
+  }
+  CHECK(gates() == nullptr);
+  // What is larger is released at once, with what was there.
+  {
+    const Tape<float> tape = stack.forward_train(again.call(), {});
+  }
+  CHECK(gates() != nullptr);
+  Spare::Room large;
+  large.x.resize(Spare::kMostBytes / static_cast<Index>(sizeof(float)) + 1);
+  stack.spare_room().put(std::move(large));
+  CHECK(stack.spare_room().take().bytes() == 0);
 }
 
 TEST(a_prediction_that_no_integer_holds_is_no_memory) {

@@ -255,8 +255,14 @@ class Stack {
 
   const CellWeights<T>& weights(Index k) const { return *weights_[static_cast<std::size_t>(k)]; }
 
+  /// Memory of a training call that has ended, for the next one. This stack and those that share
+  /// its weights have it together.
+  struct SpareRoom;
+  SpareRoom& spare_room() const { return *spare_room_; }
+
  private:
   StackConfig config_;
+  std::shared_ptr<SpareRoom> spare_room_;
   std::vector<std::shared_ptr<const CellWeights<T>>> weights_;
 };
 
