@@ -29,9 +29,9 @@ struct Tape<T>::Saved {
     Buffer<T> gates, c;  // as all_gates and all_c, of these steps, if they are kept
   };
 
-  /// The arrays of segments, for one after another, as large as the largest. With memory of its own
-  /// for each, glibc's aligned_alloc left gaps that the next did not fit into: 13 % more than was
-  /// predicted.
+  /// The large arrays, for one tape after another (Stack::SpareRoom), or one segment after another,
+  /// as large as the largest. With memory of its own for each segment, glibc's aligned_alloc left
+  /// gaps that the next did not fit into: 13 % more than was predicted.
   struct Room {
     Buffer<T> x, outputs, gates, c;
 
