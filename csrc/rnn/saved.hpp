@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <atomic>
 #include <memory>
-#include <new>
 #include <utility>
 #include <vector>
 
@@ -91,13 +90,14 @@ struct Tape<T>::Saved {
   Stack<T> stack;  // shares the parameters of the call
   RowSchedule rows;
   Dropout dropout;
-  Buffer<T> x;               // [rows, I]
-  Buffer<T> outputs;         // [L, rows, D * P] before dropout
-  Buffer<T> all_gates;       // [L * D, rows, saved_gates * H]
-  Buffer<T> all_c;           // [L * D, rows, H]; empty without c
-  Buffer<T> h_0;             // [L * D, B, P] sorted
-  Buffer<T> c_0;             // [L * D, B, H] sorted; empty without c
-  bool leaves_room = false;  // to the stack's next tape
+  Buffer<T> x;          // [rows, I]
+  Buffer<T> outputs;    // [L, rows, D * P] before dropout
+  Buffer<T> all_gates;  // [L * D, rows, saved_gates * H]
+  Buffer<T> all_c;      // [L * D, rows, H]; empty without c
+  Buffer<T> h_0;        // [L * D, B, P] sorted
+  Buffer<T> c_0;        // [L * D, B, H] sorted; empty without c
+  /// Takes the large arrays afterwards, for the stack's next tape; null: they are released.
+  std::unique_ptr<Room> spare;
   // [L * D] by cell, in the order of its run; empty: all is above.
   std::vector<std::vector<Steps>> segments;
 };
@@ -115,16 +115,17 @@ struct Stack<T>::SpareRoom {
   using Room = typename Saved<T>::Room;
   static constexpr Index kMostBytes = Index{256} << 20;
 
-  ~SpareRoom() { take(); }
+  ~SpareRoom() { delete room_.load(); }
 
-  Room take() {
-    const std::unique_ptr<Room> room(room_.exchange(nullptr));
-    return room != nullptr ? std::move(*room) : Room{};
+  /// What is there, or an empty room.
+  std::unique_ptr<Room> take() {
+    std::unique_ptr<Room> room(room_.exchange(nullptr));
+    return room != nullptr ? std::move(room) : std::make_unique<Room>();
   }
   /// Releases what was there; and the room, where it is too large to be kept.
-  void put(Room room) noexcept {
-    const bool keep = room.bytes() <= kMostBytes;
-    delete room_.exchange(keep ? new (std::nothrow) Room(std::move(room)) : nullptr);
+  void put(std::unique_ptr<Room> room) noexcept {
+    if (room->bytes() > kMostBytes) room = nullptr;
+    delete room_.exchange(room.release());
   }
 
  private:

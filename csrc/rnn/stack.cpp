@@ -144,12 +144,12 @@ Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropo
   // Not under a limit, where memory that is kept but not used would count.
   const bool keeps = memory_limit == 0;
   if (keeps && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
-  auto room = spare_room_->take();
-  if (!keeps) room = {};
-  auto saved =
-      std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
-                                 std::move(rows), dropout, !plan.in_segments, std::move(room));
-  saved->leaves_room = keeps;
+  auto spare = spare_room_->take();
+  if (!keeps) spare = nullptr;
+  auto saved = std::make_unique<Saved<T>>(
+      dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this, std::move(rows), dropout,
+      !plan.in_segments, keeps ? std::move(*spare) : typename Saved<T>::Room{});
+  saved->spare = std::move(spare);
   if (plan.in_segments) {
     pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
     forward_in_segments(*saved, call, plan);

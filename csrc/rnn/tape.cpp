@@ -20,8 +20,9 @@ template <class T>
 Tape<T>::Tape(Tape&&) noexcept = default;
 template <class T>
 Tape<T>::~Tape() {
-  if (saved_ == nullptr || !saved_->leaves_room) return;
-  saved_->stack.spare_room().put(saved_->leave_room());
+  if (saved_ == nullptr || saved_->spare == nullptr) return;
+  *saved_->spare = saved_->leave_room();
+  saved_->stack.spare_room().put(std::move(saved_->spare));
 }
 
 namespace {

@@ -11,6 +11,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
+#include <memory>
 #include <new>
 #include <stdexcept>
 #include <thread>
@@ -615,8 +616,8 @@ TEST(a_tape_leaves_its_memory_to_the_next) {
 
   const auto stack = CoreProblem<float>::stack(shorter);
   const auto gates = [&] {  // where the room's are; it stays there
-    Spare::Room room = stack.spare_room().take();
-    const float* at = room.gates.data();
+    auto room = stack.spare_room().take();
+    const float* at = room->gates.data();
     stack.spare_room().put(std::move(room));
     return at;
   };
@@ -648,10 +649,10 @@ TEST(a_tape_leaves_its_memory_to_the_next) {
     const Tape<float> tape = stack.forward_train(again.call(), {});
   }
   CHECK(gates() != nullptr);
-  Spare::Room large;
-  large.x.resize(Spare::kMostBytes / static_cast<Index>(sizeof(float)) + 1);
+  auto large = std::make_unique<Spare::Room>();
+  large->x.resize(Spare::kMostBytes / static_cast<Index>(sizeof(float)) + 1);
   stack.spare_room().put(std::move(large));
-  CHECK(stack.spare_room().take().bytes() == 0);
+  CHECK(stack.spare_room().take()->bytes() == 0);
 }
 
 TEST(a_prediction_that_no_integer_holds_is_no_memory) {
