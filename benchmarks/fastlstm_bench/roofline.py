@@ -86,8 +86,8 @@ def roofline(case: Case, threads: int, limits: Limits) -> Roofline | None:
         return None
     products = flop(case) / peak
     size, traffic = weights_read(case)
-    nearer = 0.0  # seconds to read once what the level before has room for, and how much that is
-    held = 0.0
+    held = 0.0  # bytes that the level before has room for,
+    nearer = 0.0  # and seconds to read them once
     for level in limits.levels:
         # A shared level holds the shares of all threads together.
         room = level.size * (1 if level.shared else threads)

@@ -337,7 +337,8 @@ class BackwardPass {
 
   /// product = d_sums R with the K rows of R from first_row on (and the columns of d_sums), for the
   /// rows first <= b < end, at most kMostStepRows. On tiles, because BLAS packs R anew in every
-  /// call: with one row, a whole training step took five times as long. part: of the columns.
+  /// call: with one row, a whole training step took five times as long. t: the step, which says
+  /// the way through R's panel. part: of the columns.
   void multiply_by_R(const T* d_sums, Index first_row, Index K, T* product, Index first, Index end,
                      Index t, const Part& part) noexcept {
     const Index GH = w_.GH, P = w_.P;

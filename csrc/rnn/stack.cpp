@@ -145,11 +145,11 @@ Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Dropout& dropo
   const bool keeps = memory_limit == 0;
   if (keeps && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
   auto spare = spare_room_->take();
-  if (!keeps) spare = nullptr;
-  auto saved = std::make_unique<Saved<T>>(
-      dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this, std::move(rows), dropout,
-      !plan.in_segments, keeps ? std::move(*spare) : typename Saved<T>::Room{});
-  saved->spare = std::move(spare);
+  if (!keeps) *spare = {};
+  auto saved =
+      std::make_unique<Saved<T>>(dropout.weight > 0 ? with_dropped_weights(*this, dropout) : *this,
+                                 std::move(rows), dropout, !plan.in_segments, std::move(*spare));
+  if (keeps) saved->spare = std::move(spare);
   if (plan.in_segments) {
     pack_rows(saved->rows, call.x, config_.input_size, saved->x.data());
     forward_in_segments(*saved, call, plan);

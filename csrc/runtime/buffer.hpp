@@ -33,9 +33,9 @@ constexpr std::size_t kLargeMemory = std::size_t{4} << 20;  // two of x86's larg
 /// Lets the allocator keep what training releases for the next call, rather than give it back to
 /// the system. glibc keeps free memory (for each of its arenas, of which a thread has one) of up to
 /// twice the largest block of at most 32 MB that was ever released, or 128 kB: this releases one of
-/// that size, without touching it. Without it the
-/// calls of a training loop found their memory gone, or not, as it happened to lie: LSTM, T = 100,
-/// B = 32, H = 256, 3,800 fresh pages and 11 of 88 ms for each call.
+/// that size, without touching it. Without it the calls of a training loop found their memory gone,
+/// or not, as it happened to lie: LSTM, T = 100, B = 32, H = 256, 3,800 fresh pages and 11 of 88 ms
+/// for each call.
 void keep_released_memory() noexcept;
 constexpr Index kMemoryToKeep = Index{1} << 20;  // of a call, for which it pays
 
