@@ -4,6 +4,7 @@
 #include <stdexcept>
 
 #include "fastlstm/optim.hpp"
+#include "arrays.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;
@@ -11,9 +12,6 @@ namespace py = pybind11;
 namespace fastlstm::python {
 
 namespace {
-
-template <class T>
-using Array = py::array_t<T, py::array::c_style>;
 
 template <class T>
 void require_size(const Array<T>& array, py::ssize_t size) {
@@ -45,19 +43,20 @@ void adam_on(const Array<T>& p, const Array<T>& g, Array<T> m, Array<T> v, Array
         static_cast<const Array<T>*>(&p_new)}) {
     require_size(*array, p.size());
   }
-  const AdamStep<T> call{p.size(),
-                         beta1,
-                         beta2,
-                         eps,
-                         decay,
-                         shrink,
-                         root,
-                         step,
-                         p.data(),
-                         g.data(),
-                         m.mutable_data(),
-                         v.mutable_data(),
-                         p_new.mutable_data()};
+  AdamStep<T> call{};
+  call.n = p.size();
+  call.beta1 = beta1;
+  call.beta2 = beta2;
+  call.eps = eps;
+  call.decay = decay;
+  call.shrink = shrink;
+  call.root = root;
+  call.step = step;
+  call.p = p.data();
+  call.g = g.data();
+  call.m = m.mutable_data();
+  call.v = v.mutable_data();
+  call.p_new = p_new.mutable_data();
   const py::gil_scoped_release release;
   adam<T>(call);
 }

@@ -1,9 +1,13 @@
 #include <pybind11/stl.h>
 
 #include <cstdint>
+#include <string>
+#include <tuple>
+#include <vector>
 
 #include "fastlstm/runtime.hpp"
 #include "register.hpp"
+#include "runtime/tuning.hpp"
 
 namespace py = pybind11;
 
@@ -41,6 +45,17 @@ void check_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+/// Name, value and meaning of all that is tuned for this machine.
+std::vector<std::tuple<std::string, double, std::string>> tuning_of_machine() {
+  std::vector<std::tuple<std::string, double, std::string>> entries;
+  for (const TuningEntry& entry : tuning_table()) {
+    entries.emplace_back(entry.name, entry.value, entry.meaning);
+  }
+  return entries;
+}
+
+const char* machine_name() { return machine() == Machine::kSlowL3 ? "slow L3" : "fast L3"; }
+
 }  // namespace
 
 void register_runtime(py::module_& m) {
@@ -52,10 +67,11 @@ void register_runtime(py::module_& m) {
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
   m.def("set_thread_local_num_threads", &set_thread_local_num_threads, py::arg("n"));
   m.def("has_blas", &has_blas);
-  m.def("forward_needs_blas", &forward_needs_blas);
   m.def("set_blas", &set_blas_addresses, py::arg("sgemm"), py::arg("dgemm"),
         py::arg("get_num_threads"), py::arg("set_num_threads"));
   m.def("compiler", &compiler);
+  m.def("machine", &machine_name);
+  m.def("tuning", &tuning_of_machine);
 }
 
 }  // namespace fastlstm::python

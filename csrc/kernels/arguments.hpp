@@ -5,8 +5,10 @@
 #include <cstdint>
 
 #include "fastlstm/activation.hpp"
+#include "fastlstm/config.hpp"
 #include "fastlstm/optim.hpp"
 #include "fastlstm/types.hpp"
+#include "kernels/panel.hpp"
 
 namespace fastlstm {
 
@@ -18,7 +20,7 @@ struct MapValues {
   T* y;        // [n] out; may be x
 };
 
-/// What a cell may do besides its usual equations (kernels/lstm_options.hpp). Rows of units are
+/// What a cell may do besides its usual equations (for the LSTM kernels/lstm_step.hpp). Rows of units are
 /// padded to whole vectors.
 template <class T>
 struct StepOptions {
@@ -32,34 +34,6 @@ struct StepOptions {
   Index ld_keep_c;
 };
 
-/// One time step of a cell for some rows, from both parts of its pre-activations.
-template <class T>
-struct CellStep {
-  Index rows;
-  Index H;
-  bool save;        // whether gates is an output
-  const T* bias;    // [G H] in
-  const T* bias_h;  // [H] in, GRU: of R_n h'
-  const T* from_h;  // [rows, G H] in: R h'
-  T* gates;         // [rows] of ld_gates elements, in: W x, [G H] of each; out, if save: what
-                    // training saves
-  Index ld_gates;
-  T* c;                                     // [rows, H] in: c'; out: c; LSTM
-  T* h;                                     // [rows, H] in, GRU: h'; out: before a projection
-  const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
-};
-
-/// Tile kernels work on panels: weights packed so that V vectors of one input stand before those of
-/// the next input, all gates of the same units together:
-///
-///   panel: [block][K][V][lanes]
-///   bias:  [block][V][lanes]
-///
-/// with zeros for units that do not exist. Block b of an LSTM has the V = 4 gates of the units
-/// b * lanes ... (b + 1) * lanes - 1, that of a GRU its V = 3 gates. A plain matrix (of a
-/// projection, or of an RNN) has its columns in blocks of V = 4 vectors. A kernel works on the
-/// blocks first_block <= b < end_block.
-
 /// out = bias + x W, for some rows.
 template <class T>
 struct ProjectRows {
@@ -68,7 +42,7 @@ struct ProjectRows {
   Index V;  // 3 or 4
   Index K;
   const T* const* x;  // [rows] in: pointers to [K]
-  const T* panel;     // [blocks][K][V][lanes] in
+  Panel<T> panel;     // [blocks][K][V][lanes] in
   const T* bias;      // [blocks][V][lanes] in; null: zeros
   T* out;             // [rows] of ld_out elements, out: [blocks][V][lanes] of each
   Index ld_out;
@@ -110,7 +84,7 @@ struct CellStepTile {
   Index first_block, end_block;
   Index H, I, P;
   const T* const* x;   // [rows] in: pointers to [I], or null
-  const T* W;          // panel of K = I, in
+  Panel<T> W;          // of K = I, in; stored as R is
   const T* bias;       // [blocks][V][lanes] in
   const T* bias_h;     // [blocks][lanes] in, GRU: of R_n h'
   const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
@@ -118,16 +92,19 @@ struct CellStepTile {
   const T* h_prev;    // [rows] of ld_h_prev elements, in: what R reads, [P] of each
   const T* h_past_R;  // the same, in, GRU: the h' that z keeps; whole blocks can be read
   Index ld_h_prev;
-  const T* R;  // panel of K = P, in
-  T* c;        // [rows] of ld_c elements, in: c'; out: c; padded to whole blocks; LSTM
-  Index ld_c;
+  Panel<T> R;  // of K = P, in
+  /// The parts of the state besides h (LSTM: c), [rows] of ld_memory elements each, in: of the step
+  /// before; out: new; padded to whole blocks.
+  T* memory[kMostStateParts - 1];
+  Index ld_memory;
   T* h;  // [rows] of ld_h elements, out: before a projection; padded to whole blocks
   Index ld_h;
   T* const* output;  // [rows] out: pointers to [H], h once more; or null
   T* gates;          // [rows] of ld_gates elements, out: what training saves, [H] each; or null
   Index ld_gates;
-  T* saved_c;  // [rows] of ld_saved_c elements, out: [H] of each; null if gates is; LSTM
-  Index ld_saved_c;
+  T* saved_memory;  // [rows] of ld_saved_memory elements, out: the new memory, [H] of each part side
+                    // by side; null where nothing is saved
+  Index ld_saved_memory;
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
   ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
   bool down = false;                        // from the last block to the first
@@ -204,8 +181,7 @@ struct GruHalfStep {
   Index rows;
   Index first, end;
   Index H, stride;
-  const T* bias;    // [3H] in; null: from_x has it
-  const T* from_x;  // [rows] of ld_x elements, in: W x
+  const T* from_x;  // [rows] of ld_x elements, in: W x with the bias
   Index ld_x;
   T* from_h;  // [rows] of ld_from_h elements, in: R h' of r and z, then R_n (r h'); z stays there
   Index ld_from_h;
@@ -231,7 +207,7 @@ struct GruHalfStepBackward {
   const T* h_mask;  // [rows, H] in: what h' is multiplied with before R reads it; null: ones
   const T* d_h;     // [rows] of ld_d_h elements, in of the first half
   Index ld_d_h;
-  T* d_past_R;       // [rows, H] in and out: gradient of h that does not come through R
+  T* d_h_past_R;     // [rows, H] in and out: gradient of h that does not come through R
   T* d_gates;        // [rows, 3H] out: of z and n, then of r
   const T* d_reset;  // [rows] of ld_d_h elements, in of the second half: gradient of reset_h
   T* reset_h;        // [rows, H] out of the second half: r times what R reads
@@ -258,15 +234,15 @@ struct CellStepBackward {
   Index H;
   const T* gates;   // [rows, saved_gates * H] in, as saved (with layer normalisation R h'); null
                     // where nothing is, of an RNN
-  const T* c;       // [rows, H] in; LSTM
-  const T* c_prev;  // [rows, H] in; LSTM
+  const T* memory;       // [rows, M] in: the parts of the state besides h, side by side (LSTM: c)
+  const T* memory_prev;  // [rows, M] in: the same of the step before
   const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN, where gates is null
   Index ld_h;
   const T* h_prev;  // [rows, H] in: h'; GRU
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
-  T* d_past_R;  // [rows, H] in: gradient that reached the step past R: of c (LSTM), or the
-                // other part of that of h (GRU); out: the same for the step before
+  T* d_memory;  // [rows, M] in: gradient of the memory; out: of that of the step before
+  T* d_h_past_R;  // [rows, H] in: gradient that reached h past R, GRU; out: of h', the same
   T* d_gates;   // [rows, G H] out: gradient of W x + b; LSTM: may be gates, but not with layer
                 // normalisation
   T* d_from_h;  // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with

@@ -15,7 +15,7 @@ FASTLSTM_INLINE Vec<T> gru_sum(const GruHalfStep<T>& s, Index row, Index gate, I
   const Index at = gate * s.stride + j;
   const Vec<T> x = load(s.from_x + row * s.ld_x + at);
   const Vec<T> h = load(s.from_h + row * s.ld_from_h + at);
-  return s.bias != nullptr ? x + load(s.bias + gate * s.H + j) + h : x + h;
+  return x + h;
 }
 
 template <class T, class Functions>
@@ -58,17 +58,17 @@ FASTLSTM_INLINE void gru_candidate_backward_of(const GruHalfStepBackward<T>& s,
   const Vec<T> one = Vec<T>::broadcast(1);
   for (Index row = 0; row < s.rows; ++row) {
     const T* gates = s.gates + row * 3 * H;
-    T* d_past_R = s.d_past_R + row * H;
+    T* d_h_past_R = s.d_h_past_R + row * H;
     T* d_gates = s.d_gates + row * 3 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const Vec<T> saved_z = load(gates + H + j), saved_n = load(gates + 2 * H + j);
       const Vec<T> z = functions.gate(saved_z), n = functions.candidate(saved_n);
-      const Vec<T> dh = load(s.d_h + row * s.ld_d_h + j) + load(d_past_R + j);
+      const Vec<T> dh = load(s.d_h + row * s.ld_d_h + j) + load(d_h_past_R + j);
       // h = (1 - z) n + z h'
       const Vec<T> dz = dh * (load(s.h_prev + row * H + j) - n);
       store(dz * functions.gate_slope(saved_z), d_gates + H + j);
       store(dh * (one - z) * functions.candidate_slope(saved_n), d_gates + 2 * H + j);
-      store(dh * z, d_past_R + j);
+      store(dh * z, d_h_past_R + j);
     });
   }
 }
@@ -79,7 +79,7 @@ FASTLSTM_INLINE void gru_reset_backward_of(const GruHalfStepBackward<T>& s,
   const Index H = s.H;
   for (Index row = 0; row < s.rows; ++row) {
     const T* d_reset = s.d_reset + row * s.ld_d_h;
-    T* d_past_R = s.d_past_R + row * H;
+    T* d_h_past_R = s.d_h_past_R + row * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
       const Vec<T> saved_r = load(s.gates + row * 3 * H + j), r = functions.gate(saved_r);
       const Vec<T> d = load(d_reset + j);
@@ -90,7 +90,7 @@ FASTLSTM_INLINE void gru_reset_backward_of(const GruHalfStepBackward<T>& s,
         dh = dh * mask;
       }
       store(d * h * functions.gate_slope(saved_r), s.d_gates + row * 3 * H + j);
-      store(load(d_past_R + j) + dh, d_past_R + j);
+      store(load(d_h_past_R + j) + dh, d_h_past_R + j);
       store(r * h, s.reset_h + row * H + j);
     });
   }

@@ -15,44 +15,12 @@ FASTLSTM_INLINE Vec<T> gru_hidden_state(Vec<T> z, Vec<T> n, Vec<T> h_prev) {
   return fma(z, h_prev, (Vec<T>::broadcast(1) - z) * n);
 }
 
-template <class T, class Functions>
-FASTLSTM_INLINE void gru_step_of(const CellStep<T>& s, const Functions& functions) {
-  const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
-    T* gates = s.gates + row * s.ld_gates;
-    const T* from_h = s.from_h + row * 3 * H;
-    T* h = s.h + row * H;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const auto from_x = [&](Index k) FASTLSTM_INLINE_LAMBDA {
-        return load(gates + k * H + j) + load(s.bias + k * H + j);
-      };
-      const Vec<T> r = functions.saved_gate(from_x(0) + load(from_h + j));
-      const Vec<T> z = functions.saved_gate(from_x(1) + load(from_h + H + j));
-      const Vec<T> m = load(from_h + 2 * H + j) + load(s.bias_h + j);
-      const Vec<T> n = functions.saved_candidate(fma(functions.gate(r), m, from_x(2)));
-      if (s.save) {
-        store(r, gates + j);
-        store(z, gates + H + j);
-        store(n, gates + 2 * H + j);
-        store(m, gates + 3 * H + j);
-      }
-      store(gru_hidden_state(functions.gate(z), functions.candidate(n), load(h + j)), h + j);
-    });
-  }
-}
-
-template <class T>
-void gru_step(const CellStep<T>& s) noexcept {
-  with_functions(s.options,
-                 [&](const auto& functions) FASTLSTM_INLINE_LAMBDA { gru_step_of(s, functions); });
-}
-
 /// Gates and hidden state from both parts of the pre-activations, in two passes, as with the LSTM:
 /// first r, z and the sum of n, then n and h.
 template <class T, class Functions>
 void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Functions& functions) {
   constexpr Index kLanes = Vec<T>::kLanes;
-  sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
+  sums.for_each_unit_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
     const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
       return Vec<T>::load(x + gate * kLanes) + Vec<T>::load(h + gate * kLanes);
     };
@@ -72,7 +40,7 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
       store_left(m, gates + 3 * s.H, n);
     }
   });
-  sums.for_each_block([&](Index row, Index block, const T*, T* kept) FASTLSTM_INLINE_LAMBDA {
+  sums.for_each_unit_block([&](Index row, Index block, const T*, T* kept) FASTLSTM_INLINE_LAMBDA {
     const Index unit = block * kLanes, left = s.H - unit;
     const Vec<T> z = functions.gate(Vec<T>::load(kept + kLanes));
     const Vec<T> n = functions.saved_candidate(Vec<T>::load(kept + 2 * kLanes));

@@ -15,7 +15,7 @@ FASTLSTM_INLINE void gru_step_backward_of(const CellStepBackward<T>& s,
     const T* gates = s.gates + row * 4 * H;
     const T* h_prev = s.h_prev + row * H;
     const T* d_h = s.d_h + row * s.ld_d_h;
-    T* d_past_R = s.d_past_R + row * H;
+    T* d_h_past_R = s.d_h_past_R + row * H;
     T* d_gates = s.d_gates + row * 3 * H;
     T* d_from_h = s.d_from_h + row * 3 * H;
     for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
@@ -23,7 +23,7 @@ FASTLSTM_INLINE void gru_step_backward_of(const CellStepBackward<T>& s,
       const Vec<T> saved_z = load(gates + H + j), z = functions.gate(saved_z);
       const Vec<T> saved_n = load(gates + 2 * H + j), n = functions.candidate(saved_n);
       const Vec<T> m = load(gates + 3 * H + j);
-      const Vec<T> dh = load(d_h + j) + load(d_past_R + j);
+      const Vec<T> dh = load(d_h + j) + load(d_h_past_R + j);
       // h = (1 - z) n + z h', n = tanh(W_n x + b_Wn + r m), m = R_n h' + b_Rn.
       const Vec<T> dn = dh * (one - z) * functions.candidate_slope(saved_n);
       const Vec<T> dr = dn * m * functions.gate_slope(saved_r);
@@ -34,7 +34,7 @@ FASTLSTM_INLINE void gru_step_backward_of(const CellStepBackward<T>& s,
       store(dr, d_from_h + j);
       store(dz, d_from_h + H + j);
       store(dn * r, d_from_h + 2 * H + j);
-      store(dh * z, d_past_R + j);
+      store(dh * z, d_h_past_R + j);
     });
   }
 }

@@ -8,7 +8,6 @@
   X(exp_values, MapValues)                       \
   X(sigmoid_values, MapValues)                   \
   X(tanh_values, MapValues)                      \
-  X(lstm_step, CellStep)                         \
   X(project_rows, ProjectRows)                   \
   X(add_outer_products, AddOuterProducts)        \
   X(lstm_step_tile, CellStepTile)                \
@@ -17,17 +16,14 @@
   X(lstm_norm_gates, LstmNormStep)               \
   X(lstm_norm_hidden, LstmNormStep)              \
   X(lstm_norm_backward, CellStepBackward)        \
-  X(gru_step, CellStep)                          \
   X(gru_step_tile, CellStepTile)                 \
   X(gru_step_backward, CellStepBackward)         \
   X(gru_reset, GruHalfStep)                      \
   X(gru_candidate, GruHalfStep)                  \
   X(gru_candidate_backward, GruHalfStepBackward) \
   X(gru_reset_backward, GruHalfStepBackward)     \
-  X(rnn_tanh_step, CellStep)                     \
   X(rnn_tanh_step_tile, CellStepTile)            \
   X(rnn_tanh_step_backward, CellStepBackward)    \
-  X(rnn_relu_step, CellStep)                     \
   X(rnn_relu_step_tile, CellStepTile)            \
   X(rnn_relu_step_backward, CellStepBackward)    \
   X(activate_gates, ActivateGates)               \

@@ -60,7 +60,7 @@ class LstmNormGradient {
 
   /// The forward pass again, as far as c. The normalised W x and R h' stay in d_gates and d_from_h.
   FASTLSTM_INLINE void gates_again(Index row, Index r) {
-    const T *x = from_x(row), *saved = s.gates + row * 4 * H, *c_prev = s.c_prev + row * H;
+    const T *x = from_x(row), *saved = s.gates + row * 4 * H, *c_prev = s.memory_prev + row * H;
     T *normed_x = s.d_gates + row * 4 * H, *normed_h = s.d_from_h + row * 4 * H, *gates = room(r);
     const LstmNormBackward<T> n = norm;
     const Moments<T> moments_x = of_x[r], moments_h = of_h[r];
@@ -115,11 +115,11 @@ class LstmNormGradient {
   /// c = f c' + i g
   FASTLSTM_INLINE void cell_state(Index row, Index r) {
     const T *normed_x = s.d_gates + row * 4 * H, *normed_h = s.d_from_h + row * 4 * H;
-    const T *c_prev = s.c_prev + row * H, *keep_c = nullptr;
+    const T *c_prev = s.memory_prev + row * H, *keep_c = nullptr;
     if (s.options != nullptr && s.options->keep_c != nullptr) {
       keep_c = s.options->keep_c + row * s.options->ld_keep_c;
     }
-    T *gates = room(r), *d_c = s.d_past_R + row * H;
+    T *gates = room(r), *d_c = s.d_memory + row * H;
     T *d_bias = norm.sums, *d_gain_x = d_bias + 4 * H, *d_gain_h = d_bias + 8 * H;
     const T *gain_x = norm.parameters.gain_x, *gain_h = norm.parameters.gain_h;
     const NormGradient<T> from_hidden = through_c[r];

@@ -1,8 +1,11 @@
-// The LSTM: one time step, all gates in one pass.
+// The LSTM: the equations of one time step, for a vector of hidden units.
+//
+// They are written once, for two variants that the compiler knows: the plain LSTM, and that with
+// options (other functions, clipped sums, coupled gates, peepholes, zoneout of c).
 #pragma once
 
 #include "kernels/arguments.hpp"
-#include "kernels/lstm_options.hpp"
+#include "kernels/gate_functions.hpp"
 #include "simd/math.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -32,35 +35,86 @@ FASTLSTM_INLINE Vec<T> lstm_hidden_state(Vec<T> o, Vec<T> c) {
   return o * tanh(c);
 }
 
+/// The plain LSTM.
 template <class T>
-void lstm_step(const CellStep<T>& s) noexcept {
-  if (s.options != nullptr) {
-    return with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
-      lstm_options_step(s, functions);
-    });
+struct PlainLstm {
+  static constexpr bool kHasOptions = false;
+  UsualFunctions<T> functions;
+  const StepOptions<T>* options = nullptr;
+};
+
+template <class T, class Functions>
+struct LstmWithOptions {
+  static constexpr bool kHasOptions = true;
+  const Functions& functions;
+  const StepOptions<T>* options;  // not null
+
+  FASTLSTM_INLINE const T* peephole(Index gate) const {
+    return options->peephole + gate * options->ld_peephole;
   }
-  const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
-    T* gates = s.gates + row * s.ld_gates;
-    const T* from_h = s.from_h + row * 4 * H;
-    T* c = s.c + row * H;
-    T* h = s.h + row * H;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const auto gate = [&](Index k) FASTLSTM_INLINE_LAMBDA {
-        return load(gates + k * H + j) + load(s.bias + k * H + j) + load(from_h + k * H + j);
-      };
-      const LstmGates<T> u = lstm_gates<T>(gate(0), gate(1), gate(2), gate(3));
-      const Vec<T> new_c = lstm_cell(u, load(c + j));
-      if (s.save) {
-        store(u.i, gates + j);
-        store(u.f, gates + H + j);
-        store(u.g, gates + 2 * H + j);
-        store(u.o, gates + 3 * H + j);
-      }
-      store(new_c, c + j);
-      store(lstm_hidden_state(u.o, new_c), h + j);
-    });
+};
+
+template <class T, class Functions>
+FASTLSTM_INLINE LstmWithOptions<T, Functions> lstm_with_options(const Functions& functions,
+                                                                const StepOptions<T>* options) {
+  return {functions, options};
+}
+
+/// What training saves of the gates, and the cell state before zoneout and after it.
+template <class T>
+struct LstmUnits {
+  LstmGates<T> saved;
+  Vec<T> c, kept;
+};
+
+/// The gates' values. saved: of i, f, g.
+template <class T, class Variant>
+FASTLSTM_INLINE LstmGates<T> lstm_values(const Variant& variant, const LstmGates<T>& saved) {
+  LstmGates<T> gates = saved;
+  gates.i = variant.functions.gate(saved.i);
+  gates.f = variant.functions.gate(saved.f);
+  gates.g = variant.functions.candidate(saved.g);
+  if constexpr (Variant::kHasOptions) {
+    if (variant.options->input_forget) gates.f = Vec<T>::broadcast(1) - gates.i;
   }
+  return gates;
+}
+
+/// The units j... of a row, as far as c. a: the gates' sums, without peepholes; load: reads what
+/// options have for each unit.
+template <class T, class Variant, class Load>
+FASTLSTM_INLINE LstmUnits<T> lstm_units(const Variant& variant, LstmGates<T> a, Vec<T> c_prev,
+                                        Index row, Index j, Load load) {
+  LstmUnits<T> u;
+  if constexpr (Variant::kHasOptions) {
+    if (variant.options->peephole != nullptr) {
+      a.i = fma(load(variant.peephole(0) + j), c_prev, a.i);
+      a.f = fma(load(variant.peephole(1) + j), c_prev, a.f);
+    }
+  }
+  u.saved.i = variant.functions.saved_gate(a.i);
+  u.saved.f = variant.functions.saved_gate(a.f);
+  u.saved.g = variant.functions.saved_candidate(a.g);
+  const LstmGates<T> gates = lstm_values(variant, u.saved);
+  u.kept = u.c = lstm_cell(gates, c_prev);
+  if constexpr (Variant::kHasOptions) {
+    if (variant.options->input_forget) u.saved.f = gates.f;
+    if (variant.options->peephole != nullptr) {
+      a.o = fma(load(variant.peephole(2) + j), u.c, a.o);
+    }
+    if (variant.options->keep_c != nullptr) {
+      const Vec<T> keep = load(variant.options->keep_c + row * variant.options->ld_keep_c + j);
+      u.kept = fma(keep, c_prev, (Vec<T>::broadcast(1) - keep) * u.c);
+    }
+  }
+  u.saved.o = variant.functions.saved_gate(a.o);
+  return u;
+}
+
+/// h, from c before zoneout. saved_o: what training saves of the output gate.
+template <class T, class Variant>
+FASTLSTM_INLINE Vec<T> lstm_hidden(const Variant& variant, Vec<T> saved_o, Vec<T> c) {
+  return variant.functions.gate(saved_o) * variant.functions.hidden(c);
 }
 
 }  // namespace

@@ -9,46 +9,57 @@ namespace {
 
 /// Gates, cell state and hidden state from both parts of the pre-activations, in two passes: the
 /// whole way from gates to h is longer than a CPU looks ahead, and one unit would wait for another.
-template <class T>
-void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums) {
+template <class T, class Variant>
+FASTLSTM_INLINE void lstm_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums,
+                                 const Variant& variant) {
   constexpr Index kLanes = Vec<T>::kLanes;
-  sums.for_each_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
+  const auto load = [](const T* p) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(p); };
+  T* const all_c = s.memory[0];
+  sums.for_each_unit_block([&](Index row, Index block, const T* x, T* h) FASTLSTM_INLINE_LAMBDA {
     const auto sum = [&](Index gate) FASTLSTM_INLINE_LAMBDA {
-      return Vec<T>::load(x + gate * kLanes) + Vec<T>::load(h + gate * kLanes);
+      return load(x + gate * kLanes) + load(h + gate * kLanes);
     };
     const Index unit = block * kLanes;
-    T* c = s.c + row * s.ld_c + unit;
+    T* c = all_c + row * s.ld_memory + unit;
     if (s.gates != nullptr) {
       const Index next = unit + sums.to_next * kLanes;
       fetch_to_save(s.gates + row * s.ld_gates + next, 4, s.H);
-      fetch_to_save(s.saved_c + row * s.ld_saved_c + next, 1, s.H);
+      fetch_to_save(s.saved_memory + row * s.ld_saved_memory + next, 1, s.H);
     }
-    const LstmGates<T> u = lstm_gates<T>(sum(0), sum(1), sum(2), sum(3));
-    const Vec<T> new_c = lstm_cell<T>(u, Vec<T>::load(c));
-    new_c.store(c);
-    u.o.store(h);
+    const LstmUnits<T> u =
+        lstm_units<T>(variant, {sum(0), sum(1), sum(2), sum(3)}, load(c), row, unit, load);
+    u.kept.store(c);
+    u.saved.o.store(h);
+    if (Variant::kHasOptions) u.c.store(h + kLanes);
     if (s.gates != nullptr) {
       const Index n = s.H - unit;
       T* gates = s.gates + row * s.ld_gates + unit;
-      store_left(u.i, gates, n);
-      store_left(u.f, gates + s.H, n);
-      store_left(u.g, gates + 2 * s.H, n);
-      store_left(u.o, gates + 3 * s.H, n);
-      store_left(new_c, s.saved_c + row * s.ld_saved_c + unit, n);
+      store_left(u.saved.i, gates, n);
+      store_left(u.saved.f, gates + s.H, n);
+      store_left(u.saved.g, gates + 2 * s.H, n);
+      store_left(u.saved.o, gates + 3 * s.H, n);
+      store_left(u.kept, s.saved_memory + row * s.ld_saved_memory + unit, n);
     }
   });
-  sums.for_each_block([&](Index row, Index block, const T*, T* o) FASTLSTM_INLINE_LAMBDA {
+  sums.for_each_unit_block([&](Index row, Index block, const T*, T* o) FASTLSTM_INLINE_LAMBDA {
     const Index unit = block * kLanes;
-    const Vec<T> h = lstm_hidden_state<T>(Vec<T>::load(o), Vec<T>::load(s.c + row * s.ld_c + unit));
+    const T* c = Variant::kHasOptions ? o + kLanes : all_c + row * s.ld_memory + unit;
+    const Vec<T> h = lstm_hidden(variant, load(o), load(c));
     h.store(s.h + row * s.ld_h + unit);
     if (s.output != nullptr) store_left(h, s.output[row] + unit, s.H - unit);
   });
 }
 
+template <class T, class Functions>
+FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileSums<T, 4>& sums,
+                                           const Functions& functions) {
+  lstm_finish(s, sums, lstm_with_options(functions, s.options));
+}
+
 template <class T>
 void lstm_step_tile(const CellStepTile<T>& s) noexcept {
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
-    if (s.options == nullptr) return lstm_finish(s, sums);
+    if (s.options == nullptr) return lstm_finish(s, sums, PlainLstm<T>());
     with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
       lstm_options_finish(s, sums, functions);
     });

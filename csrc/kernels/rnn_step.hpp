@@ -57,28 +57,12 @@ FASTLSTM_INLINE void with_rnn_function(const StepOptions<T>* options, Body body)
   }
 }
 
-template <class Function, class T>
-FASTLSTM_INLINE void rnn_step(const CellStep<T>& s, const Function& function) {
-  const Index H = s.H;
-  for (Index row = 0; row < s.rows; ++row) {
-    T* from_x = s.gates + row * s.ld_gates;
-    const T* from_h = s.from_h + row * H;
-    T* h = s.h + row * H;
-    for_each_vector<T>(H, [&](Index j, auto load, auto store) FASTLSTM_INLINE_LAMBDA {
-      const Vec<T> sum = load(from_x + j) + load(s.bias + j) + load(from_h + j);
-      const Vec<T> value = function.value(sum);
-      if (s.save) store(Function::kSavesSum ? sum : value, from_x + j);
-      store(value, h + j);
-    });
-  }
-}
-
 /// A block is four vectors of units.
 template <class Function, class T>
 FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& function) {
   constexpr Index kLanes = Vec<T>::kLanes;
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
-    sums.for_each_block([&](Index row, Index block, const T* x, T* from_h) FASTLSTM_INLINE_LAMBDA {
+    sums.for_each_unit_block([&](Index row, Index block, const T* x, T* from_h) FASTLSTM_INLINE_LAMBDA {
       for (Index k = 0; k < 4; ++k) {
         const Index unit = (4 * block + k) * kLanes;
         const Vec<T> sum = Vec<T>::load(x + k * kLanes) + Vec<T>::load(from_h + k * kLanes);
@@ -106,16 +90,6 @@ FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Funct
   }
 }
 
-template <class T>
-void rnn_tanh_step(const CellStep<T>& s) noexcept {
-  with_rnn_function<RnnTanh>(
-      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step(s, function); });
-}
-template <class T>
-void rnn_relu_step(const CellStep<T>& s) noexcept {
-  with_rnn_function<RnnRelu>(
-      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step(s, function); });
-}
 template <class T>
 void rnn_tanh_step_tile(const CellStepTile<T>& s) noexcept {
   with_rnn_function<RnnTanh>(

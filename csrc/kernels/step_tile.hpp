@@ -29,7 +29,7 @@ struct TileSums {
 
   /// Calls body(row, block, x, h) with both parts of one block, [V][lanes].
   template <class Body>
-  FASTLSTM_INLINE void for_each_block(Body body) const {
+  FASTLSTM_INLINE void for_each_unit_block(Body body) const {
     constexpr Index kWidth = V * Vec<T>::kLanes;
     T* h = from_h;
     for (Index row = 0; row < rows; ++row) {
@@ -52,12 +52,14 @@ FASTLSTM_INLINE void fetch_to_save(T* next, int gates, Index H) {
 /// A step that goes down reads W before R, too, since the one before has read it last. Each product
 /// fetches the panel that follows, as far as it is known: where the step after goes down, it begins
 /// with what is there.
-template <int V, class T, class Finish>
-FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
+template <int V, class W, class T, class Finish>
+FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
+  using Stored = typename W::Stored;
   constexpr Index kWidth = V * Vec<T>::kLanes;
   alignas(64) T from_x[kBlocksAtOnce * kWidth];
   alignas(64) T from_h[kBlocksAtOnce * kWidth];
   const T* h_prev[kBlocksAtOnce];
+  const Stored *const all_W = stored<W>(s.W), *const all_R = stored<W>(s.R);
   const Index groups = (s.rows + kBlocksAtOnce - 1) / kBlocksAtOnce;
   for (Index group = 0; group < groups; ++group) {
     const Index row = s.rows * group / groups;
@@ -71,20 +73,21 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
       const Index begin = s.down ? end - 1 : block, after = s.down ? block - 1 : end;
       left -= blocks;
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, blocks, s.down ? -blocks : blocks};
-      const auto multiply_x = [&](const T* next_R) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, T>(rows, block, end, s.I, s.x + row, s.W, s.bias, from_x, ld, s.down,
+      const auto multiply_x = [&](const Stored* next_R) FASTLSTM_INLINE_LAMBDA {
+        multiply_panel<V, W, T>(rows, block, end, s.I, s.x + row, all_W, s.bias, from_x, ld, s.down,
                              next_R);
       };
-      const auto multiply_h = [&](const T* next) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, T>(rows, block, end, s.P, h_prev, s.R, nullptr, from_h, ld, s.down, next);
+      const auto multiply_h = [&](const Stored* next) FASTLSTM_INLINE_LAMBDA {
+        multiply_panel<V, W, T>(rows, block, end, s.P, h_prev, all_R, nullptr, from_h, ld, s.down,
+                             next);
       };
-      const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA { return s.R + b * s.P * kWidth; };
-      const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA { return s.W + b * s.I * kWidth; };
+      const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_R + b * s.P * kWidth; };
+      const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_W + b * s.I * kWidth; };
       if (s.x == nullptr) {
         sums.from_x = s.projected + row * s.ld_projected + block * kWidth;
         sums.ld_x = s.ld_projected;
         if (kProjectsAhead && s.ahead != nullptr) {
-          multiply_row_and_project_ahead<V>(s, block, end, from_h);
+          multiply_row_and_project_ahead<V, W>(s, block, end, from_h);
         } else {
           multiply_h(left > 0 ? of_R(after) : nullptr);
         }
@@ -98,7 +101,15 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
       finish(sums);
     }
   }
-  if (kProjectsAhead && s.ahead != nullptr && s.ahead->last_step) finish_ahead<V>(s);
+  if (kProjectsAhead && s.ahead != nullptr && s.ahead->last_step) finish_ahead<V, W>(s);
+}
+
+/// The same with the way in which W and R are stored.
+template <int V, class T, class Finish>
+FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
+  with_weights(s.R, [&](auto weights) FASTLSTM_INLINE_LAMBDA {
+    step_tile_with<V, decltype(weights)>(s, finish);
+  });
 }
 
 }  // namespace

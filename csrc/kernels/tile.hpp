@@ -9,6 +9,7 @@
 // delivers in time.
 #pragma once
 
+#include "kernels/stored_weights.hpp"
 #include "simd/vec.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -105,20 +106,20 @@ struct Tile {
   /// sum += x * panel.
   /// x: [Rows] pointers to inputs of a row, of which the K from `first` on count.
   /// panel: [Blocks][K][V][lanes]. next: fetches something for each input.
-  template <class Fetch = FetchNothing>
-  FASTLSTM_INLINE void multiply(const T* const* x, Index first, const T* panel, Index K,
-                                Fetch&& next = {}) {
+  template <class W, class Fetch = FetchNothing>
+  FASTLSTM_INLINE void multiply(const T* const* x, Index first, const typename W::Stored* panel,
+                                Index K, Fetch&& next = {}) {
     const T* in[Rows];
 #pragma GCC unroll 16
     for (int r = 0; r < Rows; ++r) in[r] = x[r] + first;
-    const T* block[Blocks];
+    const typename W::Stored* block[Blocks];
 #pragma GCC unroll 16
     for (int b = 0; b < Blocks; ++b) block[b] = panel + b * K * V * kLanes;
     for (Index k = 0; k < K; ++k) {
       next.fetch();
       add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(in[r][k]); },
                    [&](int v) FASTLSTM_INLINE_LAMBDA {
-                     return Vec<T>::load(block[v / V] + v % V * kLanes);
+                     return W::load(block[v / V] + v % V * kLanes);
                    });
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
@@ -126,10 +127,12 @@ struct Tile {
   }
 
   /// sum += x * panel for input k alone. panel: [Blocks] pointers.
-  FASTLSTM_INLINE void multiply_one(const T* const* x, const T* const* panel, Index k) {
+  template <class W>
+  FASTLSTM_INLINE void multiply_one(const T* const* x, const typename W::Stored* const* panel,
+                                    Index k) {
     add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(x[r][k]); },
                  [&](int v) FASTLSTM_INLINE_LAMBDA {
-                   return Vec<T>::load(panel[v / V] + (k * V + v % V) * kLanes);
+                   return W::load(panel[v / V] + (k * V + v % V) * kLanes);
                  });
   }
 
@@ -189,11 +192,11 @@ FASTLSTM_INLINE void with_constant_rows(Index rows, Body body) {
 /// Calls body(block, Constant<Blocks>) so that together the blocks first <= b < end are covered.
 /// down: from the end.
 template <int Most, class Body>
-FASTLSTM_INLINE void for_each_block(Index first, Index end, bool down, Body body) {
+FASTLSTM_INLINE void for_each_panel_block(Index first, Index end, bool down, Body body) {
   for (; end - first >= Most; down ? end -= Most : first += Most) {
     body(down ? end - Most : first, Constant<Most>{});
   }
-  if constexpr (Most > 1) for_each_block<Most / 2>(first, end, down, body);
+  if constexpr (Most > 1) for_each_panel_block<Most / 2>(first, end, down, body);
 }
 
 /// The tiles of at most Most rows that together cover the rows.
@@ -227,12 +230,14 @@ FASTLSTM_INLINE void for_each_row_tile(Index rows, Body body) {
 /// at most a line for each input: lines that come from afar hold buffers of the L1 cache, and when
 /// the first tiles fetched all of it at a line for each input, panels waited (LSTM, B = 64, H =
 /// 512, 150 and 156 GFLOP/s).
-template <int V, class T>
+template <int V, class W, class T>
 FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index K,
-                                      const T* const* x, const T* panel, const T* bias, T* out,
-                                      Index ld_out, bool down, const T* next = nullptr) {
+                                      const T* const* x, const typename W::Stored* panel,
+                                      const T* bias, T* out, Index ld_out, bool down,
+                                      const typename W::Stored* next = nullptr) {
+  using Stored = typename W::Stored;
   constexpr Index kWidth = V * Vec<T>::kLanes, kLine = 64, kMostBytes = 256 << 10;
-  constexpr Index kInputBytes = kWidth * static_cast<Index>(sizeof(T));
+  constexpr Index kInputBytes = kWidth * static_cast<Index>(sizeof(Stored));
   constexpr Index kMostInputs = kMostBytes / kInputBytes;
   const auto start = [&](auto& tile, Index block) FASTLSTM_INLINE_LAMBDA {
     if (bias != nullptr) {
@@ -243,11 +248,11 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
   };
   if (rows <= tile_rows(V)) {
     with_constant_rows<tile_rows(V)>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-      for_each_block<tile_blocks(V, height.value)>(
+      for_each_panel_block<tile_blocks(V, height.value)>(
           first, end, down, [&](Index block, auto blocks) FASTLSTM_INLINE_LAMBDA {
             Tile<T, V, height.value, blocks.value> tile;
             start(tile, block);
-            tile.multiply(x, 0, panel + block * K * kWidth, K);
+            tile.template multiply<W>(x, 0, panel + block * K * kWidth, K);
             tile.store(out + (block - first) * kWidth, ld_out);
           });
     });
@@ -258,12 +263,12 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
   const Index parts = K > 0 ? (K + kMostInputs - 1) / kMostInputs : 1;
   for (Index left = end - first; left > 0; --left) {
     const Index block = down ? first + left - 1 : end - left;
-    const T* const block_after =
+    const Stored* const block_after =
         left > 1 ? panel + (down ? block - 1 : block + 1) * K * kWidth : next;
     for (Index part = 0; part < parts; ++part) {
       const Index k = K * part / parts, n = K * (part + 1) / parts - k;
-      const T* const inputs = panel + (block * K + k) * kWidth;
-      const T* const after = part + 1 < parts ? inputs + n * kWidth : block_after;
+      const Stored* const inputs = panel + (block * K + k) * kWidth;
+      const Stored* const after = part + 1 < parts ? inputs + n * kWidth : block_after;
       Index to_fetch = after != nullptr ? n * kInputBytes : 0;
       FetchLines lines{reinterpret_cast<const char*>(after), pace};
       for_each_row_tile<tile_rows(V)>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
@@ -275,7 +280,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
           tile.load(to, ld_out);
         }
         if (to_fetch <= 0) lines = {reinterpret_cast<const char*>(inputs), 0};
-        tile.multiply(x + row, k, inputs, n, lines);
+        tile.template multiply<W>(x + row, k, inputs, n, lines);
         to_fetch -= n * pace;
         tile.store(to, ld_out);
       });

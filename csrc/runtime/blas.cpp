@@ -9,8 +9,6 @@
 #include <pthread.h>
 #endif
 
-#include "runtime/targets.hpp"
-
 namespace fastlstm {
 
 namespace {
@@ -30,8 +28,6 @@ int blas_int(Index n) {
 void set_blas(const BlasTable& table) { g_blas = table; }
 
 bool has_blas() { return g_blas.sgemm != nullptr && g_blas.dgemm != nullptr; }
-
-bool forward_needs_blas() { return !active_target().tiles; }
 
 void require_blas() {
   if (!has_blas()) throw std::logic_error("no BLAS: call set_blas first");

@@ -75,6 +75,13 @@ class Buffer {
     if (size_ > 0) std::memset(memory_.get(), 0, static_cast<std::size_t>(size_) * sizeof(T));
   }
 
+  /// Another with the same values.
+  Buffer clone() const {
+    Buffer other(size_);
+    if (size_ > 0) std::copy_n(data(), size_, other.data());
+    return other;
+  }
+
   T* data() { return memory_.get(); }
   const T* data() const { return memory_.get(); }
   Index size() const { return size_; }
@@ -88,11 +95,11 @@ class Buffer {
   Index size_ = 0;
 };
 
-/// Memory that is filled when it is first asked for, from any thread. Who asks while another thread
-/// fills it fills memory of its own, of which one is kept: no lock that a fork in the meantime or
-/// an allocation that fails could leave locked (std::call_once hung after one, seen with
+/// A value that is made when it is first asked for, from any thread. Who asks while another thread
+/// makes it makes another, of which one is kept: no lock that a fork in the meantime or an
+/// allocation that fails could leave locked (std::call_once hung after one, seen with
 /// ThreadSanitizer).
-template <class T>
+template <class Value>
 class FilledOnce {
  public:
   FilledOnce() = default;
@@ -100,21 +107,21 @@ class FilledOnce {
   FilledOnce(const FilledOnce&) = delete;
   FilledOnce& operator=(const FilledOnce&) = delete;
 
-  /// fill: makes the buffer; may throw, and then nothing has happened.
+  /// fill: makes the value; may throw, and then nothing has happened.
   template <class Fill>
-  const T* get(Fill fill) {
-    Buffer<T>* kept = kept_.load(std::memory_order_acquire);
+  const Value& get(Fill fill) {
+    Value* kept = kept_.load(std::memory_order_acquire);
     if (kept == nullptr) {
-      auto filled = std::make_unique<Buffer<T>>(fill());
+      auto filled = std::make_unique<Value>(fill());
       if (kept_.compare_exchange_strong(kept, filled.get(), std::memory_order_acq_rel)) {
         kept = filled.release();
       }
     }
-    return kept->data();
+    return *kept;
   }
 
  private:
-  std::atomic<Buffer<T>*> kept_{nullptr};
+  std::atomic<Value*> kept_{nullptr};
 };
 
 }  // namespace fastlstm

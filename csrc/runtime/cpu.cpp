@@ -22,12 +22,4 @@ bool cpu_has_avx512() {
 #endif
 }
 
-bool cpu_has_fast_l3() {
-#if defined(__x86_64__)
-  return !__builtin_cpu_is("intel");
-#else
-  return true;
-#endif
-}
-
 }  // namespace fastlstm

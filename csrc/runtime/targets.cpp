@@ -32,12 +32,12 @@ bool always() { return true; }
 // CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
-    {"avx512", cpu_has_avx512, true, FASTLSTM_KERNELS_OF(avx512)},
-    {"avx2", cpu_has_avx2, true, FASTLSTM_KERNELS_OF(avx2)},
+    {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512)},
+    {"avx2", cpu_has_avx2, FASTLSTM_KERNELS_OF(avx2)},
 #elif defined(__aarch64__)
-    {"neon", always, true, FASTLSTM_KERNELS_OF(neon)},
+    {"neon", always, FASTLSTM_KERNELS_OF(neon)},
 #endif
-    {"generic", always, false, FASTLSTM_KERNELS_OF(generic)},
+    {"generic", always, FASTLSTM_KERNELS_OF(generic)},
 };
 
 }  // namespace

@@ -12,7 +12,6 @@ namespace fastlstm {
 struct Target {
   const char* name;
   bool (*supported)();
-  bool tiles;  // layers run on tile kernels; otherwise products are BLAS's
   const KernelTable<float>* float32;
   const KernelTable<double>* float64;
 };

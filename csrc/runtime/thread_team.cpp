@@ -18,15 +18,14 @@
 #endif
 
 #include "runtime/fp_mode.hpp"
+#include "runtime/tuning.hpp"
 
 namespace fastlstm {
 
 namespace {
 
-// Spins before a waiting thread gives its CPU away (a few microseconds), and pauses before a worker
-// without work sleeps (tens of microseconds, longer than the gap between a busy caller's calls).
-constexpr int kSpinsBeforeYield = 200;
-constexpr int kPausesBeforeSleep = 300;
+const int kSpinsBeforeYield = static_cast<int>(tuning().spins_before_yield);
+const int kPausesBeforeSleep = static_cast<int>(tuning().pauses_before_sleep);
 // Pauses before a thread that waits for another naps (more than 2 ms; it counts no further).
 // Yielding alone would wait for ever where the other has a lower real-time priority and the same
 // CPU.

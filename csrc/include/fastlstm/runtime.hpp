@@ -50,10 +50,8 @@ struct BlasTable {
 };
 
 /// Hands the core its BLAS; the core links none. To be called before the first computation that
-/// needs it: every backward pass, and on some targets (generic) every forward pass. Without it
-/// those throw std::logic_error.
+/// needs it: every backward pass. Without it that throws std::logic_error.
 void set_blas(const BlasTable& table);
 bool has_blas();
-bool forward_needs_blas();
 
 }  // namespace fastlstm

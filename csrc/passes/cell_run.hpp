@@ -1,0 +1,107 @@
+// One layer in one direction over a sequence, forward: its state, and the loop over time.
+#pragma once
+
+#include <memory>
+#include <vector>
+
+#include "cells/cell.hpp"
+#include "passes/layers.hpp"
+#include "passes/states.hpp"
+
+namespace fastlstm {
+
+/// Pointers to rows that one thread needs in a run of steps.
+template <class T>
+struct RowPointers {
+  /// rows: the most that one kernel call gets.
+  explicit RowPointers(Index rows)
+      : inputs(static_cast<std::size_t>(rows)), outputs(static_cast<std::size_t>(rows)) {}
+
+  std::vector<const T*> inputs;
+  std::vector<T*> outputs;
+};
+
+/// Steps s of a run, counted in the order in which they are computed.
+struct StepRange {
+  Index first, end;
+};
+
+/// One layer and direction over the rows of one schedule. It keeps its state between runs.
+template <class T>
+class CellRun {
+ public:
+  /// Cell k. The layers and the schedule must outlive it. regularisation: null in inference.
+  CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
+          const Regularisation* regularisation, Room& room);
+
+  void set_state(const CellState<const T>& state);
+  void get_state(const CellState<T>& state) const;
+
+  struct Run {
+    StepRange steps;  // after those of the last run
+    RowView<const T> x;
+    RowView<T> output;  // P of each row are written
+    T* gates;           // packed rows of gates_width, out; null: not saved
+    T* memory;          // packed rows of M, out; null: not saved
+  };
+
+  /// All threads of a share call it with the same run.
+  void run(const Run& run, const Share& share, RowPointers<T>& pointers);
+
+  /// Lets the schedule begin again from the state after its last step, or from the one just set.
+  void restart() { swap_ ^= rows_.steps() & 1; }
+
+  /// The steps that the cell's run projects at once, ahead of the recurrence. With 1 it does not:
+  /// each step then multiplies inputs and states in one go.
+  static Index projected_steps(const RowSchedule& rows);
+  /// The rows that pointers must have for this schedule.
+  static Index most_rows(const RowSchedule& rows);
+
+ private:
+  /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
+  /// for one row, of which each step waits for R to come from the memory.
+  bool projects_ahead() const;
+  /// Projects the inputs of kAheadSteps steps at once, then those of the next within these steps.
+  void run_ahead(const Run& run, const Share& share, RowPointers<T>& pointers);
+  /// The time step of step s, and the other way round.
+  Index time(Index s) const { return backward_ ? rows_.steps() - 1 - s : s; }
+  void project_inputs(const Run& run, StepRange steps, const Share& share,
+                      RowPointers<T>& pointers);
+  void step(const Run& run, Index s, Index projected_row, const Share& share,
+            RowPointers<T>& pointers, ProjectAhead<T>* ahead = nullptr);
+  /// h = W_hr times what the cell gave.
+  void project_h(Index s, const Share& share, RowPointers<T>& pointers);
+  /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
+  void regularise(Index s, Index first, Index end, RowPointers<T>& pointers);
+
+  /// Which of two buffers step s reads; it writes the other.
+  Index side(Index s) const { return (s ^ swap_) & 1; }
+  T* h(Index s) { return h_.data() + side(s) * rows_.B() * ld_h_; }
+  T* masked_h(Index s) { return masked_h_.data() + side(s) * rows_.B() * ld_h_; }
+  T* memory(Index part) { return memory_.data() + part * rows_.B() * ld_units_; }
+  const T* memory(Index part) const { return memory_.data() + part * rows_.B() * ld_units_; }
+
+  const CellWeights<T>& w_;
+  const RowSchedule& rows_;
+  const bool backward_;
+  const bool inputs_first_;
+  const Index gates_width_;
+  const Index memory_parts_;
+  const PanelLayout& layout_;  // of R and W
+  const Index grain_;          // blocks that share a cache line
+  const Index ld_units_;       // of everything with H columns
+  const Index ld_h_;
+  Index swap_ = 0;      // 1: step 0 reads the second of h_
+  Buffer<T> h_;         // [2][B][ld_h]
+  Buffer<T> memory_;    // [parts of the state besides h][B][ld_units]
+  Buffer<T> hidden_;    // [B][ld_units] h before a projection; empty without
+  const CellMasks<T> masks_;
+  Buffer<T> keep_c_;     // [B][ld_units] zoneout: the parts of c that are kept; empty without
+  Buffer<T> keep_h_;     // [B][ld_h] the same of h
+  Buffer<T> h_mask_;     // [B][ld_h] recurrent dropout; empty without
+  Buffer<T> masked_h_;   // [2][B][ld_h] h times the mask
+  Buffer<T> projected_;  // [rows of projected_steps] columns of the panel; empty: not used
+  std::unique_ptr<ForwardCell<T>> cell_;
+};
+
+}  // namespace fastlstm

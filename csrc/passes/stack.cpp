@@ -1,0 +1,137 @@
+#include "fastlstm/stack.hpp"
+
+#include <algorithm>
+#include <limits>
+#include <stdexcept>
+#include <string>
+#include <utility>
+
+#include "cells/cells.hpp"
+#include "passes/forward.hpp"
+#include "passes/layers.hpp"
+#include "passes/masks.hpp"
+#include "passes/memory_plan.hpp"
+#include "passes/saved.hpp"
+#include "passes/segments.hpp"
+
+namespace fastlstm {
+
+namespace {
+
+void check(const StackConfig& c) {
+  // BLAS counts in 32-bit integers, and a row of all gates is the longest thing that it sees.
+  constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 8;
+  const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
+  const bool projects = c.proj_size > 0;
+  if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
+      !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
+      (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
+                                     c.options.layer_norm || c.options.zoneout_c > 0)) ||
+      (c.options.layer_norm &&
+       (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
+      (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
+    throw std::invalid_argument("StackConfig: a size or an option is out of range");
+  }
+}
+
+template <class T>
+void check_params(const StackConfig& config, Index k, const CellParams<const T>& params) {
+  for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
+    if (params.*parameter.field == nullptr) {
+      throw std::invalid_argument(std::string("CellParams: no ") + parameter.name);
+    }
+  }
+}
+
+/// The layers with weight dropout: other R, packed for one call.
+template <class T>
+Layers<T> with_dropped_weights(const Layers<T>& layers, const Regularisation& regularisation) {
+  Layers<T> dropped = layers;
+  for (Index k = 0; k < layers.config.cells(); ++k) {
+    const CellWeights<T>& w = layers.weights(k);
+    Buffer<T> R(w.GH, w.P);
+    w.R.unpack(R.data());
+    drop_weights(regularisation, k, w.GH, w.P, R.data(), R.data());
+    dropped.all_weights[static_cast<std::size_t>(k)] =
+        std::make_shared<const CellWeights<T>>(w, R.data());
+  }
+  return dropped;
+}
+
+}  // namespace
+
+template <class T>
+Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) {
+  check(config);
+  auto layers = std::make_shared<Layers<T>>();
+  layers->config = config;
+  layers->cell = make_cell<T>(config);
+  for (Index k = 0; k < config.cells(); ++k) {
+    check_params(config, k, params[k]);
+    layers->all_weights.push_back(std::make_shared<const CellWeights<T>>(
+        config, layers->cell->weight_shape(), k / config.directions(), params[k]));
+  }
+  layers_ = std::move(layers);
+}
+
+template <class T>
+Stack<T>::Stack(std::shared_ptr<const Layers<T>> layers) : layers_(std::move(layers)) {}
+
+template <class T>
+Stack<T> Stack<T>::with_params(Index k, const CellParams<const T>& params) const {
+  check_params(config(), k, params);
+  return Stack(std::make_shared<const Layers<T>>(layers_->with_params(k, params)));
+}
+
+template <class T>
+const StackConfig& Stack<T>::config() const {
+  return layers_->config;
+}
+
+template <class T>
+void Stack<T>::forward(const ForwardCall<T>& call) const {
+  forward_layers<T>(*layers_, call, RowSchedule(call.steps, call.B, call.lengths), nullptr);
+}
+
+template <class T>
+Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Regularisation& regularisation,
+                                Index memory_limit) const {
+  RowSchedule rows(call.steps, call.B, call.lengths);
+  const MemoryPlan plan =
+      plan_memory(*layers_, rows, regularisation, rows.is_packed(call.x, config().input_size),
+                  memory_limit);
+  // Not under a limit, where memory that is kept but not used would count.
+  const bool keeps = memory_limit == 0;
+  if (keeps && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();
+  auto spare = layers_->spare->take();
+  if (!keeps) *spare = {};
+  const bool drops = regularisation.weight_dropout > 0;
+  auto saved = std::make_unique<Saved<T>>(
+      drops ? with_dropped_weights(*layers_, regularisation) : *layers_, std::move(rows),
+      regularisation, !plan.in_segments, std::move(*spare));
+  if (keeps) saved->spare = std::move(spare);
+  if (plan.in_segments) {
+    pack_rows(saved->rows, call.x, config().input_size, saved->x.data());
+    forward_in_segments(*saved, call, plan);
+  } else {
+    saved->save_state(call.state_0);
+    forward_layers<T>(saved->layers, call, saved->rows, saved.get());
+  }
+  return Tape<T>(std::move(saved));
+}
+
+template <class T>
+TrainingMemory Stack<T>::training_memory(Index steps, Index B, const Index* lengths,
+                                         bool batch_first, const Regularisation& regularisation,
+                                         Index memory_limit) const {
+  const RowSchedule rows(steps, B, lengths);
+  // Of arrays of one column, which stand for all.
+  const SequenceView<T> callers{nullptr, batch_first ? 1 : B, batch_first ? steps : 1};
+  return plan_memory(*layers_, rows, regularisation, rows.is_packed(callers, 1), memory_limit)
+      .memory;
+}
+
+template class Stack<float>;
+template class Stack<double>;
+
+}  // namespace fastlstm

@@ -1,0 +1,98 @@
+#include "weights/cell_weights.hpp"
+
+#include <algorithm>
+
+namespace fastlstm {
+
+template <class T>
+CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
+                            Index layer, const CellParams<const T>& params)
+    : I(config.layer_input_size(layer)),
+      H(config.hidden_size),
+      P(config.output_size()),
+      M(config.memory_size()),
+      GH(config.gates() * H),
+      projects(config.proj_size > 0),
+      shape(weight_shape),
+      input(std::make_shared<InputWeights<T>>()),
+      R(shape.layout, P, params.weight_hh),
+      bias(GH) {
+  input->W = WeightPanel<T>(shape.layout, I, params.weight_ih);
+  bias.fill_zero();
+  const Index apart = shape.gates_of_bias_h, summed = GH - apart * H;
+  if (apart > 0) {
+    const Index block_units = shape.layout.block_units;
+    bias_h.resize(apart, shape.layout.blocks() * block_units);
+    bias_h.fill_zero();
+  }
+  if (params.bias_ih != nullptr) {
+    std::copy_n(params.bias_ih, GH, bias.data());
+    for (Index k = 0; k < summed; ++k) bias.data()[k] += params.bias_hh[k];
+    for (Index gate = 0; gate < apart; ++gate) {
+      std::copy_n(params.bias_hh + summed + gate * H, H,
+                  bias_h.data() + gate * (bias_h.size() / apart));
+    }
+  }
+  if (shape.bias_in_products) {
+    bias_panel.resize(shape.layout.columns());
+    bias_panel.fill_zero();
+    for (Index row = 0; row < GH; ++row) {
+      bias_panel.data()[shape.layout.column(row)] = bias.data()[row];
+    }
+  }
+  if (projects) {
+    W_hr = WeightPanel<T>(PanelLayout::of_matrix(1, P, kernels<T>().lanes), H, params.weight_hr);
+    W_hr_rows.resize(P, H);
+    std::copy_n(params.weight_hr, W_hr_rows.size(), W_hr_rows.data());
+  }
+  if (shape.pack_others != nullptr) others = shape.pack_others(config, params);
+}
+
+template <class T>
+CellWeights<T>::CellWeights(const CellWeights& other, const T* R_values)
+    : I(other.I),
+      H(other.H),
+      P(other.P),
+      M(other.M),
+      GH(other.GH),
+      projects(other.projects),
+      shape(other.shape),
+      input(other.input),
+      R(shape.layout, P, R_values),
+      W_hr(other.W_hr.clone()),
+      bias(other.bias.clone()),
+      bias_panel(other.bias_panel.clone()),
+      bias_h(other.bias_h.clone()),
+      W_hr_rows(other.W_hr_rows.clone()),
+      others(other.others.clone()) {}
+
+template <class T>
+const std::vector<WeightPanel<T>>& CellWeights<T>::R_backward() const {
+  return R_backward_.get([this] {
+    std::vector<WeightPanel<T>> panels;
+    panels.push_back(R.transposed(0, R_rows_at_once()));
+    if (R_rows_at_once() < GH) panels.push_back(R.transposed(R_rows_at_once(), GH));
+    return panels;
+  });
+}
+
+template <class T>
+const WeightPanel<T>& CellWeights<T>::W_backward() const {
+  return input->W_backward.get([this] { return input->W.transposed(0, GH); });
+}
+
+template <class T>
+Index bytes_of_R(const StackConfig& config, const WeightShape<T>& shape) {
+  const Index P = config.output_size(), H = config.hidden_size;
+  const Index rows = shape.layout.columns() * P + backward_columns<T>(P) * config.gates() * H;
+  const Index projection = config.proj_size > 0 ? (backward_columns<T>(P) + P) * H : 0;
+  return (rows + projection) * static_cast<Index>(sizeof(T));
+}
+
+#define FASTLSTM_INSTANTIATE(T)   \
+  template struct CellWeights<T>; \
+  template Index bytes_of_R(const StackConfig&, const WeightShape<T>&);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
+
+}  // namespace fastlstm

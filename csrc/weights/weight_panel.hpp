@@ -1,0 +1,148 @@
+// Weights packed for tile kernels (kernels/panel.hpp): which weight stands where, in how many bytes.
+// Nobody else knows the layout.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <vector>
+
+#include "kernels/panel.hpp"
+#include "runtime/buffer.hpp"
+#include "runtime/targets.hpp"
+
+namespace fastlstm {
+
+/// Which rows of a matrix the columns of a panel's blocks are. The matrix has the rows of some
+/// gates, gate after gate; a block has the same units of one or more of them, and where it does not
+/// have them all, the blocks of the first gates come first.
+struct PanelLayout {
+  Index gates;           // of the matrix
+  Index units;           // rows of each gate
+  Index block_units;     // units in a block
+  Index gates_in_block;  // of these units
+
+  /// All gates of as many units as a vector has lanes.
+  static PanelLayout of_gates(Index gates, Index units, Index lanes) {
+    return {gates, units, lanes, gates};
+  }
+  /// A plain matrix, gate after gate, in blocks of four vectors.
+  static PanelLayout of_matrix(Index gates, Index units, Index lanes) {
+    return {gates, units, 4 * lanes, 1};
+  }
+
+  Index width() const { return block_units * gates_in_block; }
+  /// The blocks of all units of the gates that share a block.
+  Index blocks() const { return (units + block_units - 1) / block_units; }
+  /// The times that these follow one another.
+  Index parts() const { return gates / gates_in_block; }
+  Index all_blocks() const { return parts() * blocks(); }
+  /// Columns of all blocks.
+  Index columns() const { return all_blocks() * width(); }
+  /// The matrix row of column j of a block; -1: none.
+  Index row(Index block, Index j) const {
+    const Index unit = block % blocks() * block_units + j % block_units;
+    const Index gate = block / blocks() * gates_in_block + j / block_units;
+    return unit < units ? gate * units + unit : -1;
+  }
+  /// Where a matrix row is among the columns of all blocks.
+  Index column(Index row) const {
+    const Index gate = row / units, unit = row % units;
+    const Index block = gate / gates_in_block * blocks() + unit / block_units;
+    return block * width() + gate % gates_in_block * block_units + unit % block_units;
+  }
+};
+
+/// A matrix [gates * units, K], packed.
+template <class T>
+class WeightPanel {
+ public:
+  WeightPanel() = default;
+
+  /// matrix: [gates * units] rows of K, in.
+  WeightPanel(const PanelLayout& layout, Index K, const T* matrix)
+      : layout_(layout), K_(K), values_(layout.all_blocks(), K * layout.width()) {
+    // A cache line of each column at a time: going down the columns side by side, lines that are
+    // powers of two apart drive each other out (8 times slower at H = 1024).
+    constexpr Index kLine = 64 / sizeof(T);
+    const Index width = layout.width();
+    std::vector<Index> rows(static_cast<std::size_t>(width));
+    T* panel = values_.data();
+    for (Index block = 0; block < layout.all_blocks(); ++block, panel += K * width) {
+      for (Index j = 0; j < width; ++j) rows[static_cast<std::size_t>(j)] = layout.row(block, j);
+      for (Index first = 0; first < K; first += kLine) {
+        const Index n = std::min(kLine, K - first);
+        for (Index j = 0; j < width; ++j) {
+          const Index row = rows[static_cast<std::size_t>(j)];
+          const T* const values = matrix + row * K + first;
+          T* const to = panel + first * width + j;
+          if (row < 0) {
+            for (Index k = 0; k < n; ++k) to[k * width] = T(0);
+          } else if (n == kLine) {
+            for (Index k = 0; k < kLine; ++k) to[k * width] = values[k];
+          } else {
+            for (Index k = 0; k < n; ++k) to[k * width] = values[k];
+          }
+        }
+      }
+    }
+  }
+
+  /// The panel of the transposed rows first <= row < end, a plain matrix of K columns: what
+  /// multiplies gradients of them.
+  WeightPanel transposed(Index first, Index end) const {
+    WeightPanel other;
+    other.layout_ = PanelLayout::of_matrix(1, K_, kernels<T>().lanes);
+    other.K_ = end - first;
+    const Index width = other.layout_.width();
+    other.values_.resize(other.layout_.all_blocks(), other.K_ * width);
+    // All rows of some inputs before the next: their lines stay near until each lane is read.
+    constexpr Index kLine = 64 / sizeof(T);
+    for (Index k = 0; k < other.layout_.columns(); k += kLine) {
+      T* to = other.values_.data() + k / width * other.K_ * width + k % width;
+      const Index n = std::clamp<Index>(K_ - k, 0, kLine);
+      for (Index row = first; row < end; ++row, to += width) {
+        const T* const from = at(row, k);
+        if (n == kLine) {
+          for (Index j = 0; j < kLine; ++j) to[j] = from[j * layout_.width()];
+        } else {
+          for (Index j = 0; j < n; ++j) to[j] = from[j * layout_.width()];
+          for (Index j = n; j < kLine; ++j) to[j] = T(0);
+        }
+      }
+    }
+    return other;
+  }
+
+  /// matrix: [gates * units, K] out: what was packed.
+  void unpack(T* matrix) const {
+    for (Index row = 0; row < layout_.gates * layout_.units; ++row) {
+      const T* const from = at(row, 0);
+      for (Index k = 0; k < K_; ++k) matrix[row * K_ + k] = from[k * layout_.width()];
+    }
+  }
+
+  WeightPanel clone() const {
+    WeightPanel other;
+    other.layout_ = layout_;
+    other.K_ = K_;
+    other.values_ = values_.clone();
+    return other;
+  }
+
+  Panel<T> view() const { return values_.data(); }
+  const PanelLayout& layout() const { return layout_; }
+  Index K() const { return K_; }
+
+ private:
+  /// Weight k of a matrix row; the next is a block's width further.
+  const T* at(Index row, Index k) const {
+    const Index column = layout_.column(row), width = layout_.width();
+    return values_.data() + (column / width * K_ + k) * width + column % width;
+  }
+
+  PanelLayout layout_{0, 0, 1, 1};
+  Index K_ = 0;
+  Buffer<T> values_;  // [all_blocks][K][width]
+};
+
+}  // namespace fastlstm

@@ -1,0 +1,109 @@
+#include "config.hpp"
+
+#include <pybind11/stl.h>
+
+#include <functional>
+#include <iterator>
+#include <map>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
+namespace py = pybind11;
+
+namespace fastlstm::python {
+
+namespace {
+
+/// What a key sets.
+using Setters = std::map<std::string, std::function<void(py::handle)>>;
+
+void apply(const py::dict& values, const Setters& setters, const char* what) {
+  for (const auto& [key, value] : values) {
+    const auto setter = setters.find(key.cast<std::string>());
+    if (setter == setters.end()) {
+      throw std::invalid_argument("_core: unknown " + std::string(what) + ": " +
+                                  key.cast<std::string>());
+    }
+    setter->second(value);
+  }
+}
+
+template <class V>
+std::function<void(py::handle)> into(V& to) {
+  return [&to](py::handle value) { to = value.cast<V>(); };
+}
+
+CellKind cell_named(const std::string& name) {
+  for (const CellFacts& facts : kCells) {
+    if (name == facts.name) return facts.kind;
+  }
+  throw std::invalid_argument("_core: unknown cell: " + name);
+}
+
+Activation activation_of(py::handle function) {
+  static const char* const kNames[] = {"Affine", "Relu",       "LeakyRelu", "ThresholdedRelu",
+                                       "Tanh",   "ScaledTanh", "Sigmoid",   "HardSigmoid",
+                                       "Elu",    "Softsign",   "Softplus"};  // as ActivationKind
+  const auto [name, alpha, beta] = function.cast<std::tuple<std::string, double, double>>();
+  for (std::size_t k = 0; k < std::size(kNames); ++k) {
+    if (name == kNames[k]) return {static_cast<ActivationKind>(k), alpha, beta};
+  }
+  throw std::invalid_argument("_core: unknown activation: " + name);
+}
+
+Merge merge_named(const std::string& name) {
+  static const char* const kNames[] = {"concat", "sum", "mul", "ave"};  // as Merge
+  for (std::size_t k = 0; k < std::size(kNames); ++k) {
+    if (name == kNames[k]) return static_cast<Merge>(k);
+  }
+  throw std::invalid_argument("_core: unknown merge: " + name);
+}
+
+}  // namespace
+
+StackConfig config_of(const py::dict& values) {
+  StackConfig c;
+  CellOptions& o = c.options;
+  apply(values,
+        {{"cell", [&](py::handle v) { c.cell = cell_named(v.cast<std::string>()); }},
+         {"input_size", into(c.input_size)},
+         {"hidden_size", into(c.hidden_size)},
+         {"num_layers", into(c.num_layers)},
+         {"bias", into(c.bias)},
+         {"proj_size", into(c.proj_size)},
+         {"bidirectional", into(c.bidirectional)},
+         {"reverse", into(c.reverse)},
+         {"merge", [&](py::handle v) { c.merge = merge_named(v.cast<std::string>()); }},
+         {"activations",
+          [&](py::handle v) {
+            const auto functions = v.cast<std::vector<py::object>>();
+            if (functions.size() != 3) throw std::invalid_argument("_core: activations: not 3");
+            o.gate = activation_of(functions[0]);
+            o.candidate = activation_of(functions[1]);
+            o.hidden = activation_of(functions[2]);
+          }},
+         {"clip", into(o.clip)},
+         {"input_forget", into(o.input_forget)},
+         {"peepholes", into(o.peepholes)},
+         {"layer_norm", into(o.layer_norm)},
+         {"zoneout_h", into(o.zoneout_h)},
+         {"zoneout_c", into(o.zoneout_c)}},
+        "option");
+  return c;
+}
+
+Regularisation regularisation_of(const py::dict& values) {
+  Regularisation r;
+  apply(values,
+        {{"dropout", into(r.dropout)},
+         {"seed", into(r.seed)},
+         {"recurrent_dropout", into(r.recurrent_dropout)},
+         {"weight_dropout", into(r.weight_dropout)},
+         {"zoneout", into(r.zoneout)}},
+        "regularisation");
+  return r;
+}
+
+}  // namespace fastlstm::python
