@@ -174,7 +174,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
-        check_names(self._spec, state_dict, repr(self))
+        check_names(self._spec, state_dict, self)
         self.update(state_dict)
 
     # --- copies -------------------------------------------------------------------------------

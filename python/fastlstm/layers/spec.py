@@ -66,7 +66,7 @@ class Spec:
         self.output_size = self.state_parts[0][1]
         self.parameters = [
             {
-                kind: Parameter(kind + self._suffix(k), shape, initial)
+                kind: Parameter(kind + self._suffix(k), tuple(shape), initial)
                 for kind, (shape, initial) in cell.items()
             }
             for k, cell in enumerate(core.parameters(config))

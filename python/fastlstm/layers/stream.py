@@ -45,7 +45,7 @@ class Stream(Generic[StateT]):
             raise ValueError("stream: a layer that reads sequences from their end cannot stream")
         self._spec = spec
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
-        self._core = core.make_stream(stack, self._batch_size)
+        self._core = core.make_stream(spec.dtype, stack, self._batch_size)
         self._try_step = self._core.stepper()
         self._dtype = spec.dtype
         self._step_shape = (self._batch_size, spec.output_size)

@@ -121,14 +121,14 @@ def initial_values(spec: Spec, random: np.random.Generator) -> dict[str, FloatAr
     return values
 
 
-def check_names(spec: Spec, state_dict: Any, layer: str) -> None:
+def check_names(spec: Spec, state_dict: Any, layer: object) -> None:
     """Raise ValueError unless a mapping has all parameters of a layer and nothing else."""
     check_mapping("state_dict", state_dict)
     missing = [name for name in spec.shapes if name not in state_dict]
     unexpected = [str(name) for name in state_dict if name not in spec.shapes]
     if missing or unexpected:
         raise ValueError(
-            f"state_dict: expected the parameters of {layer}; "
+            f"state_dict: expected the parameters of {layer!r}; "
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
