@@ -34,7 +34,7 @@ PARAMETERS: dict[str, tuple[float | None, ...]] = {
 }
 NAMES = tuple(PARAMETERS)
 _BY_LOWER_CASE = {name.lower(): name for name in NAMES}
-_LARGEST = (2 - 2.0**-23) * 2.0**127  # of float32
+_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
 
 
 def as_activation(argument: str, value: Any) -> Activation:
@@ -74,6 +74,11 @@ def _shortest(activation: Activation) -> ActivationName:
         return activation.name
     name, alpha, beta = activation
     return (name, alpha) if count == 1 else (name, alpha, beta)
+
+
+def as_clip(argument: str, value: Any) -> float | None:
+    """Return the bound of the sums; None: they have none."""
+    return None if value is None else as_real(argument, value, _SMALLEST, _LARGEST)
 
 
 def _sequence(argument: str, value: Any) -> tuple[Any, ...] | list[Any]:

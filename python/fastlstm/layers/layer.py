@@ -97,8 +97,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
     recurrent_dropout: Option[float]
     weight_dropout: Option[float]
 
+    # arguments: all of the class's own __init__, by name. (Classes would inherit a docstring.)
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        """arguments: all of the class's ``__init__``, by name."""
         self._options = _checked(type(self), arguments)
         seed = arguments["seed"]
         if seed is not None:

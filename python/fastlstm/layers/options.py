@@ -9,14 +9,12 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import Any, ClassVar, Generic, NoReturn, TypeVar, overload
 
-from fastlstm._activations import Activation, ActivationName, as_activation
+from fastlstm._activations import Activation, ActivationName, as_activation, as_clip
 from fastlstm._checks import MOST_SIZE, as_dtype, as_int, as_real
 
 T = TypeVar("T")
-
-_SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
 
 
 class Option(Generic[T]):
@@ -69,7 +67,7 @@ class Option(Generic[T]):
         value: T = values[self.name] if self._read is None else self._read(values)
         return value
 
-    def __set__(self, layer: HasOptions, value: object) -> None:
+    def __set__(self, layer: HasOptions, value: NoReturn) -> None:
         kind = type(layer).__name__
         raise AttributeError(f"property {self.name!r} of {kind!r} object has no setter")
 
@@ -173,11 +171,6 @@ def as_merge(_: str, value: Any) -> str | None:
     if value is not None and str(value) not in ("concat", "sum", "mul", "ave"):
         raise ValueError(f"merge: expected concat, sum, mul, ave or None, got {value!r}")
     return None if value is None else str(value)
-
-
-def as_clip(name: str, value: Any) -> float | None:
-    """Return the bound of sums; None: they have none."""
-    return None if value is None else as_real(name, value, _SMALLEST, _LARGEST)
 
 
 # --- what the core is told ------------------------------------------------------------------------
