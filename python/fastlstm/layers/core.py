@@ -16,6 +16,15 @@ Config: TypeAlias = Mapping[str, Any]
 # The parameters of one cell (layer k // D, direction k % D) by their short names, "weight_ih".
 CellArrays: TypeAlias = Mapping[str, FloatArray]
 
+_STACKS: dict[str, Any] = {
+    "float32": emulated_core.StackFloat32,
+    "float64": emulated_core.StackFloat64,
+}
+_STREAMS: dict[str, Any] = {
+    "float32": emulated_core.StreamFloat32,
+    "float64": emulated_core.StreamFloat64,
+}
+
 
 class Tape(Protocol):
     """What a training call leaves."""
@@ -118,11 +127,11 @@ def state_parts(config: Config) -> list[tuple[str, int]]:
 
 def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
     """Pack the parameters of all cells."""
-    stacks = {"float32": emulated_core.StackFloat32, "float64": emulated_core.StackFloat64}
-    return stacks[dtype.name](config, cells)
+    stack: Stack = _STACKS[dtype.name](config, cells)
+    return stack
 
 
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:
     """Return a stream whose state is zeros."""
-    streams = {"float32": emulated_core.StreamFloat32, "float64": emulated_core.StreamFloat64}
-    return streams[dtype.name](stack, batch_size)
+    stream: Stream = _STREAMS[dtype.name](stack, batch_size)
+    return stream
