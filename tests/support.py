@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from fastlstm import reference
 from fastlstm._activations import as_activation
-from fastlstm._calls import as_tuple
+from fastlstm.layers.states import as_tuple
 from tolerances import REORDERED, assert_close
 
 DTYPES = ("float64", "float32")

@@ -42,6 +42,18 @@ def test_doctests(name: str) -> None:
     assert results.failed == 0
 
 
+@pytest.mark.parametrize("name", fastlstm.__all__)
+def test_doctests_of_public_names(name: str) -> None:
+    """Those of classes that say they are fastlstm's, whatever file they are in."""
+    thing = getattr(fastlstm, name)
+    if getattr(thing, "__module__", None) != "fastlstm":
+        pytest.skip("tested with its module")
+    globs = {"fastlstm": fastlstm, "np": np}
+    runner = doctest.DocTestRunner(optionflags=doctest.NORMALIZE_WHITESPACE)
+    for test in doctest.DocTestFinder().find(thing, name, module=False, globs=globs):
+        assert runner.run(test).failed == 0, test.name
+
+
 def test_the_public_classes_have_examples() -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
     for thing in (fastlstm.LSTM, fastlstm.Stream, fastlstm.LSTM.forward, fastlstm.LSTM.trace):

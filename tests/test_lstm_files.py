@@ -7,6 +7,7 @@ import errno
 import json
 import os
 import pickle
+import pickletools
 import stat
 import subprocess
 import sys
@@ -286,12 +287,53 @@ def test_damaged_tensors(change: dict[str, np.ndarray | None], tmp_path: Path) -
         fastlstm.load(tmp_path / "l")
 
 
+# What files of all versions say, to the letter: readers of other programs may depend on it.
+CONFIGURATIONS = {
+    fastlstm.LSTM: '"num_layers": 1, "bias": true, "batch_first": false, "dropout": 0.0, '
+    '"bidirectional": false, "reverse": false, "merge": "concat", "dtype": "float32", '
+    '"proj_size": 0, "peepholes": false, "input_forget": false, "clip": null, '
+    '"activations": ["Sigmoid", "Tanh", "Tanh"], "layer_norm": false, "recurrent_dropout": 0.0, '
+    '"zoneout": [0.0, 0.0], "weight_dropout": 0.0',
+    fastlstm.GRU: '"num_layers": 1, "bias": true, "batch_first": false, "dropout": 0.0, '
+    '"bidirectional": false, "reverse": false, "merge": "concat", "dtype": "float32", '
+    '"reset_after": true, "clip": null, "activations": ["Sigmoid", "Tanh"], '
+    '"recurrent_dropout": 0.0, "zoneout": 0.0, "weight_dropout": 0.0',
+    fastlstm.RNN: '"num_layers": 1, "bias": true, "batch_first": false, "dropout": 0.0, '
+    '"bidirectional": false, "reverse": false, "merge": "concat", "dtype": "float32", '
+    '"nonlinearity": "tanh", "clip": null, "activations": null, "recurrent_dropout": 0.0, '
+    '"zoneout": 0.0, "weight_dropout": 0.0',
+}
+
+
+@pytest.mark.parametrize("cls", CONFIGURATIONS)
+def test_the_configuration_to_the_letter(cls: type, tmp_path: Path) -> None:
+    cls(5, 4, seed=0).save(tmp_path / "l")
+    with safetensors.safe_open(tmp_path / "l", framework="numpy") as file:
+        assert file.metadata() == {
+            "fastlstm": f'{{"format": 1, "layer": "{cls.__name__}", "options": '
+            f'{{"input_size": 5, "hidden_size": 4, {CONFIGURATIONS[cls]}}}}}'
+        }
+
+
 # --- pickling and copying -----------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_pickle(layer: fastlstm.LSTM, protocol: int) -> None:
     assert_same_layer(pickle.loads(pickle.dumps(layer, protocol)), layer)
+
+
+@pytest.mark.parametrize("cls", [fastlstm.LSTM, fastlstm.GRU, fastlstm.RNN])
+def test_pickles_do_not_depend_on_the_files_of_the_package(cls: type) -> None:
+    layer = cls(5, 4, seed=0)
+    output, _, tape = layer.forward(X)
+    for thing in (layer, layer.trace(X), tape.backward(output), layer.training_memory(3)):
+        names = {
+            argument
+            for _, argument, _ in pickletools.genops(pickle.dumps(thing, 5))
+            if isinstance(argument, str) and "fastlstm" in argument
+        }
+        assert names == {"fastlstm"}
 
 
 def test_a_pickle_out_of_band_keeps_its_own_values() -> None:

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from fastlstm.interchange import onnx_export as writer
 from fastlstm.interchange.onnx_import import DEFAULTS, PARAMETERS
+from fastlstm.layers import spec_of
 from tolerances import FOREIGN, ONNX_RUNTIME, assert_close
 
 onnx = pytest.importorskip("onnx")
@@ -64,12 +65,13 @@ def as_tuple(state: Any) -> tuple[Any, ...]:
 
 def random_call(layer: Any, T: int = T, B: int = B, *, scale: float = 1.0) -> tuple[Any, Any]:
     """An input and a state."""
+    spec = spec_of(layer)
     rng = np.random.default_rng(1)
     shape = (B, T, I) if layer.batch_first else (T, B, I)
     x = scale * rng.standard_normal(shape)
     state = tuple(
-        (scale * rng.standard_normal((layer._cells, B, size))).astype(layer.dtype)
-        for size in layer._state_sizes()
+        (scale * rng.standard_normal((spec.cells, B, width))).astype(layer.dtype)
+        for _, width in spec.state_parts
     )
     return x.astype(layer.dtype), state if len(state) == 2 else state[0]
 
@@ -394,11 +396,10 @@ def test_what_is_refused(options: dict[str, Any], message: str, tmp_path: Path) 
 
 def test_options_not_known_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """What later versions of the layers have, say."""
-    layer = make("GRU")
-    monkeypatch.setitem(fastlstm.GRU._defaults, "attention", False)
-    monkeypatch.setitem(layer._options, "attention", True)
-    with pytest.raises(ValueError, match="attention=True: ONNX's GRU cannot represent it"):
-        writer.make_model(layer)
+    monkeypatch.setattr(writer, "_IN_THE_MODEL", writer._IN_THE_MODEL - {"reset_after"})
+    writer.make_model(make("GRU"))
+    with pytest.raises(ValueError, match="reset_after=False: ONNX's GRU cannot represent it"):
+        writer.make_model(make("GRU", reset_after=False))
 
 
 def test_wrong_arguments(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

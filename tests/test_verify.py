@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from fastlstm.cli import main
 from fastlstm.interchange._description import Description
+from fastlstm.layers import spec_of
 from fastlstm.verification import Difference, _sources
 from fastlstm.verification._locate import single_steps
 from fastlstm.verification._results import Inputs, forget_after_parting, run_layer, trace
@@ -223,7 +224,7 @@ def differences(
     """What is found where the reader knows better, and where it makes the same mistake."""
     seen = fastlstm.verify(layer, source)
     assert not seen.ok
-    options = {name: value for name, value in layer._options.items() if name != "dtype"}
+    options = {name: value for name, value in spec_of(layer).options.items() if name != "dtype"}
     broken = Description(type(layer).__name__, options, dict(layer.params))
     with monkeypatch.context() as patch:
         for cls in (_sources.TorchSource, _sources.KerasSource, _sources.OnnxSource):
@@ -242,7 +243,7 @@ def changed(layer: Any, change: Callable[[np.ndarray], np.ndarray], *names: str)
 
 def with_options(layer: Any, **options: Any) -> Any:
     """A layer with the same parameters, as far as it has them, and other options."""
-    other = type(layer)(**{**layer._options, **options})
+    other = type(layer)(**{**spec_of(layer).options, **options})
     other.update({name: value for name, value in layer.params.items() if name in other.params})
     return other
 
@@ -479,8 +480,8 @@ def test_directions_exchanged(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_single_steps_are_those_of_the_sequences(kind: str, options: dict[str, Any]) -> None:
     rng = np.random.default_rng(0)
     layer = getattr(fastlstm, kind)(I, H, num_layers=2, batch_first=True, seed=0, **options)
-    cells, lengths = layer._cells, np.array([7, 3, 1])
-    state = tuple(rng.standard_normal((cells, 3, H)) for _ in layer._state_sizes())
+    spec, lengths = spec_of(layer), np.array([7, 3, 1])
+    state = tuple(rng.standard_normal((spec.cells, 3, H)) for _ in spec.state_parts)
     x = rng.standard_normal((7, 3, I)).astype(np.float32)
     inputs = Inputs("", x, tuple(s.astype(np.float32) for s in state), lengths)
     steps = run_layer(layer, single_steps(layer, inputs))

@@ -3,11 +3,6 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from ._files import load
-from ._gru import GRU, GRUTrace
-from ._layer import TrainingMemory
-from ._lstm import LSTM, LSTMTrace
-from ._rnn import RNN, RNNTrace
 from ._runtime import (
     available_isas,
     get_num_threads,
@@ -16,10 +11,22 @@ from ._runtime import (
     set_num_threads,
     show_config,
 )
-from ._stream import Stream
-from ._tape import Gradients, Tape
-from ._tbptt import Chunk, truncated_bptt
 from ._version import __version__
+from .layers import (
+    GRU,
+    LSTM,
+    RNN,
+    Chunk,
+    Gradients,
+    GRUTrace,
+    LSTMTrace,
+    RNNTrace,
+    Stream,
+    Tape,
+    TrainingMemory,
+    load,
+    truncated_bptt,
+)
 
 if TYPE_CHECKING:
     from . import embeddings, interchange, optim, reference

@@ -93,15 +93,6 @@ def check_mapping(name: str, value: Any) -> None:
         )
 
 
-def as_merge(merge: Any, bidirectional: Any) -> str | None:
-    """Return how the outputs of a layer's directions are merged; None: not at all."""
-    if merge is not None and str(merge) not in ("concat", "sum", "mul", "ave"):
-        raise ValueError(f"merge: expected concat, sum, mul, ave or None, got {merge!r}")
-    if merge != "concat" and not as_bool("bidirectional", bidirectional):
-        raise ValueError(f"merge: expected 'concat' for a layer of one direction, got {merge!r}")
-    return merge if merge is None else str(merge)
-
-
 def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     """Return float32 or float64 as a dtype."""
     # NumPy takes None for float64, as an argument and in comparisons of dtypes.
@@ -115,8 +106,8 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
     raise ValueError(f"dtype: expected float32 or float64, got {dtype!r}")
 
 
-def _to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
-    """What NumPy makes of value: an array, a DLPack or ``__array__`` object, nested lists."""
+def to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
+    """Return what NumPy makes of an array, a DLPack or ``__array__`` object, or nested lists."""
     if isinstance(value, np.ndarray):
         if np.ma.is_masked(value):
             raise TypeError(f"{name}: expected an array without masked values; fill them first")
@@ -145,7 +136,7 @@ def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
     """
     if type(value) is np.ndarray and value.dtype == dtype and value.flags.carray:
         return value  # what most callers pass
-    array = _to_numpy(name, value)
+    array = to_numpy(name, value)
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}")
     # Not ascontiguousarray, which makes a scalar an array of one axis.
@@ -176,7 +167,7 @@ def shape_text(shape: Sequence[Axis]) -> str:
 
 def as_lengths(value: Any, B: int, T: int) -> IndexArray:
     """Return lengths as a new (B,) array of integers from 0 to T."""
-    array = _to_numpy("lengths", value)
+    array = to_numpy("lengths", value)
     if array.size == 0:
         array = array.astype(np.int64)  # an empty list is an array of floats
     if array.dtype.kind not in "iu":

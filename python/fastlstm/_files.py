@@ -1,28 +1,12 @@
-"""Layers as safetensors files: PyTorch's tensor names, the configuration as metadata."""
+"""Writes files that are complete or as they were before."""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 from collections.abc import Iterable
-from typing import Any
 
-from ._checks import as_path, readable_path
-from ._layer import LAYERS, RecurrentLayer
-
-# The metadata's entry, and the version of its meaning.
-_KEY = "fastlstm"
-_FORMAT = 1
-
-
-def save_layer(layer: RecurrentLayer[Any, Any], path: str | os.PathLike[str]) -> None:
-    """Write a layer to a file, which is complete or not there."""
-    import safetensors.numpy
-
-    config = {"format": _FORMAT, "layer": type(layer).__name__, "options": layer._options}
-    data = safetensors.numpy.save(layer.state_dict(), metadata={_KEY: json.dumps(config)})
-    write_whole(path, data)
+from ._checks import as_path
 
 
 def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
@@ -58,56 +42,3 @@ def _replace(path: str, parts: Iterable[bytes | memoryview]) -> None:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(temporary)
         raise
-
-
-def load(path: str | os.PathLike[str]) -> Any:
-    """Load a layer that its ``save`` method wrote.
-
-    Parameters
-    ----------
-    path : path-like
-        A safetensors file.
-
-    Returns
-    -------
-    LSTM, GRU or RNN
-        A new layer of the saved class, configuration and values.
-
-    Raises
-    ------
-    ValueError
-        The file is no safetensors file, is damaged, or was not written by fastlstm.
-    OSError
-        It cannot be read.
-    TypeError
-        The path is neither text nor path-like.
-    """
-    import safetensors
-
-    path = readable_path("path", path)
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
-    if _KEY not in metadata:
-        raise ValueError(
-            f"{path}: a safetensors file, but not one that fastlstm saved; make a layer and use "
-            "load_state_dict for parameters from elsewhere"
-        )
-    try:
-        config = json.loads(metadata[_KEY])
-        if config["format"] != _FORMAT:
-            raise ValueError(f"format {config['format']} instead of {_FORMAT}")
-        cls, options = LAYERS[config["layer"]], config["options"]
-        # Before a layer of sizes that only damage can explain is made.
-        sizes = (cls._gates * options["hidden_size"], options["input_size"])
-        last = f"weight_ih_l{options['num_layers'] - 1}"
-        if tensors["weight_ih_l0"].shape != sizes or last not in tensors:
-            raise ValueError("its configuration and its tensors differ in size")
-        layer = cls(**options)
-        layer.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
-    return layer

@@ -135,7 +135,7 @@ def _demo(args: argparse.Namespace) -> int:
 
 @needs_extra("fastlstm verify", "verify")
 def _verify(args: argparse.Namespace) -> int:
-    from ._files import load
+    from .layers import load
     from .verification import convert, verify
 
     try:

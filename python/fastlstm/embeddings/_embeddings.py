@@ -11,6 +11,8 @@ import numpy.typing as npt
 
 from fastlstm._checks import FloatArray, IndexArray, as_bool, as_float_array, as_int, check_shape
 
+from ._saved import save
+
 # So many of the words that are not there are named in an error.
 _MOST_NAMED = 5
 
@@ -200,9 +202,7 @@ class Embeddings:
         TypeError
             The path is neither text nor path-like.
         """
-        from ._saved import save
-
-        save(self, path)
+        save(self.words, self.vectors, path)
 
     def _vector(self, word: str) -> FloatArray | None:
         place = self._index.get(word)

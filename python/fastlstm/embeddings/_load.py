@@ -92,7 +92,7 @@ def load(
                 if compressed:
                     raise ValueError(f"{format} is mapped into memory: decompress the file first")
                 if format == "saved":
-                    return _saved.load(path, most, numbers)
+                    return Embeddings(*_saved.load(path, most, numbers))
                 if limit is not None:
                     raise ValueError("a FastText model cannot be loaded with a limit")
                 return _fasttext.load(raw, numbers, text)

@@ -6,14 +6,13 @@ import itertools
 import json
 import mmap
 import os
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
 
-from fastlstm._checks import check_shape
+from fastlstm._checks import FloatArray, check_shape
 from fastlstm._files import write_whole
-
-from ._embeddings import Embeddings
 
 # The metadata's entry, and the version of its meaning: words (UTF-8, one after the other), where
 # each of them ends, and vectors (V, dim).
@@ -28,14 +27,14 @@ def is_one(head: bytes) -> bool:
     return head[4:9] == b"\0\0\0\0{"
 
 
-def save(embeddings: Embeddings, path: str | os.PathLike[str]) -> None:
+def save(words: Iterable[str], vectors: FloatArray, path: str | os.PathLike[str]) -> None:
     """Write embeddings to a file."""
-    words = [word.encode("utf-8", "surrogatepass") for word in embeddings.words]
+    encoded = [word.encode("utf-8", "surrogatepass") for word in words]
     tensors = {
         # First, as this needs the alignment.
-        "vectors": embeddings.vectors,
-        "word_ends": np.cumsum([len(word) for word in words], dtype=np.int64),
-        "words": np.frombuffer(b"".join(words), np.uint8),
+        "vectors": vectors,
+        "word_ends": np.cumsum([len(word) for word in encoded], dtype=np.int64),
+        "words": np.frombuffer(b"".join(encoded), np.uint8),
     }
     header: dict[str, Any] = {"__metadata__": {_KEY: _FORMAT}}
     offset = 0
@@ -50,8 +49,8 @@ def save(embeddings: Embeddings, path: str | os.PathLike[str]) -> None:
     write_whole(path, len(text).to_bytes(8, "little"), text, *arrays)
 
 
-def load(path: str, limit: int, dtype: np.dtype[Any]) -> Embeddings:
-    """Map a file."""
+def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatArray]:
+    """Map a file: its words and vectors."""
     import safetensors
 
     try:
@@ -82,4 +81,4 @@ def load(path: str, limit: int, dtype: np.dtype[Any]) -> Embeddings:
     ]
     offset = start + tensor["data_offsets"][0]
     vectors = np.frombuffer(data, _TYPES[tensor["dtype"]], shape[0] * shape[1], offset)
-    return Embeddings(words, vectors.reshape(shape)[:limit].astype(dtype, copy=False))
+    return words, vectors.reshape(shape)[:limit].astype(dtype, copy=False)

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import fastlstm
 from fastlstm._checks import FloatArray
+from fastlstm.layers import LAYERS
 
 T = TypeVar("T")
 
@@ -33,7 +33,7 @@ def build(description: Description) -> Any:
     ValueError
         There is no such layer or option, or sizes do not fit together.
     """
-    cls = getattr(fastlstm, description.cell, None)
+    cls = LAYERS.get(description.cell)
     if cls is None:
         raise ValueError(f"{description.cell}: fastlstm has no such layer")
     known = inspect.signature(cls).parameters

@@ -112,7 +112,7 @@ def describe(source: Any, name: str | None = None, **options: Any) -> Descriptio
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected text, got {type(name).__name__}")
     if hasattr(source, "get_config"):
-        return _describe_one(type(source).__name__, _find_in_object(source), name, options)
+        return _describe_one(type(source).__name__, find_in_object(source), name, options)
     path = readable_path("source", source, "a layer, a model or a path")
     with open_file(path) as (hdf5, config, version):
         found = {} if config is None else dict(_find_in_config(config, hdf5, version))
@@ -158,7 +158,7 @@ def open_file(path: str) -> Iterator[_Opened]:
 # --- what there is --------------------------------------------------------------------------------
 
 
-def _find_in_object(source: Any) -> dict[str, _Found]:
+def find_in_object(source: Any) -> dict[str, _Found]:
     """Find recurrent layers in a layer or model."""
     found: dict[str, _Found] = {}
 

@@ -13,8 +13,8 @@ from fastlstm._activations import ActivationName
 from fastlstm._checks import FloatArray, as_bool, as_path
 from fastlstm._extras import needs_extra
 from fastlstm._files import write_whole
-from fastlstm._layer import LAYERS, RecurrentLayer, check_layer
 from fastlstm._version import __version__
+from fastlstm.layers import LAYERS, RecurrentLayer, check_layer, spec_of, table_of
 
 from .onnx_import import DEFAULTS, ORDER, PEEPHOLE_ORDER, blocks
 
@@ -100,9 +100,10 @@ def make_model(
 
 def _check_representable(layer: RecurrentLayer[Any, Any]) -> None:
     """Refuse what a model would not have; options that are not known here are among it."""
-    for name, value in layer._options.items():
+    defaults = table_of(type(layer)).defaults
+    for name, value in spec_of(layer).options.items():
         known = name in _IN_THE_MODEL or name in _IN_TRAINING_ONLY
-        if not known and value != layer._defaults.get(name):
+        if not known and value != defaults.get(name):
             raise ValueError(f"{name}={value!r}: ONNX's {_cell(layer)} cannot represent it")
     size = layer.num_parameters * layer.dtype.itemsize
     if size > _MOST_BYTES:
@@ -125,9 +126,10 @@ class _Writer:
         self.layer = layer
         self.cell = _cell(layer)
         self.params = layer.params
-        self.D = layer._directions
+        self.spec = spec_of(layer)
+        self.D = self.spec.directions
         self.attributes = _attributes(layer)
-        self.state_names = ("h", "c")[: len(layer._state_sizes())]
+        self.state_names = [name for name, _ in self.spec.state_parts]
         self.element = TensorProto.DOUBLE if layer.dtype == np.float64 else TensorProto.FLOAT
         self.nodes: list[Any] = []
         self.constants: dict[str, npt.NDArray[Any]] = {}
@@ -140,7 +142,7 @@ class _Writer:
 
         layer = self.layer
         sequence = ("batch", "time") if layer.batch_first else ("time", "batch")
-        state = (layer._cells, "batch", layer.hidden_size)
+        state = (self.spec.cells, "batch", layer.hidden_size)
         inputs = [tensor("x", (*sequence, layer.input_size))]
         if lengths:
             inputs.append(tensor("lengths", ("batch",), TensorProto.INT32))
@@ -271,7 +273,7 @@ class _Writer:
 
 def _attributes(layer: RecurrentLayer[Any, Any]) -> Mapping[str, Any]:
     """The attributes of the layer's nodes; those at ONNX's defaults are left out."""
-    cell, D = _cell(layer), layer._directions
+    cell, D = _cell(layer), spec_of(layer).directions
     attributes: dict[str, Any] = {"hidden_size": layer.hidden_size}
     if D == 2:
         attributes["direction"] = "bidirectional"

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._activations import _PARAMETERS as PARAMETERS
+from fastlstm._activations import PARAMETERS
 from fastlstm._checks import FloatArray, readable_path
 from fastlstm._extras import needs_extra
 

@@ -12,8 +12,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, _to_numpy, as_bool, as_real, readable_path
-from fastlstm._layer import LAYERS
+from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_numpy
+from fastlstm.layers import LAYERS, table_of
 
 from ._description import Description, build, choose
 from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
@@ -109,8 +109,8 @@ def describe(
     """Do all of :func:`from_torch` but make the layer."""
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected text, got {type(prefix).__name__}")
-    where, found = _find(source)
-    name, chosen = choose(_below(found, prefix), prefix and prefix.rstrip("."), where, "prefix")
+    where, found = find(source)
+    name, chosen = choose(below(found, prefix), prefix and prefix.rstrip("."), where, "prefix")
     said = {
         "batch_first": None if batch_first is None else as_bool("batch_first", batch_first),
         "dropout": None if dropout is None else as_real("dropout", dropout, 0.0, 1.0),
@@ -136,7 +136,7 @@ def describe(
     return description
 
 
-def _below(found: dict[str, _Found], prefix: str | None) -> dict[str, _Found]:
+def below(found: dict[str, _Found], prefix: str | None) -> dict[str, _Found]:
     """Where nothing has this very prefix, but one thing's begins with it: that under the prefix."""
     if prefix is None or prefix.rstrip(".") in found:
         return found
@@ -148,20 +148,20 @@ def _below(found: dict[str, _Found], prefix: str | None) -> dict[str, _Found]:
 # --- what there is --------------------------------------------------------------------------------
 
 
-def _find(source: Any) -> tuple[str, dict[str, _Found]]:
+def find(source: Any) -> tuple[str, dict[str, _Found]]:
     """Return what the source is, for errors, and the recurrent layers in it."""
     if isinstance(source, Mapping):
         tensors = {str(name): _described(name, value) for name, value in source.items()}
-        return "state_dict", _group(tensors)
+        return "state_dict", group(tensors)
     if hasattr(source, "named_modules"):
         return type(source).__name__, _modules(source)
     path = readable_path("source", source, "a module, a state_dict or a path")
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return path, _group(_read_safetensors(path))
+        return path, group(_read_safetensors(path))
     content = read_torch_file(path)
-    found = _group(content.tensors)
+    found = group(content.tensors)
     for name, module in content.modules.items():
         if _is_recurrent(*module.type):
             found.setdefault(name, _Found())
@@ -174,7 +174,7 @@ def _is_recurrent(module: str, name: str) -> bool:
     return module == "torch.nn.modules.rnn" and name in _MODULES
 
 
-def _group(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
+def group(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
     """Find recurrent layers by the names of their parameters."""
     found: dict[str, _Found] = {}
     for name, tensor in tensors.items():
@@ -214,7 +214,7 @@ def _described(name: Any, value: Any) -> Tensor:
             tensor = tensor.detach().cpu()
             if str(tensor.dtype) in ("torch.float16", "torch.bfloat16"):
                 tensor = tensor.float()
-        return _to_numpy(str(name), tensor)
+        return to_numpy(str(name), tensor)
 
     return Tensor(shape, read)
 
@@ -252,7 +252,7 @@ def _refuse_hidden_options(path: str, metadata: Mapping[str, str]) -> None:
     if "fastlstm" not in metadata:
         return
     saved = json.loads(metadata["fastlstm"])
-    defaults = json.loads(json.dumps(LAYERS[saved["layer"]]._defaults))
+    defaults = json.loads(json.dumps(table_of(LAYERS[saved["layer"]]).defaults))
     for option, value in saved["options"].items():
         if option not in _SHOWN and value != defaults.get(option):
             raise ValueError(

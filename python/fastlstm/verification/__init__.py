@@ -14,8 +14,8 @@ import numpy as np
 
 from fastlstm._checks import as_bool, as_int, as_real
 from fastlstm._extras import needs_extra
-from fastlstm._layer import check_layer
 from fastlstm.interchange._description import build
+from fastlstm.layers import check_layer
 
 from ._inputs import make_inputs
 from ._locate import Difference, locate

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm._activations import Activation
+from fastlstm.layers import spec_of
 
 from ._cells import Cell, Observed, cell_of
 from ._fit import fit
@@ -98,7 +99,7 @@ def find_cause(
 
 def option_changes(pair: Pair) -> list[str]:
     """Say which options are not as the reader makes them, of those that matter to results."""
-    ours, theirs = pair.layer._options, pair.fresh._options
+    ours, theirs = spec_of(pair.layer).options, spec_of(pair.fresh).options
     return [
         f"{name} is {ours[name]!r}, in the source {value!r}"
         for name, value in theirs.items()

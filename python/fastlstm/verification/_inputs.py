@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.layers import spec_of
+
 from ._results import Array, Inputs, trace
 
 T, B = 16, 4
@@ -51,8 +53,8 @@ def _before_overflow(layer: Any, inputs: Inputs, largest: float) -> Inputs:
 
 def _kinds(layer: Any, dtype: str, *, lengths: bool, seed: int) -> Iterator[Inputs]:
     rng = np.random.default_rng(seed)
-    I, cells = layer.input_size, layer._cells
-    widths = layer._state_sizes()
+    I, cells = layer.input_size, spec_of(layer).cells
+    widths = [width for _, width in spec_of(layer).state_parts]
 
     def normal(steps: int = T, batch: int = B) -> Array:
         return rng.standard_normal((steps, batch, I)).astype(dtype)
@@ -83,4 +85,5 @@ def _kinds(layer: Any, dtype: str, *, lengths: bool, seed: int) -> Iterator[Inpu
 
 
 def _zeros(layer: Any, dtype: str, batch: int) -> tuple[Array, ...]:
-    return tuple(np.zeros((layer._cells, batch, width), dtype) for width in layer._state_sizes())
+    spec = spec_of(layer)
+    return tuple(np.zeros((spec.cells, batch, width), dtype) for _, width in spec.state_parts)

@@ -14,6 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.layers import spec_of
+
 from ._causes import Cause, find_cause, sequence_causes
 from ._cells import GATES, Observed, cell_of
 from ._pair import Compared, Pair
@@ -55,7 +57,7 @@ def locate(pair: Pair, compared: Compared) -> Difference:
     """Find the first difference, for inputs that show one."""
     inputs = compared.inputs
     T, B, _ = inputs.x.shape
-    D = pair.layer._directions
+    D = spec_of(pair.layer).directions
     steps = pair.compare(single_steps(pair.layer, inputs), (T, B))
     for k in range(pair.layer.num_layers):
         found = []
@@ -89,7 +91,7 @@ def single_steps(layer: Any, inputs: Inputs) -> Inputs:
     for name, initial in zip(("h", "c"), inputs.state, strict=False):
         states = []
         for k, (cell, first) in enumerate(zip(traces, initial, strict=True)):
-            direction = k % layer._directions
+            direction = k % spec_of(layer).directions
             back = direction == 1 or layer.reverse
             order = walk(layer, direction, inputs)
             previous = np.roll(getattr(cell, name), -1 if back else 1, axis=0)
@@ -115,7 +117,7 @@ def observe(steps: Compared, k: int, d: int, D: int) -> Observed:
 def _in_a_step(
     pair: Pair, steps: Compared, k: int, d: int, n: int, shape: tuple[int, int]
 ) -> Difference:
-    layer, D = pair.layer, pair.layer._directions
+    layer, D = pair.layer, spec_of(pair.layer).directions
     wrong = [w[k * D + d, n] for w in steps.wrong[1:]]
     first = [int(w.argmax()) if w.any() else len(w) for w in wrong]
     # c comes before h. With a projection their units are not the same ones.
@@ -184,7 +186,7 @@ def _gates_that_differ(
 def _in_sequences(pair: Pair, compared: Compared) -> Difference:
     """Each step by itself is the same: it is about order, lengths or how outputs are merged."""
     layer, inputs = pair.layer, compared.inputs
-    D, K = layer._directions, compared.ours.output.shape[1]
+    D, K = spec_of(layer).directions, compared.ours.output.shape[1]
     wrong = compared.wrong[0]
     found = []
     for d in range(K):

@@ -5,18 +5,21 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NamedTuple, cast
+from typing import Any, Generic
 
 import numpy as np
 
-from ._blas import require_blas
-from ._calls import Layout, States, StateT, as_tuple, core_states
-from ._checks import FloatArray, as_float_array, check_out, check_shape
+from fastlstm._checks import FloatArray, check_out
 
-if TYPE_CHECKING:
-    from ._layer import RecurrentLayer
+from . import core
+from .backward import back_propagate
+from .layouts import Layout, StateT
+from .public import public
+from .spec import Spec
+from .states import as_tuple
 
 
+@public
 @dataclass(eq=False)
 class Gradients(Generic[StateT]):
     """What :meth:`Tape.backward` returns: gradients of the loss.
@@ -38,14 +41,6 @@ class Gradients(Generic[StateT]):
     _tape: int = field(repr=False)  # the number of the tape it came from
 
 
-class _Needs(NamedTuple):
-    """Which gradients are asked for."""
-
-    x: bool
-    state: bool
-    params: list[str]
-
-
 def as_names(needs: str | Iterable[str]) -> list[str]:
     """The argument `needs` as a list."""
     if not isinstance(needs, Iterable):
@@ -53,6 +48,7 @@ def as_names(needs: str | Iterable[str]) -> list[str]:
     return [needs] if isinstance(needs, str) else list(needs)
 
 
+@public
 class Tape(Generic[StateT]):
     """What a layer's ``forward`` saved for its backward pass.
 
@@ -61,10 +57,10 @@ class Tape(Generic[StateT]):
 
     _numbers = itertools.count()
 
-    def __init__(self, layer: RecurrentLayer[StateT, Any], layout: Layout, core: Any) -> None:
-        self._layer = layer
+    def __init__(self, spec: Spec, layout: Layout, core_tape: core.Tape) -> None:
+        self._spec = spec
         self._layout = layout
-        self._core = core
+        self._core = core_tape
         self._number = next(self._numbers)
 
     def __reduce__(self) -> str:
@@ -125,88 +121,47 @@ class Tape(Generic[StateT]):
         >>> list(tape.backward(output, needs=["weight_hh_l1", "bias_hh_l1"]).params)
         ['weight_hh_l1', 'bias_hh_l1']
         """
-        needed = self._needs(needs)
-        params = self._parameter_gradients(accumulate, needed)
+        spec, asked = self._spec, self._asked(needs)
+        shapes = {n: s for n, s in spec.shapes.items() if "params" in asked or n in asked}
+        params = self._parameter_gradients(accumulate, asked, shapes)
         again = accumulate is not None and accumulate._tape == self._number
-        grads = self._backward(d_output, d_state, needed, params)
+        d_x, d_first = back_propagate(
+            spec,
+            self._layout,
+            self._core,
+            d_output,
+            d_state,
+            params,
+            needs_x="x" in asked,
+            needs_state="state" in asked,
+        )
+        grads: Gradients[StateT] = Gradients(d_x, d_first, params, self._number)
         if accumulate is not None and again:
-            if needed.x:
+            if "x" in asked:
                 grads.x += accumulate.x
-            if needed.state:
+            if "state" in asked:
                 states = zip(as_tuple(grads.state), as_tuple(accumulate.state), strict=True)
                 for d, earlier in states:
                     d += earlier
         return grads
 
-    def _needs(self, needs: str | Iterable[str]) -> _Needs:
-        names = list(self._layer._shapes())
-        known = ("x", "state", "params", *names)
+    def _asked(self, needs: str | Iterable[str]) -> list[str]:
+        known = ("x", "state", "params", *self._spec.shapes)
         asked = as_names(needs)
         for name in asked:
             if name not in known:
                 raise ValueError(f"needs: expected names of {', '.join(known)}, got {name!r}")
-        return _Needs(
-            "x" in asked,
-            "state" in asked,
-            [name for name in names if "params" in asked or name in asked],
-        )
-
-    def _backward(
-        self,
-        d_output: Any,
-        d_state: Any,
-        needs: _Needs,
-        params: dict[str, FloatArray],
-        steps: States | None = None,
-    ) -> Gradients[StateT]:
-        """params: gradients are added to them. steps: those of the state after each step, out,
-        (L * D, T, B, width) each."""
-        require_blas()
-        layer, layout = self._layer, self._layout
-        if d_output is not None:
-            d_output = as_float_array("d_output", d_output, layer.dtype)
-            check_shape("d_output", d_output, layer._output_shape(layout))
-            if layer.merge is None:
-                d_output = np.concatenate(d_output, axis=-1)
-            d_output = d_output.reshape(layout.core_shape(d_output.shape[-1]))
-        d_final = self._state_gradients(d_state)
-
-        d_x = np.empty(layout.shape(layer.input_size), layer.dtype) if needs.x else None
-        d_initial: States | None = None
-        if needs.state:
-            d_initial = tuple(np.empty(shape, layer.dtype) for shape in layer._state_shapes(layout))
-        self._core.backward(
-            d_output=d_output,
-            **core_states("d_h_n", "d_c_n", d_final, layout),
-            d_x=None if d_x is None else d_x.reshape(layout.core_shape(layer.input_size)),
-            **core_states("d_h_0", "d_c_0", d_initial, layout),
-            d_params=[layer._cell_arrays(params, k) for k in range(layer._cells)],
-            **dict(zip(("d_h_steps", "d_c_steps"), steps or (), strict=False)),
-        )
-        d_first = None if d_initial is None else layer._from_tuple(d_initial)
-        return Gradients(cast(FloatArray, d_x), cast(StateT, d_first), params, self._number)
-
-    def _state_gradients(self, d_state: Any) -> tuple[FloatArray | None, ...] | None:
-        if d_state is None:
-            return None
-        layer = self._layer
-        gradients: list[FloatArray | None] = []
-        for name, value, shape in layer._state_items("d_state", d_state, self._layout):
-            if value is None:
-                gradients.append(None)
-                continue
-            array = as_float_array(name, value, layer.dtype)
-            check_shape(name, array, shape)
-            gradients.append(array)
-        return tuple(gradients)
+        return asked
 
     def _parameter_gradients(
-        self, accumulate: Gradients[StateT] | None, needs: _Needs
+        self,
+        accumulate: Gradients[StateT] | None,
+        asked: list[str],
+        shapes: dict[str, tuple[int, ...]],
     ) -> dict[str, FloatArray]:
         """The arrays that gradients of parameters are added to. Checks all of `accumulate`."""
-        shapes = {n: shape for n, shape in self._layer._shapes().items() if n in needs.params}
         if accumulate is None:
-            return {name: np.zeros(shape, self._layer.dtype) for name, shape in shapes.items()}
+            return {name: np.zeros(shape, self._spec.dtype) for name, shape in shapes.items()}
         if not isinstance(accumulate, Gradients):
             raise TypeError(f"accumulate: expected Gradients, got {type(accumulate).__name__}")
         if list(accumulate.params) != list(shapes):
@@ -215,8 +170,8 @@ class Tape(Generic[StateT]):
                 f"({', '.join(shapes) or 'none'}), got {', '.join(accumulate.params) or 'none'}"
             )
         for name in ("x", "state") if accumulate._tape == self._number else ():
-            if getattr(needs, name) and getattr(accumulate, name) is None:
+            if name in asked and getattr(accumulate, name) is None:
                 raise ValueError(f"accumulate: expected a gradient of {name}, which is asked for")
         for name, array in accumulate.params.items():
-            check_out(f"accumulate.params[{name!r}]", array, self._layer.dtype, shapes[name])
+            check_out(f"accumulate.params[{name!r}]", array, self._spec.dtype, shapes[name])
         return accumulate.params

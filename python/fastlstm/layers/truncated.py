@@ -8,12 +8,17 @@ from typing import Any, Generic
 
 import numpy as np
 
-from ._calls import StateT
-from ._checks import MOST_SIZE, FloatArray, as_float_array, as_int, as_lengths
-from ._layer import RecurrentLayer, check_layer
-from ._tape import Gradients, Tape, as_names
+from fastlstm._checks import MOST_SIZE, FloatArray, as_float_array, as_int
+
+from .calls import call_lengths
+from .layer import RecurrentLayer, check_layer, draw_seed, spec_of
+from .layouts import StateT
+from .public import public
+from .states import as_states, from_tuple
+from .tape import Gradients, Tape, as_names
 
 
+@public
 class Chunk(Generic[StateT]):
     """Some steps of a long series: what :func:`truncated_bptt` yields.
 
@@ -36,8 +41,10 @@ class Chunk(Generic[StateT]):
         steps: slice,
         output: FloatArray,
         state: StateT,
+        time_axis: int,
     ) -> None:
         self._tapes = tapes  # of the window, the chunk's own last
+        self._time_axis = time_axis
         self.window = window
         self.steps = steps
         self.output = output
@@ -85,7 +92,7 @@ class Chunk(Generic[StateT]):
             d_x.append(grads.x)
         assert grads is not None
         if len(d_x) > 1 and grads.x is not None:
-            grads.x = np.concatenate(d_x[::-1], axis=self._tapes[0]._layout.time_axis)
+            grads.x = np.concatenate(d_x[::-1], axis=self._time_axis)
         return grads
 
 
@@ -153,21 +160,19 @@ def truncated_bptt(
     (slice(900, 1000, None), slice(800, 1000, None))
     """
     check_layer(layer)
-    if layer.bidirectional or layer.reverse:
+    spec = spec_of(layer)
+    if spec.reads_from_the_end:
         raise ValueError("layer: expected one that reads sequences from their start")
-    x = as_float_array("x", x, layer.dtype)
-    layout = layer._layout(x)
+    x = as_float_array("x", x, spec.dtype)
+    layout = spec.layout(x)
     k1 = as_int("k1", k1, 1, MOST_SIZE)
     k2 = k1 if k2 is None else as_int("k2", k2, k1, MOST_SIZE)
     if k2 % k1:
         raise ValueError(f"k2: expected a multiple of k1 ({k1}), got {k2}")
-    if lengths is not None:
-        if not layout.batched:
-            raise ValueError("lengths: expected None for one sequence without a batch axis")
-        lengths = as_lengths(lengths, layout.B, layout.T)
+    lengths = call_lengths(lengths, layout)
     if state is not None:
-        state = layer._from_tuple(layer._as_states("state", state, layout))
-    first_seed = layer._draw_seed(seed)
+        state = from_tuple(as_states(spec, "state", state, layout))
+    first_seed = draw_seed(layer, seed)
 
     def chunks() -> Iterator[Chunk[StateT]]:
         now = state
@@ -184,6 +189,6 @@ def truncated_bptt(
             )
             tapes.append(tape)
             window = slice(first - (len(tapes) - 1) * k1, end)
-            yield Chunk(list(tapes), window, steps, output, now)
+            yield Chunk(list(tapes), window, steps, output, now, layout.time_axis)
 
     return chunks()

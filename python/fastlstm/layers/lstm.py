@@ -2,19 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple, TypeAlias
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
-from ._activations import ActivationName, as_activations, as_clip, core_functions
-from ._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_real
-from ._layer import LAYERS, RecurrentLayer
+from fastlstm._activations import ActivationName, as_activations
+from fastlstm._checks import FloatArray, as_bool, as_real
+
+from .layer import RecurrentLayer
+from .options import (
+    CLIP,
+    RECURRENT_DROPOUT,
+    WEIGHT_DROPOUT,
+    Option,
+    as_it_is,
+    as_probability,
+    as_width,
+    core_functions,
+)
+from .public import public
 
 LSTMState: TypeAlias = tuple[FloatArray, FloatArray]
 
 
+@public
 class LSTMTrace(NamedTuple):
     """What one layer and direction of an LSTM computed at every step; zero past a sequence's end.
 
@@ -40,6 +53,16 @@ class LSTMTrace(NamedTuple):
     """The same of c."""
 
 
+def _as_zoneout(name: str, value: Any) -> tuple[float, float]:
+    """The probabilities for h and c."""
+    if not isinstance(value, (tuple, list)):
+        value = (value, value)
+    if len(value) != 2:
+        raise ValueError(f"{name}: expected p or (p_h, p_c), got {value!r}")
+    return as_probability(name, value[0]), as_probability(name, value[1])
+
+
+@public
 class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     r"""A stack of long short-term memory layers with PyTorch's parameters and semantics.
 
@@ -139,27 +162,29 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
     ((5, 3, 16), (2, 3, 16), (2, 3, 16))
     """
 
-    _gates = 4
     _trace_type = LSTMTrace
-    _defaults: ClassVar[dict[str, Any]] = {
-        "num_layers": 1,
-        "bias": True,
-        "batch_first": False,
-        "dropout": 0.0,
-        "bidirectional": False,
-        "proj_size": 0,
-        "reverse": False,
-        "merge": "concat",
-        "dtype": "float32",
-        "peepholes": False,
-        "input_forget": False,
-        "clip": None,
-        "activations": ("Sigmoid", "Tanh", "Tanh"),
-        "layer_norm": False,
-        "recurrent_dropout": 0.0,
-        "zoneout": (0.0, 0.0),
-        "weight_dropout": 0.0,
-    }
+
+    proj_size = Option[int](
+        as_width, "The width that h is projected to; 0 without a projection.", core=as_it_is
+    )
+    peepholes = Option[bool](as_bool, "Whether the gates see the cell state.", core=as_it_is)
+    input_forget = Option[bool](as_bool, "Whether the forget gate is 1 - i.", core=as_it_is)
+    clip = CLIP
+    activations = Option[tuple[ActivationName, ...]](
+        lambda name, value: as_activations(name, value, 3),
+        "The cell's functions, in the order of the option.",
+        core=lambda name, functions: {name: core_functions(functions)},
+    )
+    layer_norm = Option[bool](
+        as_bool, "Whether the gates' sums and the cell state are normalised.", core=as_it_is
+    )
+    recurrent_dropout = RECURRENT_DROPOUT
+    zoneout = Option[tuple[float, float]](
+        _as_zoneout,
+        "The probabilities that units of h and of c keep their values.",
+        core=lambda _, p: {"zoneout_h": p[0], "zoneout_c": p[1]},
+    )
+    weight_dropout = WEIGHT_DROPOUT
 
     def __init__(
         self,
@@ -186,44 +211,7 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
         zoneout: float | tuple[float, float] = 0.0,
         weight_dropout: float = 0.0,
     ) -> None:
-        proj_size = as_int("proj_size", proj_size, 0, MOST_SIZE)
-        if proj_size >= as_int("hidden_size", hidden_size, 1, MOST_SIZE):
-            raise ValueError(
-                f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}"
-            )
-        functions = as_activations("activations", activations, 3)
-        if as_bool("layer_norm", layer_norm):
-            others = {
-                "peepholes": peepholes,
-                "input_forget": input_forget,
-                "clip": clip is not None,
-                "activations": functions != self._defaults["activations"],
-            }
-            given = [name for name, is_given in others.items() if is_given]
-            if given:
-                raise ValueError(f"layer_norm: expected False together with {', '.join(given)}")
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            reverse,
-            dtype,
-            seed,
-            merge=merge,
-            proj_size=proj_size,
-            peepholes=as_bool("peepholes", peepholes),
-            input_forget=as_bool("input_forget", input_forget),
-            clip=as_clip(clip),
-            activations=functions,
-            layer_norm=layer_norm,
-            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
-            zoneout=_as_zoneout(zoneout),
-            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
-        )
+        super().__init__(locals())
         if forget_bias is not None:
             self._set_forget_bias(as_real("forget_bias", forget_bias, -np.inf, np.inf))
 
@@ -240,79 +228,20 @@ class LSTM(RecurrentLayer[LSTMState, LSTMTrace]):
             b[forget] = value if name.startswith("bias_ih") else 0.0
         self.update(biases)
 
-    @property
-    def proj_size(self) -> int:
-        """The width that h is projected to; 0 without a projection."""
-        return int(self._options["proj_size"])
+    @classmethod
+    def _check_together(cls, options: Mapping[str, Any]) -> None:
+        proj_size, hidden_size = options["proj_size"], options["hidden_size"]
+        if proj_size >= hidden_size:
+            raise ValueError(
+                f"proj_size: expected less than hidden_size ({hidden_size}), got {proj_size}"
+            )
+        if options["layer_norm"]:
+            others = ("peepholes", "input_forget", "clip", "activations")
+            given = [name for name in others if options[name] != cls._table.defaults[name]]
+            if given:
+                raise ValueError(f"layer_norm: expected False together with {', '.join(given)}")
+        super()._check_together(options)
 
-    @property
-    def peepholes(self) -> bool:
-        """Whether the gates see the cell state."""
-        return bool(self._options["peepholes"])
-
-    @property
-    def input_forget(self) -> bool:
-        """Whether the forget gate is 1 - i."""
-        return bool(self._options["input_forget"])
-
-    @property
-    def layer_norm(self) -> bool:
-        """Whether the gates' sums and the cell state are normalised."""
-        return bool(self._options["layer_norm"])
-
-    @property
-    def zoneout(self) -> tuple[float, float]:
-        """The probabilities that units of h and of c keep their values."""
-        p_h, p_c = self._options["zoneout"]
-        return p_h, p_c
-
-    @property
-    def _output_size(self) -> int:
-        return self.proj_size or self.hidden_size
-
-    def _state_sizes(self) -> tuple[int, ...]:
-        return (self._output_size, self.hidden_size)
-
-    def _parameter_shapes(self, input_size: int) -> dict[str, tuple[int, ...]]:
-        shapes = super()._parameter_shapes(input_size)
-        if self.proj_size:
-            shapes["weight_hr"] = (self.proj_size, self.hidden_size)
-        if self.peepholes:
-            shapes["weight_peephole"] = (3 * self.hidden_size,)
-        if self.layer_norm:
-            shapes["weight_ln_ih"] = shapes["weight_ln_hh"] = (4 * self.hidden_size,)
-            shapes["weight_ln_c"] = (self.hidden_size,)
-            if self.bias:
-                shapes["bias_ln_c"] = (self.hidden_size,)
-        return shapes
-
-    def _initial_values(self) -> dict[str, FloatArray]:
-        values = super()._initial_values()
-        for name, array in values.items():  # normalisation alone, to begin with
-            if name.startswith(("weight_ln", "bias_ln")):
-                array[:] = 1.0 if name.startswith("weight") else 0.0
-        return values
-
-    def _core_options(self) -> dict[str, Any]:
-        return super()._core_options() | {
-            "cell": "lstm",
-            "proj_size": self.proj_size,
-            **core_functions(self.activations, self.clip),
-            "input_forget": self.input_forget,
-            "peepholes": self.peepholes,
-            "layer_norm": self.layer_norm,
-            "zoneout_h": self.zoneout[0],
-            "zoneout_c": self.zoneout[1],
-        }
-
-
-def _as_zoneout(value: Any) -> tuple[float, float]:
-    """The probabilities for h and c."""
-    if not isinstance(value, (tuple, list)):
-        value = (value, value)
-    if len(value) != 2:
-        raise ValueError(f"zoneout: expected p or (p_h, p_c), got {value!r}")
-    return as_real("zoneout", value[0], 0.0, 1.0), as_real("zoneout", value[1], 0.0, 1.0)
-
-
-LAYERS["LSTM"] = LSTM
+    @classmethod
+    def _config(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        return {"cell": "lstm", **super()._config(options)}

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy.typing as npt
 
-from ._activations import ActivationName, as_activations, as_clip, core_functions
-from ._checks import FloatArray, as_real
-from ._layer import LAYERS, RecurrentLayer
+from fastlstm._activations import ActivationName, as_activations
+from fastlstm._checks import FloatArray
+
+from .layer import RecurrentLayer
+from .options import CLIP, RECURRENT_DROPOUT, WEIGHT_DROPOUT, ZONEOUT, Option, core_functions
+from .public import public
 
 
+@public
 class RNNTrace(NamedTuple):
     """What one layer and direction of an RNN computed at every step; zero past a sequence's end."""
 
@@ -21,6 +25,24 @@ class RNNTrace(NamedTuple):
     """With gradients: that of h, as it comes from the steps that follow."""
 
 
+def _as_nonlinearity(name: str, value: Any) -> str:
+    """The name of a function that PyTorch has."""
+    if not isinstance(value, str) or value not in ("tanh", "relu"):
+        raise ValueError(f"{name}: expected 'tanh' or 'relu', got {value!r}")
+    return value
+
+
+def _as_function(name: str, value: Any) -> tuple[ActivationName, ...] | None:
+    """Another function; None: that of the nonlinearity."""
+    return None if value is None else as_activations(name, value, 1)
+
+
+def _functions(options: Mapping[str, Any]) -> tuple[ActivationName, ...]:
+    """The function that a layer has."""
+    return tuple(options["activations"] or (options["nonlinearity"].capitalize(),))
+
+
+@public
 class RNN(RecurrentLayer[FloatArray, RNNTrace]):
     r"""A stack of simple recurrent layers with PyTorch's parameters and semantics.
 
@@ -95,24 +117,16 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
     ((5, 3, 16), (1, 3, 16))
     """
 
-    _gates = 1
     _trace_type = RNNTrace
-    _defaults: ClassVar[dict[str, Any]] = {
-        "num_layers": 1,
-        "nonlinearity": "tanh",
-        "bias": True,
-        "batch_first": False,
-        "dropout": 0.0,
-        "bidirectional": False,
-        "reverse": False,
-        "merge": "concat",
-        "dtype": "float32",
-        "clip": None,
-        "activations": None,
-        "recurrent_dropout": 0.0,
-        "zoneout": 0.0,
-        "weight_dropout": 0.0,
-    }
+
+    nonlinearity = Option[str](_as_nonlinearity, "The function: ``tanh`` or ``relu``.")
+    clip = CLIP
+    activations = Option[tuple[ActivationName, ...]](
+        _as_function, "The function, by ONNX's name.", read=_functions
+    )
+    recurrent_dropout = RECURRENT_DROPOUT
+    zoneout = ZONEOUT
+    weight_dropout = WEIGHT_DROPOUT
 
     def __init__(
         self,
@@ -135,55 +149,18 @@ class RNN(RecurrentLayer[FloatArray, RNNTrace]):
         zoneout: float = 0.0,
         weight_dropout: float = 0.0,
     ) -> None:
-        if not isinstance(nonlinearity, str) or nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity: expected 'tanh' or 'relu', got {nonlinearity!r}")
-        functions = None
-        if activations is not None:
-            functions = as_activations("activations", activations, 1)
-            if nonlinearity != "tanh":
-                raise ValueError("activations: expected None with a nonlinearity")
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            reverse,
-            dtype,
-            seed,
-            merge=merge,
-            nonlinearity=nonlinearity,
-            clip=as_clip(clip),
-            activations=functions,
-            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
-            zoneout=as_real("zoneout", zoneout, 0.0, 1.0),
-            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
-        )
+        super().__init__(locals())
 
-    @property
-    def nonlinearity(self) -> str:
-        """The function: ``tanh`` or ``relu``."""
-        return str(self._options["nonlinearity"])
+    @classmethod
+    def _check_together(cls, options: Mapping[str, Any]) -> None:
+        if options["activations"] is not None and options["nonlinearity"] != "tanh":
+            raise ValueError("activations: expected None with a nonlinearity")
+        super()._check_together(options)
 
-    @property
-    def activations(self) -> tuple[ActivationName, ...]:
-        """The function, by ONNX's name."""
-        return tuple(self._options["activations"] or (self.nonlinearity.capitalize(),))
-
-    @property
-    def zoneout(self) -> float:
-        """The probability that units of h keep their values."""
-        return float(self._options["zoneout"])
-
-    def _core_options(self) -> dict[str, Any]:
-        options = super()._core_options() | {"zoneout_h": self.zoneout}
-        if self._options["activations"] is None and self.clip is None:
-            return options | {"cell": f"rnn_{self.nonlinearity}"}
-        (function,) = self.activations
-        functions = core_functions(("Sigmoid", function, "Tanh"), self.clip)
-        return {**options, **functions, "cell": "rnn_tanh"}
-
-
-LAYERS["RNN"] = RNN
+    @classmethod
+    def _config(cls, options: Mapping[str, Any]) -> dict[str, Any]:
+        config = super()._config(options)
+        if options["activations"] is None and options["clip"] is None:
+            return {"cell": f"rnn_{options['nonlinearity']}", **config}
+        functions = core_functions(("Sigmoid", *_functions(options), "Tanh"))
+        return {"cell": "rnn_tanh", **config, "activations": functions}

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import NamedTuple
 
 import numpy.typing as npt
 
-from ._activations import ActivationName, as_activations, as_clip, core_functions
-from ._checks import FloatArray, as_bool, as_real
-from ._layer import LAYERS, RecurrentLayer
+from fastlstm._activations import ActivationName, as_activations
+from fastlstm._checks import FloatArray, as_bool
+
+from .layer import RecurrentLayer
+from .options import CLIP, RECURRENT_DROPOUT, WEIGHT_DROPOUT, ZONEOUT, Option, core_functions
+from .public import public
 
 
+@public
 class GRUTrace(NamedTuple):
     """What one layer and direction of a GRU computed at every step; zero past a sequence's end.
 
@@ -31,6 +35,7 @@ class GRUTrace(NamedTuple):
     """With gradients: that of h, as it comes from the steps that follow."""
 
 
+@public
 class GRU(RecurrentLayer[FloatArray, GRUTrace]):
     r"""A stack of gated recurrent unit layers with PyTorch's parameters and semantics.
 
@@ -118,24 +123,22 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
     ((5, 3, 16), (2, 3, 16))
     """
 
-    _gates = 3
     _trace_type = GRUTrace
-    _defaults: ClassVar[dict[str, Any]] = {
-        "num_layers": 1,
-        "bias": True,
-        "batch_first": False,
-        "dropout": 0.0,
-        "bidirectional": False,
-        "reset_after": True,
-        "reverse": False,
-        "merge": "concat",
-        "dtype": "float32",
-        "clip": None,
-        "activations": ("Sigmoid", "Tanh"),
-        "recurrent_dropout": 0.0,
-        "zoneout": 0.0,
-        "weight_dropout": 0.0,
-    }
+
+    reset_after = Option[bool](
+        as_bool,
+        "Whether the reset gate acts after the product with the hidden state.",
+        core=lambda _, after: {"cell": "gru" if after else "gru_reset_before"},
+    )
+    clip = CLIP
+    activations = Option[tuple[ActivationName, ...]](
+        lambda name, value: as_activations(name, value, 2),
+        "The cell's functions, in the order of the option.",
+        core=lambda name, functions: {name: core_functions((*functions, "Tanh"))},
+    )
+    recurrent_dropout = RECURRENT_DROPOUT
+    zoneout = ZONEOUT
+    weight_dropout = WEIGHT_DROPOUT
 
     def __init__(
         self,
@@ -158,43 +161,4 @@ class GRU(RecurrentLayer[FloatArray, GRUTrace]):
         zoneout: float = 0.0,
         weight_dropout: float = 0.0,
     ) -> None:
-        super().__init__(
-            input_size,
-            hidden_size,
-            num_layers,
-            bias,
-            batch_first,
-            dropout,
-            bidirectional,
-            reverse,
-            dtype,
-            seed,
-            merge=merge,
-            reset_after=as_bool("reset_after", reset_after),
-            clip=as_clip(clip),
-            activations=as_activations("activations", activations, 2),
-            recurrent_dropout=as_real("recurrent_dropout", recurrent_dropout, 0.0, 1.0),
-            zoneout=as_real("zoneout", zoneout, 0.0, 1.0),
-            weight_dropout=as_real("weight_dropout", weight_dropout, 0.0, 1.0),
-        )
-
-    @property
-    def reset_after(self) -> bool:
-        """Whether the reset gate acts after the product with the hidden state."""
-        return bool(self._options["reset_after"])
-
-    @property
-    def zoneout(self) -> float:
-        """The probability that units of h keep their values."""
-        return float(self._options["zoneout"])
-
-    def _core_options(self) -> dict[str, Any]:
-        return {
-            **super()._core_options(),
-            **core_functions((*self.activations, "Tanh"), self.clip),
-            "zoneout_h": self.zoneout,
-            "cell": "gru" if self.reset_after else "gru_reset_before",
-        }
-
-
-LAYERS["GRU"] = GRU
+        super().__init__(locals())

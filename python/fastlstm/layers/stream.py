@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Generic
+from typing import Any, Generic
 
 import numpy as np
 
-from . import _core
-from ._blas import require_blas_for_forward
-from ._calls import Layout, StateT
-from ._checks import (
+from fastlstm._checks import (
     MOST_SIZE,
     FloatArray,
     as_float_array,
@@ -19,12 +16,14 @@ from ._checks import (
     check_shape,
 )
 
-if TYPE_CHECKING:
-    from ._layer import RecurrentLayer
+from . import core
+from .layouts import Layout, StateT
+from .public import public
+from .spec import Spec
+from .states import as_states, from_tuple
 
-_STREAMS: dict[str, Any] = {"float32": _core.StreamFloat32, "float64": _core.StreamFloat64}
 
-
+@public
 class Stream(Generic[StateT]):
     """A layer that runs step by step and keeps its state: for serving, audio, trading, control.
 
@@ -41,16 +40,15 @@ class Stream(Generic[StateT]):
     True
     """
 
-    def __init__(self, layer: RecurrentLayer[StateT, Any], batch_size: int) -> None:
-        if layer.bidirectional or layer.reverse:
+    def __init__(self, spec: Spec, stack: core.Stack, batch_size: int) -> None:
+        if spec.reads_from_the_end:
             raise ValueError("stream: a layer that reads sequences from their end cannot stream")
-        self._layer = layer
+        self._spec = spec
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
-        require_blas_for_forward()
-        self._core = _STREAMS[layer.dtype.name](layer._snapshot[1], self._batch_size)
+        self._core = core.make_stream(spec.dtype, stack, self._batch_size)
         self._try_step = self._core.stepper()
-        self._dtype = layer.dtype
-        self._step_shape = (self._batch_size, layer._output_size)
+        self._dtype = spec.dtype
+        self._step_shape = (self._batch_size, spec.output_size)
 
     def __reduce__(self) -> str:
         raise TypeError("cannot pickle or copy a stream: make another and assign its state")
@@ -87,7 +85,7 @@ class Stream(Generic[StateT]):
             return out
         # Something needs a conversion, or is wrong.
         x = as_float_array("x", x, self._dtype)
-        check_shape("x", x, (self._batch_size, self._layer.input_size))
+        check_shape("x", x, (self._batch_size, self._spec.input_size))
         out = check_out("out", out, self._dtype, self._step_shape)
         check_apart({"out": out}, {"x": x})
         self._core.step(x, out)
@@ -111,29 +109,28 @@ class Stream(Generic[StateT]):
         ValueError, TypeError
             `x` has another shape or type than stated.
         """
-        layer = self._layer
-        x = as_float_array("x", x, layer.dtype)
-        layout = layer._layout(x)
+        spec = self._spec
+        x = as_float_array("x", x, spec.dtype)
+        layout = spec.layout(x)
         if self._batch_size != layout.B:
             raise ValueError(f"x: expected a batch of {self._batch_size}, got {layout.B}")
-        output = np.empty(layout.shape(layer._output_size), layer.dtype)
+        output = np.empty(layout.shape(spec.output_size), spec.dtype)
         if layout.T > 0:
             self._core.run(
-                x.reshape(layout.core_shape(layer.input_size)),
-                output.reshape(layout.core_shape(layer._output_size)),
-                layout.batch_first,
+                layout.core_sequence(x), layout.core_sequence(output), layout.batch_first
             )
         return output
 
     @property
     def state(self) -> StateT:
         """The state ``(h, c)`` or ``h``, (L, B, P) and (L, B, H), as copies. Can be assigned."""
-        return self._layer._from_tuple(tuple(self._core.state()))
+        state: StateT = from_tuple(tuple(self._core.state()))
+        return state
 
     @state.setter
     def state(self, state: Any) -> None:
         layout = Layout(1, self._batch_size, batch_first=False, batched=True)
-        self._core.set_state(*self._layer._as_states("state", state, layout))
+        self._core.set_state(as_states(self._spec, "state", state, layout))
 
     def reset(self, rows: Any = None) -> None:
         """Set the state to zero: of all sequences, or of some.
@@ -159,4 +156,4 @@ class Stream(Generic[StateT]):
             raise ValueError(
                 f"rows: expected indices of {self._batch_size} sequences: {error}"
             ) from None
-        self._core.set_state(*states)
+        self._core.set_state(states)

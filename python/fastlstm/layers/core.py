@@ -1,0 +1,137 @@
+"""All that layers ask of the C++ core; its arrays are contiguous and of the stack's dtype."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias
+
+import numpy as np
+
+from fastlstm._checks import FloatArray, IndexArray
+
+from . import emulated_core
+
+# Keys left out have the values of a plain layer: csrc/include/fastlstm/stack.hpp.
+Config: TypeAlias = Mapping[str, Any]
+# The parameters of one cell (layer k // D, direction k % D) by their short names, "weight_ih".
+CellArrays: TypeAlias = Mapping[str, FloatArray]
+
+_STACKS: dict[str, Any] = {
+    "float32": emulated_core.StackFloat32,
+    "float64": emulated_core.StackFloat64,
+}
+_STREAMS: dict[str, Any] = {
+    "float32": emulated_core.StreamFloat32,
+    "float64": emulated_core.StreamFloat64,
+}
+
+
+class Tape(Protocol):
+    """What a training call leaves."""
+
+    def backward(
+        self,
+        *,
+        d_output: FloatArray | None,
+        d_final: Sequence[FloatArray | None] | None,
+        d_x: FloatArray | None,
+        d_initial: Sequence[FloatArray] | None,
+        d_params: Sequence[CellArrays],
+        d_steps: Sequence[FloatArray] | None,
+    ) -> None:
+        """Write gradients to the arrays that are given; those of parameters are added."""
+
+    def gates(self, k: int, /) -> FloatArray:
+        """(T, B, G * H): the gates of cell k."""
+
+    def state(self, k: int, part: int, /) -> FloatArray:
+        """(T, B, width): one part of the state of cell k."""
+
+
+class Stack(Protocol):
+    """Layers with their weights, which do not change."""
+
+    def with_params(self, cells: Mapping[int, CellArrays], /) -> Stack:
+        """The same with other parameters of some cells: all of each."""
+
+    def forward(
+        self,
+        *,
+        x: FloatArray,
+        initial: Sequence[FloatArray] | None,
+        lengths: IndexArray | None,
+        output: FloatArray,
+        final: Sequence[FloatArray],
+        batch_first: bool,
+    ) -> None:
+        """Write the output and the final state."""
+
+    def forward_train(
+        self,
+        *,
+        x: FloatArray,
+        initial: Sequence[FloatArray] | None,
+        lengths: IndexArray | None,
+        output: FloatArray,
+        final: Sequence[FloatArray],
+        batch_first: bool,
+        regularisation: Mapping[str, Any],
+        memory_limit: int,
+    ) -> Tape:
+        """The same for training; a limit of 0 is none."""
+
+    def training_memory(
+        self,
+        *,
+        steps: int,
+        batch_size: int,
+        lengths: IndexArray | None,
+        batch_first: bool,
+        regularisation: Mapping[str, Any],
+        memory_limit: int,
+    ) -> tuple[int, float]:
+        """The bytes and the extra time of a training call."""
+
+
+class Stream(Protocol):
+    """Layers that run step by step."""
+
+    def step(self, x: FloatArray, out: FloatArray, /) -> None:
+        """One step."""
+
+    def stepper(self) -> Callable[[object, object], bool]:
+        """A quick step: False, with nothing done, where x or out need checks or conversions."""
+
+    def run(self, x: FloatArray, output: FloatArray, batch_first: bool, /) -> None:
+        """Many steps."""
+
+    def state(self) -> list[FloatArray]:
+        """Copies of the state's parts."""
+
+    def set_state(self, state: Sequence[FloatArray], /) -> None:
+        """Copy a state."""
+
+
+def parameters(config: Config) -> list[dict[str, tuple[tuple[int, ...], str]]]:
+    """Return those of each cell in PyTorch's order: short name -> shape and initial value.
+
+    The initial value is "uniform", "one" or "zero".
+    """
+    return emulated_core.parameters(config)
+
+
+def state_parts(config: Config) -> list[tuple[str, int]]:
+    """Return the names and widths of a state's parts; the first is h, the output."""
+    return emulated_core.state_parts(config)
+
+
+def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
+    """Pack the parameters of all cells."""
+    stack: Stack = _STACKS[dtype.name](config, cells)
+    return stack
+
+
+def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:
+    """Return a stream whose state is zeros."""
+    stream: Stream = _STREAMS[dtype.name](stack, batch_size)
+    return stream
