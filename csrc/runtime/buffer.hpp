@@ -77,8 +77,10 @@ class Buffer {
 
   /// Another with the same values.
   Buffer clone() const {
-    Buffer other(size_);
-    if (size_ > 0) std::copy_n(data(), size_, other.data());
+    Buffer other;  // without values, it is null as this is
+    if (size_ == 0) return other;
+    other.resize(size_);
+    std::copy_n(data(), size_, other.data());
     return other;
   }
 

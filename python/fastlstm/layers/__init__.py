@@ -11,7 +11,7 @@
 - :mod:`.spec`: what a layer is without its values.
 - :mod:`.options`: the table of options.
 - :mod:`.layouts`: batch or time first, with or without a batch.
-- :mod:`.core`, :mod:`.emulated_core`: what the C++ core is asked for.
+- :mod:`.core`: what the C++ core is asked for.
 - :mod:`.public`: where users find classes.
 """
 

@@ -7,22 +7,21 @@ from typing import Any, Protocol, TypeAlias
 
 import numpy as np
 
+from fastlstm import _core
 from fastlstm._checks import FloatArray, IndexArray
 
-from . import emulated_core
-
-# Keys left out have the values of a plain layer: csrc/include/fastlstm/stack.hpp.
+# Keys left out have the values of a plain layer: csrc/include/fastlstm/config.hpp.
 Config: TypeAlias = Mapping[str, Any]
 # The parameters of one cell (layer k // D, direction k % D) by their short names, "weight_ih".
 CellArrays: TypeAlias = Mapping[str, FloatArray]
 
 _STACKS: dict[str, Any] = {
-    "float32": emulated_core.StackFloat32,
-    "float64": emulated_core.StackFloat64,
+    "float32": _core.StackFloat32,
+    "float64": _core.StackFloat64,
 }
 _STREAMS: dict[str, Any] = {
-    "float32": emulated_core.StreamFloat32,
-    "float64": emulated_core.StreamFloat64,
+    "float32": _core.StreamFloat32,
+    "float64": _core.StreamFloat64,
 }
 
 
@@ -117,17 +116,17 @@ def parameters(config: Config) -> list[dict[str, tuple[tuple[int, ...], str]]]:
 
     The initial value is "uniform", "one" or "zero".
     """
-    return emulated_core.parameters(config)
+    return _core.parameters(dict(config))
 
 
 def state_parts(config: Config) -> list[tuple[str, int]]:
     """Return the names and widths of a state's parts; the first is h, the output."""
-    return emulated_core.state_parts(config)
+    return _core.state_parts(dict(config))
 
 
 def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
     """Pack the parameters of all cells."""
-    stack: Stack = _STACKS[dtype.name](config, cells)
+    stack: Stack = _STACKS[dtype.name](dict(config), cells)
     return stack
 
 
