@@ -8,7 +8,7 @@
 It uses the public interface alone, so that the versions may differ in all that is inside.
 FASTLSTM_ISA chooses the instruction set, as always. `diff` needs neither fastlstm nor NumPy.
 
-A record has, for each array that some 1,500 cases compute (version_cases.py), a digest of its bits,
+A record has, for each array that some 1,700 cases compute (version_cases.py), a digest of its bits,
 its norm, and some projections: sums of its values with random signs. Where bits may differ,
 `diff --close 1e-5` looks at these: for a difference d of two arrays the square of its projection is
 in the mean that of its norm, so the largest of them over the array's norm is about the relative
@@ -104,22 +104,35 @@ def describe(about: dict[str, Any], cases: dict[str, dict[str, Any]]) -> str:
 # --- diff ----------------------------------------------------------------------------------------
 
 
-def relative_difference(a: list[Any], b: list[Any]) -> float:
-    """About |a - b| over the larger of |a| and |b|; infinity where shapes or errors differ."""
-    if a[0] == b[0]:
-        return 0.0
-    if a[1] != b[1] or a[1] == 0:
+def relative_difference(a: list[Any] | None, b: list[Any] | None) -> float:
+    """About |a - b| over the larger of |a| and |b|; infinity for what cannot be compared."""
+    if a is None or b is None or a[1] != b[1] or a[1] == 0:
         return math.inf
     largest = max(abs(x - y) for x, y in zip(a[2:], b[2:], strict=True))
     return largest / max(a[2], b[2], sys.float_info.min)
 
 
-def show_counts(title: str, counts: Counter[str], totals: Counter[str], unit: str) -> None:
+def other_bits(old: dict[str, list[Any]], new: dict[str, list[Any]]) -> dict[str, float]:
+    """By the names of results that have not the same bits: how far they are apart."""
+    pairs = {key: (old.get(key), new.get(key)) for key in old | new}
+    return {
+        key: relative_difference(a, b)
+        for key, (a, b) in pairs.items()
+        if a is None or b is None or a[0] != b[0]
+    }
+
+
+def groups(results: Iterable[str]) -> list[str]:
+    """The names without the numbers of those that come more than once."""
+    return [key.partition(" #")[0] for key in results]
+
+
+def show_counts(title: str, counts: Counter[str], totals: Counter[str]) -> None:
     """The largest shares first."""
     print(f"\n{title}:")
     ordered = sorted(counts, key=lambda key: (-counts[key] / totals[key], -totals[key], key))
     for key in ordered[: 3 * SHOWN]:
-        print(f"  {counts[key]:5} of {totals[key]:5} {unit}  {key}")
+        print(f"  {counts[key]:6} of {totals[key]:6}  {key}")
 
 
 def diff(args: argparse.Namespace) -> int:
@@ -131,45 +144,39 @@ def diff(args: argparse.Namespace) -> int:
             print(f"Note: another {key}: bits may differ for that alone.")
     a, b = (one["cases"] for one in records)
     common = [name for name in a if name in b]
-    missing = sorted((a.keys() | b.keys()) - set(common))
     by_result, of_result = Counter[str](), Counter[str]()
     by_feature, of_feature = Counter[str](), Counter[str]()
-    lines, arrays, values, unequal, largest = [], 0, 0, 0, 0.0
+    lines, values, unequal, largest = [], 0, 0, 0.0
     for name in common:
         old, new = a[name]["results"], b[name]["results"]
-        differing = {}
-        for key in old | new:
-            group = key.partition(" #")[0]
-            of_result[group] += 1
-            if key not in old or key not in new:
-                differing[key] = math.inf
-            else:
-                arrays, values = arrays + 1, values + old[key][1]
-                unequal += old[key][0] != new[key][0]
-                difference = relative_difference(old[key], new[key])
-                largest = max(largest, difference)
-                if old[key][0] != new[key][0] and not difference <= args.close:
-                    differing[key] = difference
-            by_result[group] += key in differing
-        for feature in a[name]["features"]:
-            of_feature[feature] += 1
-            by_feature[feature] += bool(differing)
+        distances = other_bits(old, new)
+        differing = {
+            key: distance
+            for key, distance in distances.items()
+            if args.close is None or not distance <= args.close  # NaN is not close
+        }
+        values += sum(array[1] for array in old.values())
+        unequal += len(distances)
+        largest = max(largest, *distances.values(), 0.0)
+        of_result.update(groups(old | new))
+        of_feature.update(a[name]["features"])
         if differing:
+            by_result.update(groups(differing))
+            by_feature.update(a[name]["features"])
             shown = [f"{key} {value:.1e}" for key, value in list(differing.items())[:4]]
             more = f" and {len(differing) - 4} more" if len(differing) > 4 else ""
             lines.append(f"  {name}: {', '.join(shown)}{more}")
-    print(f"\nCompared: {len(common)} cases, {arrays} arrays, {values:,} values.")
+    print(f"\nCompared: {len(common)} cases, {of_result.total()} arrays, {values:,} values.")
     print(f"Other bits: {unequal} arrays; largest relative difference about {largest:.1e}.")
+    missing = sorted(a.keys() ^ b.keys())
     if missing:
-        print(f"\nIn one record alone: {len(missing)} cases, the first: {missing[0]}")
+        print(f"In one record alone: {len(missing)} cases, the first: {missing[0]}")
+    limit = "" if args.close is None else f" by more than {args.close:g}"
+    print(f"Cases that differ{limit}: {len(lines) or 'none'}")
     if lines:
-        limit = f" by more than {args.close:g}" if args.close else ""
-        print(f"\n{len(lines)} cases differ{limit}, in {sum(by_result.values())} arrays:")
         print(*lines[:SHOWN], *(["  ..."] if len(lines) > SHOWN else []), sep="\n")
-        show_counts("By result", +by_result, of_result, "arrays")
-        show_counts("By feature", +by_feature, of_feature, "cases ")
-    elif common and not missing:
-        print("No difference." if not args.close else f"No difference above {args.close:g}.")
+        show_counts("Arrays that differ, by result", by_result, of_result)
+        show_counts("Cases that differ, by what they have", by_feature, of_feature)
     return int(bool(lines or missing or not common))
 
 
@@ -193,7 +200,7 @@ def main(argv: Iterable[str] | None = None) -> int:
     command.add_argument("a", type=Path, metavar="A.json")
     command.add_argument("b", type=Path, metavar="B.json")
     command.add_argument(
-        "--close", type=float, default=0.0, metavar="X", help="allow relative differences up to X"
+        "--close", type=float, metavar="X", help="allow relative differences up to X"
     )
     command.set_defaults(run=diff)
 

@@ -25,7 +25,7 @@ WIDTHS = (1, 2, 3, 4, 5, 7, 8, 9, 11, 15, 16, 17, 29, 53)
 STEPS = (1, 2, 3, 5, 9, 20, 33, 70, 170, 400)
 BATCHES = (1, 2, 3, 4, 5, 8, 13, 16, 17, 29, 31, 33, 48, 49, 100, 257, 300)
 SIZES = (*WIDTHS, 31, 32, 33, 64, 65, 100)
-MOST_PRODUCTS = 8e6  # of a call forward, in what is drawn at random
+MOST_PRODUCTS = 1.6e7  # of a call forward, in what is drawn at random
 
 SHARED: dict[str, tuple[Any, ...]] = {
     "num_layers": (2, 3),
@@ -104,7 +104,7 @@ def possible(options: dict[str, Any], H: int) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class Case:
-    """A layer, a call of it, and what else is done with it: a key of EXTRAS."""
+    """A layer, a call of it, and what else is done with it: keys of EXTRAS."""
 
     family: str
     cell: str
@@ -114,7 +114,7 @@ class Case:
     H: int
     options: dict[str, Any] = field(default_factory=dict)
     dtype: str = "float32"
-    extra: str = "none"
+    extras: tuple[str, ...] = ()
     threads: int = 0
     lengths: bool = False
     state: bool = True
@@ -135,15 +135,18 @@ class Case:
     @property
     def features(self) -> list[str]:
         """What differences are grouped by."""
-        flags = ("lengths", "special", *(() if self.state else ("no state",)))
-        given = [f for f in flags if getattr(self, f, True)]
-        given += [] if self.batched else ["no batch axis"]
+        flags = {
+            "lengths": self.lengths,
+            "no state": not self.state,
+            "no batch axis": not self.batched,
+            "special values": self.special,
+        }
         options = [
             name if name == "activations" else f"{name}={value}"
             for name, value in self.options.items()
         ]
-        about = [self.family, self.cell, self.dtype, f"extra {self.extra}"]
-        return [*about, f"{self.threads} threads", *options, *given]
+        about = [self.family, self.cell, self.dtype, *self.extras, f"{self.threads} threads"]
+        return [*about, *options, *(flag for flag, given in flags.items() if given)]
 
     @property
     def name(self) -> str:
@@ -161,10 +164,18 @@ LARGE = (
     Case("threads", "", 40, 4, 64, 64, {"bidirectional": True}),
     Case("threads", "", 20, 60, 32, 40, {"bidirectional": True, "num_layers": 2}),
     Case("threads", "", 100, 1, 90, 90, {"num_layers": 3}),
-    Case("threads", "", 200, 2, 64, 64, {"num_layers": 2}, lengths=True),
+    Case("threads", "", 200, 2, 64, 64, {"num_layers": 4}, lengths=True),
+    Case("threads", "", 500, 5, 40, 56, {"num_layers": 2, "dropout": 0.2}),
+    Case("threads", "", 50, 12, 64, 64, {"recurrent_dropout": 0.3, "zoneout": 0.2}),
+    Case("threads", "", 60, 2, 96, 100, {"weight_dropout": 0.3, "clip": 1.0}),
     Case("threads", "", 3, 5, 700, 720),
-    Case("threads", "", 40, 48, 160, 192),
+    Case("threads", "", 80, 64, 160, 192),
 )
+LARGE_OPTIONS: dict[str, tuple[dict[str, Any], ...]] = {
+    "LSTM": ({"layer_norm": True}, {"peepholes": True, "proj_size": 50}, {"input_forget": True}),
+    "GRU": ({"reset_after": False}, {"activations": ("HardSigmoid", "Softsign")}),
+    "RNN": ({"nonlinearity": "relu"},),
+}
 
 
 class Cases:
@@ -183,11 +194,11 @@ class Cases:
         options = possible(case.options, case.H)
         case = dataclasses.replace(case, options=options)
         extras = [e for e in EXTRAS if case.streams or e not in ("stream", "truncated")]
-        extra = "none" if case.own_values is not None else extras[n % len(extras)]
+        k, distance = n % len(extras), 1 + n % (len(extras) - 1)  # all pairs of two, in time
         batched = case.B > 1 or n % 3 > 0
         return dataclasses.replace(
             case,
-            extra=extra,
+            extras=(extras[k], extras[(k + distance) % len(extras)]),
             threads=case.threads or 1 + n % 4,
             batched=batched,
             lengths=batched and (case.lengths or self.rng.random() < 0.4),
@@ -219,7 +230,7 @@ class Cases:
             for _ in range(2):
                 pair = {name: self.pick(options[name]) for name in (one, other)}
                 yield self.draw("two options", cell, pair)
-        for _ in range(120):
+        for _ in range(150):
             some = [name for name in options if self.rng.random() < 0.35]
             mixed = {name: self.pick(options[name]) for name in some}
             yield self.draw("options", cell, mixed)
@@ -235,7 +246,13 @@ class Cases:
             yield self.draw("own values", cell, options, own_values=seed)
 
     def divided(self, cell: str) -> Iterator[Case]:
-        for case, threads in itertools.product(LARGE, (1, 2, 3, 4)):
+        """The large calls on 1 to 4 threads."""
+        own = [
+            Case("threads", "", *sizes, options)
+            for options in LARGE_OPTIONS[cell]
+            for sizes in ((60, 1, 100, 120), (40, 20, 64, 72))
+        ]
+        for case, threads in itertools.product((*LARGE, *own), (1, 2, 3, 4)):
             yield self.complete(dataclasses.replace(case, cell=cell, threads=threads))
 
 
@@ -273,7 +290,7 @@ class Problem:
 
     def new_values(self) -> dict[str, Any]:
         """Parameters of the size of an initialisation; the gains of a normalisation around 1."""
-        scale = self.case.H**-0.5
+        scale = 0.5 * self.case.H**-0.5
         return {
             name: self.normal(array.shape, scale) + name.startswith("weight_ln")
             for name, array in self.layer.params.items()
@@ -339,11 +356,20 @@ def results(case: Case, n: int, threads: int) -> Arrays:
         p.d_output, p.d_state = p.like(output), p.like(state)
         p.grads = p.tape.backward(p.d_output, p.d_state)
         yield from gradients("training:", p.grads)
-        yield from EXTRAS[case.extra](p)
+        for name in case.extras:
+            yield from EXTRAS[name](p)
 
 
-def nothing_more(p: Problem) -> Arrays:
-    return iter(())
+def room(p: Problem) -> Arrays:
+    """Inference into the caller's arrays, from an input of the other width and laid out apart."""
+    output, state = p.layer(p.x, p.state, lengths=p.lengths)
+    output = np.empty_like(output)
+    several = isinstance(state, tuple)
+    states = tuple(np.empty_like(array) for array in state) if several else np.empty_like(state)
+    x = np.repeat(p.x.astype("f4" if p.x.dtype == "f8" else "f8"), 2, axis=0)[::2]
+    p.layer(x, p.state, lengths=p.lengths, out=(output, states))
+    yield "room: output", output
+    yield from named("room: state", states)
 
 
 def stream(p: Problem) -> Arrays:
@@ -425,7 +451,7 @@ def update(p: Problem) -> Arrays:
 
 
 EXTRAS: dict[str, Callable[[Problem], Arrays]] = {
-    "none": nothing_more,
+    "room": room,
     "stream": stream,
     "memory_limit": memory_limit,
     "needs": needs,
