@@ -109,7 +109,7 @@ def relative_difference(a: list[Any] | None, b: list[Any] | None) -> float:
     if a is None or b is None or a[1] != b[1] or a[1] == 0:
         return math.inf
     largest = max(abs(x - y) for x, y in zip(a[2:], b[2:], strict=True))
-    return largest / max(a[2], b[2], sys.float_info.min)
+    return float(largest / max(a[2], b[2], sys.float_info.min))
 
 
 def other_bits(old: dict[str, list[Any]], new: dict[str, list[Any]]) -> dict[str, float]:

@@ -2,6 +2,7 @@
 
 A worker process for each version does what it is told, one at a time, in short turns A B B A: what
 slows the machine for longer than a turn slows both. Each neighbouring pair of turns gives a ratio.
+Workers are started anew several times: where its memory lies makes a process faster or slower.
 What looks slower is timed again, longer, and only that second look can call it slower: of a hundred
 points that do not differ some always look so at first.
 """
@@ -22,9 +23,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-SLOWER = 1.03  # a ratio of times above this is looked at again
+SLOWER = 1.03  # a ratio of times above this is a point that became slower
+SUSPICIOUS = 1.015  # above this in the first look: it is timed again
 TURN = 0.04  # seconds of a turn; a call that takes longer is a turn by itself
-LEAST_ROUNDS, ROUNDS_AGAIN, TURN_AGAIN = 3, 12, 0.1
+STARTS = 3  # of the workers, in each look
+ROUNDS_AGAIN, TURN_AGAIN = 4, 0.1  # of the second look, for each start
 PAUSE = 0.002  # between turns, for the other worker's threads to fall asleep
 
 
@@ -144,7 +147,8 @@ def about_this_process() -> dict[str, str]:
 
 def _turn(call: Callable[[], Any], repeats: int, seconds: float) -> float:
     """The median time of a call, over batches of so many, for so long."""
-    clock, times = time.perf_counter, []
+    clock = time.perf_counter
+    times: list[float] = []
     end = clock() + seconds
     while not times or clock() < end:
         start = clock()
@@ -233,13 +237,6 @@ class Turns:
         return statistics.median(ratios), ratios[low], ratios[n - 1 - low]
 
 
-def _round(a: _Worker, b: _Worker, key: Key, seconds: float, turns: Turns) -> None:
-    """A B B A."""
-    turns.a.append(a.turn(*key, seconds))
-    turns.b += [b.turn(*key, seconds), b.turn(*key, seconds)]
-    turns.a.append(a.turn(*key, seconds))
-
-
 def _show(turns: dict[Key, Turns]) -> None:
     print(f"{'B / A':>6}  {'95 %':^15} {'A, us':>12} {'B, us':>12}  threads  point")
     for (name, threads), t in sorted(turns.items(), key=lambda item: -item[1].ratio[0]):
@@ -254,57 +251,60 @@ def speed(args: argparse.Namespace) -> int:
         print(f"--exact: no point {unknown[0]!r}; there are:", *POINTS, sep="\n  ")
         return 2
     keys = [(name, n) for name in args.exact or POINTS for n in args.threads]
-    workers = [_Worker(args.a, args.a_path)]
-    workers += [_Worker(args.b or args.a, args.b_path if args.b else args.b_path or args.a_path)]
-    for letter, worker in zip("AB", workers, strict=True):
-        print(f"{letter}:", ", ".join(f"{k} {v}" for k, v in worker.about.items()), flush=True)
-    try:
-        turns, again = _measure(workers, keys, 60 * args.minutes)
-    finally:
-        for worker in workers:
-            worker.close()
-    slower = [key for key, t in again.items() if t.ratio[0] > SLOWER]
+    first, about = _look(args, keys, 1, 60 * args.minutes / STARTS, TURN)
+    for letter, worker in about.items():
+        print(f"{letter}:", ", ".join(f"{key} {value}" for key, value in worker.items()))
+    suspects = [key for key, turns in first.items() if turns.ratio[0] > SUSPICIOUS]
+    again, _ = _look(args, suspects, ROUNDS_AGAIN, 0.0, TURN_AGAIN) if suspects else ({}, about)
     if args.out:
         found = [
-            {"point": key[0], "threads": key[1], "again": t is again.get(key), "a": t.a, "b": t.b}
-            for group in (turns, again)
-            for key, t in group.items()
+            {"look": look, "point": key[0], "threads": key[1], "a": turns.a, "b": turns.b}
+            for look, group in ((1, first), (2, again))
+            for key, turns in group.items()
         ]
-        about = {letter: worker.about for letter, worker in zip("ab", workers, strict=True)}
         args.out.write_text(json.dumps({"about": about, "turns": found}))
-    final = turns | again
+    final = first | again
     _show(final)
-    ratios = [t.ratio[0] for t in final.values()]
+    ratios = [turns.ratio[0] for turns in final.values()]
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(f"{len(final)} points, geometric mean of B / A {mean:.3f}; timed again: {len(again)}.")
+    slower = [key for key, turns in again.items() if turns.ratio[0] > SLOWER]
     print(f"Slower by more than {SLOWER - 1:.0%}: {len(slower) or 'none'}")
-    print(*[f"  {name}, {threads} threads" for name, threads in slower], sep="\n", end="")
+    for name, threads in slower:
+        print(f"  {name}, {threads} threads")
     return int(bool(slower))
 
 
-def _measure(
-    workers: Sequence[_Worker], keys: Sequence[Key], seconds: float
-) -> tuple[dict[Key, Turns], dict[Key, Turns]]:
-    """All points for about so long, then again those that look slower."""
-    for key in keys:
-        for worker in workers:
-            worker.turn(*key, 0.0)
-    turns = {key: Turns() for key in keys}
-    end, rounds = time.monotonic() + seconds, 0
-    while rounds < LEAST_ROUNDS or time.monotonic() < end:
-        for key in keys:
-            _round(workers[0], workers[1], key, TURN, turns[key])
-        rounds += 1
-    suspects = [key for key in keys if turns[key].ratio[0] > SLOWER]
-    again = {key: Turns() for key in suspects}
-    for _ in range(ROUNDS_AGAIN):
-        for key in suspects:
-            _round(workers[0], workers[1], key, TURN_AGAIN, again[key])
-    return turns, again
+def _look(
+    args: argparse.Namespace, keys: Sequence[Key], rounds: int, seconds: float, turn: float
+) -> tuple[dict[Key, Turns], dict[str, dict[str, str]]]:
+    """The turns of all points, and what the workers say of themselves.
+
+    For each start of the workers so many rounds, and more until so many seconds have gone.
+    """
+    found = {key: Turns() for key in keys}
+    about: dict[str, dict[str, str]] = {}
+    for _ in range(STARTS):
+        a = _Worker(args.a, args.a_path)
+        b = _Worker(args.b or args.a, args.b_path if args.b else args.b_path or args.a_path)
+        about = {"A": a.about, "B": b.about}
+        for key in keys:  # made, and not timed
+            a.turn(*key, 0.0)
+            b.turn(*key, 0.0)
+        end, done = time.monotonic() + seconds, 0
+        while done < rounds or time.monotonic() < end:
+            for key in keys:
+                found[key].a.append(a.turn(*key, turn))
+                found[key].b += [b.turn(*key, turn), b.turn(*key, turn)]
+                found[key].a.append(a.turn(*key, turn))
+            done += 1
+        a.close()
+        b.close()
+    return found, about
 
 
 def add_commands(commands: Any) -> None:
-    """Add `speed`, and `work`, which it starts, to the commands of a parser."""
+    """Add `speed`, and `work`, which it starts and no help shows, to the commands of a parser."""
     command = commands.add_parser("speed", help="time two versions in turns; status 1: B is slower")
     command.add_argument("--a", required=True, metavar="PYTHON", help="that has the one version")
     command.add_argument("--b", metavar="PYTHON", help="the other; by default A again: the noise")
@@ -319,4 +319,4 @@ def add_commands(commands: Any) -> None:
         "--out", type=Path, metavar="FILE.json", help="keep the times of all turns"
     )
     command.set_defaults(run=speed)
-    commands.add_parser("work", help="what speed starts, not for people").set_defaults(run=work)
+    commands.add_parser("work").set_defaults(run=work)
