@@ -12,7 +12,8 @@ A record has, for each array that some 1,700 cases compute (version_cases.py), a
 its norm, and some projections: sums of its values with random signs. Where bits may differ,
 `diff --close 1e-5` looks at these: for a difference d of two arrays the square of its projection is
 in the mean that of its norm, so the largest of them over the array's norm is about the relative
-difference.
+difference. A few long calls multiply rounding, those with layer_norm above all: how much, the
+records of two instruction sets of one version tell.
 """
 
 from __future__ import annotations
