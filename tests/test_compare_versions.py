@@ -96,6 +96,18 @@ def test_what_one_record_lacks_is_a_difference(diff_from: Any) -> None:
     assert diff_from(lose_case).returncode == 1
     assert diff_from(lose_result, "--close", "1").returncode == 1
 
+    def lose_case_of_all(record: Record) -> None:
+        lose_case(record)
+        record["about"]["quick"] = False
+
+    def add_case_of_all(record: Record) -> None:
+        record["cases"]["another"] = next(iter(record["cases"].values()))
+        record["about"]["quick"] = False
+
+    # A quick record beside one of all cases: its own cases count.
+    assert diff_from(lose_case_of_all).returncode == 1
+    assert diff_from(add_case_of_all).returncode == 0
+
 
 def test_speed_times_two_workers_in_turns(tmp_path: Path) -> None:
     times = tmp_path / "times.json"

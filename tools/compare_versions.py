@@ -172,7 +172,10 @@ def diff(args: argparse.Namespace) -> int:
             lines.append(f"  {name}: {', '.join(shown)}{more}")
     print(f"\nCompared: {len(common)} cases, {of_result.total()} arrays, {values:,} values.")
     print(f"Other bits: {unequal} arrays; largest relative difference about {largest:.1e}.")
+    quick_a, quick_b = (one["about"]["quick"] for one in records)
     missing = sorted(a.keys() ^ b.keys())
+    if quick_a != quick_b:  # the others are not looked for
+        missing = sorted(a.keys() - b.keys() if quick_a else b.keys() - a.keys())
     if missing:
         print(f"In one record alone: {len(missing)} cases, the first: {missing[0]}")
     limit = "" if args.close is None else f" by more than {args.close:g}"
