@@ -14,8 +14,10 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.interchange._gates import GATES
+
 from ._causes import Cause, find_cause, sequence_causes
-from ._cells import GATES, Observed, cell_of
+from ._cells import Observed, cell_of
 from ._pair import Compared, Pair
 from ._results import Array, Inputs, trace
 
