@@ -21,7 +21,7 @@ class Activation(NamedTuple):
 
 
 # ONNX's name -> the defaults of its parameters; None: ONNX has none, so that they must be given.
-_PARAMETERS: dict[str, tuple[float | None, ...]] = {
+PARAMETERS: dict[str, tuple[float | None, ...]] = {
     "Affine": (None, None),
     "Relu": (),
     "LeakyRelu": (0.01,),
@@ -34,7 +34,7 @@ _PARAMETERS: dict[str, tuple[float | None, ...]] = {
     "Softsign": (),
     "Softplus": (),
 }
-NAMES = tuple(_PARAMETERS)
+NAMES = tuple(PARAMETERS)
 _BY_LOWER_CASE = {name.lower(): name for name in NAMES}
 _SMALLEST, _LARGEST = 2.0**-126, (2 - 2.0**-23) * 2.0**127  # normal numbers of float32
 
@@ -47,7 +47,7 @@ def as_activation(argument: str, value: Any) -> Activation:
     if name.lower() not in _BY_LOWER_CASE:
         raise ValueError(f"{argument}: expected one of {', '.join(NAMES)}, got {name!r}")
     name = _BY_LOWER_CASE[name.lower()]
-    defaults = _PARAMETERS[name]
+    defaults = PARAMETERS[name]
     if len(given) > len(defaults):
         raise ValueError(
             f"{argument}: expected at most {len(defaults)} parameters of {name}, got {len(given)}"
@@ -71,7 +71,7 @@ def as_activations(argument: str, value: Any, count: int) -> tuple[ActivationNam
 
 def _shortest(activation: Activation) -> ActivationName:
     """A name alone where the function has no parameters."""
-    count = len(_PARAMETERS[activation.name])
+    count = len(PARAMETERS[activation.name])
     if count == 0:
         return activation.name
     name, alpha, beta = activation

@@ -16,9 +16,9 @@ ONNX_GATES = {"LSTM": ("i", "o", "f", "g"), "GRU": ("z", "r", "n"), "RNN": ("h",
 PEEPHOLES, ONNX_PEEPHOLES = ("i", "f", "o"), ("i", "o", "f")
 
 
-def cell_of_gates(count: float) -> str | None:
-    """Return the cell with this many gates, or None."""
-    return next((cell for cell, gates in GATES.items() if len(gates) == count), None)
+def cell_of_rows(rows: int, H: int) -> str | None:
+    """Return the cell whose gates have this many rows in all, or None where there is no such."""
+    return next((cell for cell, gates in GATES.items() if H and len(gates) * H == rows), None)
 
 
 def reordered(array: FloatArray, gates: Sequence[str], wanted: Sequence[str]) -> FloatArray:

@@ -8,15 +8,16 @@ Sizes are letters: B batch, I input, H hidden, P width of h, and what others a c
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
 from typing import Any, Generic, TypeAlias, TypeVar
 
+import numpy as np
 import numpy.typing as npt
 
-from ._arrays import Array, as_array
+from ._arrays import Array, check_shape
 
 State: TypeAlias = tuple[Array, ...]  # (h, c) for the LSTM
 Weights: TypeAlias = dict[str, Array]  # of one layer and direction, by field
@@ -45,7 +46,7 @@ class Parameter:
         return f"{self.name}_l{layer}{'_reverse' if direction == 1 else ''}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Cell(Generic[TraceT]):
     """The equations of one layer and direction, with all that the shell must know of them."""
 
@@ -97,23 +98,23 @@ class Sizes:
     def __setitem__(self, letter: str, value: int) -> None:
         self._values[letter] = value
 
-    def read(self, name: str, value: npt.ArrayLike, shape: Shape) -> Array:
-        """Return an array in float64 after checking its shape, and keep the sizes that are new."""
-        array = as_array(name, value, self._known(shape))
-        for text, size in reversed(list(zip(shape, array.shape, strict=True))):
+    def check(self, name: str, found: tuple[int, ...], shape: Shape) -> None:
+        """Check the shape of an array, and keep the sizes that are new."""
+        check_shape(name, found, self._known(shape))
+        for text, size in reversed(list(zip(shape, found, strict=True))):
             count, letter = _factors(text)
             self._values.setdefault(letter, size // count)
         for one, other in self._same:
             self._values[one] = self._values[other]
-        return as_array(name, array, self._known(shape))
+        check_shape(name, found, self._known(shape))
 
     def _known(self, shape: Shape) -> tuple[int | str, ...]:
         """Where H is 4, ("4H", "I") is (16, "I")."""
-        known: list[int | str] = []
-        for text in shape:
-            count, letter = _factors(text)
-            known.append(count * self._values[letter] if letter in self._values else text)
-        return tuple(known)
+        factors = ((text, *_factors(text)) for text in shape)
+        return tuple(
+            count * self._values[letter] if letter in self._values else text
+            for text, count, letter in factors
+        )
 
 
 def _factors(text: str) -> tuple[int, str]:
@@ -124,23 +125,29 @@ def _factors(text: str) -> tuple[int, str]:
 def read_step(
     cell: Cell[Any],
     required: Mapping[str, npt.ArrayLike],
-    optional: Mapping[str, npt.ArrayLike | None] = MappingProxyType({}),
+    optional: Mapping[str, npt.ArrayLike | None],
 ) -> tuple[tuple[Array, ...], tuple[Array | None, ...]]:
     """Check the arguments of a step, by their names, against each other.
 
     Returns
     -------
     tuple, tuple
-        Those of `required` and of `optional` in float64.
+        Those of `required` and of `optional` in float64, in their order.
     """
     given = {name: value for name, value in optional.items() if value is not None} | {**required}
-    sizes = Sizes(cell, given)
-    arrays = {
-        name: sizes.read(name, given[name], shape)
-        for name, shape in cell.shapes().items()
-        if name in given
-    }
+    arrays = {name: np.asarray(value, dtype=np.float64) for name, value in given.items()}
+    _check_step(cell, tuple((name, array.shape) for name, array in arrays.items()))
     return tuple(arrays[name] for name in required), tuple(arrays.get(name) for name in optional)
+
+
+@functools.lru_cache  # most steps have the shapes of the one before
+def _check_step(cell: Cell[Any], found: tuple[tuple[str, tuple[int, ...]], ...]) -> None:
+    """Check the shapes of a step's arguments against each other."""
+    given = dict(found)
+    sizes = Sizes(cell, given)
+    for name, shape in cell.shapes().items():
+        if name in given:
+            sizes.check(name, given[name], shape)
 
 
 def read_weights(
@@ -172,20 +179,16 @@ def read_weights(
     if missing or unknown:
         raise ValueError(f"params: missing {missing}, unknown {unknown}")
 
+    arrays = {name: np.array(value, dtype=np.float64) for name, value in params.items()}
     sizes = Sizes(cell, there)
-    sized_by = there[cell.sized_by]
-    sizes.read(sized_by.full_name(0, 0), params[sized_by.full_name(0, 0)], sized_by.shape)
     weights: list[list[Weights]] = []
     for k in range(L):
         if k > 0:  # it reads the output of the one below
             sizes["I"] = D * sizes[cell.state[cell.output]]
         weights.append([])
         for d in range(D):
-            names = {field: p.full_name(k, d) for field, p in there.items()}
-            weights[k].append(
-                {
-                    field: sizes.read(name, params[name], there[field].shape).copy()
-                    for field, name in names.items()
-                }
-            )
+            for parameter in (there[cell.sized_by], *there.values()):
+                name = parameter.full_name(k, d)
+                sizes.check(name, arrays[name].shape, parameter.shape)
+            weights[k].append({field: arrays[p.full_name(k, d)] for field, p in there.items()})
     return weights, sizes

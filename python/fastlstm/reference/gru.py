@@ -211,7 +211,7 @@ def gru_cell_backward(
     >>> gru_cell_backward(step, x, h, W, R, d_h=[[1.0]]).d_h.round(6)
     array([[1.]])
     """
-    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h})
+    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h}, {})
     r, z, n, m, _, a = step
     a_r, a_z, a_n = np.split(a, 3, axis=1)
     gate, candidate = options.activations

@@ -237,8 +237,8 @@ def lstm_cell(
     (x, h, c, W, R), (b_W, b_R, W_hr, p, n_W, n_R, n_c, b_c) = read_step(
         CELL,
         {"x": x, "h": h, "c": c, "W": W, "R": R},
-        {"b_W": b_W, "b_R": b_R, "W_hr": W_hr, "p": p, "n_W": n_W, "n_R": n_R, "n_c": n_c}
-        | {"b_c": b_c},
+        {"b_W": b_W, "b_R": b_R, "W_hr": W_hr, "p": p}
+        | {"n_W": n_W, "n_R": n_R, "n_c": n_c, "b_c": b_c},
     )
     affine = _affine(n_W, n_R, n_c, b_c)
     b = np.zeros(W.shape[0])

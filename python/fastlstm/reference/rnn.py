@@ -146,7 +146,7 @@ def rnn_cell_backward(
     RNNStepGradients
         ``d_h`` in it is with respect to the state before the step.
     """
-    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h})
+    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h}, {})
     # Zoneout: h' = keep_h h + (1 - keep_h) h_new
     d_h_old, d_h_new = zoned_out_backward(masks.keep_h, d_h)
     # The slope of tanh is 1 - tanh^2.
