@@ -35,7 +35,7 @@ class Parameter:
     """PyTorch's name, to which "_l0", "_l0_reverse", "_l1", ... is added."""
     shape: Shape
     options: tuple[str, ...] = ()
-    """It is there where all of these are in use. An option is where a parameter of it is given."""
+    """It must be there where all of these are in use: each of which a parameter is given."""
     gradient: str = ""
     """The field of the step's gradients, where it is not d_ and `field`."""
     read_backward: bool = True
@@ -64,12 +64,12 @@ class Cell(Generic[TraceT]):
     """A NamedTuple of those fields of what `step` returns that are kept over time. Those that are
     no parts of the state have the size H."""
     masks: type[Any]
-    """A NamedTuple: `h` is multiplied into the part h before it is read, and is the same at all
-    steps; `keep_h` is for zoneout of h, and another one at each step."""
+    """A NamedTuple, by part of the state: `h` is multiplied into the h that R reads, and is the same
+    at all steps; `keep_h` is for zoneout of h, and another one at each step."""
     sized_by: str = "R"
     """The parameter whose shape says what sizes there are."""
     same_without: Mapping[str, tuple[str, str]] = field(default_factory=dict)
-    """Sizes that are one where a parameter is not there."""
+    """Sizes that are the same where a parameter is not there: P and H without the projection."""
 
     @property
     def output(self) -> str:
@@ -167,12 +167,8 @@ def read_weights(
     first = cell.parameters[0].name
     L = max(1, sum(re.fullmatch(rf"{first}_l\d+", name) is not None for name in params))
     D = 2 if any(name.endswith("_reverse") for name in params) else 1
-    used = {
-        option
-        for parameter in cell.parameters
-        for option in parameter.options
-        if any(name.startswith(f"{parameter.name}_l") for name in params)
-    }
+    names = {re.sub(r"_l\d+(_reverse)?$", "", name) for name in params}
+    used = {option for p in cell.parameters if p.name in names for option in p.options}
     there = {p.field: p for p in cell.parameters if used.issuperset(p.options)}
     expected = {p.full_name(k, d) for p in there.values() for k in range(L) for d in range(D)}
     missing, unknown = sorted(expected - set(params)), sorted(set(params) - expected)

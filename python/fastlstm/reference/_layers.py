@@ -77,7 +77,13 @@ class Call:
 
 @dataclass(frozen=True)
 class Tape(Generic[TraceT]):
-    """What a forward pass leaves for the backward pass, and for looking inside."""
+    """What a forward pass leaves for the backward pass, and for looking inside.
+
+    Attributes
+    ----------
+    traces : list of list of NamedTuple
+        ``traces[layer][direction]``.
+    """
 
     traces: list[list[TraceT]]
     _call: Call = field(repr=False)

@@ -283,13 +283,7 @@ CELL = Cell(
 
 
 class GRUTape(Tape[GRUTrace]):
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of GRUTrace
-        ``traces[layer][direction]``.
-    """
+    """What `gru_forward` leaves for `gru_backward`, and for looking inside."""
 
 
 def gru_forward(

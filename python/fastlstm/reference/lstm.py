@@ -486,13 +486,7 @@ CELL = Cell(
 
 
 class LSTMTape(Tape[LSTMTrace]):
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of LSTMTrace
-        ``traces[layer][direction]``.
-    """
+    """What `lstm_forward` leaves for `lstm_backward`, and for looking inside."""
 
 
 def lstm_forward(

@@ -182,13 +182,7 @@ CELL = Cell(
 
 
 class RNNTape(Tape[RNNTrace]):
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of RNNTrace
-        ``traces[layer][direction]``.
-    """
+    """What `rnn_forward` leaves for `rnn_backward`, and for looking inside."""
 
 
 def rnn_forward(
@@ -217,13 +211,8 @@ def rnn_forward(
         As for :func:`fastlstm.reference.lstm_forward`.
     options : RNNOptions
         The function, clipping.
-    h_masks : array_like, shape (L*D, B, H), optional
-        Multiplied into the h that R reads, at all steps alike: recurrent dropout, with its scaling.
-    keep_h : array_like, optional
-        Zoneout: broadcasts to (L*D, T, B, H). 1 where a unit keeps its value; one number between 0
-        and 1 is what inference uses.
-    merge : {"concat", "sum", "mul", "ave"}
-        As for :func:`fastlstm.reference.lstm_forward`.
+    h_masks, keep_h, merge
+        As for :func:`fastlstm.reference.gru_forward`.
 
     Returns
     -------
@@ -278,10 +267,8 @@ def rnn_backward(
     ----------
     tape : RNNTape
         From `rnn_forward`. It is not changed, so it can be used again.
-    d_output : array_like, shape of the output, optional
-        Gradient of the loss with respect to the output. Zeros by default.
-    d_state : array_like, shape of the state, optional
-        Gradient of the loss with respect to h_n. Zeros by default.
+    d_output, d_state
+        As for :func:`fastlstm.reference.gru_backward`.
 
     Returns
     -------
