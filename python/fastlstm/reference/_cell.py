@@ -35,7 +35,8 @@ class Parameter:
     """PyTorch's name, to which "_l0", "_l0_reverse", "_l1", ... is added."""
     shape: Shape
     options: tuple[str, ...] = ()
-    """It must be there where all of these are in use: each of which a parameter is given."""
+    """Those that it belongs to. One is in use where any of its parameters is given; a parameter of
+    several is there where all of them are in use, and one of none always."""
     gradient: str = ""
     """The field of the step's gradients, where it is not d_ and `field`."""
     read_backward: bool = True
@@ -64,7 +65,7 @@ class Cell(Generic[TraceT]):
     """A NamedTuple of those fields of what `step` returns that are kept over time. Those that are
     no parts of the state have the size H."""
     masks: type[Any]
-    """A NamedTuple, by part of the state: `h` is multiplied into the h that R reads, and is the same
+    """A NamedTuple, by parts of the state: `h` is multiplied into the h that R reads, and the same
     at all steps; `keep_h` is for zoneout of h, and another one at each step."""
     sized_by: str = "R"
     """The parameter whose shape says what sizes there are."""
