@@ -267,6 +267,7 @@ class GRUTrace(NamedTuple):
     h: Array
 
 
+# All that layers, directions and time need to know of these equations.
 CELL = Cell(
     parameters=(
         Parameter("W", "weight_ih", ("3H", "I")),

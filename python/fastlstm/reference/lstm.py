@@ -463,6 +463,7 @@ class LSTMTrace(NamedTuple):
     h: Array
 
 
+# All that layers, directions and time need to know of these equations.
 CELL = Cell(
     parameters=(
         Parameter("W", "weight_ih", ("4H", "I")),

@@ -166,6 +166,7 @@ class RNNTrace(NamedTuple):
     h: Array
 
 
+# All that layers, directions and time need to know of these equations.
 CELL = Cell(
     parameters=(
         Parameter("W", "weight_ih", ("H", "I")),
