@@ -11,8 +11,9 @@ from typing import Any
 import fastlstm
 import numpy as np
 import pytest
+from fastlstm._activations import PARAMETERS
 from fastlstm.interchange import onnx_export as writer
-from fastlstm.interchange.onnx_import import DEFAULTS, PARAMETERS
+from fastlstm.interchange.onnx_import import DEFAULTS
 from fastlstm.layers import spec_of
 from tolerances import FOREIGN, ONNX_RUNTIME, assert_close
 

@@ -22,6 +22,7 @@ from fastlstm._checks import FloatArray, readable_path
 from fastlstm._extras import needs_extra
 
 from ._description import Description, build, choose
+from ._gates import GATES, KERAS_GATES, cell_of_rows, reordered
 from ._hdf5 import Hdf5
 from ._tensors import DAMAGE, read_member
 
@@ -30,8 +31,6 @@ _CELL_CLASSES = {f"{name}Cell": name for name in _CELLS}
 # Seen, so that they can be refused by name.
 _REFUSED = ("CuDNNLSTM", "CuDNNGRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "StackedRNNCells")
 _RECURRENT = (*_CELLS, *_CELL_CLASSES, *_REFUSED, "Bidirectional", "RNN")
-# Keras' gates -> where each of ours is among them.
-_ORDER = {"LSTM": (0, 1, 2, 3), "GRU": (1, 0, 2), "RNN": (0,)}
 _MODELS = ("Sequential", "Functional", "Model")
 
 Arrays: TypeAlias = "Sequence[npt.NDArray[Any]]"
@@ -303,13 +302,13 @@ def _from_weights(weights: Arrays, given: Mapping[str, Any]) -> Description:
     if count not in (2, 3) or any(np.ndim(w) not in (1, 2) for w in weights):
         raise ValueError(f"expected kernel, recurrent_kernel and bias, got {len(weights)} weights")
     H, columns = np.shape(weights[1])
-    kinds = {4: "LSTM", 3: "GRU", 1: "SimpleRNN"}
-    if H == 0 or columns % H or columns // H not in kinds:
+    cell = cell_of_rows(columns, H)
+    if cell is None:
         raise ValueError(
             "recurrent_kernel: expected (H, 4H) (LSTM), (H, 3H) (GRU) or (H, H) (SimpleRNN), got "
             f"{(H, columns)}"
         )
-    kind = kinds[columns // H]
+    kind = next(name for name, ours in _CELLS.items() if ours == cell)
     needed = ["activation"] if kind == "SimpleRNN" else ["activation", "recurrent_activation"]
     config: dict[str, Any] = {"units": H, "use_bias": count == 3}
     if kind == "GRU":
@@ -439,8 +438,7 @@ def _params(
     weights: Arrays,
 ) -> dict[str, FloatArray]:
     """Keras' weights, transposed and with the gates in our order."""
-    order = _ORDER[cell]
-    rows = len(order) * H
+    rows = len(GATES[cell]) * H
     two_biases = cell == "GRU" and options.get("reset_after", True)
     shapes: dict[str, tuple[int | str, ...]] = {
         "kernel": ("I", rows),
@@ -462,15 +460,13 @@ def _params(
             raise ValueError(f"{name}: expected floats, got {array.dtype}")
         arrays[name] = array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)
 
-    def gates(array: FloatArray) -> FloatArray:
-        blocks = array.T.reshape(len(order), H, *array.T.shape[1:])
-        return np.asarray(blocks[list(order)].reshape(array.T.shape))
-
     params = {
-        "weight_ih_l0": gates(arrays["kernel"]),
-        "weight_hh_l0": gates(arrays["recurrent_kernel"]),
+        "weight_ih_l0": arrays["kernel"].T,
+        "weight_hh_l0": arrays["recurrent_kernel"].T,
     }
     if use_bias:
         bias = arrays["bias"] if two_biases else np.stack([arrays["bias"], 0 * arrays["bias"]])
-        params["bias_ih_l0"], params["bias_hh_l0"] = gates(bias[0]), gates(bias[1])
-    return params
+        params["bias_ih_l0"], params["bias_hh_l0"] = bias
+    return {
+        name: reordered(array, KERAS_GATES[cell], GATES[cell]) for name, array in params.items()
+    }

@@ -16,13 +16,11 @@ from fastlstm._files import write_whole
 from fastlstm._version import __version__
 from fastlstm.layers import LAYERS, RecurrentLayer, check_layer, spec_of, table_of
 
-from .onnx_import import DEFAULTS, ORDER, PEEPHOLE_ORDER, blocks
+from ._gates import GATES, ONNX_GATES, ONNX_PEEPHOLES, PEEPHOLES, reordered
+from .onnx_import import DEFAULTS
 
 # Read by every runtime since 2023. The recurrent operators of later versions differ in types only.
 _OPSET, _IR_VERSION = 18, 8
-# ONNX's gates by their place among ours.
-_TO_ONNX = {cell: tuple(int(k) for k in np.argsort(order)) for cell, order in ORDER.items()}
-_PEEPHOLES_TO_ONNX = tuple(int(k) for k in np.argsort(PEEPHOLE_ORDER))
 _MERGES = {"sum": "ReduceSum", "mul": "ReduceProd", "ave": "ReduceMean"}
 # A protocol buffer has less than 2 GiB; the rest of a model takes far less than a megabyte of it.
 _MOST_BYTES = 2**31 - 2**20
@@ -241,18 +239,20 @@ class _Writer:
 
     def _weights(self, k: int) -> list[tuple[str, FloatArray]]:
         """The inputs W, R, B and P of layer k."""
-        order = _TO_ONNX[self.cell]
+        ours, theirs = GATES[self.cell], ONNX_GATES[self.cell]
         suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.D]
 
-        def stacked(name: str, order: tuple[int, ...] = order) -> FloatArray:
-            return np.stack([blocks(self.params[name + suffix], order) for suffix in suffixes])
+        def stacked(
+            name: str, ours: tuple[str, ...] = ours, theirs: tuple[str, ...] = theirs
+        ) -> FloatArray:
+            return np.stack([reordered(self.params[name + s], ours, theirs) for s in suffixes])
 
         weights = [("W", stacked("weight_ih")), ("R", stacked("weight_hh"))]
         if self.layer.bias:
             both = [stacked("bias_ih"), stacked("bias_hh")]
             weights.append(("B", np.concatenate(both, axis=1)))
         if getattr(self.layer, "peepholes", False):
-            weights.append(("P", stacked("weight_peephole", _PEEPHOLES_TO_ONNX)))
+            weights.append(("P", stacked("weight_peephole", PEEPHOLES, ONNX_PEEPHOLES)))
         return weights
 
     def _add(self, operator: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:

@@ -14,13 +14,11 @@ from fastlstm._checks import FloatArray, readable_path
 from fastlstm._extras import needs_extra
 
 from ._description import Description, build, choose
+from ._gates import GATES, ONNX_GATES, ONNX_PEEPHOLES, PEEPHOLES, reordered
 from ._tensors import DAMAGE, as_layers_float
 
 _CELLS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "RNN", "DynamicQuantizeLSTM": "LSTM"}
 _DOMAINS = {"DynamicQuantizeLSTM": "com.microsoft"}
-# ONNX's gates -> where each of ours is among them.
-ORDER = {"LSTM": (0, 2, 3, 1), "GRU": (1, 0, 2), "RNN": (0,)}
-PEEPHOLE_ORDER = (0, 2, 1)
 
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _QUANTIZED_INPUTS = (*_INPUTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point")
@@ -319,7 +317,7 @@ def _check_shapes(
     cell: str, D: int, attributes: Mapping[str, Any], weights: Mapping[str, FloatArray]
 ) -> tuple[int, int]:
     """Return I and H."""
-    G = len(ORDER[cell])
+    G = len(GATES[cell])
     W, R = weights["W"], weights["R"]
     if W.ndim != 3 or R.ndim != 3:
         raise ValueError(f"W, R: expected three axes, got {W.shape} and {R.shape}")
@@ -331,24 +329,18 @@ def _check_shapes(
     return I, H
 
 
-def blocks(array: FloatArray, order: tuple[int, ...]) -> FloatArray:
-    """Reorder the gates, which are along the first axis."""
-    gates = array.reshape(len(order), -1, *array.shape[1:])
-    return np.asarray(gates[list(order)].reshape(array.shape))
-
-
 def _params(cell: str, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
-    order = ORDER[cell]
     params: dict[str, FloatArray] = {}
     for d, suffix in zip(range(len(weights["W"])), ("_l0", "_l0_reverse"), strict=False):
-        params[f"weight_ih{suffix}"] = blocks(weights["W"][d], order)
-        params[f"weight_hh{suffix}"] = blocks(weights["R"][d], order)
+        arrays = {"weight_ih": weights["W"][d], "weight_hh": weights["R"][d]}
         if "B" in weights:
-            ih, hh = np.split(weights["B"][d], 2)
-            params[f"bias_ih{suffix}"] = blocks(ih, order)
-            params[f"bias_hh{suffix}"] = blocks(hh, order)
+            arrays["bias_ih"], arrays["bias_hh"] = np.split(weights["B"][d], 2)
+        for name, array in arrays.items():
+            params[name + suffix] = reordered(array, ONNX_GATES[cell], GATES[cell])
         if "P" in weights:
-            params[f"weight_peephole{suffix}"] = blocks(weights["P"][d], PEEPHOLE_ORDER)
+            params[f"weight_peephole{suffix}"] = reordered(
+                weights["P"][d], ONNX_PEEPHOLES, PEEPHOLES
+            )
     return params
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,11 +16,13 @@ from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_num
 from fastlstm.layers import LAYERS, table_of
 
 from ._description import Description, build, choose
+from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
 from ._torch_file import read_torch_file
 
+T = TypeVar("T")
+
 _MODULES = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
-_CELLS = {4: "LSTM", 3: "GRU", 1: "RNN"}  # by the number of gates
 _PARAMETER = re.compile(
     r"(?P<prefix>(?:.*\.)?)(?P<kind>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"
     r"(?P<layer>_l\d+(?:_reverse)?)?",
@@ -109,8 +111,8 @@ def describe(
     """Do all of :func:`from_torch` but make the layer."""
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected text, got {type(prefix).__name__}")
-    where, found = find(source)
-    name, chosen = choose(below(found, prefix), prefix and prefix.rstrip("."), where, "prefix")
+    where, found = find_layers(source)
+    name, chosen = choose_below(found, prefix, where)
     said = {
         "batch_first": None if batch_first is None else as_bool("batch_first", batch_first),
         "dropout": None if dropout is None else as_real("dropout", dropout, 0.0, 1.0),
@@ -136,32 +138,33 @@ def describe(
     return description
 
 
-def below(found: dict[str, _Found], prefix: str | None) -> dict[str, _Found]:
-    """Where nothing has this very prefix, but one thing's begins with it: that under the prefix."""
-    if prefix is None or prefix.rstrip(".") in found:
-        return found
-    prefix = prefix.rstrip(".")
-    below = [name for name in found if name.startswith(f"{prefix}.")]
-    return {prefix: found[below[0]]} if len(below) == 1 else found
+def choose_below(found: Mapping[str, T], prefix: str | None, where: str) -> tuple[str, T]:
+    """Return the one thing that has a prefix, or whose name alone begins with it."""
+    if prefix is not None:
+        prefix = prefix.rstrip(".")
+        below = [name for name in found if name.startswith(f"{prefix}.")]
+        if prefix not in found and len(below) == 1:
+            found = {prefix: found[below[0]]}
+    return choose(found, prefix, where, "prefix")
 
 
 # --- what there is --------------------------------------------------------------------------------
 
 
-def find(source: Any) -> tuple[str, dict[str, _Found]]:
+def find_layers(source: Any) -> tuple[str, dict[str, _Found]]:
     """Return what the source is, for errors, and the recurrent layers in it."""
     if isinstance(source, Mapping):
         tensors = {str(name): _described(name, value) for name, value in source.items()}
-        return "state_dict", group(tensors)
+        return "state_dict", group_layers(tensors)
     if hasattr(source, "named_modules"):
         return type(source).__name__, _modules(source)
     path = readable_path("source", source, "a module, a state_dict or a path")
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return path, group(_read_safetensors(path))
+        return path, group_layers(_read_safetensors(path))
     content = read_torch_file(path)
-    found = group(content.tensors)
+    found = group_layers(content.tensors)
     for name, module in content.modules.items():
         if _is_recurrent(*module.type):
             found.setdefault(name, _Found())
@@ -174,7 +177,7 @@ def _is_recurrent(module: str, name: str) -> bool:
     return module == "torch.nn.modules.rnn" and name in _MODULES
 
 
-def group(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
+def group_layers(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
     """Find recurrent layers by the names of their parameters."""
     found: dict[str, _Found] = {}
     for name, tensor in tensors.items():
@@ -280,12 +283,11 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
         if len(shape) != 2:
             raise ValueError(f"weight_hr_l0: expected (P, H), got {shape}")
         H, proj_size = shape[1], P
-    gates, rest = divmod(rows, H) if H else (0, 0)
-    if rest or gates not in _CELLS:
+    cell = cell_of_rows(rows, H)
+    if cell is None:
         raise ValueError(
             f"weight_ih_l0: expected 4H rows (LSTM), 3H (GRU) or H (RNN) with H = {H}, got {rows}"
         )
-    cell = _CELLS[gates]
     if proj_size and cell != "LSTM":
         raise ValueError(
             f"weight_hr_l0: expected a projection in an LSTM only, got one in a {cell}"
@@ -298,7 +300,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     options["bidirectional"] = "weight_ih_l0_reverse" in tensors
     if proj_size:
         options["proj_size"] = proj_size
-    _check_shapes(tensors, gates, options, P)
+    _check_shapes(tensors, len(GATES[cell]), options, P)
     params: dict[str, FloatArray] = {}
     for name, tensor in tensors.items():
         try:

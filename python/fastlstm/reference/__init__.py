@@ -7,7 +7,11 @@ be read and to be right, not to be fast: one loop over time, one line for each f
 
 from __future__ import annotations
 
+from typing import Any
+
+from . import gru, lstm, rnn
 from ._arrays import sigmoid
+from ._cell import Cell
 from ._layers import Gradients
 from ._masks import HiddenMasks
 from .activations import activate, slope
@@ -45,6 +49,9 @@ from .rnn import (
     rnn_cell_backward,
     rnn_forward,
 )
+
+# By the name of the layer.
+CELLS: dict[str, Cell[Any]] = {"LSTM": lstm.CELL, "GRU": gru.CELL, "RNN": rnn.CELL}
 
 __all__ = [
     "GRUOptions",

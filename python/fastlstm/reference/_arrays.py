@@ -26,18 +26,19 @@ def as_array(name: str, value: npt.ArrayLike, shape: tuple[int | str, ...]) -> A
         ``x: expected (T, B, 64), got (100, 32, 63)``.
     """
     array = np.asarray(value, dtype=np.float64)
-    fits = array.ndim == len(shape) and all(
-        isinstance(expected, str) or expected == size
-        for expected, size in zip(shape, array.shape, strict=True)
-    )
-    if not fits:
-        raise ValueError(f"{name}: expected {shape_text(shape)}, got {array.shape}")
+    check_shape(name, array.shape, shape)
     return array
 
 
-def shape_text(shape: tuple[int | str, ...]) -> str:
-    """Write a shape as Python writes a tuple, with the names of free axes unquoted."""
-    return f"({', '.join(map(str, shape))}{',' if len(shape) == 1 else ''})"
+def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, ...]) -> None:
+    """Do the check of `as_array`."""
+    fits = len(shape) == len(expected) and all(
+        isinstance(wanted, str) or wanted == size
+        for wanted, size in zip(expected, shape, strict=True)
+    )
+    if not fits:  # written as Python writes a tuple, with the names of free axes unquoted
+        text = f"({', '.join(map(str, expected))}{',' if len(expected) == 1 else ''})"
+        raise ValueError(f"{name}: expected {text}, got {shape}")
 
 
 def sigmoid(x: npt.ArrayLike) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -18,29 +19,8 @@ class HiddenMasks(NamedTuple):
     keep_h: Array | None = None
     """(B, H) zoneout: 1 where h keeps its value, else 0; in inference the mean of these."""
 
-    def at(self, t: int, rows: npt.NDArray[np.intp]) -> HiddenMasks:
-        """Those of one step, for some rows, from those of all: (B, H) and (T, B, H)."""
-        return HiddenMasks(
-            None if self.h is None else self.h[rows],
-            None if self.keep_h is None else self.keep_h[t, rows],
-        )
-
 
 NO_MASKS = HiddenMasks()
-
-
-def hidden_masks(
-    h_masks: npt.ArrayLike | None, keep_h: npt.ArrayLike | None, cells: int, T: int, B: int, H: int
-) -> list[HiddenMasks]:
-    """Those of all steps of each layer and direction."""
-    return [
-        HiddenMasks(*masks)
-        for masks in zip(
-            broadcast("h_masks", h_masks, (cells, B, H)),
-            broadcast("keep_h", keep_h, (cells, T, B, H)),
-            strict=True,
-        )
-    ]
 
 
 def dropped(mask: Array | None, values: Array) -> Array:
@@ -58,15 +38,40 @@ def zoned_out_backward(keep: Array | None, d: Array) -> tuple[Array, Array]:
     return (np.zeros_like(d), d) if keep is None else (keep * d, (1 - keep) * d)
 
 
-def broadcast(
-    name: str, value: npt.ArrayLike | None, shape: tuple[int, ...]
-) -> list[Array] | list[None]:
-    """Masks by layer and direction; copied, as a caller may reuse its buffer."""
-    if value is None:
-        return [None] * shape[0]
+def read_step_masks(
+    given: Mapping[str, npt.ArrayLike | None], state: Mapping[str, Array], T: int
+) -> dict[str, Array]:
+    """Broadcast the masks of all steps to (L*D, T, B, size of the part that they act on).
+
+    They are copied, as a caller may reuse its buffers.
+
+    Parameters
+    ----------
+    given : mapping
+        By the fields of the cell's masks: "h" for the same mask at all steps, "keep_h" for another
+        one at each.
+    state : mapping
+        The parts of the initial state, each (L*D, B, .).
+    """
+    masks: dict[str, Array] = {}
+    for field, value in given.items():
+        if value is None:
+            continue
+        part = field.removeprefix("keep_")
+        cells, B, size = state[part].shape
+        if part == field:
+            once = broadcast(f"{part}_masks", value, (cells, B, size))
+            masks[field] = np.broadcast_to(once[:, np.newaxis], (cells, T, B, size))
+        else:
+            masks[field] = broadcast(field, value, (cells, T, B, size))
+    return masks
+
+
+def broadcast(name: str, value: npt.ArrayLike, shape: tuple[int, ...]) -> Array:
+    """Return a copy of a mask in a shape to which it broadcasts."""
     array = np.asarray(value, dtype=np.float64)
     try:
-        return list(np.broadcast_to(array, shape).copy())
+        return np.array(np.broadcast_to(array, shape))
     except ValueError:
         message = f"{name}: expected {shape} or what broadcasts to it, got {array.shape}"
         raise ValueError(message) from None

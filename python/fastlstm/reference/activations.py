@@ -63,8 +63,13 @@ def activate(function: Activation, x: Array) -> Array:
     raise ValueError(f"expected the name of an activation function, got {name!r}")
 
 
+def clipped(function: Activation, a: Array, clip: float) -> Array:
+    """Return function(clip(a))."""
+    return activate(function, np.clip(a, -clip, clip))
+
+
 def clipped_slope(function: Activation, a: Array, clip: float) -> Array:
-    """Return the slope of function(clip(a)): none beyond the bounds."""
+    """Return the slope of `clipped`: none beyond the bounds."""
     return np.where(np.abs(a) <= clip, slope(function, np.clip(a, -clip, clip)), 0.0)
 
 

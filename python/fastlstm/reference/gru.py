@@ -42,7 +42,6 @@ not merely added, as they are otherwise.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -50,28 +49,11 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array, as_array
-from ._layers import (
-    Call,
-    Gradients,
-    Lengths,
-    State,
-    Weights,
-    layers_backward,
-    layers_forward,
-    merge_directions,
-    merge_directions_backward,
-    read_call,
-)
-from ._masks import (
-    NO_MASKS,
-    HiddenMasks,
-    dropped,
-    hidden_masks,
-    zoned_out,
-    zoned_out_backward,
-)
-from .activations import SIGMOID, TANH, activate, clipped_slope
+from ._arrays import Array
+from ._cell import Cell, Parameter, read_step
+from ._layers import Gradients, Tape, backward, forward, read_call
+from ._masks import NO_MASKS, HiddenMasks, dropped, zoned_out, zoned_out_backward
+from .activations import SIGMOID, TANH, clipped, clipped_slope
 
 
 class GRUStep(NamedTuple):
@@ -159,11 +141,10 @@ def gru_cell(
     >>> step.h.round(6)
     array([[0.5]])
     """
-    x, h, W, R = _cell_arrays(x, h, W, R)
-    b_W, b_R = (
-        np.zeros(len(W)) if b is None else as_array(name, b, (len(W),))
-        for name, b in (("b_W", b_W), ("b_R", b_R))
+    (x, h, W, R), biases = read_step(
+        CELL, {"x": x, "h": h, "W": W, "R": R}, {"b_W": b_W, "b_R": b_R}
     )
+    b_W, b_R = (np.zeros(len(W)) if b is None else b for b in biases)
     W_r, W_z, W_n = np.split(W, 3)
     R_r, R_z, R_n = np.split(R, 3)
     b_Wr, b_Wz, b_Wn = np.split(b_W, 3)
@@ -173,15 +154,15 @@ def gru_cell(
     h_read = dropped(masks.h, h)
     a_r = x @ W_r.T + b_Wr + h_read @ R_r.T + b_Rr
     a_z = x @ W_z.T + b_Wz + h_read @ R_z.T + b_Rz
-    r = activate(gate, np.clip(a_r, -options.clip, options.clip))
-    z = activate(gate, np.clip(a_z, -options.clip, options.clip))
+    r = clipped(gate, a_r, options.clip)
+    z = clipped(gate, a_z, options.clip)
     if reset_after:
         m = h_read @ R_n.T + b_Rn
         a_n = x @ W_n.T + b_Wn + r * m
     else:
         m = (r * h_read) @ R_n.T + b_Rn
         a_n = x @ W_n.T + b_Wn + m
-    n = activate(candidate, np.clip(a_n, -options.clip, options.clip))
+    n = clipped(candidate, a_n, options.clip)
     a = np.concatenate([a_r, a_z, a_n], axis=1)
     h_new = (1 - z) * n + z * h
     return GRUStep(r, z, n, m, h=zoned_out(masks.keep_h, h, h_new), a=a)
@@ -230,8 +211,7 @@ def gru_cell_backward(
     >>> gru_cell_backward(step, x, h, W, R, d_h=[[1.0]]).d_h.round(6)
     array([[1.]])
     """
-    x, h, W, R = _cell_arrays(x, h, W, R)
-    d_h = as_array("d_h", d_h, h.shape)
+    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h}, {})
     r, z, n, m, _, a = step
     a_r, a_z, a_n = np.split(a, 3, axis=1)
     gate, candidate = options.activations
@@ -274,19 +254,6 @@ def gru_cell_backward(
     )
 
 
-def _cell_arrays(
-    x: npt.ArrayLike, h: npt.ArrayLike, W: npt.ArrayLike, R: npt.ArrayLike
-) -> tuple[Array, Array, Array, Array]:
-    """Check the arguments of a step against each other."""
-    R = as_array("R", R, ("3H", "H"))
-    rows, H = R.shape
-    if rows != 3 * H:
-        raise ValueError(f"R: expected ({3 * H}, {H}), got {R.shape}")
-    W = as_array("W", W, (rows, "I"))
-    x = as_array("x", x, ("B", W.shape[1]))
-    return x, as_array("h", h, (len(x), H)), W, R
-
-
 class GRUTrace(NamedTuple):
     """Every value over time of one layer and direction, for looking inside.
 
@@ -300,107 +267,24 @@ class GRUTrace(NamedTuple):
     h: Array
 
 
-class _Visit(NamedTuple):
-    """One step of a walk: all that `gru_cell_backward` needs."""
-
-    t: int
-    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
-    x: Array
-    h: Array
-    step: GRUStep
-    masks: HiddenMasks
-
-
-class _Walk(NamedTuple):
-    trace: GRUTrace
-    visits: list[_Visit]
-    reset_after: bool
-    options: GRUOptions
+# All that layers, directions and time need to know of these equations.
+CELL = Cell(
+    parameters=(
+        Parameter("W", "weight_ih", ("3H", "I")),
+        Parameter("R", "weight_hh", ("3H", "H")),
+        Parameter("b_W", "bias_ih", ("3H",), ("bias",), read_backward=False),
+        Parameter("b_R", "bias_hh", ("3H",), ("bias",), read_backward=False),
+    ),
+    state={"h": "H"},
+    step=gru_cell,
+    step_backward=gru_cell_backward,
+    trace=GRUTrace,
+    masks=HiddenMasks,
+)
 
 
-def _walk_forward(
-    weights: Weights,
-    x: Array,
-    state: State,
-    lengths: Lengths,
-    reverse: bool,
-    reset_after: bool,
-    options: GRUOptions,
-    masks: HiddenMasks,
-) -> tuple[Array, State, _Walk]:
-    """Walk through time in one direction of one layer; as for the LSTM."""
-    T = x.shape[0]
-    h = state[0].copy()
-    trace = GRUTrace(*(np.zeros((T, *h.shape)) for _ in GRUTrace._fields))
-    visits: list[_Visit] = []
-    W, R, b_W, b_R, *_ = weights
-    for t in reversed(range(T)) if reverse else range(T):
-        rows = np.flatnonzero(t < lengths)
-        x_t, h_before = x[t, rows], h[rows]
-        masks_t = masks.at(t, rows)
-        step = gru_cell(
-            x_t,
-            h_before,
-            W,
-            R,
-            b_W,
-            b_R,
-            reset_after=reset_after,
-            options=options,
-            masks=masks_t,
-        )
-        h[rows] = step.h
-        for name, values in trace._asdict().items():
-            values[t, rows] = getattr(step, name)
-        visits.append(_Visit(t, rows, x_t, h_before, step, masks_t))
-    return trace.h, (h,), _Walk(trace, visits, reset_after, options)
-
-
-def _walk_backward(
-    weights: Weights, walk: _Walk, d_output: Array, d_state: State
-) -> tuple[Array, State, Weights]:
-    """Backpropagation through time: make the visits again, the last one first."""
-    W, R, b_W, b_R, *_ = weights
-    T, B, _ = d_output.shape
-    d_h = d_state[0].copy()
-    d_x = np.zeros((T, B, W.shape[1]))
-    d_W, d_R, d_b_W, d_b_R = (np.zeros(s) for s in (W.shape, R.shape, len(W), len(W)))
-    for t, rows, x, h, step, masks in reversed(walk.visits):
-        d_new = d_h[rows] + d_output[t, rows]
-        d = gru_cell_backward(
-            step,
-            x,
-            h,
-            W,
-            R,
-            d_new,
-            reset_after=walk.reset_after,
-            options=walk.options,
-            masks=masks,
-        )
-        d_x[t, rows], d_h[rows] = d.d_x, d.d_h
-        d_W += d.d_W
-        d_R += d.d_R
-        d_b_W += d.d_b_W
-        d_b_R += d.d_b_R
-    d_biases = (None if b_W is None else d_b_W, None if b_R is None else d_b_R)
-    return d_x, (d_h,), Weights(d_W, d_R, *d_biases)
-
-
-@dataclass(frozen=True)
-class GRUTape:
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of GRUTrace
-        ``traces[layer][direction]``.
-    """
-
-    traces: list[list[GRUTrace]]
-    _call: Call = field(repr=False)
-    _walks: list[list[_Walk]] = field(repr=False)
-    _merge: str = field(repr=False)
+class GRUTape(Tape[GRUTrace]):
+    """What `gru_forward` leaves for `gru_backward`, and for looking inside."""
 
 
 def gru_forward(
@@ -467,22 +351,20 @@ def gru_forward(
     >>> grads.x.shape, sorted(grads.params)
     ((5, 4, 3), ['weight_hh_l0', 'weight_ih_l0'])
     """
-    states = None if state is None else (state,)
-    call = read_call(params, x, states, lengths, reverse, masks, gates=3, state_names=("h",))
-    (h_0,) = call.state
-    masks_of_cells = iter(hidden_masks(h_masks, keep_h, len(h_0), len(call.x), *h_0.shape[1:]))
-
-    def walk(
-        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
-    ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(
-            weights, x, state, lengths, reverse, reset_after, options, next(masks_of_cells)
-        )
-
-    output, (h_n,), walks = layers_forward(call, walk)
-    merged = merge_directions(output, merge, len(call.weights[0]))
-    traces = [[GRUTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
-    return call.public(merged), call.public(h_n), GRUTape(traces, call, walks, merge)
+    call = read_call(
+        CELL,
+        params,
+        x,
+        None if state is None else (state,),
+        lengths=lengths,
+        reverse=reverse,
+        masks=masks,
+        merge=merge,
+        step_masks={"h": h_masks, "keep_h": keep_h},
+        options={"options": options, "reset_after": reset_after},
+    )
+    output, (h_n,), tape = forward(call, GRUTape)
+    return output, h_n, tape
 
 
 def gru_backward(
@@ -511,8 +393,4 @@ def gru_backward(
     ValueError
         A shape does not fit.
     """
-    d_states = None if d_state is None else (d_state,)
-    if d_output is not None:
-        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
-        d_output = merge_directions_backward(d_output, tape._merge, output)
-    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)
+    return backward(tape, d_output, None if d_state is None else (d_state,))

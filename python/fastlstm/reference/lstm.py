@@ -81,7 +81,6 @@ W x is written ``x @ W.T``. The gradient of a loss with respect to x is called d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -89,21 +88,11 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array, as_array
-from ._layers import (
-    Call,
-    Gradients,
-    Lengths,
-    State,
-    Weights,
-    layers_backward,
-    layers_forward,
-    merge_directions,
-    merge_directions_backward,
-    read_call,
-)
-from ._masks import broadcast, zoned_out, zoned_out_backward
-from .activations import SIGMOID, TANH, activate, clipped_slope, slope
+from ._arrays import Array
+from ._cell import Cell, Parameter, read_step
+from ._layers import Gradients, Tape, backward, forward, read_call
+from ._masks import dropped, zoned_out, zoned_out_backward
+from .activations import SIGMOID, TANH, activate, clipped, clipped_slope, slope
 
 
 class LSTMOptions(NamedTuple):
@@ -245,17 +234,22 @@ def lstm_cell(
     >>> step.c.round(6), step.h.round(6)
     (array([[0.5]]), array([[0.462117]]))
     """
-    x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
-    affine = _affine(W.shape[0], n_W, n_R, n_c, b_c)
+    (x, h, c, W, R), (b_W, b_R, W_hr, p, n_W, n_R, n_c, b_c) = read_step(
+        CELL,
+        {"x": x, "h": h, "c": c, "W": W, "R": R},
+        {"b_W": b_W, "b_R": b_R, "W_hr": W_hr, "p": p}
+        | {"n_W": n_W, "n_R": n_R, "n_c": n_c, "b_c": b_c},
+    )
+    affine = _affine(n_W, n_R, n_c, b_c)
     b = np.zeros(W.shape[0])
-    for name, bias in (("b_W", b_W), ("b_R", b_R)):
+    for bias in (b_W, b_R):
         if bias is not None:
-            b = b + as_array(name, bias, b.shape)
+            b = b + bias
     gate, candidate, hidden = options.activations
     p_i, p_f, p_o = (0.0, 0.0, 0.0) if p is None else np.split(p, 3)
 
     # W x + R h + b of all four gates side by side.
-    h_read = h if masks.h is None else h * masks.h
+    h_read = dropped(masks.h, h)
     from_x, from_h = x @ W.T, h_read @ R.T
     if affine is not None:
         norm_x, norm_h = normalised(from_x), normalised(from_h)
@@ -264,13 +258,13 @@ def lstm_cell(
     if p is not None:
         a_i = a_i + p_i * c
         a_f = a_f + p_f * c
-    i = activate(gate, _clipped(a_i, options.clip))
-    f = 1 - i if options.input_forget else activate(gate, _clipped(a_f, options.clip))
-    g = activate(candidate, _clipped(a_g, options.clip))
+    i = clipped(gate, a_i, options.clip)
+    f = 1 - i if options.input_forget else clipped(gate, a_f, options.clip)
+    g = clipped(candidate, a_g, options.clip)
     c_new = f * c + i * g
     if p is not None:
         a_o = a_o + p_o * c_new
-    o = activate(gate, _clipped(a_o, options.clip))
+    o = clipped(gate, a_o, options.clip)
     norms, seen = None, c_new
     if affine is not None:
         norms = (norm_x, norm_h, normalised(c_new))
@@ -307,10 +301,6 @@ def normalised_backward(d: Array, norm: Normalised) -> Array:
     along = (d * norm.values).mean(axis=1, keepdims=True)
     centred = d - d.mean(axis=1, keepdims=True)
     return np.asarray((centred - norm.values * along) / norm.deviation)
-
-
-def _clipped(a: Array, clip: float) -> Array:
-    return np.clip(a, -clip, clip)
 
 
 def lstm_cell_backward(
@@ -368,10 +358,12 @@ def lstm_cell_backward(
     >>> lstm_cell_backward(step, x, h, c, W, R, d_h=[[0.0]], d_c=[[1.0]]).d_c.round(6)
     array([[1.]])
     """
-    x, h, c, W, R, W_hr, p = _cell_arrays(x, h, c, W, R, W_hr, p)
-    d_h = as_array("d_h", d_h, h.shape)
-    d_c = as_array("d_c", d_c, c.shape)
-    affine = _affine(W.shape[0], n_W, n_R, n_c, b_c)
+    (x, h, c, W, R, d_h, d_c), (W_hr, p, n_W, n_R, n_c, b_c) = read_step(
+        CELL,
+        {"x": x, "h": h, "c": c, "W": W, "R": R, "d_h": d_h, "d_c": d_c},
+        {"W_hr": W_hr, "p": p, "n_W": n_W, "n_R": n_R, "n_c": n_c, "b_c": b_c},
+    )
+    affine = _affine(n_W, n_R, n_c, b_c)
     i, f, g, o, _, m, _, a, c_new, norms = step
     a_i, a_f, a_g, a_o = np.split(a, 4, axis=1)
     gate, candidate, hidden = options.activations
@@ -421,10 +413,10 @@ def lstm_cell_backward(
     d_p = [(d_a_i * c).sum(axis=0), (d_a_f * c).sum(axis=0), (d_a_o * c_new).sum(axis=0)]
     return LSTMStepGradients(
         d_x=d_from_x @ W,
-        d_h=d_h_old + (d_h_read if masks.h is None else d_h_read * masks.h),
+        d_h=d_h_old + dropped(masks.h, d_h_read),
         d_c=d_c_old,
         d_W=d_from_x.T @ x,
-        d_R=d_from_h.T @ (h if masks.h is None else h * masks.h),
+        d_R=d_from_h.T @ dropped(masks.h, h),
         d_b=d_a.sum(axis=0),
         d_W_hr=d_W_hr,
         d_p=None if p is None else np.concatenate(d_p),
@@ -433,28 +425,6 @@ def lstm_cell_backward(
         d_n_c=d_n_c,
         d_b_c=d_b_c,
     )
-
-
-def _cell_arrays(
-    x: npt.ArrayLike,
-    h: npt.ArrayLike,
-    c: npt.ArrayLike,
-    W: npt.ArrayLike,
-    R: npt.ArrayLike,
-    W_hr: npt.ArrayLike | None,
-    p: npt.ArrayLike | None,
-) -> tuple[Array, Array, Array, Array, Array, Array | None, Array | None]:
-    """Check the arguments that both directions of the cell take. R says what H and P are."""
-    R = as_array("R", R, ("4H", "P"))
-    H, P = R.shape[0] // 4, R.shape[1]
-    R = as_array("R", R, (4 * H, H if W_hr is None else P))
-    W = as_array("W", W, (4 * H, "I"))
-    x = as_array("x", x, ("B", W.shape[1]))
-    h = as_array("h", h, (x.shape[0], P))
-    c = as_array("c", c, (x.shape[0], H))
-    W_hr = None if W_hr is None else as_array("W_hr", W_hr, (P, H))
-    p = None if p is None else as_array("p", p, (3 * H,))
-    return x, h, c, W, R, W_hr, p
 
 
 class _Affine(NamedTuple):
@@ -467,24 +437,14 @@ class _Affine(NamedTuple):
 
 
 def _affine(
-    rows: int,
-    n_W: npt.ArrayLike | None,
-    n_R: npt.ArrayLike | None,
-    n_c: npt.ArrayLike | None,
-    b_c: npt.ArrayLike | None,
+    n_W: Array | None, n_R: Array | None, n_c: Array | None, b_c: Array | None
 ) -> _Affine | None:
-    """Check the parameters of layer normalisation. None: there is none."""
+    """Return the parameters of layer normalisation. None: there is none."""
     if n_W is None and n_R is None and n_c is None and b_c is None:
         return None
     if n_W is None or n_R is None or n_c is None:
         raise ValueError("n_W, n_R, n_c: expected all of them or none")
-    H = rows // 4
-    return _Affine(
-        as_array("n_W", n_W, (rows,)),
-        as_array("n_R", n_R, (rows,)),
-        as_array("n_c", n_c, (H,)),
-        np.zeros(H) if b_c is None else as_array("b_c", b_c, (H,)),
-    )
+    return _Affine(n_W, n_R, n_c, np.zeros_like(n_c) if b_c is None else b_c)
 
 
 class LSTMTrace(NamedTuple):
@@ -503,112 +463,31 @@ class LSTMTrace(NamedTuple):
     h: Array
 
 
-class _Visit(NamedTuple):
-    """One step of a walk: all that `lstm_cell_backward` needs."""
-
-    t: int
-    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
-    x: Array
-    h: Array
-    c: Array
-    step: LSTMStep
-    masks: LSTMMasks
-
-
-class _Walk(NamedTuple):
-    trace: LSTMTrace
-    visits: list[_Visit]
-    options: LSTMOptions
-
-
-def _walk_forward(
-    weights: Weights,
-    x: Array,
-    state: State,
-    lengths: Lengths,
-    reverse: bool,
-    options: LSTMOptions,
-    masks: LSTMMasks,
-) -> tuple[Array, State, _Walk]:
-    """Walk through time in one direction of one layer.
-
-    A row of the batch takes part in step t only while t is inside its sequence; otherwise its state
-    stays as it is. Forward in time, this keeps the state of the sequence's end. Backward in time,
-    it keeps the initial state until the sequence's end is reached. `masks` are those of all steps
-    and rows: h (B, P), keep_h and keep_c (T, B, .).
-    """
-    T = x.shape[0]
-    h, c = (s.copy() for s in state)
-    trace = LSTMTrace(*(np.zeros((T, *s.shape)) for s in (c, c, c, c, c, h)))
-    visits: list[_Visit] = []
-    for t in reversed(range(T)) if reverse else range(T):
-        rows = np.flatnonzero(t < lengths)
-        x_t, h_before, c_before = x[t, rows], h[rows], c[rows]
-        masks_t = LSTMMasks(
-            None if masks.h is None else masks.h[rows],
-            None if masks.keep_h is None else masks.keep_h[t, rows],
-            None if masks.keep_c is None else masks.keep_c[t, rows],
-        )
-        step = lstm_cell(x_t, h_before, c_before, *weights, options=options, masks=masks_t)
-        h[rows], c[rows] = step.h, step.c
-        for name, values in trace._asdict().items():
-            values[t, rows] = getattr(step, name)
-        visits.append(_Visit(t, rows, x_t, h_before, c_before, step, masks_t))
-    return trace.h, (h, c), _Walk(trace, visits, options)
+# All that layers, directions and time need to know of these equations.
+CELL = Cell(
+    parameters=(
+        Parameter("W", "weight_ih", ("4H", "I")),
+        Parameter("R", "weight_hh", ("4H", "P")),
+        Parameter("b_W", "bias_ih", ("4H",), ("bias",), gradient="d_b", read_backward=False),
+        Parameter("b_R", "bias_hh", ("4H",), ("bias",), gradient="d_b", read_backward=False),
+        Parameter("W_hr", "weight_hr", ("P", "H"), ("projection",)),
+        Parameter("p", "weight_peephole", ("3H",), ("peepholes",)),
+        Parameter("n_W", "weight_ln_ih", ("4H",), ("layer_norm",)),
+        Parameter("n_R", "weight_ln_hh", ("4H",), ("layer_norm",)),
+        Parameter("n_c", "weight_ln_c", ("H",), ("layer_norm",)),
+        Parameter("b_c", "bias_ln_c", ("H",), ("layer_norm", "bias")),
+    ),
+    state={"h": "P", "c": "H"},
+    step=lstm_cell,
+    step_backward=lstm_cell_backward,
+    trace=LSTMTrace,
+    masks=LSTMMasks,
+    same_without={"W_hr": ("P", "H")},
+)
 
 
-def _walk_backward(
-    weights: Weights, walk: _Walk, d_output: Array, d_state: State
-) -> tuple[Array, State, Weights]:
-    """Backpropagation through time: make the visits of `_walk_forward` again, the last one first.
-
-    d_h and d_c go from visit to visit as h and c did. The gradients of the weights are summed, as
-    all visits used the same weights.
-    """
-    T, B, _ = d_output.shape
-    d_h, d_c = (s.copy() for s in d_state)
-    d_x = np.zeros((T, B, weights.W.shape[1]))
-    d_weights = Weights(
-        np.zeros_like(weights.W),
-        np.zeros_like(weights.R),
-        *(None if w is None else np.zeros_like(w) for w in weights[2:]),
-    )
-    for t, rows, x, h, c, step, masks in reversed(walk.visits):
-        d = lstm_cell_backward(
-            step,
-            x,
-            h,
-            c,
-            weights.W,
-            weights.R,
-            d_h[rows] + d_output[t, rows],
-            d_c[rows],
-            *weights[4:],
-            options=walk.options,
-            masks=masks,
-        )
-        d_x[t, rows], d_h[rows], d_c[rows] = d.d_x, d.d_h, d.d_c
-        of_step = (d.d_W, d.d_R, d.d_b, d.d_b, *d[6:])  # in the order of Weights
-        for total, part in zip(d_weights, of_step, strict=True):
-            if total is not None and part is not None:
-                total += part
-    return d_x, (d_h, d_c), d_weights
-
-
-@dataclass(frozen=True)
-class LSTMTape:
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of LSTMTrace
-        ``traces[layer][direction]``.
-    """
-
-    traces: list[list[LSTMTrace]]
-    _call: Call = field(repr=False)
-    _walks: list[list[_Walk]] = field(repr=False)
-    _merge: str = field(repr=False)
+class LSTMTape(Tape[LSTMTrace]):
+    """What `lstm_forward` leaves for `lstm_backward`, and for looking inside."""
 
 
 def lstm_forward(
@@ -691,26 +570,20 @@ def lstm_forward(
     >>> grads.x.shape, sorted(grads.params)
     ((5, 4, 3), ['weight_hh_l0', 'weight_ih_l0'])
     """
-    call = read_call(params, x, state, lengths, reverse, masks, gates=4, state_names=("h", "c"))
-    T = len(call.x)
-    h_0, c_0 = call.state
-    masks_h = broadcast("h_masks", h_masks, h_0.shape)
-    masks_keep_h = broadcast("keep_h", keep_h, (len(h_0), T, *h_0.shape[1:]))
-    masks_keep_c = broadcast("keep_c", keep_c, (len(c_0), T, *c_0.shape[1:]))
-    masks_of_cells = map(
-        LSTMMasks, masks_h, masks_keep_h, masks_keep_c
-    )  # in layers_forward's order
-
-    def walk(
-        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
-    ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, options, next(masks_of_cells))
-
-    output, (h_n, c_n), walks = layers_forward(call, walk)
-    traces = [[LSTMTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
-    final = (call.public(h_n), call.public(c_n))
-    merged = merge_directions(output, merge, len(call.weights[0]))
-    return call.public(merged), final, LSTMTape(traces, call, walks, merge)
+    call = read_call(
+        CELL,
+        params,
+        x,
+        state,
+        lengths=lengths,
+        reverse=reverse,
+        masks=masks,
+        merge=merge,
+        step_masks={"h": h_masks, "keep_h": keep_h, "keep_c": keep_c},
+        options={"options": options},
+    )
+    output, (h_n, c_n), tape = forward(call, LSTMTape)
+    return output, (h_n, c_n), tape
 
 
 def lstm_backward(
@@ -749,7 +622,4 @@ def lstm_backward(
     >>> grads.state[1]  # three forget gates of one half each: 0.5 ** 3
     array([[[0.125]]])
     """
-    if d_output is not None:
-        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
-        d_output = merge_directions_backward(d_output, tape._merge, output)
-    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_state)
+    return backward(tape, d_output, d_state)

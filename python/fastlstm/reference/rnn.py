@@ -24,7 +24,6 @@ Letters as in :mod:`fastlstm.reference.lstm`. Only the sum of b_W and b_R matter
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
@@ -32,28 +31,11 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array, as_array
-from ._layers import (
-    Call,
-    Gradients,
-    Lengths,
-    State,
-    Weights,
-    layers_backward,
-    layers_forward,
-    merge_directions,
-    merge_directions_backward,
-    read_call,
-)
-from ._masks import (
-    NO_MASKS,
-    HiddenMasks,
-    dropped,
-    hidden_masks,
-    zoned_out,
-    zoned_out_backward,
-)
-from .activations import TANH, activate, clipped_slope
+from ._arrays import Array
+from ._cell import Cell, Parameter, read_step
+from ._layers import Gradients, Tape, backward, forward, read_call
+from ._masks import NO_MASKS, HiddenMasks, dropped, zoned_out, zoned_out_backward
+from .activations import TANH, clipped, clipped_slope
 
 
 class RNNStep(NamedTuple):
@@ -126,12 +108,14 @@ def rnn_cell(
     >>> rnn_cell([[1.0]], [[2.0]], [[0.5]], [[1.0]], options=RNNOptions(Activation("Relu"))).h
     array([[2.5]])
     """
-    x, h, W, R = _cell_arrays(x, h, W, R)
+    (x, h, W, R), biases = read_step(
+        CELL, {"x": x, "h": h, "W": W, "R": R}, {"b_W": b_W, "b_R": b_R}
+    )
     a = x @ W.T + dropped(masks.h, h) @ R.T
-    for name, bias in (("b_W", b_W), ("b_R", b_R)):
+    for bias in biases:
         if bias is not None:
-            a = a + as_array(name, bias, (len(R),))
-    h_new = activate(options.activation, np.clip(a, -options.clip, options.clip))
+            a = a + bias
+    h_new = clipped(options.activation, a, options.clip)
     return RNNStep(zoned_out(masks.keep_h, h, h_new), a)
 
 
@@ -162,8 +146,7 @@ def rnn_cell_backward(
     RNNStepGradients
         ``d_h`` in it is with respect to the state before the step.
     """
-    x, h, W, R = _cell_arrays(x, h, W, R)
-    d_h = as_array("d_h", d_h, h.shape)
+    (x, h, W, R, d_h), _ = read_step(CELL, {"x": x, "h": h, "W": W, "R": R, "d_h": d_h}, {})
     # Zoneout: h' = keep_h h + (1 - keep_h) h_new
     d_h_old, d_h_new = zoned_out_backward(masks.keep_h, d_h)
     # The slope of tanh is 1 - tanh^2.
@@ -177,100 +160,30 @@ def rnn_cell_backward(
     )
 
 
-def _cell_arrays(
-    x: npt.ArrayLike, h: npt.ArrayLike, W: npt.ArrayLike, R: npt.ArrayLike
-) -> tuple[Array, Array, Array, Array]:
-    """Check the arguments of a step against each other."""
-    R = as_array("R", R, ("H", "H"))
-    H = len(R)
-    R = as_array("R", R, (H, H))
-    W = as_array("W", W, (H, "I"))
-    x = as_array("x", x, ("B", W.shape[1]))
-    return x, as_array("h", h, (len(x), H)), W, R
-
-
 class RNNTrace(NamedTuple):
     """The hidden state over time of one layer and direction; zero past a sequence's end."""
 
     h: Array
 
 
-class _Visit(NamedTuple):
-    """One step of a walk: all that `rnn_cell_backward` needs."""
-
-    t: int
-    rows: npt.NDArray[np.intp]  # the rows of the batch that took part
-    x: Array
-    h: Array
-    step: RNNStep
-    masks: HiddenMasks
-
-
-class _Walk(NamedTuple):
-    trace: RNNTrace
-    visits: list[_Visit]
-    options: RNNOptions
-
-
-def _walk_forward(
-    weights: Weights,
-    x: Array,
-    state: State,
-    lengths: Lengths,
-    reverse: bool,
-    options: RNNOptions,
-    masks: HiddenMasks,
-) -> tuple[Array, State, _Walk]:
-    """Walk through time in one direction of one layer; as for the LSTM."""
-    T = x.shape[0]
-    h = state[0].copy()
-    output = np.zeros((T, *h.shape))
-    visits: list[_Visit] = []
-    W, R, b_W, b_R, *_ = weights
-    for t in reversed(range(T)) if reverse else range(T):
-        rows = np.flatnonzero(t < lengths)
-        x_t, h_before = x[t, rows], h[rows]
-        masks_t = masks.at(t, rows)
-        step = rnn_cell(x_t, h_before, W, R, b_W, b_R, options=options, masks=masks_t)
-        h[rows] = output[t, rows] = step.h
-        visits.append(_Visit(t, rows, x_t, h_before, step, masks_t))
-    return output, (h,), _Walk(RNNTrace(output), visits, options)
+# All that layers, directions and time need to know of these equations.
+CELL = Cell(
+    parameters=(
+        Parameter("W", "weight_ih", ("H", "I")),
+        Parameter("R", "weight_hh", ("H", "H")),
+        Parameter("b_W", "bias_ih", ("H",), ("bias",), gradient="d_b", read_backward=False),
+        Parameter("b_R", "bias_hh", ("H",), ("bias",), gradient="d_b", read_backward=False),
+    ),
+    state={"h": "H"},
+    step=rnn_cell,
+    step_backward=rnn_cell_backward,
+    trace=RNNTrace,
+    masks=HiddenMasks,
+)
 
 
-def _walk_backward(
-    weights: Weights, walk: _Walk, d_output: Array, d_state: State
-) -> tuple[Array, State, Weights]:
-    """Backpropagation through time: make the visits again, the last one first."""
-    W, R, b_W, b_R, *_ = weights
-    T, B, _ = d_output.shape
-    d_h = d_state[0].copy()
-    d_x = np.zeros((T, B, W.shape[1]))
-    d_W, d_R, d_b = np.zeros_like(W), np.zeros_like(R), np.zeros(len(W))
-    for t, rows, x, h, step, masks in reversed(walk.visits):
-        d_new = d_h[rows] + d_output[t, rows]
-        d = rnn_cell_backward(step, x, h, W, R, d_new, options=walk.options, masks=masks)
-        d_x[t, rows], d_h[rows] = d.d_x, d.d_h
-        d_W += d.d_W
-        d_R += d.d_R
-        d_b += d.d_b
-    d_biases = (None if b_W is None else d_b, None if b_R is None else d_b.copy())
-    return d_x, (d_h,), Weights(d_W, d_R, *d_biases)
-
-
-@dataclass(frozen=True)
-class RNNTape:
-    """What a forward pass leaves for the backward pass, and for looking inside.
-
-    Attributes
-    ----------
-    traces : list of list of RNNTrace
-        ``traces[layer][direction]``.
-    """
-
-    traces: list[list[RNNTrace]]
-    _call: Call = field(repr=False)
-    _walks: list[list[_Walk]] = field(repr=False)
-    _merge: str = field(repr=False)
+class RNNTape(Tape[RNNTrace]):
+    """What `rnn_forward` leaves for `rnn_backward`, and for looking inside."""
 
 
 def rnn_forward(
@@ -299,13 +212,8 @@ def rnn_forward(
         As for :func:`fastlstm.reference.lstm_forward`.
     options : RNNOptions
         The function, clipping.
-    h_masks : array_like, shape (L*D, B, H), optional
-        Multiplied into the h that R reads, at all steps alike: recurrent dropout, with its scaling.
-    keep_h : array_like, optional
-        Zoneout: broadcasts to (L*D, T, B, H). 1 where a unit keeps its value; one number between 0
-        and 1 is what inference uses.
-    merge : {"concat", "sum", "mul", "ave"}
-        As for :func:`fastlstm.reference.lstm_forward`.
+    h_masks, keep_h, merge
+        As for :func:`fastlstm.reference.gru_forward`.
 
     Returns
     -------
@@ -333,20 +241,20 @@ def rnn_forward(
     >>> rnn_backward(tape, d_state=[[[1.0]]]).x.ravel()
     array([4., 2., 1.])
     """
-    states = None if state is None else (state,)
-    call = read_call(params, x, states, lengths, reverse, masks, gates=1, state_names=("h",))
-    (h_0,) = call.state
-    masks_of_cells = iter(hidden_masks(h_masks, keep_h, len(h_0), len(call.x), *h_0.shape[1:]))
-
-    def walk(
-        weights: Weights, x: Array, state: State, lengths: Lengths, reverse: bool
-    ) -> tuple[Array, State, _Walk]:
-        return _walk_forward(weights, x, state, lengths, reverse, options, next(masks_of_cells))
-
-    output, (h_n,), walks = layers_forward(call, walk)
-    merged = merge_directions(output, merge, len(call.weights[0]))
-    traces = [[RNNTrace(*map(call.public, walk.trace)) for walk in layer] for layer in walks]
-    return call.public(merged), call.public(h_n), RNNTape(traces, call, walks, merge)
+    call = read_call(
+        CELL,
+        params,
+        x,
+        None if state is None else (state,),
+        lengths=lengths,
+        reverse=reverse,
+        masks=masks,
+        merge=merge,
+        step_masks={"h": h_masks, "keep_h": keep_h},
+        options={"options": options},
+    )
+    output, (h_n,), tape = forward(call, RNNTape)
+    return output, h_n, tape
 
 
 def rnn_backward(
@@ -360,10 +268,8 @@ def rnn_backward(
     ----------
     tape : RNNTape
         From `rnn_forward`. It is not changed, so it can be used again.
-    d_output : array_like, shape of the output, optional
-        Gradient of the loss with respect to the output. Zeros by default.
-    d_state : array_like, shape of the state, optional
-        Gradient of the loss with respect to h_n. Zeros by default.
+    d_output, d_state
+        As for :func:`fastlstm.reference.gru_backward`.
 
     Returns
     -------
@@ -375,8 +281,4 @@ def rnn_backward(
     ValueError
         A shape does not fit.
     """
-    d_states = None if d_state is None else (d_state,)
-    if d_output is not None:
-        output = np.concatenate([trace.h for trace in tape.traces[-1]], axis=-1)
-        d_output = merge_directions_backward(d_output, tape._merge, output)
-    return layers_backward(tape._call, _walk_backward, tape._walks, d_output, d_states)
+    return backward(tape, d_output, None if d_state is None else (d_state,))

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm._activations import Activation
+from fastlstm.interchange._gates import PEEPHOLES, reordered
 from fastlstm.layers import spec_of
 
 from ._cells import Cell, Observed, cell_of
@@ -139,36 +140,33 @@ def mistakes(cell: Cell, layer: Any, place: tuple[int, int]) -> Iterator[tuple[s
 
 
 def _orders(cell: Cell) -> Iterator[tuple[str, Cell]]:
-    w = cell.weights
-    parts: dict[str, dict[str, Any]] = {
-        "": {"W": w.W, "R": w.R, "b_W": w.b_W, "b_R": w.b_R},
-        " of weight_ih": {"W": w.W},
-        " of weight_hh": {"R": w.R},
-        " of the biases": {"b_W": w.b_W, "b_R": w.b_R},
-        " of the peepholes": {"p": w.p},
+    parts = {
+        "": ("W", "R", "b_W", "b_R"),
+        " of weight_ih": ("W",),
+        " of weight_hh": ("R",),
+        " of the biases": ("b_W", "b_R"),
+        " of the peepholes": ("p",),
     }
-    for part, arrays in parts.items():
-        gates = ("i", "f", "o") if part == " of the peepholes" else cell.gates
-        there = {name: value for name, value in arrays.items() if value is not None}
+    for part, fields in parts.items():
+        gates = PEEPHOLES if part == " of the peepholes" else cell.gates
+        there = {field: cell.weights[field] for field in fields if field in cell.weights}
         for order in itertools.permutations(range(len(gates))) if there else ():
             moved = [n for n in range(len(gates)) if order[n] != n]
             if not moved:
                 continue
-            new = {
-                name: np.concatenate([np.split(value, len(gates))[n] for n in order])
-                for name, value in there.items()
-            }
+            wanted = [gates[n] for n in order]
+            new = {field: reordered(value, gates, wanted) for field, value in there.items()}
             if len(moved) == 2:
                 text = f"gates {gates[moved[0]]} and {gates[moved[1]]}{part} exchanged"
             else:
-                text = f"the gates{part} in the order {', '.join(gates[n] for n in order)}"
+                text = f"the gates{part} in the order {', '.join(wanted)}"
             yield text, cell.with_weights(**new)
 
 
 def _biases(cell: Cell) -> Iterator[tuple[str, Cell]]:
-    b_W, b_R = cell.weights.b_W, cell.weights.b_R
-    if b_W is None or b_R is None:
+    if not {"b_W", "b_R"} <= cell.weights.keys():
         return
+    b_W, b_R = cell.weights["b_W"], cell.weights["b_R"]
     yield "no bias_ih", cell.with_weights(b_W=None)
     yield "no bias_hh", cell.with_weights(b_R=None)
     yield "no biases", cell.with_weights(b_W=None, b_R=None)
@@ -183,11 +181,12 @@ def _biases(cell: Cell) -> Iterator[tuple[str, Cell]]:
 
 def _transposed(cell: Cell) -> Iterator[tuple[str, Cell]]:
     G = len(cell.gates)
-    for field, name in (("R", "weight_hh"), ("W", "weight_ih")):
-        blocks = np.split(getattr(cell.weights, field), G)
+    for field in ("R", "W"):
+        blocks = np.split(cell.weights[field], G)
         if blocks[0].shape[0] == blocks[0].shape[1]:
             turned = np.concatenate([block.T for block in blocks])
-            yield f"{name} of each gate transposed", cell.with_weights(**{field: turned})
+            text = f"{cell.names[field]} of each gate transposed"
+            yield text, cell.with_weights(**{field: turned})
 
 
 def _options(cell: Cell) -> Iterator[tuple[str, Cell]]:

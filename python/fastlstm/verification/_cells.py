@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -9,11 +10,9 @@ import numpy as np
 
 from fastlstm import reference
 from fastlstm._activations import Activation, as_activation
-from fastlstm.reference._layers import PARAMETER_NAMES, Weights
+from fastlstm.interchange._gates import GATES
 
 from ._results import Array, difference
-
-GATES = {"LSTM": ("i", "f", "g", "o"), "GRU": ("r", "z", "n"), "RNN": ("h",)}
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class Cell:
 
     kind: str
     activations: tuple[Activation, ...]
-    weights: Weights
+    weights: Mapping[str, Array]
+    """Those that it has, by the reference's letters: W, R, b_W, ..."""
     clip: float = np.inf
     input_forget: bool = False
     reset_after: bool = True
@@ -35,62 +35,69 @@ class Cell:
     @property
     def hidden_size(self) -> int:
         """H"""
-        return len(self.weights.W) // len(self.gates)
+        return len(self.weights["W"]) // len(self.gates)
 
     @property
     def gate_seen_by_all(self) -> str | None:
         """The gate of which each unit reaches all values of h within the step: through a matrix."""
         if self.kind == "GRU" and not self.reset_after:
             return "r"
-        return "o" if self.weights.W_hr is not None else None
+        return "o" if "W_hr" in self.weights else None
 
     def row(self, gate: str, unit: int) -> int:
         """The row of a gate and unit in W, R and the biases."""
         return self.gates.index(gate) * self.hidden_size + unit
 
-    def with_weights(self, **weights: Any) -> Cell:
-        """The same with other arrays for some weights, by the fields of Weights."""
-        return replace(self, weights=self.weights._replace(**weights))
+    @property
+    def names(self) -> dict[str, str]:
+        """How its weights are called in layers, without "_l0" and so on."""
+        parameters = reference.CELLS[self.kind].parameters
+        return {p.field: p.name for p in parameters if p.field in self.weights}
+
+    def with_weights(self, **weights: Array | None) -> Cell:
+        """The same with other arrays for some weights, by their letters; None takes one away."""
+        there = {**self.weights, **weights}
+        return replace(self, weights={n: w for n, w in there.items() if w is not None})
 
     @np.errstate(over="ignore", invalid="ignore")
     def step(self, x: Array, state: tuple[Array, ...]) -> Any:
         """Compute one step: the reference's LSTMStep, GRUStep or RNNStep."""
-        W, R, b_W, b_R = self.weights[:4]
+        cell = reference.CELLS[self.kind]
         functions: Any = self.activations
+        more: dict[str, Any]
         if self.kind == "LSTM":
-            h, c = state
-            lstm = reference.LSTMOptions(functions, self.clip, self.input_forget)
-            return reference.lstm_cell(x, h, c, *self.weights, options=lstm)
-        (h,) = state
-        if self.kind == "GRU":
-            gru = reference.GRUOptions(functions, self.clip)
-            after = self.reset_after
-            return reference.gru_cell(x, h, W, R, b_W, b_R, reset_after=after, options=gru)
-        rnn = reference.RNNOptions(functions[0], self.clip)
-        return reference.rnn_cell(x, h, W, R, b_W, b_R, options=rnn)
+            more = {"options": reference.LSTMOptions(functions, self.clip, self.input_forget)}
+        elif self.kind == "GRU":
+            options = reference.GRUOptions(functions, self.clip)
+            more = {"options": options, "reset_after": self.reset_after}
+        else:
+            more = {"options": reference.RNNOptions(functions[0], self.clip)}
+        parts = dict(zip(cell.state, state, strict=True))
+        return cell.step(x=x, **parts, **self.weights, **more)
+
+    def new_state(self, x: Array, state: tuple[Array, ...]) -> tuple[Array, ...]:
+        """Compute the state after one step."""
+        step = self.step(x, state)
+        return tuple(getattr(step, part) for part in reference.CELLS[self.kind].state)
 
 
 def cell_of(layer: Any, k: int, direction: int) -> Cell:
     """Take layer k of a stack in one direction."""
-    suffix = f"_l{k}" + ("_reverse" if direction else "")
-    params = {
-        field: np.asarray(layer.params[name + suffix], np.float64)
-        for field, name in PARAMETER_NAMES.items()
-        if name + suffix in layer.params
-    }
+    kind = type(layer).__name__
+    names = {p.field: p.full_name(k, direction) for p in reference.CELLS[kind].parameters}
+    params = layer.params
     return Cell(
-        type(layer).__name__,
+        kind,
         tuple(as_activation("activations", name) for name in layer.activations),
-        Weights(**params),
+        {
+            field: np.asarray(params[name], np.float64)
+            for field, name in names.items()
+            if name in params
+        },
         np.inf if layer.clip is None else layer.clip,
         getattr(layer, "input_forget", False),
         getattr(layer, "reset_after", True),
     )
-
-
-def new_state(step: Any) -> tuple[Array, ...]:
-    """h, and c where there is one, of what a cell's step returned."""
-    return (step.h, step.c) if hasattr(step, "c") else (step.h,)
 
 
 @dataclass(frozen=True)
@@ -129,7 +136,7 @@ class Observed:
 
     def misfit(self, cell: Cell, units: slice = slice(None)) -> float:
         """The largest distance of a cell's new states from these, as a part of what is allowed."""
-        new = new_state(cell.step(self.x, self.state))
+        new = cell.new_state(self.x, self.state)
         ratios = [
             difference(a[:, units], b[:, units]) / bound[:, units]
             for a, b, bound in zip(new, self.new, self.bounds, strict=True)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ._cells import Cell, Observed, new_state
+from ._cells import Cell, Observed
 from ._results import Array
 
 _OVERDETERMINED = 3  # steps for each weight
@@ -62,12 +62,11 @@ def fit(
     """
     if known.misfit(cell, slice(shown, shown + 1)) <= 1:  # nothing is wrong with this unit
         return None
-    zeros = np.zeros(len(cell.weights.W))
-    b_W, b_R = (zeros if b is None else b for b in (cell.weights.b_W, cell.weights.b_R))
-    cell = cell.with_weights(b_W=b_W, b_R=b_R)
-    weights = cell.weights.W.shape[1] + cell.weights.R.shape[1] + 3
+    zeros = np.zeros(len(cell.weights["W"]))
+    cell = cell.with_weights(**{b: cell.weights.get(b, zeros) for b in ("b_W", "b_R")})
+    weights = cell.weights["W"].shape[1] + cell.weights["R"].shape[1] + 3
     data = more(_OVERDETERMINED * max(weights, cell.hidden_size))
-    projected = cell.weights.W_hr is not None and value == "h"
+    projected = "W_hr" in cell.weights and value == "h"
     if projected:
         found = _projection(cell, data, known, shown)
         if found is not None:
@@ -97,23 +96,20 @@ def fit(
 
 def _text(cell: Cell, fitted: Cell, unit: int, gates: tuple[str, ...], suffix: str) -> str:
     """Which weights are not the same, as far as they could be measured."""
-    names = {"W": "weight_ih", "R": "weight_hh", "b_W": "bias_ih", "b_R": "bias_hh"}
-    names["p"] = "weight_peephole"
     moved = []
-    for field, name in names.items():
-        old, new = getattr(cell.weights, field), getattr(fitted.weights, field)
-        if old is not None:
-            moved += [
-                (abs(new[n] - old[n]), field, name, n) for n in map(tuple, np.argwhere(new != old))
-            ]
+    for field, name in cell.names.items():
+        old, new = cell.weights[field], fitted.weights[field]
+        moved += [
+            (abs(new[n] - old[n]), field, name, n) for n in map(tuple, np.argwhere(new != old))
+        ]
     largest = max(size for size, *_ in moved)
     moved = [m for m in moved if m[0] > 0.02 * largest]
     if len(moved) == 1:
         _, field, name, index = moved[0]
-        old, new = (getattr(c.weights, field)[index] for c in (cell, fitted))
+        old, new = (c.weights[field][index] for c in (cell, fitted))
         text = f"{name}{suffix}{[int(n) for n in index]}"
         if field == "b_W" and not (cell.kind == "GRU" and cell.reset_after and gates == ("n",)):
-            other = cell.weights.b_R[index]  # type: ignore[index]
+            other = cell.weights["b_R"][index]
             old, new, text = old + other, new + other, f"{text} + bias_hh{suffix}[{index[0]}]"
         return f"{text} is {old:.6g}, in the source about {new:.6g} (measured)"
     fields = ", ".join(dict.fromkeys(f"{name}{suffix}" for _, _, name, _ in moved))
@@ -137,7 +133,7 @@ def _terms(cell: Cell, data: Observed, unit: int, gates: tuple[str, ...]) -> Ite
             yield _Term(b_R, np.hstack([seen, one][: 1 + len(bias)]), [*R, *bias])
             continue
         features, where = [data.x, h, one], [*W, *R, ("b_W", (row,))]
-        if cell.weights.p is not None and gate in "ifo":
+        if "p" in cell.weights and gate in "ifo":
             c = step.c_new if gate == "o" else data.state[1]
             features.append(c[:, unit : unit + 1])
             where.append(("p", ("ifo".index(gate) * cell.hidden_size + unit,)))
@@ -187,7 +183,7 @@ def _least_squares(
 
 def _residuals(cell: Cell, data: Observed, outputs: slice) -> Array:
     """What is missing in the results, (N, number of them)."""
-    new = new_state(cell.step(data.x, data.state))
+    new = cell.new_state(data.x, data.state)
     return np.hstack([(b - a)[:, outputs] for a, b in zip(new, data.new, strict=True)])
 
 
@@ -199,7 +195,7 @@ def _slope(cell: Cell, data: Observed, bias: tuple[str, int], outputs: slice) ->
 
 
 def _moved(cell: Cell, where: list[tuple[str, tuple[int, ...]]], by: Array) -> Cell:
-    arrays = {field: getattr(cell.weights, field).copy() for field in {f for f, _ in where}}
+    arrays = {field: cell.weights[field].copy() for field in {f for f, _ in where}}
     for (field, index), amount in zip(where, by, strict=True):
         arrays[field][index] += amount
     return cell.with_weights(**arrays)
@@ -220,7 +216,7 @@ def _projection(cell: Cell, data: Observed, known: Observed, shown: int) -> Cell
     """Other weights of the projection of one value of h."""
     m = cell.step(data.x, data.state).m
     row = np.linalg.lstsq(m, data.new[0][:, shown], rcond=None)[0]
-    W_hr = np.array(cell.weights.W_hr)
+    W_hr = np.array(cell.weights["W_hr"])
     W_hr[shown] = row
     fitted = cell.with_weights(W_hr=W_hr)
     outputs = slice(shown, shown + 1)

@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from fastlstm.interchange._gates import GATES
 from fastlstm.layers import spec_of
 
 from ._causes import Cause, find_cause, sequence_causes
-from ._cells import GATES, Observed, cell_of
+from ._cells import Observed, cell_of
 from ._pair import Compared, Pair
 from ._results import Array, Inputs, trace
 

@@ -102,7 +102,7 @@ class TorchSource:
         self._torch = torch
         self._arguments = (source, prefix, None, None, nonlinearity)
         if isinstance(source, (str, os.PathLike)):
-            torch_reader.find(source)  # has clear errors for other files
+            torch_reader.find_layers(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
         if isinstance(source, Mapping):
             module = self._module_of(dict(_flat(source)), prefix)
@@ -145,15 +145,13 @@ class TorchSource:
         nn = self._torch.nn
         kinds = (nn.RNNBase, nn.RNNCellBase)
         found = {name: m for name, m in source.named_modules() if isinstance(m, kinds)}
-        prefix = prefix and prefix.rstrip(".")
-        return choose(torch_reader.below(found, prefix), prefix, type(source).__name__, "prefix")[1]
+        return torch_reader.choose_below(found, prefix, type(source).__name__)[1]
 
     def _module_of(self, tensors: Mapping[str, Any], prefix: str | None) -> Any:
         """A module of PyTorch with these weights; their sizes are the reader's."""
         torch = self._torch
-        prefix = prefix and prefix.rstrip(".")
-        found = torch_reader.below(torch_reader.group(tensors), prefix)
-        _, chosen = choose(found, prefix, "state_dict", "prefix")
+        found = torch_reader.group_layers(tensors)
+        _, chosen = torch_reader.choose_below(found, prefix, "state_dict")
         values = {
             name if "_l" in name else f"{name}_l0": torch.as_tensor(tensor)
             for name, tensor in chosen.tensors.items()
