@@ -6,8 +6,9 @@
 //     table.scale_values({...});  // table: const KernelTable<T>&
 //   }
 //
-// A kernel of the list without a test, here or TESTED_WITH another, does not link
-// (every_kernel.cpp).
+// A kernel of the list without one, and not TESTED_WITH another, is an undefined symbol to the
+// linker (every_kernel.cpp). A test of what several kernels share, or of an option, is a
+// TABLE_TEST.
 #pragma once
 
 #include <algorithm>
@@ -52,7 +53,7 @@ FASTLSTM_KERNELS(FASTLSTM_DECLARE_TESTED)
 
 }  // namespace fastlstm
 
-/// A test of what several kernels share.
+/// A test that runs for both tables of every target.
 #define TABLE_TEST(name)                                                      \
   template <class T>                                                          \
   static void check_##name(const fastlstm::KernelTable<T>& table);            \
@@ -66,10 +67,9 @@ FASTLSTM_KERNELS(FASTLSTM_DECLARE_TESTED)
   const bool fastlstm::tested::name = true; \
   TABLE_TEST(name)
 
-/// The kernel's test is that of another, with which it makes one step.
+/// The kernel is tested by another's test, in the same file: they are halves of one step.
 #define TESTED_WITH(name, other) const bool fastlstm::tested::name = fastlstm::tested::other
 
-using Exact = long double;
 using fastlstm::Index;
 
 using Exact = long double;
