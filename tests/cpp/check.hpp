@@ -1,4 +1,4 @@
-// A test program in one file: tests, checks, and main. Each program's single source includes it.
+// Tests and checks. Each test program has check_main.cpp besides.
 //
 //   TEST(addition_works) {
 //     for (int n : {1, 2}) {
@@ -7,11 +7,11 @@
 //     }
 //   }
 //
-// A failed check ends its test; the others still run. `program NAME...` runs only those tests.
+// A failed check ends its test; the others still run. `program NAME...` runs only those tests,
+// where NAME is a test's or, without its ending, that of a file of tests.
 #pragma once
 
 #include <cmath>
-#include <cstring>
 #include <exception>
 #include <functional>
 #include <iostream>
@@ -25,7 +25,7 @@ namespace check {
 struct Failure {};
 
 struct Test {
-  const char* name;
+  std::string name, file;
   void (*run)();
 };
 
@@ -34,8 +34,10 @@ inline std::vector<Test>& tests() {
   return list;
 }
 
-inline bool add(const char* name, void (*run)()) {
-  tests().push_back({name, run});
+/// path: of the test's file.
+inline bool add(const char* name, const std::string& path, void (*run)()) {
+  const std::size_t first = path.find_last_of('/') + 1;
+  tests().push_back({name, path.substr(first, path.find_last_of('.') - first), run});
   return true;
 }
 
@@ -74,7 +76,7 @@ inline int run(int count, char** names) {
   int passed = 0, failed = 0;
   for (const Test& test : tests()) {
     bool chosen = count < 2;
-    for (int k = 1; k < count; ++k) chosen = chosen || std::strcmp(names[k], test.name) == 0;
+    for (int k = 1; k < count; ++k) chosen |= names[k] == test.name || names[k] == test.file;
     if (!chosen) continue;
     bool good = false;
     try {
@@ -93,9 +95,9 @@ inline int run(int count, char** names) {
 
 }  // namespace check
 
-#define TEST(name)                                          \
-  static void name();                                       \
-  static const bool name##_added = check::add(#name, name); \
+#define TEST(name)                                                    \
+  static void name();                                                 \
+  static const bool name##_added = check::add(#name, __FILE__, name); \
   static void name()
 
 #define CHECK_JOIN_(a, b) a##b
@@ -139,5 +141,3 @@ inline int run(int count, char** names) {
     }                                                                                        \
     if (!thrown_) check::fail(__FILE__, __LINE__, #expression " did not throw " #Exception); \
   } while (false)
-
-int main(int count, char** names) { return check::run(count, names); }

@@ -11,7 +11,7 @@
 
 #include "arrays.hpp"
 #include "fastlstm/stack.hpp"
-#include "runtime/philox.hpp"
+#include "philox.hpp"
 
 using fastlstm::Index;
 using Values = std::vector<double>;
@@ -90,9 +90,8 @@ inline double naive_sigmoid(double x) { return 1 / (1 + std::exp(-x)); }
 inline double naive_uniform(std::uint64_t seed, std::uint32_t kind, Index k, Index row,
                             Index column) {
   std::uint32_t bits[4];
-  fastlstm::philox_4x32(seed, static_cast<std::uint64_t>(row),
-                        static_cast<std::uint32_t>(column / 4),
-                        kind << 30 | static_cast<std::uint32_t>(k), bits);
+  philox_4x32(seed, static_cast<std::uint64_t>(row), static_cast<std::uint32_t>(column / 4),
+              kind << 30 | static_cast<std::uint32_t>(k), bits);
   return bits[column % 4] / 4294967296.0;
 }
 
