@@ -5,7 +5,6 @@
 #include <cstdint>
 
 #include "fastlstm/activation.hpp"
-#include "fastlstm/config.hpp"
 #include "fastlstm/optim.hpp"
 #include "fastlstm/types.hpp"
 #include "kernels/panel.hpp"

@@ -37,9 +37,6 @@ namespace fastlstm {
 
 enum class CellKind { kLstm, kGru, kGruResetBefore, kRnnTanh, kRnnRelu };
 
-/// The most parts that a cell's state may have: h, and what else a cell remembers.
-constexpr Index kMostStateParts = 4;
-
 /// What everybody may know of a cell.
 struct CellFacts {
   CellKind kind;

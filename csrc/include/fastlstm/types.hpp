@@ -10,6 +10,9 @@ namespace fastlstm {
 
 using Index = std::int64_t;
 
+/// The most parts that a cell's state may have: h, and what else a cell remembers.
+constexpr Index kMostStateParts = 4;
+
 /// A sequence of rows of contiguous features, in time-major or batch-first order.
 /// Row (t, b) starts at data + t * stride_t + b * stride_b (strides count elements).
 template <class T>
