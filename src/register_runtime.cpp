@@ -54,7 +54,7 @@ std::vector<std::tuple<std::string, double, std::string>> tuning_of_machine() {
   return entries;
 }
 
-const char* machine_name() { return machine() == Machine::kSlowL3 ? "slow L3" : "fast L3"; }
+const char* machine_name() { return machine() == Machine::kSlowL3 ? "a slow L3 cache" : "a fast L3 cache"; }
 
 }  // namespace
 

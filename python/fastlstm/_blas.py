@@ -59,12 +59,6 @@ def require_blas() -> None:
         _core.set_blas(functions["sgemm"], functions["dgemm"], get_num_threads, set_num_threads)
 
 
-def require_blas_for_forward() -> None:
-    """Give the core its BLAS if forward passes on the active instruction set use it."""
-    if _core.forward_needs_blas():
-        require_blas()
-
-
 def blas_name() -> str:
     """What the core's BLAS is, for people."""
     return _library

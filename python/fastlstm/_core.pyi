@@ -1,7 +1,7 @@
 # What src/register_*.cpp adds to the module. Arrays must be C-contiguous and of exactly these
-# types; csrc/include/fastlstm/stack.hpp says their shapes.
-from collections.abc import Callable
-from typing import Protocol, TypeAlias, TypeVar
+# types; csrc/include/fastlstm/stack.hpp says their shapes, config.hpp beside it what options mean.
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,55 +12,37 @@ _Float64: TypeAlias = npt.NDArray[np.float64]
 _Int64: TypeAlias = npt.NDArray[np.int64]
 _T = TypeVar("_T", np.float32, np.float64)
 
+# config: cell, input_size, hidden_size, num_layers, bias, proj_size, bidirectional, reverse, merge,
+# activations (three of name, alpha, beta), clip, input_forget, peepholes, layer_norm, zoneout_h,
+# zoneout_c. regularisation: dropout, seed, recurrent_dropout, weight_dropout, zoneout. What is left
+# out has its default, what is unknown is a ValueError.
+#
+# parameters: by cell, name -> (shape, "uniform", "zero" or "one").
+def parameters(config: dict[str, Any]) -> list[dict[str, tuple[tuple[int, ...], str]]]: ...
+def state_parts(config: dict[str, Any]) -> list[tuple[str, int]]: ...
+
 class StackFloat32:
-    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        proj_size: int,
-        bidirectional: bool,
-        reverse: bool,
-        activations: list[tuple[str, float, float]],
-        clip: float,
-        input_forget: bool,
-        peepholes: bool,
-        layer_norm: bool,
-        zoneout_h: float,
-        zoneout_c: float,
-        merge: str,
-        cells: list[list[_Float32 | None]],
-    ) -> None: ...
-    def with_params(self, cell: int, arrays: list[_Float32 | None]) -> StackFloat32: ...
+    # cells: [L * D] of name -> array: all parameters of each.
+    def __init__(self, config: dict[str, Any], cells: Sequence[Mapping[str, _Float32]]) -> None: ...
+    def with_params(self, cells: Mapping[int, Mapping[str, _Float32]]) -> StackFloat32: ...
     def forward(
         self,
         x: _Float32,
-        h_0: _Float32 | None,
-        c_0: _Float32 | None,
+        initial: Sequence[_Float32 | None] | None,
         lengths: _Int64 | None,
         output: _Float32,
-        h_n: _Float32,
-        c_n: _Float32 | None,
+        final: Sequence[_Float32],
         batch_first: bool,
     ) -> None: ...
     def forward_train(
         self,
         x: _Float32,
-        h_0: _Float32 | None,
-        c_0: _Float32 | None,
+        initial: Sequence[_Float32 | None] | None,
         lengths: _Int64 | None,
         output: _Float32,
-        h_n: _Float32,
-        c_n: _Float32 | None,
+        final: Sequence[_Float32],
         batch_first: bool,
-        dropout: float,
-        seed: int,
-        recurrent_dropout: float,
-        weight_dropout: float,
-        zoneout: bool,
+        regularisation: dict[str, Any],
         memory_limit: int,
     ) -> TapeFloat32: ...
     def training_memory(
@@ -69,8 +51,7 @@ class StackFloat32:
         batch_size: int,
         lengths: _Int64 | None,
         batch_first: bool,
-        dropout: float,
-        weight_dropout: float,
+        regularisation: dict[str, Any],
         memory_limit: int,
     ) -> tuple[int, float]: ...
 
@@ -80,18 +61,14 @@ class TapeFloat32:
     def backward(
         self,
         d_output: _Float32 | None,
-        d_h_n: _Float32 | None,
-        d_c_n: _Float32 | None,
+        d_final: Sequence[_Float32 | None] | None,
         d_x: _Float32 | None,
-        d_h_0: _Float32 | None,
-        d_c_0: _Float32 | None,
-        d_params: list[list[_Float32 | None]],
-        d_h_steps: _Float32 | None = None,
-        d_c_steps: _Float32 | None = None,
+        d_initial: Sequence[_Float32] | None,
+        d_params: Sequence[Mapping[str, _Float32]],
+        d_steps: Sequence[_Float32] | None = None,
     ) -> None: ...
     def gates(self, cell: int) -> _Float32: ...
-    def cells(self, cell: int) -> _Float32: ...
-    def hidden(self, cell: int) -> _Float32: ...
+    def state(self, cell: int, part: int) -> _Float32: ...
 
 class StreamFloat32:
     def __init__(self, stack: StackFloat32, batch_size: int) -> None: ...
@@ -99,57 +76,30 @@ class StreamFloat32:
     def stepper(self) -> Callable[[object, object], bool]: ...
     def run(self, x: _Float32, output: _Float32, batch_first: bool) -> None: ...
     def state(self) -> list[_Float32]: ...
-    def set_state(self, h: _Float32, c: _Float32 | None = None) -> None: ...
+    def set_state(self, state: Sequence[_Float32]) -> None: ...
 
 class StackFloat64:
-    # cells: [L * D] of weight_ih, weight_hh, bias_ih, bias_hh, weight_hr,
-    # weight_peephole, weight_ln_ih, weight_ln_hh, weight_ln_c, bias_ln_c, absent ones None.
-    def __init__(
-        self,
-        cell: str,
-        input_size: int,
-        hidden_size: int,
-        num_layers: int,
-        proj_size: int,
-        bidirectional: bool,
-        reverse: bool,
-        activations: list[tuple[str, float, float]],
-        clip: float,
-        input_forget: bool,
-        peepholes: bool,
-        layer_norm: bool,
-        zoneout_h: float,
-        zoneout_c: float,
-        merge: str,
-        cells: list[list[_Float64 | None]],
-    ) -> None: ...
-    def with_params(self, cell: int, arrays: list[_Float64 | None]) -> StackFloat64: ...
+    # cells: [L * D] of name -> array: all parameters of each.
+    def __init__(self, config: dict[str, Any], cells: Sequence[Mapping[str, _Float64]]) -> None: ...
+    def with_params(self, cells: Mapping[int, Mapping[str, _Float64]]) -> StackFloat64: ...
     def forward(
         self,
         x: _Float64,
-        h_0: _Float64 | None,
-        c_0: _Float64 | None,
+        initial: Sequence[_Float64 | None] | None,
         lengths: _Int64 | None,
         output: _Float64,
-        h_n: _Float64,
-        c_n: _Float64 | None,
+        final: Sequence[_Float64],
         batch_first: bool,
     ) -> None: ...
     def forward_train(
         self,
         x: _Float64,
-        h_0: _Float64 | None,
-        c_0: _Float64 | None,
+        initial: Sequence[_Float64 | None] | None,
         lengths: _Int64 | None,
         output: _Float64,
-        h_n: _Float64,
-        c_n: _Float64 | None,
+        final: Sequence[_Float64],
         batch_first: bool,
-        dropout: float,
-        seed: int,
-        recurrent_dropout: float,
-        weight_dropout: float,
-        zoneout: bool,
+        regularisation: dict[str, Any],
         memory_limit: int,
     ) -> TapeFloat64: ...
     def training_memory(
@@ -158,8 +108,7 @@ class StackFloat64:
         batch_size: int,
         lengths: _Int64 | None,
         batch_first: bool,
-        dropout: float,
-        weight_dropout: float,
+        regularisation: dict[str, Any],
         memory_limit: int,
     ) -> tuple[int, float]: ...
 
@@ -169,18 +118,14 @@ class TapeFloat64:
     def backward(
         self,
         d_output: _Float64 | None,
-        d_h_n: _Float64 | None,
-        d_c_n: _Float64 | None,
+        d_final: Sequence[_Float64 | None] | None,
         d_x: _Float64 | None,
-        d_h_0: _Float64 | None,
-        d_c_0: _Float64 | None,
-        d_params: list[list[_Float64 | None]],
-        d_h_steps: _Float64 | None = None,
-        d_c_steps: _Float64 | None = None,
+        d_initial: Sequence[_Float64] | None,
+        d_params: Sequence[Mapping[str, _Float64]],
+        d_steps: Sequence[_Float64] | None = None,
     ) -> None: ...
     def gates(self, cell: int) -> _Float64: ...
-    def cells(self, cell: int) -> _Float64: ...
-    def hidden(self, cell: int) -> _Float64: ...
+    def state(self, cell: int, part: int) -> _Float64: ...
 
 class StreamFloat64:
     def __init__(self, stack: StackFloat64, batch_size: int) -> None: ...
@@ -188,7 +133,7 @@ class StreamFloat64:
     def stepper(self) -> Callable[[object, object], bool]: ...
     def run(self, x: _Float64, output: _Float64, batch_first: bool) -> None: ...
     def state(self) -> list[_Float64]: ...
-    def set_state(self, h: _Float64, c: _Float64 | None = None) -> None: ...
+    def set_state(self, state: Sequence[_Float64]) -> None: ...
 
 def available_isas() -> list[str]: ...
 def isa() -> str: ...
@@ -197,9 +142,10 @@ def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def set_thread_local_num_threads(n: int) -> int: ...
 def has_blas() -> bool: ...
-def forward_needs_blas() -> bool: ...
 def set_blas(sgemm: int, dgemm: int, get_num_threads: int, set_num_threads: int) -> None: ...
 def compiler() -> str: ...
+def machine() -> str: ...
+def tuning() -> list[tuple[str, float, str]]: ...
 def sum_of_squares(x: npt.NDArray[_T]) -> float: ...
 def scale(x: npt.NDArray[_T], factor: float, y: npt.NDArray[_T]) -> None: ...
 def adam(

@@ -10,7 +10,7 @@ import numpy as np
 
 from . import _core
 from ._blas import blas_name
-from ._checks import as_int
+from ._checks import as_bool, as_int
 from ._version import __version__
 
 _MOST = 4096  # the core's limit
@@ -92,8 +92,15 @@ def isa() -> str:
     return _core.isa()
 
 
-def show_config() -> str:
-    """Return a few lines for people: version, compiler, instruction set, BLAS, threads."""
+def show_config(all: bool = False) -> str:
+    """Return a few lines for people: version, compiler, instruction set, BLAS, threads.
+
+    Parameters
+    ----------
+    all : bool
+        Also what is tuned for this kind of machine, a line for each value. No bit of a result
+        depends on these. What they were measured at stands in csrc/runtime/tuning.hpp.
+    """
     lines = {
         "fastlstm": __version__,
         "Python": f"{platform.python_version()}, NumPy {np.__version__}",
@@ -102,4 +109,8 @@ def show_config() -> str:
         "BLAS": blas_name(),
         "threads": f"{get_num_threads()} (usable CPUs: {_core.usable_cpus()})",
     }
-    return "\n".join(f"{name:<9} {value}" for name, value in lines.items())
+    shown = [f"{name:<9} {value}" for name, value in lines.items()]
+    if as_bool("all", all):
+        shown += ["", f"tuned for a CPU with {_core.machine()}:"]
+        shown += [f"  {name:<30} {value:<9g} {text}" for name, value, text in _core.tuning()]
+    return "\n".join(shown)

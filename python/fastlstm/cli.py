@@ -58,7 +58,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"fastlstm {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
-    commands.add_parser("info", help="print version, compiler, instruction set, BLAS and threads")
+    info = commands.add_parser(
+        "info", help="print version, compiler, instruction set, BLAS and threads"
+    )
+    info.add_argument("--all", action="store_true", help="also what is tuned for this machine")
 
     demo = commands.add_parser(
         "demo",
@@ -114,11 +117,11 @@ def _seed(text: str) -> int:
     return int(text)
 
 
-def _info(_: argparse.Namespace) -> int:
+def _info(args: argparse.Namespace) -> int:
     from ._runtime import show_config
 
     try:
-        print(show_config())
+        print(show_config(args.all))
     except ValueError as error:  # of an environment variable
         print(f"fastlstm info: {error}", file=sys.stderr)
         return 2
