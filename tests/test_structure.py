@@ -112,7 +112,10 @@ def defined_names(tree: ast.Module) -> set[str]:
 
 
 def private_imports(module: str) -> Iterator[str]:
-    """Names that a module imports although they are another's own. Modules are their package's."""
+    """Names that a module imports although they are another's own.
+
+    Modules with such names may be imported: they are private to the distribution.
+    """
     for line, base, name in imports(module):
         if base.partition(".")[0] in SOURCES and is_private(name):
             yield f"line {line}: {name} of {base}"
