@@ -13,7 +13,7 @@ import pytest
 from fastlstm import reference
 from fastlstm._activations import as_activation
 from fastlstm.layers.states import as_tuple
-from tolerances import REORDERED, assert_close
+from tolerances import assert_close
 
 DTYPES = ("float64", "float32")
 
@@ -101,7 +101,7 @@ CASES: dict[str, Case] = {
         },
     ),
     # More rows than one block of time steps has (1024 forward, 256 backward;
-    # csrc/rnn/step_blocks.hpp).
+    # csrc/runtime/tuning.hpp).
     "blocks": Case(T=60, B=50, I=4, H=9),
     "blocks, bidirectional": Case(
         T=70, B=33, I=3, H=6, options={"num_layers": 2, "bidirectional": True}
@@ -326,11 +326,6 @@ def gradient_arrays(grads: fastlstm.Gradients) -> dict[str, np.ndarray]:
     return {"x": grads.x, **named_states(grads.state, "_0"), **grads.params}
 
 
-def bits_are_promised() -> bool:
-    """Whether bits are the same for any batch, chunking and so on (see docs/numerics.md)."""
-    return fastlstm.isa() != "generic"
-
-
 def assert_same_bits(actual: np.ndarray, expected: np.ndarray, what: str = "") -> None:
     """Fail unless both have the same shape, dtype and bits."""
     assert actual.dtype == expected.dtype, what
@@ -340,19 +335,10 @@ def assert_same_bits(actual: np.ndarray, expected: np.ndarray, what: str = "") -
         raise AssertionError(f"{what}: {different} of {actual.size} values have other bits")
 
 
-def assert_promised(actual: np.ndarray, expected: np.ndarray, what: str = "") -> None:
-    """Same bits where they are promised, otherwise close."""
-    if bits_are_promised():
-        assert_same_bits(actual, expected, what)
-    else:
-        assert actual.dtype == expected.dtype, what
-        assert_close(actual, expected, REORDERED[actual.dtype.name], what)
-
-
-def assert_states_promised(actual: Any, expected: Any, what: str = "") -> None:
+def assert_same_states(actual: Any, expected: Any, what: str = "") -> None:
     """The same of all arrays of two states."""
     for (name, a), b in zip(named_states(actual).items(), as_tuple(expected), strict=True):
-        assert_promised(a, b, f"{name} {what}")
+        assert_same_bits(a, b, f"{name} {what}")
 
 
 def torch_module(layer: fastlstm.LSTM) -> Any:

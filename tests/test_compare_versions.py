@@ -12,7 +12,6 @@ from typing import Any
 
 import fastlstm
 import pytest
-from support import bits_are_promised
 
 TOOL = Path(__file__).resolve().parents[1] / "tools" / "compare_versions.py"
 Record = dict[str, Any]
@@ -47,7 +46,7 @@ def diff_from(record: Path, tmp_path: Path) -> Callable[..., subprocess.Complete
 def test_another_run_on_other_threads_has_the_same_bits(record: Path, tmp_path: Path) -> None:
     again = tmp_path / "again.json"
     assert run("record", "--quick", "--threads", "2", again).returncode == 0
-    result = run("diff", record, again, *([] if bits_are_promised() else ["--close", "1e-5"]))
+    result = run("diff", record, again)
     assert result.returncode == 0, result.stdout
     assert "none" in result.stdout.splitlines()[-1]
     about = json.loads(record.read_text())["about"]

@@ -16,14 +16,13 @@ from support import (
     CASES,
     DTYPES,
     Case,
-    assert_promised,
-    bits_are_promised,
+    assert_same_bits,
     gradient_arrays,
     make_problem,
     named_states,
 )
 
-# More rows than several blocks of time steps have (256 each; csrc/rnn/step_blocks.hpp).
+# More rows than several blocks of time steps have (256 each; csrc/runtime/tuning.hpp).
 LARGE: dict[str, Case] = {
     "one layer": Case(T=300, B=16, I=3, H=9),
     "one row": Case(T=4100, B=1, I=2, H=5),
@@ -78,8 +77,6 @@ def train(p: Any, memory_limit: int | None) -> dict[str, np.ndarray]:
 def test_a_limit_changes_no_bit(name: str, dtype: str) -> None:
     case = LARGE[name]
     p = make_problem(case, dtype)
-    if not bits_are_promised() and dtype == "float32":
-        pytest.skip("products of another height may have other bits on BLAS")
     want = train(p, None)
     whole = p.layer.training_memory(case.T, case.B, lengths=case.lengths)
     bottom = least(p.layer, case)
@@ -93,7 +90,7 @@ def test_a_limit_changes_no_bit(name: str, dtype: str) -> None:
         seen.append(memory.extra_time)
         got = train(p, limit)
         for key, value in want.items():
-            assert_promised(got[key], value, f"{key} within {limit} bytes")
+            assert_same_bits(got[key], value, f"{key} within {limit} bytes")
     # From everything twice to nothing.
     assert seen == sorted(seen, reverse=True)
     assert seen[0] == pytest.approx(1 / 3)
@@ -109,7 +106,7 @@ def test_a_small_call_is_as_good_within_any_limit(name: str) -> None:
     limit = p.layer.training_memory(case.T, case.B, lengths=case.lengths).bytes
     got = train(p, max(1, limit))
     for key, value in want.items():
-        assert_promised(got[key], value, key)
+        assert_same_bits(got[key], value, key)
 
 
 @pytest.mark.parametrize(
@@ -117,14 +114,12 @@ def test_a_small_call_is_as_good_within_any_limit(name: str) -> None:
 )
 def test_sequences_that_have_ended_change_no_bit_of_the_others(options: dict[str, Any]) -> None:
     """A segment without them has fewer rows, but not other groups of rows."""
-    if not bits_are_promised():
-        pytest.skip("products of another height may have other bits on BLAS")
     case = Case(T=40, B=33, I=8, H=33, lengths=(0, *[40] * 30, 3, 0), options=options)
     p = make_problem(case, "float32")
     want = train(p, None)
     got = train(p, least(p.layer, case))
     for key, value in want.items():
-        assert_promised(got[key], value, key)
+        assert_same_bits(got[key], value, key)
 
 
 @given(
@@ -145,8 +140,6 @@ def test_any_lengths_and_limits(
     cell: str,
     regularised: bool,
 ) -> None:
-    if not bits_are_promised():
-        pytest.skip("products of another height may have other bits on BLAS")
     case = Case(
         T=T,
         B=len(lengths),
@@ -172,7 +165,7 @@ def test_any_lengths_and_limits(
     limit = int(bottom + part * (whole - bottom))
     want, got = train(p, None), train(p, limit)
     for key, value in want.items():
-        assert_promised(got[key], value, key)
+        assert_same_bits(got[key], value, key)
 
 
 @pytest.mark.parametrize(
@@ -201,8 +194,6 @@ def test_any_lengths_and_limits(
     ],
 )
 def test_cells_and_options_have_the_same_bits_too(make: Any) -> None:
-    if not bits_are_promised():
-        pytest.skip("products of another height may have other bits on BLAS")
     layer = make(num_layers=2, bidirectional=True, dropout=0.2, seed=0)
     rng = np.random.default_rng(0)
     x = rng.standard_normal((150, 40, 3)).astype(np.float32)
@@ -215,7 +206,7 @@ def test_cells_and_options_have_the_same_bits_too(make: Any) -> None:
         states = [*np.atleast_1d(np.stack(state)), *np.stack(grads.state)]
         results.append([output, *states, grads.x, *grads.params.values()])
     for want, got in zip(*results, strict=True):
-        assert_promised(got, want)
+        assert_same_bits(got, want)
 
 
 def test_back_propagation_may_be_repeated_and_accumulated() -> None:
@@ -233,7 +224,7 @@ def test_back_propagation_may_be_repeated_and_accumulated() -> None:
         grads = tape.backward(p.d_output)
         results.append(gradient_arrays(tape.backward(None, p.d_state, accumulate=grads)))
     for key, value in results[0].items():
-        assert_promised(results[1][key], value, key)
+        assert_same_bits(results[1][key], value, key)
 
 
 def test_threads_change_no_bit() -> None:
@@ -245,7 +236,7 @@ def test_threads_change_no_bit() -> None:
     with fastlstm.num_threads(3):
         got = train(p, limit)
     for key, value in want.items():
-        assert_promised(got[key], value, key)
+        assert_same_bits(got[key], value, key)
 
 
 def test_more_memory_is_less_time_and_an_impossible_limit_tells_the_least() -> None:

@@ -14,9 +14,8 @@ from philox import masked_parameters, masks_of, weight_masks
 from support import (
     Case,
     Problem,
-    assert_promised,
     assert_same_bits,
-    assert_states_promised,
+    assert_same_states,
     gradient_arrays,
     make_problem,
     map_state,
@@ -205,8 +204,8 @@ def test_training_and_inference_agree(cell: str, data: st.DataObject) -> None:
     p = drawn.problem
     output, final = p.layer(p.x, p.state, lengths=p.lengths)
     trained, trained_state, _ = p.layer.forward(p.x, p.state, lengths=p.lengths)
-    assert_promised(trained, output, "output")
-    assert_states_promised(trained_state, final)
+    assert_same_bits(trained, output, "output")
+    assert_same_states(trained_state, final)
 
 
 @every_cell
@@ -221,8 +220,8 @@ def test_a_row_does_not_depend_on_its_batch(cell: str, data: st.DataObject, rand
     output, final = p.layer(p.x, p.state, lengths=p.lengths)
     part, part_state = p.layer(**rows_of(p, rows))
     axis = 0 if p.layer.batch_first else 1
-    assert_promised(part, output.take(rows, axis=axis), "output")
-    assert_states_promised(part_state, map_state(lambda s: s[:, rows], final))
+    assert_same_bits(part, output.take(rows, axis=axis), "output")
+    assert_same_states(part_state, map_state(lambda s: s[:, rows], final))
 
 
 @every_cell
@@ -239,9 +238,9 @@ def test_padding_changes_nothing(cell: str, data: st.DataObject, more: int) -> N
     output, final = p.layer(p.x, p.state, lengths=p.lengths)
     result, result_state = p.layer(padded, p.state, lengths=lengths)
     inside, outside = np.split(result, [case.T], axis=axis)
-    assert_promised(inside, output, "output")
+    assert_same_bits(inside, output, "output")
     assert not outside.any()
-    assert_states_promised(result_state, final)
+    assert_same_states(result_state, final)
 
 
 @every_cell
@@ -257,8 +256,8 @@ def test_a_sequence_alone_is_a_batch_of_one_without_padding(cell: str, data: st.
         x, expected = (a[b] if p.layer.batch_first else a[:, b] for a in (p.x, output))
         state = map_state(lambda s, b=b: s[:, b], p.state)
         alone, alone_state = p.layer(x[:length], state)
-        assert_promised(alone, expected[:length], "output")
-        assert_states_promised(alone_state, map_state(lambda s, b=b: s[:, b], final))
+        assert_same_bits(alone, expected[:length], "output")
+        assert_same_states(alone_state, map_state(lambda s, b=b: s[:, b], final))
 
 
 @every_cell
@@ -280,9 +279,9 @@ def test_wide_layers_give_a_sequence_alone_the_bits_of_its_row(
     for n in (1, 3):
         with fastlstm.num_threads(n):
             alone, alone_state, _ = p.layer.forward(p.x[:, row], first, seed=1)
-            assert_promised(alone, output[:, row], "training")
-            assert_states_promised(alone_state, map_state(lambda s: s[:, row], final))
-            assert_promised(p.layer(p.x[:, row], first)[0], inferred[:, row], "inference")
+            assert_same_bits(alone, output[:, row], "training")
+            assert_same_states(alone_state, map_state(lambda s: s[:, row], final))
+            assert_same_bits(p.layer(p.x[:, row], first)[0], inferred[:, row], "inference")
 
 
 @every_cell
@@ -301,25 +300,25 @@ def test_chunks_with_the_state_passed_on_are_the_whole(
     if p.state is not None:
         stream.state = p.state
     streamed = np.concatenate([stream.run(chunk) for chunk in chunks], axis=axis)
-    assert_promised(streamed, output, "run")
-    assert_states_promised(stream.state, final, "of the stream")
+    assert_same_bits(streamed, output, "run")
+    assert_same_states(stream.state, final, "of the stream")
 
     state, parts = p.state, []
     for chunk in chunks:
         if chunk.shape[axis] > 0:
             part, state = p.layer(chunk, state)
             parts.append(part)
-    assert_promised(np.concatenate(parts, axis=axis), output, "calls")
-    assert_states_promised(state, final)
+    assert_same_bits(np.concatenate(parts, axis=axis), output, "calls")
+    assert_same_states(state, final)
 
     steps = p.layer.stream(case.B)
     if p.state is not None:
         steps.state = p.state
     for t in range(case.T):
-        assert_promised(steps.step(p.x.take(t, axis)), output.take(t, axis), f"step {t}")
+        assert_same_bits(steps.step(p.x.take(t, axis)), output.take(t, axis), f"step {t}")
         if t % 3 == 0:
             steps.state = steps.state  # reading and writing the state changes nothing
-    assert_states_promised(steps.state, final, "after steps")
+    assert_same_states(steps.state, final, "after steps")
 
 
 @every_cell
@@ -327,7 +326,7 @@ def test_chunks_with_the_state_passed_on_are_the_whole(
 def test_results_do_not_depend_on_the_number_of_threads(
     cell: str, data: st.DataObject, n: int
 ) -> None:
-    """In training to the bit, with any masks; in inference as promised."""
+    """In training, with any masks, as in inference."""
     drawn = data.draw(
         problems(cell, regularised=data.draw(st.booleans()), sizes=st.integers(1, 90))
     )
@@ -344,10 +343,10 @@ def test_results_do_not_depend_on_the_number_of_threads(
             _, _, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=1)
             grads.append(gradient_arrays(tape.backward(p.d_output, p.d_state)))
     for k in (0, 1):
-        assert_promised(outputs[k + 2], outputs[k], "output")
-        assert_states_promised(states[k + 2], states[k])
+        assert_same_bits(outputs[k + 2], outputs[k], "output")
+        assert_same_states(states[k + 2], states[k])
     for name, array in grads[0].items():
-        assert_promised(grads[1][name], array, name)
+        assert_same_bits(grads[1][name], array, name)
 
 
 @every_cell
@@ -391,8 +390,8 @@ def test_batch_first_is_a_change_of_layout_alone(cell: str, data: st.DataObject)
     turned.update(p.layer.params)
     output, final = p.layer(p.x, p.state, lengths=p.lengths)
     result, result_state = turned(p.x.swapaxes(0, 1), p.state, lengths=p.lengths)
-    assert_promised(result.swapaxes(0, 1), output, "output")
-    assert_states_promised(result_state, final)
+    assert_same_bits(result.swapaxes(0, 1), output, "output")
+    assert_same_states(result_state, final)
 
 
 @every_cell
@@ -408,5 +407,5 @@ def test_reverse_is_forward_on_reversed_sequences(cell: str, data: st.DataObject
     axis = 1 if case.batched and p.layer.batch_first else 0
     output, final = p.layer(p.x, p.state)
     result, result_state = other(np.flip(p.x, axis), p.state)
-    assert_promised(np.flip(result, axis), output, "output")
-    assert_states_promised(result_state, final)
+    assert_same_bits(np.flip(result, axis), output, "output")
+    assert_same_states(result_state, final)

@@ -113,10 +113,7 @@ def test_many_calls_from_many_threads_keep_no_memory() -> None:
     def call(k: int) -> None:
         layer, x, lengths, expected = problems[k % len(problems)]
         output = layer(x, lengths=lengths)[0]
-        if fastlstm.isa() == "generic":
-            np.testing.assert_allclose(output, expected, rtol=0, atol=1e-5)
-        else:
-            np.testing.assert_array_equal(output, expected)
+        np.testing.assert_array_equal(output, expected)
         if k % 10 == 0:
             layer.forward(x, lengths=lengths)[2].backward(output)
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 import fastlstm
 import numpy as np
 import pytest
-from support import DTYPES, Case, assert_promised, assert_same_bits, make_problem
+from support import DTYPES, Case, assert_same_bits, make_problem
 
 CASES = {
     "plain": Case(T=12),
@@ -38,9 +38,9 @@ def test_step_by_step(case: Case, dtype: str) -> None:
     assert stream.batch_size == case.B
     stream.state = p.state
     for x_t, expected in zip(steps_of(p.layer, p.x), steps_of(p.layer, output), strict=True):
-        assert_promised(stream.step(x_t), expected, "h")
-    assert_promised(stream.state[0], h_n, "h_n")
-    assert_promised(stream.state[1], c_n, "c_n")
+        assert_same_bits(stream.step(x_t), expected, "h")
+    assert_same_bits(stream.state[0], h_n, "h_n")
+    assert_same_bits(stream.state[1], c_n, "c_n")
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -53,9 +53,9 @@ def test_chunks(case: str, sizes: tuple[int, ...], dtype: str) -> None:
     stream.state = p.state
     chunks = [stream.run(x) for x in np.split(p.x, np.cumsum(sizes)[:-1])]
     assert [len(chunk) for chunk in chunks] == list(sizes)
-    assert_promised(np.concatenate(chunks), output, "output")
-    assert_promised(stream.state[0], h_n, "h_n")
-    assert_promised(stream.state[1], c_n, "c_n")
+    assert_same_bits(np.concatenate(chunks), output, "output")
+    assert_same_bits(stream.state[0], h_n, "h_n")
+    assert_same_bits(stream.state[1], c_n, "c_n")
 
 
 def test_steps_and_chunks_mix() -> None:
@@ -64,20 +64,20 @@ def test_steps_and_chunks_mix() -> None:
     stream = p.layer.stream(5)
     parts = [stream.run(p.x[:3]), stream.step(p.x[3])[None], stream.run(p.x[4:9])]
     parts += [stream.step(x_t)[None] for x_t in p.x[9:]]
-    assert_promised(np.concatenate(parts), output, "output")
+    assert_same_bits(np.concatenate(parts), output, "output")
 
 
 @pytest.mark.parametrize("batch_first", [False, True])
 def test_run_keeps_the_layout_of_the_layer(batch_first: bool) -> None:
     p = make_problem(Case(options={"batch_first": batch_first}), "float32")
-    assert_promised(p.layer.stream(3).run(p.x), p.layer(p.x)[0])
+    assert_same_bits(p.layer.stream(3).run(p.x), p.layer(p.x)[0])
     single = p.x[:1] if batch_first else p.x[:, :1]
     sequence = single.reshape(6, 5)
     expected, _ = p.layer(sequence)
     result = p.layer.stream().run(sequence)
     assert result.shape == expected.shape == (6, 7)
-    assert_promised(result, expected)
-    assert_promised(p.layer.stream().run(single).reshape(6, 7), expected)
+    assert_same_bits(result, expected)
+    assert_same_bits(p.layer.stream().run(single).reshape(6, 7), expected)
 
 
 def test_a_new_stream_starts_with_zeros() -> None:
@@ -114,7 +114,7 @@ def test_streams_of_one_layer_are_apart() -> None:
     for x_t, h in zip(p.x, expected, strict=True):
         b.step(-x_t)
         p.layer(x_t[None])
-        assert_promised(a.step(x_t), h)
+        assert_same_bits(a.step(x_t), h)
 
 
 def test_a_stream_keeps_the_parameters_it_was_made_with() -> None:
@@ -123,7 +123,7 @@ def test_a_stream_keeps_the_parameters_it_was_made_with() -> None:
     stream = p.layer.stream(3)
     first = stream.run(p.x[:5])
     p.layer.update({name: w * 2 for name, w in p.layer.params.items()})
-    assert_promised(np.concatenate([first, stream.run(p.x[5:])]), expected)
+    assert_same_bits(np.concatenate([first, stream.run(p.x[5:])]), expected)
     layer, p.layer = p.layer, None
     del layer
     stream.run(p.x)
@@ -159,7 +159,7 @@ def test_reset(rows: object, zeroed: list[int]) -> None:
     # The rows go on as new ones.
     result = stream.run(p.x)
     expected, _ = p.layer(p.x, (h, c))
-    assert_promised(result, expected)
+    assert_same_bits(result, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -219,7 +219,7 @@ def test_special_values_stay_in_their_row_until_it_is_reset() -> None:
     stream.step(np.where(np.arange(5)[:, None] == 2, np.nan, p.x[0]))
     result = stream.run(p.x[1:])
     assert np.isnan(result[:, 2]).all()
-    assert_promised(result[:, [0, 1, 3, 4]], clean[1:, [0, 1, 3, 4]])
+    assert_same_bits(result[:, [0, 1, 3, 4]], clean[1:, [0, 1, 3, 4]])
     stream.reset(2)
     assert np.isfinite(stream.run(p.x)).all()
 
@@ -227,7 +227,7 @@ def test_special_values_stay_in_their_row_until_it_is_reset() -> None:
 def test_no_dropout() -> None:
     layer = fastlstm.LSTM(3, 4, num_layers=2, dropout=0.9, seed=0)
     x = np.ones((5, 1, 3), np.float32)
-    assert_promised(layer.stream().run(x), layer(x)[0])
+    assert_same_bits(layer.stream().run(x), layer(x)[0])
 
 
 @pytest.mark.parametrize("copied", [copy.copy, copy.deepcopy, pickle.dumps])

@@ -12,9 +12,7 @@ from support import (
     Case,
     Problem,
     assert_gradients_close,
-    assert_promised,
     assert_same_bits,
-    bits_are_promised,
     gradient_arrays,
     make_problem,
     time_major,
@@ -52,9 +50,9 @@ def test_outputs_and_states_are_those_of_one_call(name: str, dtype: str, k1: int
     output, state = p.layer(p.x, p.state, lengths=p.lengths)
     assert [c.steps for c in made] == [slice(t, min(t + k1, 23)) for t in range(0, 23, k1)]
     parts = [time_major(p.layer, c.output) for c in made]
-    assert_promised(time_major(p.layer, np.concatenate(parts)), output)
+    assert_same_bits(time_major(p.layer, np.concatenate(parts)), output)
     for got, want in zip(made[-1].state, state, strict=True):
-        assert_promised(got, want)
+        assert_same_bits(got, want)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -91,9 +89,7 @@ def test_gradients_that_reach_the_start_sum_to_those_of_one_pass(name: str) -> N
 
 
 def test_a_window_of_whole_blocks_has_the_bits_of_one_pass() -> None:
-    """Sums over rows go block by block of 256 rows (csrc/rnn/step_blocks.hpp)."""
-    if not bits_are_promised():
-        pytest.skip("products of another height may have other bits on BLAS")
+    """Sums over rows go block by block of 256 rows (csrc/runtime/tuning.hpp)."""
     p = make_problem(Case(T=256, B=8, I=5, H=9, options={"num_layers": 2}), "float32")
     made = chunks(p, 128, 256)
     p.d_output[:128] = 0
