@@ -137,13 +137,13 @@ CellParams<T> write_parameters(const StackConfig& config, Index k, ParameterArra
 
 /// The order of the first two axes of a sequence.
 struct Layout {
-  Index T, B;
+  Index steps, B;
   bool batch_first;
 
-  Shape shape(Index width) const { return batch_first ? Shape{B, T, width} : Shape{T, B, width}; }
+  Shape shape(Index width) const { return batch_first ? Shape{B, steps, width} : Shape{steps, B, width}; }
   template <class V>
   SequenceView<V> view(V* data, Index width) const {
-    return {data, batch_first ? width : B * width, batch_first ? T * width : width};
+    return {data, batch_first ? width : B * width, batch_first ? steps * width : width};
   }
 };
 

@@ -89,12 +89,12 @@ ForwardCall<T> forward_call(const StackConfig& config, const Array<T>& x,
   if (lengths) {
     read(*lengths, {B}, "lengths");
     for (Index b = 0; b < B; ++b) {
-      require(0 <= lengths->data()[b] && lengths->data()[b] <= layout.T, "lengths");
+      require(0 <= lengths->data()[b] && lengths->data()[b] <= layout.steps, "lengths");
     }
   }
   require(final.has_value(), "final");
   ForwardCall<T> call;
-  call.steps = layout.T;
+  call.steps = layout.steps;
   call.B = B;
   call.lengths = lengths ? lengths->data() : nullptr;
   call.x =

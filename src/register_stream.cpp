@@ -112,7 +112,7 @@ void run(Stream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first
   const auto from = layout.view(read(x, layout.shape(I), "x"), I);
   const auto to = layout.view(write(output, layout.shape(width), "output"), width);
   const py::gil_scoped_release release;
-  stream.run(layout.T, from, to);
+  stream.run(layout.steps, from, to);
 }
 
 /// The parts of the state: [L, B, width] each.

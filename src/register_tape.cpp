@@ -32,7 +32,7 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
   call.d_x = layout.view(write(d_x, layout.shape(I), "d_x"), I);
   write_state(config, d_initial, {cells, layout.B}, "d_initial", call.d_state_0);
   call.d_params = params.data();
-  write_state(config, d_steps, {cells, layout.T, layout.B}, "d_steps", call.d_state_steps);
+  write_state(config, d_steps, {cells, layout.steps, layout.B}, "d_steps", call.d_state_steps);
   const py::gil_scoped_release release;
   of_call.tape.backward(call);
 }
@@ -46,7 +46,7 @@ template <class T>
 Array<T> gates(const PyTape<T>& of_call, Index k) {
   require_cell(of_call, k);
   const Layout& layout = of_call.layout;
-  Array<T> to({layout.T, layout.B, of_call.tape.gates_width()});
+  Array<T> to({layout.steps, layout.B, of_call.tape.gates_width()});
   of_call.tape.copy_gates(k, to.mutable_data());
   return to;
 }
@@ -57,7 +57,7 @@ Array<T> state(const PyTape<T>& of_call, Index k, Index part) {
   const std::vector<StatePart> parts = of_call.config.state_parts();
   require(0 <= part && part < static_cast<Index>(parts.size()), "index of a part");
   const Layout& layout = of_call.layout;
-  Array<T> to({layout.T, layout.B, parts[static_cast<std::size_t>(part)].width});
+  Array<T> to({layout.steps, layout.B, parts[static_cast<std::size_t>(part)].width});
   of_call.tape.copy_state(k, part, to.mutable_data());
   return to;
 }

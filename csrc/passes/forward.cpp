@@ -306,7 +306,7 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   if (regularisation.dropout > 0 && config.num_layers > 1) {
     bytes = bytes + width * rows.rows() * size;
   }
-  if (config.merge != Merge::kConcat) bytes = bytes + width * rows.T() * rows.B() * size;
+  if (config.merge != Merge::kConcat) bytes = bytes + width * rows.all_steps() * rows.B() * size;
   return bytes;
 }
 

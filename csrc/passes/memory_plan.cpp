@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "passes/backward.hpp"
 #include "passes/direction_backward.hpp"
 #include "passes/forward.hpp"
 #include "passes/saved.hpp"
@@ -33,7 +34,7 @@ class Planner {
     Room kept(Room::Use::kCounts);
     Saved<T>(layers_, rows_, true, kept);
     const Count forward = forward_bytes(layers_, rows_, regularisation_);
-    const Count back = dropped(rows_.rows()) + between_layers(rows_.rows()) +
+    const Count back = dropped(rows_.rows()) + bytes_between(rows_.rows()) +
                        direction_backward_bytes(layers_, rows_, regularisation_);
     MemoryPlan plan;
     plan.memory = estimate(kept.bytes() + weights() + most(forward, back), 0);
@@ -67,7 +68,7 @@ class Planner {
     const Count forward = most(arrays(longest.rows, longest.again) + dropped(longest.rows) + run,
                                merges() ? bytes(Count(rows_.rows()) * P) : Count(0));
     const Count back = arrays(longest.again, longest.again) + dropped(longest.rows) +
-                       between_layers(longest.rows) +
+                       bytes_between(longest.rows) +
                        most(direction_backward_bytes(layers_, rows_, regularisation_),
                             dropped(longest.rows) + run);
     const double part = static_cast<double>(again) / static_cast<double>(std::max<Index>(
@@ -110,21 +111,8 @@ class Planner {
     inside.dropout = 0;
     return forward_bytes(layers_.only(0), rows_, inside);
   }
-  /// Gradients between layers, and those of the caller's arrays, of so many rows at once
-  /// (passes/tape.cpp).
-  Count between_layers(Count at_once) const {
-    const Count W = width(), of_layer = W * rows_.rows();
-    const bool one_layer = config_.num_layers == 1;
-    const Count copied = in_place_ ? Count(0) : at_once;
-    const Count d_output = copied * config_.merged_size() + (merges() ? at_once * W : Count(0));
-    const Count d_x = copied * config_.input_size;
-    const Count top = d_output + (one_layer ? d_x : of_layer);
-    const Count middle = config_.num_layers > 2 ? of_layer * 2 : Count(0);
-    const Count bottom = one_layer ? Count(0) : of_layer + d_x;
-    const Count R = Count(config_.gates() * config_.hidden_size) * config_.output_size();
-    const Count d_R = regularisation_.weight_dropout > 0 ? R : Count(0);
-    const Count states = Count(2) * rows_.B() * (config_.output_size() + config_.memory_size());
-    return bytes(most(top, most(middle, bottom)) + d_R + states);
+  Count bytes_between(Index at_once) const {
+    return bytes_between_layers(layers_, rows_, regularisation_, in_place_, at_once);
   }
   /// again: the part of the rows that is computed again. A forward pass is a third of the products.
   TrainingMemory estimate(Count bytes, double again) const {

@@ -3,6 +3,7 @@
 #include <vector>
 
 #include "fastlstm/stack.hpp"
+#include "passes/backward.hpp"
 #include "passes/direction_backward.hpp"
 #include "passes/masks.hpp"
 #include "passes/merge.hpp"
@@ -121,7 +122,7 @@ class StackBackward {
   /// The gradients of the state after each step of a cell.
   void give_steps(Index k) {
     const RowSchedule& rows = saved_.rows;
-    const Index TB = rows.T() * rows.B(), H = config_.hidden_size;
+    const Index TB = rows.all_steps() * rows.B(), H = config_.hidden_size;
     unpack_rows(rows, d_h_steps_.data(), P_, P_,
                 time_major(rows, P_, call_.d_state_steps[0] + k * TB * P_));
     for (Index m = 0; m < config_.memory_parts(); ++m) {
@@ -277,6 +278,26 @@ class StackBackward {
 
 }  // namespace
 
+// As StackBackward has its buffers: the layers' d_output and d_x, never more than two of them.
+template <class T>
+Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
+                           const Regularisation& regularisation, bool in_place, Index at_once) {
+  const StackConfig& config = layers.config;
+  const Count W = config.directions() * config.output_size(), of_layer = W * rows.rows();
+  const bool one_layer = config.num_layers == 1, merges = config.merge != Merge::kConcat;
+  const Count copied = in_place ? 0 : at_once;
+  const Count d_output = copied * config.merged_size() + (merges ? W * at_once : Count(0));
+  const Count d_x = copied * config.input_size;
+  const Count top = d_output + (one_layer ? d_x : of_layer);
+  const Count middle = config.num_layers > 2 ? of_layer * 2 : Count(0);
+  const Count bottom = one_layer ? Count(0) : of_layer + d_x;
+  const Count R = Count(config.gates() * config.hidden_size) * config.output_size();
+  const Count d_R = regularisation.weight_dropout > 0 ? R : Count(0);
+  const Count states = Count(rows.B()) * (config.output_size() + config.memory_size() +
+                                          (layers.cell->keeps_h_apart() ? config.output_size() : 0));
+  return (most(top, most(middle, bottom)) + d_R + states) * static_cast<Index>(sizeof(T));
+}
+
 template <class T>
 void Tape<T>::backward(const BackwardCall<T>& call) const {
   const FlushDenormals flush_denormals;
@@ -335,7 +356,11 @@ void Tape<T>::copy_state(Index k, Index part, T* values) const {
               time_major(rows, H, values));
 }
 
-template class Tape<float>;
-template class Tape<double>;
+#define FASTLSTM_INSTANTIATE(T)                                                                 \
+  template class Tape<T>;                                                                       \
+  template Count bytes_between_layers(const Layers<T>&, const RowSchedule&, const Regularisation&, \
+                                      bool, Index);
+FASTLSTM_INSTANTIATE(float)
+FASTLSTM_INSTANTIATE(double)
 
 }  // namespace fastlstm

@@ -24,21 +24,11 @@ namespace fastlstm {
 
 namespace {
 
-const int kSpinsBeforeYield = static_cast<int>(tuning().spins_before_yield);
-const int kPausesBeforeSleep = static_cast<int>(tuning().pauses_before_sleep);
-// Pauses before a thread that waits for another naps (more than 2 ms; it counts no further).
-// Yielding alone would wait for ever where the other has a lower real-time priority and the same
-// CPU.
-constexpr int kPausesBeforeNap = 5000;
-constexpr std::chrono::microseconds kNap{50};
-
-// A brief wait is microseconds; who waits longer than this waits for a thread that the system has
-// taken off its CPU. That is then expected to go on for kCrowdFactor times as long as was waited: a
-// brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the calls
-// that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
-constexpr std::chrono::microseconds kNotBrief{300};
-constexpr int kCrowdFactor = 10;
-constexpr std::chrono::milliseconds kCrowdLastsAtMost{2000};
+/// The table's value as a number of these.
+template <class N>
+N tuned(double Tuning::* field) {
+  return N(static_cast<std::int64_t>(tuning().*field));
+}
 
 using Clock = std::chrono::steady_clock;
 std::atomic<Clock::rep> g_crowded_until{0};
@@ -106,7 +96,7 @@ class Team {
   }
 
   std::uint64_t wait_for_region(std::uint64_t seen) noexcept {
-    for (Backoff backoff; backoff.count() < kPausesBeforeSleep; backoff.pause()) {
+    for (Backoff backoff; backoff.count() < tuned<int>(&Tuning::pauses_before_sleep); backoff.pause()) {
       const std::uint64_t region = region_.load(std::memory_order_acquire);
       if (region != seen) return region;
     }
@@ -151,12 +141,12 @@ Team& team() {
 }  // namespace
 
 void Backoff::pause() noexcept {
-  if (count_ < kSpinsBeforeYield) {
+  if (count_ < tuned<int>(&Tuning::spins_before_yield)) {
     cpu_relax();
-  } else if (count_ < kPausesBeforeNap) {
+  } else if (count_ < tuned<int>(&Tuning::pauses_before_nap)) {
     std::this_thread::yield();
   } else {
-    std::this_thread::sleep_for(kNap);
+    std::this_thread::sleep_for(tuned<std::chrono::microseconds>(&Tuning::nap_us));
     return;
   }
   ++count_;
@@ -181,16 +171,17 @@ void SpinBarrier::wait_briefly() noexcept {
   if (arrive()) return;
   Clock::time_point start = Clock::time_point::max();  // of the part that is not brief
   for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) {
-    if (backoff.count() == kSpinsBeforeYield) start = Clock::now();
+    if (backoff.count() == tuned<int>(&Tuning::spins_before_yield)) start = Clock::now();
     backoff.pause();
   }
   if (start == Clock::time_point::max()) return;
   const Clock::time_point end = Clock::now();
-  if (end - start < kNotBrief) return;
+  if (end - start < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
   // Waits add up. That two threads may do so at the same time matters little.
   const Clock::time_point known{Clock::duration{g_crowded_until.load(std::memory_order_relaxed)}};
-  const Clock::time_point until = std::max(known, end) + kCrowdFactor * (end - start);
-  g_crowded_until.store(std::min(until, end + kCrowdLastsAtMost).time_since_epoch().count(),
+  const Clock::time_point until = 
+      std::max(known, end) + tuned<int>(&Tuning::crowd_factor) * (end - start);
+  g_crowded_until.store(std::min(until, end + tuned<std::chrono::milliseconds>(&Tuning::crowd_most_ms)).time_since_epoch().count(),
                         std::memory_order_relaxed);
 }
 

@@ -53,6 +53,12 @@ enum class Machine { kFastL3, kSlowL3 };
 // products_to_release: 10 us of work; letting go of the interpreter lock costs more than less.
 // spins_before_yield: a few microseconds.
 // pauses_before_sleep: tens of microseconds, longer than the gap between a busy caller's calls.
+// pauses_before_nap: more than 2 ms. Yielding alone would wait for ever where the other has a lower
+//   real-time priority and the same CPU.
+// not_brief_us: a brief wait is microseconds; who waits longer waits for a thread that the system
+//   has taken off its CPU. That is expected to go on for crowd_factor times as long as was waited:
+//   a brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the calls
+//   that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
 
 /// X(name, value where the L3 cache is fast, where it is slow, what it is).
 #define FASTLSTM_TUNING(X)                                                                        \
@@ -81,6 +87,11 @@ enum class Machine { kFastL3, kSlowL3 };
   X(products_to_release, 2.5e5, 2.5e5, "multiply-adds worth letting go of the interpreter lock")  \
   X(spins_before_yield, 200, 200, "spins before a waiting thread gives its CPU away")             \
   X(pauses_before_sleep, 300, 300, "pauses before a worker without work sleeps")                  \
+  X(pauses_before_nap, 5000, 5000, "pauses before a thread that waits for another naps")          \
+  X(nap_us, 50, 50, "microseconds of a nap")                                                      \
+  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which CPUs are crowded")       \
+  X(crowd_factor, 10, 10, "times as long as was waited that they count as crowded")               \
+  X(crowd_most_ms, 2000, 2000, "milliseconds that they do at most")                               \
   X(pieces_per_thread, 4, 4, "pieces of 16384 values that are worth a thread to an optimiser")
 
 struct Tuning {

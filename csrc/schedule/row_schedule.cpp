@@ -7,14 +7,14 @@
 
 namespace fastlstm {
 
-RowSchedule::RowSchedule(Index T, Index B, const Index* lengths)
-    : steps_(T), call_steps_(T), batch_(B), order_(static_cast<std::size_t>(B)) {
+RowSchedule::RowSchedule(Index steps, Index B, const Index* lengths)
+    : steps_(steps), call_steps_(steps), batch_(B), order_(static_cast<std::size_t>(B)) {
   std::iota(order_.begin(), order_.end(), Index{0});
   if (lengths != nullptr) {
     std::stable_sort(order_.begin(), order_.end(),
                      [lengths](Index a, Index b) { return lengths[a] > lengths[b]; });
   }
-  for (const Index b : order_) lengths_.push_back(lengths != nullptr ? lengths[b] : T);
+  for (const Index b : order_) lengths_.push_back(lengths != nullptr ? lengths[b] : steps);
   set_offsets();
 }
 
@@ -84,7 +84,7 @@ void unpack_rows(const RowSchedule& rows, const T* packed, Index ld, Index width
 template <class T>
 void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence) {
   for (Index b = 0; b < rows.B(); ++b) {
-    for (Index t = rows.length(b); t < rows.T(); ++t) {
+    for (Index t = rows.length(b); t < rows.all_steps(); ++t) {
       std::fill_n(sequence.row(t, rows.place(b)), width, T(0));
     }
   }

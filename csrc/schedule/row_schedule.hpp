@@ -21,20 +21,20 @@ namespace fastlstm {
 class RowSchedule {
  public:
   RowSchedule() = default;
-  /// lengths: [B] 0 <= length <= T; null: all are T.
-  RowSchedule(Index T, Index B, const Index* lengths);
+  /// lengths: [B] 0 <= length <= steps; null: all are of all steps.
+  RowSchedule(Index steps, Index B, const Index* lengths);
 
   /// The sorted rows first, first + stride, ... of another schedule: a share of its rows that has
   /// about the same share of its steps.
   RowSchedule(const RowSchedule& all, Index first, Index stride);
 
   /// The steps first <= t < end of another schedule, as steps 0, 1, ..., and the rows that live in
-  /// them. T() is the number of these steps.
+  /// them. all_steps() is the number of these steps.
   RowSchedule steps_of(Index first, Index end) const;
 
   Index B() const { return batch_; }
   /// The caller's T.
-  Index T() const { return steps_; }
+  Index all_steps() const { return steps_; }
   /// Steps with live rows: the longest length.
   Index steps() const { return static_cast<Index>(offsets_.size()) - 1; }
   Index live(Index t) const { return offset(t + 1) - offset(t); }
