@@ -28,7 +28,7 @@ namespace {
 struct Allocated {
   std::size_t all = 0, buffers = 0;
 };
-Allocated now, most;
+Allocated now, peak;
 
 constexpr std::size_t kLine = 64;
 
@@ -40,8 +40,8 @@ void* allocate(std::size_t bytes, std::size_t alignment) {
   *static_cast<std::size_t*>(memory) = bytes;
   now.all += bytes;
   if (alignment == kLine) now.buffers += bytes;
-  most.all = std::max(most.all, now.all);
-  most.buffers = std::max(most.buffers, now.buffers);
+  peak.all = std::max(peak.all, now.all);
+  peak.buffers = std::max(peak.buffers, now.buffers);
   return static_cast<char*>(memory) + alignment;
 }
 
@@ -85,9 +85,9 @@ const bool blas_given = (set_blas(naive_blas()), true);
 template <class Body>
 Allocated most_of(Body body) {
   const Allocated before = now;
-  most = now;
+  peak = now;
   body();
-  return {most.all - before.all, most.buffers - before.buffers};
+  return {peak.all - before.all, peak.buffers - before.buffers};
 }
 
 Index index(std::size_t n) { return static_cast<Index>(n); }

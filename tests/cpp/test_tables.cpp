@@ -1,7 +1,10 @@
 // The lists that other code is made of: cells, parameters, tuning.
+#include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "check.hpp"
@@ -118,7 +121,7 @@ TEST(every_parameter_has_a_field_of_its_own) {
 #undef FASTLSTM_CHECK_FIELD
 }
 
-TEST(tuning) {
+TEST(tuning_of_this_machine) {
   std::set<std::string> names;
   for (const TuningEntry& entry : tuning_table()) {
     NOTE(entry.name);

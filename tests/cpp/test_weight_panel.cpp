@@ -97,17 +97,17 @@ TEST(rows_and_columns_are_inverse) {
       const Index rows = layout.gates * layout.units;
       CHECK(layout.columns() >= rows);
       CHECK_EQUAL(layout.columns(), layout.all_blocks() * layout.width());
-      std::vector<int> seen(static_cast<std::size_t>(rows));
+      Index found = 0;
       for (Index block = 0; block < layout.all_blocks(); ++block) {
         for (Index j = 0; j < layout.width(); ++j) {
           const Index row = layout.row(block, j);
           if (row < 0) continue;
           CHECK(row < rows);
           CHECK_EQUAL(layout.column(row), block * layout.width() + j);
-          ++seen[static_cast<std::size_t>(row)];
+          ++found;
         }
       }
-      CHECK(seen == std::vector<int>(seen.size(), 1));
+      CHECK_EQUAL(found, rows);
     });
   }
 }
