@@ -140,7 +140,9 @@ struct Layout {
   Index steps, B;
   bool batch_first;
 
-  Shape shape(Index width) const { return batch_first ? Shape{B, steps, width} : Shape{steps, B, width}; }
+  Shape shape(Index width) const {
+    return batch_first ? Shape{B, steps, width} : Shape{steps, B, width};
+  }
   template <class V>
   SequenceView<V> view(V* data, Index width) const {
     return {data, batch_first ? width : B * width, batch_first ? steps * width : width};

@@ -3,8 +3,8 @@
 
 #include <stdexcept>
 
-#include "fastlstm/optim.hpp"
 #include "arrays.hpp"
+#include "fastlstm/optim.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;

@@ -54,7 +54,9 @@ std::vector<std::tuple<std::string, double, std::string>> tuning_of_machine() {
   return entries;
 }
 
-const char* machine_name() { return machine() == Machine::kSlowL3 ? "a slow L3 cache" : "a fast L3 cache"; }
+const char* machine_name() {
+  return machine() == Machine::kSlowL3 ? "a slow L3 cache" : "a fast L3 cache";
+}
 
 }  // namespace
 

@@ -97,8 +97,7 @@ ForwardCall<T> forward_call(const StackConfig& config, const Array<T>& x,
   call.steps = layout.steps;
   call.B = B;
   call.lengths = lengths ? lengths->data() : nullptr;
-  call.x =
-      layout.view(read(x, layout.shape(config.input_size), "x"), config.input_size);
+  call.x = layout.view(read(x, layout.shape(config.input_size), "x"), config.input_size);
   read_state(config, initial, {config.cells(), B}, "initial", call.state_0);
   call.output = layout.view(write(output, layout.shape(config.merged_size()), "output"),
                             config.merged_size());

@@ -33,7 +33,7 @@ void step(Stream<T>& stream, const Array<T>& x, Array<T> out) {
   const StackConfig& config = stream.config();
   const Index B = stream.batch_size();
   run_step(stream, read(x, {B, config.input_size}, "x"),
-              write(out, {B, config.output_size()}, "out"));
+           write(out, {B, config.output_size()}, "out"));
 }
 
 /// The data of an array that can be used as it is, [rows, columns] of T; null otherwise. It looks
@@ -119,7 +119,8 @@ void run(Stream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first
 template <class T>
 std::vector<Array<T>> state(const Stream<T>& stream) {
   T* pointers[kMostStateParts] = {};
-  auto arrays = new_state(stream.config(), {stream.config().cells(), stream.batch_size()}, pointers);
+  auto arrays =
+      new_state(stream.config(), {stream.config().cells(), stream.batch_size()}, pointers);
   stream.get_state(pointers);
   return arrays;
 }

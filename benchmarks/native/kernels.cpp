@@ -93,22 +93,6 @@ Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays
 }
 
 template <class T>
-Work set_up(CellStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
-  const Index B = size.B, H = size.H;
-  a = {B,
-       H,
-       size.G > 1,  // an RNN saves nothing
-       arrays(4 * H, -1, 1),
-       arrays(H, -1, 1),
-       arrays(B * 4 * H, -1, 1),
-       arrays(B * 4 * H, -1, 1),
-       4 * H,
-       arrays(B * H, -1, 1),
-       arrays(B * H, 0, 0)};
-  return {false, static_cast<double>(B * H)};
-}
-
-template <class T>
 Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const Index B = size.B, H = size.H;
   const Index width = 4 * table.lanes, blocks = 4 * H / width;
@@ -151,12 +135,12 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
   a.bias_h = arrays(H, -0.1, 0.1);
   a.h_prev = a.h_past_R = arrays(B * H, -1, 1);
   a.R = arrays(4 * H * H, -0.1, 0.1);
-  a.c = arrays(B * H, -1, 1);
+  a.memory[0] = arrays(B * H, -1, 1);
   a.h = arrays(B * H, 0, 0);
   a.output = arrays.rows(B, H);
   a.gates = G == 1 ? nullptr : arrays(B * 4 * H, 0, 0);
-  a.saved_c = arrays(B * H, 0, 0);
-  a.ld_h_prev = a.ld_c = a.ld_h = a.ld_saved_c = H;
+  a.saved_memory = arrays(B * H, 0, 0);
+  a.ld_h_prev = a.ld_memory = a.ld_h = a.ld_saved_memory = H;
   a.ld_gates = 4 * H;
   return {true, 2.0 * static_cast<double>(B * G * H * 2 * H)};
 }
@@ -169,19 +153,19 @@ LstmNorm<T> norm_parameters(Index H, Arrays<T>& arrays) {
 template <class T>
 Work set_up(CellStepBackward<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const Index B = size.B, H = size.H;
-  a = {B,
-       H,
-       arrays(B * 4 * H, 0, 1),
-       arrays(B * H, -1, 1),
-       arrays(B * H, -1, 1),
-       arrays(B * H, -1, 1),
-       H,
-       arrays(B * H, -1, 1),
-       arrays(B * H, -1, 1),
-       H,
-       arrays(B * H, -1, 1),
-       arrays(B * 4 * H, 0, 0),
-       arrays(B * 4 * H, 0, 0)};
+  a = {};
+  a.rows = B;
+  a.H = a.ld_h = a.ld_d_h = H;
+  a.gates = arrays(B * 4 * H, 0, 1);
+  a.memory = arrays(B * H, -1, 1);
+  a.memory_prev = arrays(B * H, -1, 1);
+  a.h = arrays(B * H, -1, 1);
+  a.h_prev = arrays(B * H, -1, 1);
+  a.d_h = arrays(B * H, -1, 1);
+  a.d_memory = arrays(B * H, -1, 1);
+  a.d_h_past_R = arrays(B * H, -1, 1);
+  a.d_gates = arrays(B * 4 * H, 0, 0);
+  a.d_from_h = arrays(B * 4 * H, 0, 0);
   a.norm = arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays),
                                            arrays(4 * H, -1, 1),
                                            {table.lanes, 4 * table.lanes},

@@ -20,7 +20,8 @@
 
 namespace fastlstm {
 
-// --- forward --------------------------------------------------------------------------------------
+// --- forward
+// --------------------------------------------------------------------------------------
 
 /// A layer and direction that goes through steps.
 template <class T>
@@ -58,7 +59,8 @@ class ForwardCell {
                              const Share& /*share*/) noexcept {}
 };
 
-// --- backward -------------------------------------------------------------------------------------
+// --- backward
+// -------------------------------------------------------------------------------------
 
 /// The same from the end to the start: blocks of steps, and in each first the steps, then the
 /// gradients of the parameters from all of its rows.
@@ -66,14 +68,14 @@ template <class T>
 struct BackwardShape {
   const CellWeights<T>& weights;
   const RowSchedule& rows;
-  bool backward = false;     // the direction of the forward pass
-  const T* x = nullptr;        // [rows, I] in, packed
-  Index block_rows = 0;  // the most rows of a block
-  Index ld_d_h = 0;      // elements of a row of d_h, padded for products with R
-  Index step_rows = 0;   // rows of a task
-  Index sum_rows = 0;    // rows whose gradients a cell that sums over rows sums together
-  const T* keep_c = nullptr;   // [B, H] in at each step, of zoneout; or null
-  const T* h_mask = nullptr;   // [B, P] in, of recurrent dropout; or null
+  bool backward = false;      // the direction of the forward pass
+  const T* x = nullptr;       // [rows, I] in, packed
+  Index block_rows = 0;       // the most rows of a block
+  Index ld_d_h = 0;           // elements of a row of d_h, padded for products with R
+  Index step_rows = 0;        // rows of a task
+  Index sum_rows = 0;         // rows whose gradients a cell that sums over rows sums together
+  const T* keep_c = nullptr;  // [B, H] in at each step, of zoneout; or null
+  const T* h_mask = nullptr;  // [B, P] in, of recurrent dropout; or null
 };
 
 /// A step for the sorted rows first <= b < end, which live. Pointers are to sorted row 0, and rows
@@ -81,14 +83,14 @@ struct BackwardShape {
 template <class T>
 struct BackwardStep {
   const Share& share;
-  Index task = 0;        // of rows
-  Index first = 0, end = 0;  // sorted rows
-  Index carried = 0;     // those before it came from the step before, the others started here
-  bool down = false;         // the way through R
-  Index row = 0;         // the packed row of sorted row 0,
-  Index in_block = 0;    // and the block's
-  const T* gates = nullptr;    // as saved; null where nothing is
-  const T* memory = nullptr;   // as saved, after the step
+  Index task = 0;             // of rows
+  Index first = 0, end = 0;   // sorted rows
+  Index carried = 0;          // those before it came from the step before, the others started here
+  bool down = false;          // the way through R
+  Index row = 0;              // the packed row of sorted row 0,
+  Index in_block = 0;         // and the block's
+  const T* gates = nullptr;   // as saved; null where nothing is
+  const T* memory = nullptr;  // as saved, after the step
   const T* memory_before = nullptr;  // the same of the step before,
   const T* memory_0 = nullptr;       // and of rows that started here
   const T* output = nullptr;         // what forward wrote
@@ -145,7 +147,8 @@ class BackwardCell {
   const BackwardShape<T> shape_;
 };
 
-// --- the cell -------------------------------------------------------------------------------------
+// --- the cell
+// -------------------------------------------------------------------------------------
 
 template <class T>
 class Cell {

@@ -26,8 +26,8 @@ void Cell<T>::activate(const CellWeights<T>& w, Index rows, const T*, T* gates) 
   kernels<T>().activate_gates({rows, config_.gates(), w.H, saved_gates() * w.H, gates, &options});
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                         \
-  template std::unique_ptr<Cell<T>> make_cell(const StackConfig&);      \
+#define FASTLSTM_INSTANTIATE(T)                                    \
+  template std::unique_ptr<Cell<T>> make_cell(const StackConfig&); \
   template class Cell<T>;
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

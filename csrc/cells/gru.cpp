@@ -11,9 +11,7 @@ template <class T>
 class GruBackward final : public BackwardCell<T> {
  public:
   GruBackward(const CellOptions& options, const BackwardShape<T>& shape, Room& room)
-      : BackwardCell<T>(shape),
-        options_(step_options<T>(options)),
-        plain_(options.plain()) {
+      : BackwardCell<T>(shape), options_(step_options<T>(options)), plain_(options.plain()) {
     room.add(d_from_h_, shape.block_rows, shape.weights.GH);
   }
 

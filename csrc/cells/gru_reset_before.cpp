@@ -143,8 +143,7 @@ class GruResetBefore final : public Cell<T> {
   bool inputs_first() const override { return true; }
   bool keeps_h_apart() const override { return true; }
 
-  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape,
-                                          Room& room) const override {
+  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room& room) const override {
     return std::make_unique<GruResetBeforeForward<T>>(this->config().options, shape, room);
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape,

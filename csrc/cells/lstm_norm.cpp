@@ -278,8 +278,7 @@ class NormalisedLstm final : public Cell<T> {
   bool sums_over_rows() const override { return true; }
   bool saves_sums() const override { return true; }
 
-  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape,
-                                          Room& room) const override {
+  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room& room) const override {
     return std::make_unique<NormalisedForward<T>>(shape, room);
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape,
@@ -294,8 +293,7 @@ class NormalisedLstm final : public Cell<T> {
     Buffer<T> from_x(rows, ld);
     std::vector<const T*> pointers(static_cast<std::size_t>(rows));
     multiply_inputs(w, rows, x, pointers.data(), from_x.data());
-    kernels<T>().normalise_sums(
-        {rows, H, in_panel, norm.gain_x, w.bias.data(), from_x.data(), ld});
+    kernels<T>().normalise_sums({rows, H, in_panel, norm.gain_x, w.bias.data(), from_x.data(), ld});
     kernels<T>().normalise_sums({rows, H, in_array, norm.gain_h, nullptr, gates, w.GH});
     for (Index row = 0; row < rows; ++row) {
       for (Index k = 0; k < w.GH; ++k) {

@@ -19,8 +19,7 @@ class RnnBackward final : public BackwardCell<T> {
 
   void step(const BackwardStep<T>& s) noexcept override {
     const auto units = [&](Index from, Index to, const T* memory_prev) {
-      CellStepBackward<T> a =
-          backward_arguments(s, this->shape_.weights, 1, from, to, memory_prev);
+      CellStepBackward<T> a = backward_arguments(s, this->shape_.weights, 1, from, to, memory_prev);
       if (!plain_) a.options = &options_;
       kernel_(a);
     };

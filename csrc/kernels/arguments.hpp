@@ -19,8 +19,8 @@ struct MapValues {
   T* y;        // [n] out; may be x
 };
 
-/// What a cell may do besides its usual equations (for the LSTM kernels/lstm_step.hpp). Rows of units are
-/// padded to whole vectors.
+/// What a cell may do besides its usual equations (for the LSTM kernels/lstm_step.hpp). Rows of
+/// units are padded to whole vectors.
 template <class T>
 struct StepOptions {
   bool usual_functions;                // sigmoid and tanh, and no bound; what follows is not read
@@ -101,8 +101,8 @@ struct CellStepTile {
   T* const* output;  // [rows] out: pointers to [H], h once more; or null
   T* gates;          // [rows] of ld_gates elements, out: what training saves, [H] each; or null
   Index ld_gates;
-  T* saved_memory;  // [rows] of ld_saved_memory elements, out: the new memory, [H] of each part side
-                    // by side; null where nothing is saved
+  T* saved_memory;  // [rows] of ld_saved_memory elements, out: the new memory, [H] of each part
+                    // side by side; null where nothing is saved
   Index ld_saved_memory;
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
   ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
@@ -233,19 +233,19 @@ struct CellStepBackward {
   Index H;
   const T* gates;   // [rows, saved_gates * H] in, as saved (with layer normalisation R h'); null
                     // where nothing is, of an RNN
-  const T* memory;       // [rows, M] in: the parts of the state besides h, side by side (LSTM: c)
+  const T* memory;  // [rows, M] in: the parts of the state besides h, side by side (LSTM: c)
   const T* memory_prev;  // [rows, M] in: the same of the step before
-  const T* h;       // [rows] of ld_h elements, in: [H] of each; RNN, where gates is null
+  const T* h;            // [rows] of ld_h elements, in: [H] of each; RNN, where gates is null
   Index ld_h;
   const T* h_prev;  // [rows, H] in: h'; GRU
   const T* d_h;     // [rows] of ld_d_h elements, in: gradient of h before a projection, [H] of each
   Index ld_d_h;
-  T* d_memory;  // [rows, M] in: gradient of the memory; out: of that of the step before
+  T* d_memory;    // [rows, M] in: gradient of the memory; out: of that of the step before
   T* d_h_past_R;  // [rows, H] in: gradient that reached h past R, GRU; out: of h', the same
-  T* d_gates;   // [rows, G H] out: gradient of W x + b; LSTM: may be gates, but not with layer
-                // normalisation
-  T* d_from_h;  // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with
-                // layer normalisation
+  T* d_gates;     // [rows, G H] out: gradient of W x + b; LSTM: may be gates, but not with layer
+                  // normalisation
+  T* d_from_h;    // [rows, G H] out: gradient of R h' + b where it differs: of a GRU, or with
+                  // layer normalisation
   T* hidden = nullptr;                      // [rows, H] out: h before a projection; or null
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
   T* d_peephole = nullptr;  // [rows, 3H] out: each row's part of their gradient; null without

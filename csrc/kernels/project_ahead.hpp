@@ -53,20 +53,21 @@ FASTLSTM_NOINLINE void multiply_row_and_project_ahead(const CellStepTile<T>& s, 
     tile.set_zero();
     // Two inputs of this step for each of the later ones: the same number of products.
     const Index left = s.I - s.ahead->k, inputs = left < s.P / 2 ? left : s.P / 2;
-    with_ahead_tile<V, W>(s, inputs, [&](auto& later, const T* const* x, const Stored* weights)
-                                         FASTLSTM_INLINE_LAMBDA {
-                                           for (Index j = 0; j < inputs; ++j) {
-                                             tile.template multiply_one<W>(h, R, 2 * j);
-                                             tile.template multiply_one<W>(h, R, 2 * j + 1);
-                                             later.template multiply_one<W>(x, &weights, j);
-                                           }
-                                         });
+    with_ahead_tile<V, W>(s, inputs,
+                          [&](auto& later, const T* const* x, const Stored* weights)
+                              FASTLSTM_INLINE_LAMBDA {
+                                for (Index j = 0; j < inputs; ++j) {
+                                  tile.template multiply_one<W>(h, R, 2 * j);
+                                  tile.template multiply_one<W>(h, R, 2 * j + 1);
+                                  later.template multiply_one<W>(x, &weights, j);
+                                }
+                              });
     for (Index k = 2 * inputs; k < s.P; ++k) tile.template multiply_one<W>(h, R, k);
     tile.store(from_h + (block - first) * kWidth, 0);
   }
   if (block == end) return;
-  multiply_panel<V, W, T>(1, block, end, s.P, h, all_R, nullptr, from_h + (block - first) * kWidth, 0,
-                       false);
+  multiply_panel<V, W, T>(1, block, end, s.P, h, all_R, nullptr, from_h + (block - first) * kWidth,
+                          0, false);
 }
 
 /// What is left of the projection.

@@ -11,7 +11,7 @@ template <int V, class W, class T>
 FASTLSTM_INLINE void project_rows_by(const ProjectRows<T>& p) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
   multiply_panel<V, W, T>(p.rows, p.first_block, p.end_block, p.K, p.x, stored<W>(p.panel), p.bias,
-                       p.out + p.first_block * kWidth, p.ld_out, p.down);
+                          p.out + p.first_block * kWidth, p.ld_out, p.down);
 }
 
 template <class T>

@@ -62,7 +62,8 @@ template <class Function, class T>
 FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& function) {
   constexpr Index kLanes = Vec<T>::kLanes;
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
-    sums.for_each_unit_block([&](Index row, Index block, const T* x, T* from_h) FASTLSTM_INLINE_LAMBDA {
+    sums.for_each_unit_block([&](Index row, Index block, const T* x,
+                                 T* from_h) FASTLSTM_INLINE_LAMBDA {
       for (Index k = 0; k < 4; ++k) {
         const Index unit = (4 * block + k) * kLanes;
         const Vec<T> sum = Vec<T>::load(x + k * kLanes) + Vec<T>::load(from_h + k * kLanes);

@@ -75,11 +75,11 @@ FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, blocks, s.down ? -blocks : blocks};
       const auto multiply_x = [&](const Stored* next_R) FASTLSTM_INLINE_LAMBDA {
         multiply_panel<V, W, T>(rows, block, end, s.I, s.x + row, all_W, s.bias, from_x, ld, s.down,
-                             next_R);
+                                next_R);
       };
       const auto multiply_h = [&](const Stored* next) FASTLSTM_INLINE_LAMBDA {
         multiply_panel<V, W, T>(rows, block, end, s.P, h_prev, all_R, nullptr, from_h, ld, s.down,
-                             next);
+                                next);
       };
       const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_R + b * s.P * kWidth; };
       const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_W + b * s.I * kWidth; };

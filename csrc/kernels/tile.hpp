@@ -118,9 +118,8 @@ struct Tile {
     for (Index k = 0; k < K; ++k) {
       next.fetch();
       add_products([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(in[r][k]); },
-                   [&](int v) FASTLSTM_INLINE_LAMBDA {
-                     return W::load(block[v / V] + v % V * kLanes);
-                   });
+                   [&](int v)
+                       FASTLSTM_INLINE_LAMBDA { return W::load(block[v / V] + v % V * kLanes); });
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
     }

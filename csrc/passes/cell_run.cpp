@@ -102,8 +102,7 @@ void CellRun<T>::get_state(const CellState<T>& state) const {
     const Index place = rows_.place(b);
     // The steps computed when the row's last one was: it has written the other buffer.
     const Index steps = backward_ ? rows_.steps() : rows_.length(b);
-    std::copy_n(h_.data() + (side(steps) * rows_.B() + b) * ld_h_, w_.P,
-                state.h() + place * w_.P);
+    std::copy_n(h_.data() + (side(steps) * rows_.B() + b) * ld_h_, w_.P, state.h() + place * w_.P);
     for (Index k = 0; k < memory_parts_; ++k) {
       std::copy_n(memory(k) + b * ld_units_, w_.H, state.memory(k) + place * w_.H);
     }

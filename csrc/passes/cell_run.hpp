@@ -91,10 +91,10 @@ class CellRun {
   const Index grain_;          // blocks that share a cache line
   const Index ld_units_;       // of everything with H columns
   const Index ld_h_;
-  Index swap_ = 0;      // 1: step 0 reads the second of h_
-  Buffer<T> h_;         // [2][B][ld_h]
-  Buffer<T> memory_;    // [parts of the state besides h][B][ld_units]
-  Buffer<T> hidden_;    // [B][ld_units] h before a projection; empty without
+  Index swap_ = 0;    // 1: step 0 reads the second of h_
+  Buffer<T> h_;       // [2][B][ld_h]
+  Buffer<T> memory_;  // [parts of the state besides h][B][ld_units]
+  Buffer<T> hidden_;  // [B][ld_units] h before a projection; empty without
   const CellMasks<T> masks_;
   Buffer<T> keep_c_;     // [B][ld_units] zoneout: the parts of c that are kept; empty without
   Buffer<T> keep_h_;     // [B][ld_h] the same of h

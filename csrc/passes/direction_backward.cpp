@@ -88,9 +88,8 @@ class DirectionPass {
     SpinBarrier barrier(team.threads());
     team.run([&](int rank) noexcept {
       const Share share{rank, team.threads(), &barrier};
-      for_each_step(block, !shape_.backward, [&](Index t) {
-        steps_.step(block, t, 0, {0, run_.rows.B()}, share);
-      });
+      for_each_step(block, !shape_.backward,
+                    [&](Index t) { steps_.step(block, t, 0, {0, run_.rows.B()}, share); });
     });
   }
 
@@ -109,8 +108,8 @@ class DirectionPass {
 
   /// Of the parameters and the input, from all rows of a block at once.
   void gradients(const StepBlock& block, TeamLease& team) {
-    weights_.begin({block.first_row, block.rows, steps_.d_gates(),
-                    steps_.cell().d_from_h(steps_.d_gates())});
+    weights_.begin(
+        {block.first_row, block.rows, steps_.d_gates(), steps_.cell().d_from_h(steps_.d_gates())});
     const Index small = weights_.first_tasks();  // the place of the task of all small ones
     team.run_tasks(1 + weights_.tasks(), [&](Index task) noexcept {
       if (task == small) {
@@ -143,8 +142,9 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   T asked = 0;  // a place for pointers that say that gradients are asked for
   for (Index k = 0; k < config.cells(); k += config.directions()) {
     Room room(Room::Use::kCounts);
-    DirectionBackward<T> run{layers, k, rows, regularisation,
-                             threads_worth(2 * products_of(config, rows)), rows.B(), nullptr, {}};
+    DirectionBackward<T> run{
+        layers,   k,       rows, regularisation, threads_worth(2 * products_of(config, rows)),
+        rows.B(), nullptr, {}};
     run.d_x = &asked;
     run.add_to_d_x = config.bidirectional;
     DirectionPass<T>(run, room);
@@ -153,8 +153,8 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   return bytes;
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                \
-  template void direction_backward(const DirectionBackward<T>&, TeamLease&);   \
+#define FASTLSTM_INSTANTIATE(T)                                                 \
+  template void direction_backward(const DirectionBackward<T>&, TeamLease&);    \
   template Count direction_backward_bytes(const Layers<T>&, const RowSchedule&, \
                                           const Regularisation&);
 FASTLSTM_INSTANTIATE(float)

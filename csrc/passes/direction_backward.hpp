@@ -12,12 +12,12 @@ struct DirectionBackward {
   Index k;  // the cell
   const RowSchedule& rows;
   const Regularisation& regularisation;
-  int threads = 1;   // of the team
-  Index call_B = 0;  // sequences of the whole call, of which rows may be a part
-  const T* x = nullptr;    // [rows, I] in, packed
+  int threads = 1;       // of the team
+  Index call_B = 0;      // sequences of the whole call, of which rows may be a part
+  const T* x = nullptr;  // [rows, I] in, packed
   StepsBackwardCall<T> steps{};
-  T* d_x = nullptr;        // [rows, I] out; null: not computed
-  bool add_to_d_x = false; // d_x: in and out
+  T* d_x = nullptr;          // [rows, I] out; null: not computed
+  bool add_to_d_x = false;   // d_x: in and out
   CellParams<T> d_params{};  // added to; null: not computed
 };
 

@@ -34,10 +34,11 @@ bool layers_alternate(const StackConfig& config, const Saved<T>* saved) {
 }
 
 /// The stretches of a call, in order.
-std::vector<Stretch> stretches_of(const StackConfig& config, const RowSchedule& rows, bool alternate) {
+std::vector<Stretch> stretches_of(const StackConfig& config, const RowSchedule& rows,
+                                  bool alternate) {
   const Index layers = alternate ? 1 : config.num_layers;
-  const double wanted = products_of(config, rows) / static_cast<double>(layers) /
-                        tuning().products_per_stretch;
+  const double wanted =
+      products_of(config, rows) / static_cast<double>(layers) / tuning().products_per_stretch;
   const Index count =
       std::max<Index>(1, static_cast<Index>(std::min(wanted, static_cast<double>(rows.steps()))));
   std::vector<Stretch> stretches;
@@ -219,7 +220,8 @@ class RowGroup {
   }
 
   bool drops(Index layer) const {
-    return saved_ != nullptr && saved_->regularisation.dropout > 0 && layer + 1 < layers_.config.num_layers;
+    return saved_ != nullptr && saved_->regularisation.dropout > 0 &&
+           layer + 1 < layers_.config.num_layers;
   }
 
   /// The next layer's input, by one thread of the group while the others wait.
@@ -310,9 +312,9 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   return bytes;
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                               \
-  template void forward_layers(const Layers<T>&, const ForwardCall<T>&, const RowSchedule&,   \
-                               Saved<T>*);                                                    \
+#define FASTLSTM_INSTANTIATE(T)                                                             \
+  template void forward_layers(const Layers<T>&, const ForwardCall<T>&, const RowSchedule&, \
+                               Saved<T>*);                                                  \
   template Count forward_bytes(const Layers<T>&, const RowSchedule&, const Regularisation&);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

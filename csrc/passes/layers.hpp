@@ -65,8 +65,7 @@ struct Layers {
   const CellWeights<T>& weights(Index k) const { return *all_weights[static_cast<std::size_t>(k)]; }
   /// The values that training keeps of a row's gates.
   Index gates_width() const { return cell->saved_gates() * config.hidden_size; }
-  CellMasks<T> masks(Index k, const Regularisation* regularisation,
-                     const RowSchedule& rows) const {
+  CellMasks<T> masks(Index k, const Regularisation* regularisation, const RowSchedule& rows) const {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
   }
 

@@ -1,6 +1,6 @@
 // Regularisation: which values are dropped or keep what they were. Masks follow from the seed, the
-// layer or cell, the time step, the row's place in the caller's batch and the call's number of steps
-// alone; they are drawn where they are needed, forward and backward, and not stored.
+// layer or cell, the time step, the row's place in the caller's batch and the call's number of
+// steps alone; they are drawn where they are needed, forward and backward, and not stored.
 #pragma once
 
 #include <algorithm>

@@ -73,8 +73,7 @@ class Planner {
                             dropped(longest.rows) + run);
     const double part = static_cast<double>(again) / static_cast<double>(std::max<Index>(
                                                          1, rows_.rows() * config_.directions()));
-    plan.memory =
-        estimate(kept.bytes() + weights() + bytes(values) + most(forward, back), part);
+    plan.memory = estimate(kept.bytes() + weights() + bytes(values) + most(forward, back), part);
     return plan;
   }
 
@@ -174,7 +173,7 @@ std::vector<Segment> segments_of(const RowSchedule& rows, bool backward, const M
   return segments;
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                              \
+#define FASTLSTM_INSTANTIATE(T)                                                                \
   template MemoryPlan plan_memory(const Layers<T>&, const RowSchedule&, const Regularisation&, \
                                   bool, Index);
 FASTLSTM_INSTANTIATE(float)

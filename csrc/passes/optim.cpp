@@ -19,10 +19,10 @@ void for_each_piece(Index n, const Body& body) {
   const FlushDenormals flush_denormals;  // as in workers: bits do not depend on who takes a piece
   const Index per_thread = static_cast<Index>(tuning().pieces_per_thread);
   const Index pieces = (n + kPieceValues - 1) / kPieceValues;
-  TeamLease team(
-      static_cast<int>(std::clamp<Index>(pieces / per_thread, 1, num_threads())));
-  team.run_tasks(pieces,
-                 [&](Index k) noexcept { body(k, k * kPieceValues, std::min(kPieceValues, n - k * kPieceValues)); });
+  TeamLease team(static_cast<int>(std::clamp<Index>(pieces / per_thread, 1, num_threads())));
+  team.run_tasks(pieces, [&](Index k) noexcept {
+    body(k, k * kPieceValues, std::min(kPieceValues, n - k * kPieceValues));
+  });
 }
 
 }  // namespace

@@ -1,5 +1,5 @@
-// The projection of h in the backward pass, W_hr: gradients of o tanh(c) differ from those of h, and
-// its weights' gradient needs both o tanh(c) and the gradient of h. On BLAS.
+// The projection of h in the backward pass, W_hr: gradients of o tanh(c) differ from those of h,
+// and its weights' gradient needs both o tanh(c) and the gradient of h. On BLAS.
 #pragma once
 
 #include <algorithm>

@@ -107,10 +107,10 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
   unpack_rows(rows, merged.data(), P, P, call.output);
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                             \
-  template const T* layer_input(Saved<T>&, Index, const RowSchedule&, Index, Buffer<T>&);   \
-  template Saved<T> run_segment(Saved<T>&, Index, Index, Index, const CellState<T>&,        \
-                                SavedArrays<T>);                                            \
+#define FASTLSTM_INSTANTIATE(T)                                                           \
+  template const T* layer_input(Saved<T>&, Index, const RowSchedule&, Index, Buffer<T>&); \
+  template Saved<T> run_segment(Saved<T>&, Index, Index, Index, const CellState<T>&,      \
+                                SavedArrays<T>);                                          \
   template void forward_in_segments(Saved<T>&, const ForwardCall<T>&, const MemoryPlan&);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

@@ -97,9 +97,8 @@ template <class T>
 Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Regularisation& regularisation,
                                 Index memory_limit) const {
   RowSchedule rows(call.steps, call.B, call.lengths);
-  const MemoryPlan plan =
-      plan_memory(*layers_, rows, regularisation, rows.is_packed(call.x, config().input_size),
-                  memory_limit);
+  const MemoryPlan plan = plan_memory(*layers_, rows, regularisation,
+                                      rows.is_packed(call.x, config().input_size), memory_limit);
   // Not under a limit, where memory that is kept but not used would count.
   const bool keeps = memory_limit == 0;
   if (keeps && plan.memory.bytes >= kMemoryToKeep) keep_released_memory();

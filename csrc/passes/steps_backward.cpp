@@ -75,7 +75,7 @@ void StepsBackward<T>::step(const StepBlock& block, Index t, Index task, Piece r
 
 template <class T>
 typename StepsBackward<T>::PreviousRows StepsBackward<T>::previous_rows(Index t, Index first,
-                                                                       Index end) const {
+                                                                        Index end) const {
   const Index before = backward_ ? t + 1 : t - 1;
   if (before < 0 || before >= rows_.steps()) return {first, 0};
   return {std::clamp(rows_.live(before), first, end), rows_.offset(before)};

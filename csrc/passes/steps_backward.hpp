@@ -15,17 +15,18 @@ template <class T>
 struct StepsBackwardCall {
   const T* h_0 = nullptr;       // [B, P] in
   const T* memory_0 = nullptr;  // [B, M] in
-  const T* output = nullptr;    // packed rows of ld_output elements; in: P of each, what forward wrote
+  const T* output =
+      nullptr;  // packed rows of ld_output elements; in: P of each, what forward wrote
   Index ld_output = 0;
-  const T* gates = nullptr;      // [rows, gates_width] in, as saved
-  const T* memory = nullptr;     // [rows, M] in, as saved
-  const T* d_output = nullptr;   // as output; in; null: zeros
-  T* d_h = nullptr;              // [B, P] in: gradient of h_n; out: of h_0
-  T* d_memory = nullptr;         // [B, M] in: the same of the memory; out
-  T* d_h_past_R = nullptr;       // [B, H] in and out: the part of d_h that did not come through R, where the
-                       // cell keeps it apart (Cell::keeps_h_apart); null otherwise
-  T* d_h_steps = nullptr;        // [rows, P] out: d_h as it comes to each step; null: not asked for
-  T* d_memory_steps = nullptr;   // [rows, M] out: the same of the memory
+  const T* gates = nullptr;     // [rows, gates_width] in, as saved
+  const T* memory = nullptr;    // [rows, M] in, as saved
+  const T* d_output = nullptr;  // as output; in; null: zeros
+  T* d_h = nullptr;             // [B, P] in: gradient of h_n; out: of h_0
+  T* d_memory = nullptr;        // [B, M] in: the same of the memory; out
+  T* d_h_past_R = nullptr;  // [B, H] in and out: the part of d_h that did not come through R, where
+                            // the cell keeps it apart (Cell::keeps_h_apart); null otherwise
+  T* d_h_steps = nullptr;   // [rows, P] out: d_h as it comes to each step; null: not asked for
+  T* d_memory_steps = nullptr;  // [rows, M] out: the same of the memory
 };
 
 template <class T>

@@ -64,7 +64,8 @@ class StackBackward {
       if (layer > lowest) d_layer_x.resize(rows.rows(), width_);
       for (Index d = 0; d < D_; ++d) run_cell(layer, d, d_layer_x.data());
       if (layer > lowest && saved_.regularisation.dropout > 0) {
-        drop_rows(rows, saved_.regularisation, layer - 1, d_layer_x.data(), width_, d_layer_x.data());
+        drop_rows(rows, saved_.regularisation, layer - 1, d_layer_x.data(), width_,
+                  d_layer_x.data());
       }
       d_layer_output_ = std::move(d_layer_x);
       d_output_ = {};
@@ -98,8 +99,7 @@ class StackBackward {
     const CellWeights<T>& w = saved_.layers.weights(k);
     d_params_ = call_.d_params[k];
     Buffer<T> d_dropped_R;
-    const bool drops_R =
-        saved_.regularisation.weight_dropout > 0 && d_params_.weight_hh != nullptr;
+    const bool drops_R = saved_.regularisation.weight_dropout > 0 && d_params_.weight_hh != nullptr;
     if (drops_R) {
       d_dropped_R.resize(w.GH, P_);
       d_dropped_R.fill_zero();
@@ -134,10 +134,10 @@ class StackBackward {
   void run_segments(Index k, T* d_layer_x) {
     const Index B = saved_.rows.B(), H = config_.hidden_size;
     if (saved_.segments.empty()) {
-      run_steps(k, 0, saved_.rows,
-                {nullptr, saved_.h_0_of(k), saved_.memory_0_of(k), saved_.gates(k),
-                 saved_.memory(k)},
-                d_layer_x);
+      run_steps(
+          k, 0, saved_.rows,
+          {nullptr, saved_.h_0_of(k), saved_.memory_0_of(k), saved_.gates(k), saved_.memory(k)},
+          d_layer_x);
       return;
     }
     const auto& segments = saved_.segments[static_cast<std::size_t>(k)];
@@ -148,10 +148,9 @@ class StackBackward {
     for (auto s = segments.rbegin(); s != segments.rend(); ++s) {
       const RowSchedule rows = saved_.rows.steps_of(s->first, s->end);
       if (s->kept) {
-        run_steps(
-            k, s->first, rows,
-            {nullptr, s->h_0.data(), s->memory_0.data(), s->gates.data(), s->memory.data()},
-            d_layer_x);
+        run_steps(k, s->first, rows,
+                  {nullptr, s->h_0.data(), s->memory_0.data(), s->gates.data(), s->memory.data()},
+                  d_layer_x);
         continue;
       }
       // The state before the segment, in the caller's order.
@@ -162,10 +161,10 @@ class StackBackward {
       }
       unsort_states<T>(config_, rows, s->h_0.data(), s->memory_0.data(), state);
       Saved<T> again = run_segment(saved_, k, s->first, s->end, state, std::move(arrays_));
-      run_steps(k, s->first, rows,
-                {again.x.data(), s->h_0.data(), s->memory_0.data(), again.gates(0),
-                 again.memory(0)},
-                d_layer_x);
+      run_steps(
+          k, s->first, rows,
+          {again.x.data(), s->h_0.data(), s->memory_0.data(), again.gates(0), again.memory(0)},
+          d_layer_x);
       arrays_ = again.leave_arrays();
     }
   }
@@ -264,12 +263,12 @@ class StackBackward {
   const Index width_ = D_ * P_;
   const bool apart_ = saved_.layers.cell->keeps_h_apart();
   // Of the cell in work:
-  Buffer<T> d_h_, d_memory_;              // [B, P], [B, M] sorted: they go back through the steps
-  Buffer<T> d_h_past_R_;                  // [B, H] sorted; empty where the cell has no such part
+  Buffer<T> d_h_, d_memory_;  // [B, P], [B, M] sorted: they go back through the steps
+  Buffer<T> d_h_past_R_;      // [B, H] sorted; empty where the cell has no such part
   CellParams<T> d_params_;
   Buffer<T> d_h_steps_, d_memory_steps_;  // if they are asked for: [rows, .]
   Buffer<T> d_layer_output_;              // from the layer above: its d_x, of all rows
-  LongestSegments longest_;          // or all rows
+  LongestSegments longest_;               // or all rows
   // Of the steps in work: the top layer's d_output, the same before the directions were merged, the
   // bottom layer's d_x, inputs after dropout.
   Buffer<T> d_output_, d_both_, d_x_, dropped_;
@@ -293,8 +292,9 @@ Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
   const Count bottom = one_layer ? Count(0) : of_layer + d_x;
   const Count R = Count(config.gates() * config.hidden_size) * config.output_size();
   const Count d_R = regularisation.weight_dropout > 0 ? R : Count(0);
-  const Count states = Count(rows.B()) * (config.output_size() + config.memory_size() +
-                                          (layers.cell->keeps_h_apart() ? config.output_size() : 0));
+  const Count states =
+      Count(rows.B()) * (config.output_size() + config.memory_size() +
+                         (layers.cell->keeps_h_apart() ? config.output_size() : 0));
   return (most(top, most(middle, bottom)) + d_R + states) * static_cast<Index>(sizeof(T));
 }
 
@@ -356,8 +356,8 @@ void Tape<T>::copy_state(Index k, Index part, T* values) const {
               time_major(rows, H, values));
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                                 \
-  template class Tape<T>;                                                                       \
+#define FASTLSTM_INSTANTIATE(T)                                                                    \
+  template class Tape<T>;                                                                          \
   template Count bytes_between_layers(const Layers<T>&, const RowSchedule&, const Regularisation&, \
                                       bool, Index);
 FASTLSTM_INSTANTIATE(float)

@@ -18,8 +18,8 @@ constexpr Index kRowsOfX = 64;
 
 template <class T>
 WeightGradients<T>::WeightGradients(const CellWeights<T>& weights, const Outputs& outputs,
-                                    std::vector<RInputs<T>> R_inputs, int threads,
-                                    Index block_rows, Room& room)
+                                    std::vector<RInputs<T>> R_inputs, int threads, Index block_rows,
+                                    Room& room)
     : w_(weights), out_(outputs), R_inputs_(std::move(R_inputs)), threads_(threads) {
   if (out_.d_x != nullptr && !writes_d_x()) {
     room.add(d_x_, block_rows, backward_columns<T>(w_.I));
@@ -65,8 +65,7 @@ bool WeightGradients<T>::on_tiles(Index columns) {
 
 template <class T>
 Index WeightGradients<T>::weight_pieces(Index columns) const {
-  return pieces(w_.GH, weight_piece_rows(columns)) *
-         pieces(columns, weight_piece_columns(columns));
+  return pieces(w_.GH, weight_piece_rows(columns)) * pieces(columns, weight_piece_columns(columns));
 }
 
 /// Our own kernel takes 4 panels of columns at once: fewer where there were too few pieces.
@@ -88,8 +87,7 @@ Index WeightGradients<T>::weight_piece_rows(Index columns) const {
 
 template <class T>
 void WeightGradients<T>::add_products(const T* d_sums, Index k, Index first, Index end,
-                                      const T* values, Index columns,
-                                      T* d_weight) const noexcept {
+                                      const T* values, Index columns, T* d_weight) const noexcept {
   const Index GH = w_.GH, n = block_.rows, of_rows = pieces(GH, weight_piece_rows(columns));
   const Piece rows = piece(GH, k % of_rows, weight_piece_rows(columns));
   const Piece p = piece(columns, k / of_rows, weight_piece_columns(columns));

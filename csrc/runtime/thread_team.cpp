@@ -96,7 +96,8 @@ class Team {
   }
 
   std::uint64_t wait_for_region(std::uint64_t seen) noexcept {
-    for (Backoff backoff; backoff.count() < tuned<int>(&Tuning::pauses_before_sleep); backoff.pause()) {
+    for (Backoff backoff; backoff.count() < tuned<int>(&Tuning::pauses_before_sleep);
+         backoff.pause()) {
       const std::uint64_t region = region_.load(std::memory_order_acquire);
       if (region != seen) return region;
     }
@@ -179,10 +180,13 @@ void SpinBarrier::wait_briefly() noexcept {
   if (end - start < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
   // Waits add up. That two threads may do so at the same time matters little.
   const Clock::time_point known{Clock::duration{g_crowded_until.load(std::memory_order_relaxed)}};
-  const Clock::time_point until = 
+  const Clock::time_point until =
       std::max(known, end) + tuned<int>(&Tuning::crowd_factor) * (end - start);
-  g_crowded_until.store(std::min(until, end + tuned<std::chrono::milliseconds>(&Tuning::crowd_most_ms)).time_since_epoch().count(),
-                        std::memory_order_relaxed);
+  g_crowded_until.store(
+      std::min(until, end + tuned<std::chrono::milliseconds>(&Tuning::crowd_most_ms))
+          .time_since_epoch()
+          .count(),
+      std::memory_order_relaxed);
 }
 
 bool cpus_are_crowded() noexcept {

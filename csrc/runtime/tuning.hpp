@@ -57,41 +57,41 @@ enum class Machine { kFastL3, kSlowL3 };
 //   real-time priority and the same CPU.
 // not_brief_us: a brief wait is microseconds; who waits longer waits for a thread that the system
 //   has taken off its CPU. That is expected to go on for crowd_factor times as long as was waited:
-//   a brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the calls
-//   that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
+//   a brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the
+//   calls that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
 
 /// X(name, value where the L3 cache is fast, where it is slow, what it is).
-#define FASTLSTM_TUNING(X)                                                                        \
-  X(products_per_thread, 5e5, 5e5, "multiply-adds of a call that pay for waking a thread")        \
-  X(products_per_meeting, 9e3, 2e4, "multiply-adds of a step and thread that pay for meeting")    \
-  X(products_per_meeting_backward, 8e3, 16e3, "the same of the backward pass")                    \
-  X(products_rather_than_owners, 2e4, 2e4, "the same where threads could own layers")             \
-  X(rows_per_thread, 4, 4, "rows from which a thread owns rows")                                  \
-  X(rows_per_thread_of_small, 2, 2, "the same of a layer with small_weights")                     \
-  X(small_weights, 1.5e5, 1.5e5, "weights of a layer that fit into the L2 cache")                 \
-  X(large_weights, 8e6, 8e6, "weights from which threads own no rows")                            \
-  X(rows_rather_than_directions, 24, 24, "rows a thread has to own them in both directions")      \
-  X(steps_per_owner, 16, 16, "steps for each thread that owns layers")                            \
-  X(blocks_per_owner, 4, 4, "blocks of steps for each thread that owns layers")                   \
-  X(alternate_rows, 384, 384, "rows that a layer computes before the next one follows")           \
-  X(projected_rows, 48, 48, "rows of inputs that are projected at once")                          \
-  X(ahead_least_weights, 2e4, 2e4, "weights from which inputs are projected ahead")               \
-  X(ahead_most_weights, 4e6, 4e6, "weights up to which they are")                                 \
-  X(ahead_most_bytes, 1e18, 1 << 20, "the same in bytes")                                         \
-  X(rows_down, 24, 24, "rows up to which every other step reads panels from the end")             \
-  X(gradients_in_L2, 3 << 19, 3 << 19, "bytes of gradients that the L2 cache has room for")       \
-  X(products_per_stretch, 1e9, 1e9, "multiply-adds between two looks for an interruption")        \
-  X(products_per_spinner, 8e4, 8e4, "multiply-adds of a stream's step worth a spinning thread")   \
-  X(products_per_sleeper, 2e6, 2e6, "the same for one that sleeps")                               \
-  X(spinning_us, 20, 20, "microseconds after a stream's step in which workers still spin")        \
-  X(products_to_release, 2.5e5, 2.5e5, "multiply-adds worth letting go of the interpreter lock")  \
-  X(spins_before_yield, 200, 200, "spins before a waiting thread gives its CPU away")             \
-  X(pauses_before_sleep, 300, 300, "pauses before a worker without work sleeps")                  \
-  X(pauses_before_nap, 5000, 5000, "pauses before a thread that waits for another naps")          \
-  X(nap_us, 50, 50, "microseconds of a nap")                                                      \
-  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which CPUs are crowded")       \
-  X(crowd_factor, 10, 10, "times as long as was waited that they count as crowded")               \
-  X(crowd_most_ms, 2000, 2000, "milliseconds that they do at most")                               \
+#define FASTLSTM_TUNING(X)                                                                       \
+  X(products_per_thread, 5e5, 5e5, "multiply-adds of a call that pay for waking a thread")       \
+  X(products_per_meeting, 9e3, 2e4, "multiply-adds of a step and thread that pay for meeting")   \
+  X(products_per_meeting_backward, 8e3, 16e3, "the same of the backward pass")                   \
+  X(products_rather_than_owners, 2e4, 2e4, "the same where threads could own layers")            \
+  X(rows_per_thread, 4, 4, "rows from which a thread owns rows")                                 \
+  X(rows_per_thread_of_small, 2, 2, "the same of a layer with small_weights")                    \
+  X(small_weights, 1.5e5, 1.5e5, "weights of a layer that fit into the L2 cache")                \
+  X(large_weights, 8e6, 8e6, "weights from which threads own no rows")                           \
+  X(rows_rather_than_directions, 24, 24, "rows a thread has to own them in both directions")     \
+  X(steps_per_owner, 16, 16, "steps for each thread that owns layers")                           \
+  X(blocks_per_owner, 4, 4, "blocks of steps for each thread that owns layers")                  \
+  X(alternate_rows, 384, 384, "rows that a layer computes before the next one follows")          \
+  X(projected_rows, 48, 48, "rows of inputs that are projected at once")                         \
+  X(ahead_least_weights, 2e4, 2e4, "weights from which inputs are projected ahead")              \
+  X(ahead_most_weights, 4e6, 4e6, "weights up to which they are")                                \
+  X(ahead_most_bytes, 1e18, 1 << 20, "the same in bytes")                                        \
+  X(rows_down, 24, 24, "rows up to which every other step reads panels from the end")            \
+  X(gradients_in_L2, 3 << 19, 3 << 19, "bytes of gradients that the L2 cache has room for")      \
+  X(products_per_stretch, 1e9, 1e9, "multiply-adds between two looks for an interruption")       \
+  X(products_per_spinner, 8e4, 8e4, "multiply-adds of a stream's step worth a spinning thread")  \
+  X(products_per_sleeper, 2e6, 2e6, "the same for one that sleeps")                              \
+  X(spinning_us, 20, 20, "microseconds after a stream's step in which workers still spin")       \
+  X(products_to_release, 2.5e5, 2.5e5, "multiply-adds worth letting go of the interpreter lock") \
+  X(spins_before_yield, 200, 200, "spins before a waiting thread gives its CPU away")            \
+  X(pauses_before_sleep, 300, 300, "pauses before a worker without work sleeps")                 \
+  X(pauses_before_nap, 5000, 5000, "pauses before a thread that waits for another naps")         \
+  X(nap_us, 50, 50, "microseconds of a nap")                                                     \
+  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which CPUs are crowded")      \
+  X(crowd_factor, 10, 10, "times as long as was waited that they count as crowded")              \
+  X(crowd_most_ms, 2000, 2000, "milliseconds that they do at most")                              \
   X(pieces_per_thread, 4, 4, "pieces of 16384 values that are worth a thread to an optimiser")
 
 struct Tuning {

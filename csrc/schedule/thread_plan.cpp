@@ -26,8 +26,8 @@ ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool
   if (n == 1 || rows.rows() == 0) return plan;
 
   const Index B = rows.B();
-  if (config.bidirectional &&
-      static_cast<double>(B) < n * tuned.rows_rather_than_directions) plan.directions = 2;
+  if (config.bidirectional && static_cast<double>(B) < n * tuned.rows_rather_than_directions)
+    plan.directions = 2;
   const int left = n / plan.directions;
   const double per_step = products / static_cast<double>(config.cells() * rows.steps());
   const double weights = config.products_per_row() / static_cast<double>(config.cells());
@@ -39,12 +39,11 @@ ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool
   }
   const bool may_meet = !cpus_are_crowded();
   int owners = 1;
-  if (may_meet && alternate && !config.bidirectional && 
+  if (may_meet && alternate && !config.bidirectional &&
       static_cast<double>(rows.steps()) >= left * tuned.steps_per_owner) {
     owners = std::gcd(left, static_cast<int>(std::min<Index>(config.num_layers, 1 << 16)));
   }
-  const double worth =
-      owners > 1 ? tuned.products_rather_than_owners : tuned.products_per_meeting;
+  const double worth = owners > 1 ? tuned.products_rather_than_owners : tuned.products_per_meeting;
   if (may_meet && per_step / left >= worth) {
     plan.units = left;
     return plan;

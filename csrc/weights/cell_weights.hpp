@@ -30,7 +30,7 @@ struct WeightShape {
 /// The weights of a cell's input.
 template <class T>
 struct InputWeights {
-  WeightPanel<T> W;                    // [G H, I]
+  WeightPanel<T> W;                       // [G H, I]
   FilledOnce<WeightPanel<T>> W_backward;  // [I, G H]
 };
 

@@ -1,5 +1,5 @@
-// Weights packed for tile kernels (kernels/panel.hpp): which weight stands where, in how many bytes.
-// Nobody else knows the layout.
+// Weights packed for tile kernels (kernels/panel.hpp): which weight stands where, in how many
+// bytes. Nobody else knows the layout.
 #pragma once
 
 #include <algorithm>

@@ -30,23 +30,29 @@ class CoreProblem {
       return kept.back().data();
     };
     for (const Cell& c : p.cells) {
-      params.push_back({keep(c.weight_ih), keep(c.weight_hh), keep(c.bias_ih), keep(c.bias_hh),
-                        keep(c.weight_hr)});
+      fastlstm::CellParams<const T>& of_cell = params.emplace_back();
+      of_cell.weight_ih = keep(c.weight_ih);
+      of_cell.weight_hh = keep(c.weight_hh);
+      of_cell.bias_ih = keep(c.bias_ih);
+      of_cell.bias_hh = keep(c.bias_hh);
+      of_cell.weight_hr = keep(c.weight_hr);
     }
     return fastlstm::Stack<T>(p.config, params.data());
   }
 
   fastlstm::ForwardCall<T> call() {
     const Problem& p = problem_;
-    return {p.T,
-            p.B,
-            p.lengths.empty() ? nullptr : p.lengths.data(),
-            view<const T>(x_.data(), p.I()),
-            h_0_.data(),
-            c_0_.data(),
-            view<T>(output.data(), p.width()),
-            h_n.data(),
-            c_n.data()};
+    fastlstm::ForwardCall<T> call;
+    call.steps = p.T;
+    call.B = p.B;
+    call.lengths = p.lengths.empty() ? nullptr : p.lengths.data();
+    call.x = view<const T>(x_.data(), p.I());
+    call.state_0[0] = h_0_.data();
+    call.state_0[1] = c_0_.data();
+    call.output = view<T>(output.data(), p.width());
+    call.state_n[0] = h_n.data();
+    call.state_n[1] = c_n.data();
+    return call;
   }
 
   /// The results as doubles, time-major; without the cells' values.
@@ -61,10 +67,10 @@ class CoreProblem {
     const Problem& p = problem_;
     const Index rows = p.T * p.B;
     for (Index k = 0; k < p.config.cells(); ++k) {
-      Guarded<T> gates(rows * p.config.saved_gates() * p.H()), c(rows * p.C()), h(rows * p.P());
+      Guarded<T> gates(rows * tape.gates_width()), c(rows * p.C()), h(rows * p.P());
       tape.copy_gates(k, gates.data());
-      tape.copy_cells(k, c.data());
-      tape.copy_hidden(k, h.data());
+      tape.copy_state(k, 0, h.data());
+      if (p.C() > 0) tape.copy_state(k, 1, c.data());
       gates.check_guards();
       c.check_guards();
       h.check_guards();
@@ -90,10 +96,22 @@ class CoreProblem {
       }
       std::vector<Guarded<T>>& d = d_cells.back();
       const auto given = [&d](std::size_t k) { return d[k].size() > 0 ? d[k].data() : nullptr; };
-      d_params.push_back({given(0), given(1), given(2), given(3), given(4)});
+      fastlstm::CellParams<T>& of_cell = d_params.emplace_back();
+      of_cell.weight_ih = given(0);
+      of_cell.weight_hh = given(1);
+      of_cell.bias_ih = given(2);
+      of_cell.bias_hh = given(3);
+      of_cell.weight_hr = given(4);
     }
-    tape.backward({view<const T>(d_output.data(), p.width()), d_h_n.data(), d_c_n.data(),
-                   view<T>(d_x.data(), p.I()), d_h_0.data(), d_c_0.data(), d_params.data()});
+    fastlstm::BackwardCall<T> call;
+    call.d_output = view<const T>(d_output.data(), p.width());
+    call.d_state_n[0] = d_h_n.data();
+    call.d_state_n[1] = d_c_n.data();
+    call.d_x = view<T>(d_x.data(), p.I());
+    call.d_state_0[0] = d_h_0.data();
+    call.d_state_0[1] = d_c_0.data();
+    call.d_params = d_params.data();
+    tape.backward(call);
     d_x.check_guards();
     d_h_0.check_guards();
     d_c_0.check_guards();

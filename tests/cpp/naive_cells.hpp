@@ -36,9 +36,8 @@ struct Problem {
   std::string name;
   fastlstm::StackConfig config;
   Index T = 0, B = 0;
-  bool bias = true;
   std::vector<Index> lengths;  // empty: all are T
-  fastlstm::Dropout dropout;
+  fastlstm::Regularisation regularisation;
 
   std::vector<Cell> cells;
   Values x, h_0, c_0;             // x: [T, B, I]
@@ -47,7 +46,7 @@ struct Problem {
   Index I() const { return config.input_size; }
   Index H() const { return config.hidden_size; }
   Index P() const { return config.output_size(); }
-  Index C() const { return config.c_size(); }
+  Index C() const { return config.memory_size(); }
   Index GH() const { return config.gates() * H(); }
   Index width() const { return config.directions() * P(); }
   Index length(Index b) const { return lengths.empty() ? T : lengths[static_cast<std::size_t>(b)]; }
@@ -63,8 +62,8 @@ struct Problem {
       Cell cell;
       cell.weight_ih = weights(GH() * config.layer_input_size(k / config.directions()));
       cell.weight_hh = weights(GH() * P());
-      if (bias) cell.bias_ih = values(GH());
-      if (bias) cell.bias_hh = values(GH());
+      if (config.bias) cell.bias_ih = values(GH());
+      if (config.bias) cell.bias_hh = values(GH());
       if (config.proj_size > 0) cell.weight_hr = values(P() * H());
       cells.push_back(cell);
     }
@@ -104,30 +103,46 @@ struct NaiveMasks {
   const Problem& p;
 
   double output(Index k, Index t, Index b, Index column) const {
-    if (p.dropout.p == 0) return 1;
-    return naive_mask(p.dropout.p, naive_uniform(p.dropout.seed, 0, k, b * p.T + t, column));
+    if (p.regularisation.dropout == 0) return 1;
+    return naive_mask(p.regularisation.dropout,
+                      naive_uniform(p.regularisation.seed, 0, k, b * p.T + t, column));
   }
   double h(Index k, Index b, Index j) const {
-    if (p.dropout.recurrent == 0) return 1;
-    return naive_mask(p.dropout.recurrent, naive_uniform(p.dropout.seed, 1, k, b, j));
+    if (p.regularisation.recurrent_dropout == 0) return 1;
+    return naive_mask(p.regularisation.recurrent_dropout,
+                      naive_uniform(p.regularisation.seed, 1, k, b, j));
   }
   double R(Index k, Index row, Index j) const {
-    if (p.dropout.weight == 0) return 1;
-    return naive_mask(p.dropout.weight, naive_uniform(p.dropout.seed, 2, k, row, j));
+    if (p.regularisation.weight_dropout == 0) return 1;
+    return naive_mask(p.regularisation.weight_dropout,
+                      naive_uniform(p.regularisation.seed, 2, k, row, j));
   }
   double keep_h(Index k, Index t, Index b, Index j) const {
-    return keep(p.config.options.zoneout_h, ~p.dropout.seed, k, t, b, j);
+    return keep(p.config.options.zoneout_h, ~p.regularisation.seed, k, t, b, j);
   }
   double keep_c(Index k, Index t, Index b, Index j) const {
-    return keep(p.config.options.zoneout_c, p.dropout.seed, k, t, b, j);
+    return keep(p.config.options.zoneout_c, p.regularisation.seed, k, t, b, j);
   }
 
  private:
   double keep(double probability, std::uint64_t seed, Index k, Index t, Index b, Index j) const {
-    if (!p.dropout.zoneout) return probability;
+    if (!p.regularisation.zoneout) return probability;
     return naive_uniform(seed, 3, k, b * p.T + t, j) < probability ? 1 : 0;
   }
 };
+
+/// How many gates of a unit a tape shows.
+inline Index naive_saved_gates(const fastlstm::StackConfig& config) {
+  switch (config.cell) {
+    case fastlstm::CellKind::kLstm:
+    case fastlstm::CellKind::kGru:
+      return 4;
+    case fastlstm::CellKind::kGruResetBefore:
+      return 3;
+    default:  // an RNN's h says it all, but for zoneout
+      return config.options.zoneout_h > 0 ? 1 : 0;
+  }
+}
 
 /// What a step makes of one sequence, before zoneout.
 struct NaiveStep {
@@ -206,13 +221,13 @@ inline NaiveStep naive_step(const fastlstm::StackConfig& config, const Cell& cel
       step.h = units([&](Index j) { return std::max(0.0, sum(0, j)); });
       break;
   }
-  if (config.gates() == 1 && config.saved_gates() == 1) save({step.h});
+  if (naive_saved_gates(config) == 1) save({step.h});
   return step;
 }
 
 inline Results naive_forward(const Problem& p) {
   const Index T = p.T, B = p.B, P = p.P(), C = p.C(), D = p.config.directions();
-  const Index SH = p.config.saved_gates() * p.H();
+  const Index SH = naive_saved_gates(p.config) * p.H();
   const NaiveMasks masks{p};
   Results r;
   r.h_n = p.h_0;

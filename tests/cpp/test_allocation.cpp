@@ -94,7 +94,7 @@ std::vector<Problem> problems() {
     p.T = 50;  // several blocks of the backward pass, and enough work for two threads
     p.B = 7;
     p.lengths = {20, 0, 7, 50, 13, 50, 50};
-    p.dropout = {0.3, 11, 0.2, 0.2, true};
+    p.regularisation = {0.3, 11, 0.2, 0.2, true};
     p.fill(5);
     all.push_back(std::move(p));
   }
@@ -139,22 +139,23 @@ TEST(training) {
       NOTE("cell " << static_cast<int>(p.config.cell) << ", limited " << limited);
       const Stack<double> stack = CoreProblem<double>::stack(p);
       const Index whole =
-          stack.training_memory(p.T, p.B, p.lengths.data(), false, p.dropout, 0).bytes;
+          stack.training_memory(p.T, p.B, p.lengths.data(), false, p.regularisation, 0).bytes;
       const Index limit = limited ? whole - 1 : 0;
       CoreProblem<double> core(p);
       const ForwardCall<double> call = core.call();
-      const Tape<double> tape = stack.forward_train(call, p.dropout, limit);
+      const Tape<double> tape = stack.forward_train(call, p.regularisation, limit);
       const Results want = core.results();
       const Gradients gradients = core.backward(tape);
       with_failing_allocations(
-          [&] { static_cast<void>(stack.forward_train(call, p.dropout, limit)); },
+          [&] { static_cast<void>(stack.forward_train(call, p.regularisation, limit)); },
           [&] {
-            static_cast<void>(stack.forward_train(call, p.dropout, limit));
+            static_cast<void>(stack.forward_train(call, p.regularisation, limit));
             return same(core.results(), want);
           });
       // With weight dropout each call packs weights of its own for its first backward pass.
       const auto train = [&] {
-        return std::make_unique<const Tape<double>>(stack.forward_train(call, p.dropout, limit));
+        return std::make_unique<const Tape<double>>(
+            stack.forward_train(call, p.regularisation, limit));
       };
       auto fresh = train();
       with_failing_allocations([&] { core.backward(*fresh); },

@@ -21,7 +21,7 @@ Problem problem() {
   p.T = 20;
   p.B = 5;
   p.lengths = {20, 0, 7, 20, 13};
-  p.dropout = {0.3, 11};
+  p.regularisation = {0.3, 11};
   p.fill(5);
   return p;
 }
@@ -86,12 +86,12 @@ TEST(training) {
   const Problem p = problem();
   const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> alone(p);
-  const Tape<double> shared = lstm.forward_train(alone.call(), p.dropout);
+  const Tape<double> shared = lstm.forward_train(alone.call(), p.regularisation);
   const Gradients want = alone.backward(shared);
   Flag wrong;
   on_threads([&](int, int round) {
     CoreProblem<double> core(p);
-    const Tape<double> own = lstm.forward_train(core.call(), p.dropout);
+    const Tape<double> own = lstm.forward_train(core.call(), p.regularisation);
     // A tape may serve several threads too.
     const Gradients got = core.backward(round % 2 == 0 ? own : shared);
     wrong.raise_if(got.x != want.x || got.h_0 != want.h_0 ||
@@ -105,8 +105,12 @@ TEST(replacing_parameters) {
   const Stack<double> lstm = CoreProblem<double>::stack(p);
   on_threads([&](int k, int) {
     const Cell& cell = p.cells[static_cast<std::size_t>(k)];
-    const Stack<double> other = lstm.with_params(k, {cell.weight_ih.data(), cell.weight_hh.data(),
-                                                     cell.bias_ih.data(), cell.bias_hh.data()});
+    CellParams<const double> params;
+    params.weight_ih = cell.weight_ih.data();
+    params.weight_hh = cell.weight_hh.data();
+    params.bias_ih = cell.bias_ih.data();
+    params.bias_hh = cell.bias_hh.data();
+    const Stack<double> other = lstm.with_params(k, params);
     CoreProblem<double> core(p);
     other.forward(core.call());
   });

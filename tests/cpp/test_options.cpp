@@ -3,7 +3,6 @@
 // (whose equations the Python tests compare with the references), without and within a limit of
 // memory.
 #include <algorithm>
-#include <array>
 #include <cstddef>
 #include <string>
 #include <utility>
@@ -68,19 +67,10 @@ std::vector<Case> cases() {
   return all;
 }
 
-constexpr std::size_t kArrays = 10;
-
-template <class T>
-CellParams<T> pointers(std::array<Values, kArrays>& arrays) {
-  std::array<double*, kArrays> p{};
-  for (std::size_t k = 0; k < kArrays; ++k) p[k] = arrays[k].empty() ? nullptr : arrays[k].data();
-  return {p[0], p[1], p[2], p[3], p[4], p[5], p[6], p[7], p[8], p[9]};
-}
-
 /// What a call reads, or the gradients of that.
 struct Arrays {
   Values x, h_0, c_0;
-  std::vector<std::array<Values, kArrays>> cells;
+  std::vector<std::vector<Values>> cells;  // in the order of parameters_of
 
   /// Every array of both, side by side.
   template <class Body>
@@ -89,11 +79,25 @@ struct Arrays {
     body("h_0", a.h_0, b.h_0);
     body("c_0", a.c_0, b.c_0);
     for (std::size_t k = 0; k < a.cells.size(); ++k) {
-      for (std::size_t j = 0; j < kArrays; ++j) {
+      for (std::size_t j = 0; j < a.cells[k].size(); ++j) {
         const std::string name = "cell " + std::to_string(k) + ", array " + std::to_string(j);
         body(name, a.cells[k][j], b.cells[k][j]);
       }
     }
+  }
+  /// Pointers to the cells' arrays. T: double or const double.
+  template <class T>
+  std::vector<CellParams<T>> params(const StackConfig& config) {
+    std::vector<CellParams<T>> all;
+    for (std::size_t k = 0; k < cells.size(); ++k) {
+      CellParams<T>& of_cell = all.emplace_back();
+      std::size_t j = 0;
+      for (const auto& parameter :
+           parameters_of<T>(config, static_cast<Index>(k) / config.directions())) {
+        of_cell.*parameter.field = cells[k][j++].data();
+      }
+    }
+    return all;
   }
 };
 
@@ -103,16 +107,14 @@ class Problem {
       : c_(config), T(steps), lengths_{T, 0, T / 2, T, T - 20} {
     Random random(7);
     const auto draw = [&](Index n) { return random.values<double>(n, -0.8, 0.8); };
-    const Index D = c_.directions(), H = c_.hidden_size, P = c_.output_size(), G = c_.gates();
     in.x = draw(T * B * c_.input_size);
-    in.h_0 = draw(c_.cells() * B * P);
-    in.c_0 = draw(c_.cells() * B * c_.c_size());
+    in.h_0 = draw(c_.cells() * B * c_.output_size());
+    in.c_0 = draw(c_.cells() * B * c_.memory_size());
     for (Index k = 0; k < c_.cells(); ++k) {
-      const Index ln = c_.options.layer_norm ? H : 0;
-      in.cells.push_back({draw(G * H * c_.layer_input_size(k / D)), draw(G * H * P), draw(G * H),
-                          draw(G * H), draw(c_.proj_size * H),
-                          draw(c_.options.peepholes ? 3 * H : 0), draw(4 * ln), draw(4 * ln),
-                          draw(ln), draw(ln)});
+      in.cells.emplace_back();
+      for (const auto& parameter : parameters_of<double>(c_, k / c_.directions())) {
+        in.cells.back().push_back(draw(parameter.size()));
+      }
     }
     d_output_ = draw(T * B * c_.merged_size());
     d_h_n_ = draw(static_cast<Index>(in.h_0.size()));
@@ -122,16 +124,7 @@ class Problem {
     c_n_.resize(in.c_0.size());
   }
 
-  Stack<double> stack() {
-    std::vector<CellParams<const double>> params;
-    for (auto& cell : in.cells) {
-      const CellParams<double> p = pointers<double>(cell);
-      params.push_back({p.weight_ih, p.weight_hh, p.bias_ih, p.bias_hh, p.weight_hr,
-                        p.weight_peephole, p.weight_ln_ih, p.weight_ln_hh, p.weight_ln_c,
-                        p.bias_ln_c});
-    }
-    return Stack<double>(c_, params.data());
-  }
+  Stack<double> stack() { return Stack<double>(c_, in.params<const double>(c_).data()); }
 
   double loss() {
     stack().forward(call());
@@ -150,18 +143,17 @@ class Problem {
     for (auto& cell : d.cells) {
       for (Values& array : cell) std::fill(array.begin(), array.end(), 0.0);
     }
-    std::vector<CellParams<double>> params;
-    for (auto& cell : d.cells) params.push_back(pointers<double>(cell));
+    const std::vector<CellParams<double>> params = d.params<double>(c_);
     const Index W = c_.merged_size(), I = c_.input_size;
-    stack()
-        .forward_train(call(), {}, memory_limit)
-        .backward({{d_output_.data(), B * W, W},
-                   d_h_n_.data(),
-                   d_c_n_.data(),
-                   {d.x.data(), B * I, I},
-                   d.h_0.data(),
-                   d.c_0.data(),
-                   params.data()});
+    BackwardCall<double> back;
+    back.d_output = {d_output_.data(), B * W, W};
+    back.d_state_n[0] = d_h_n_.data();
+    back.d_state_n[1] = d_c_n_.data();
+    back.d_x = {d.x.data(), B * I, I};
+    back.d_state_0[0] = d.h_0.data();
+    back.d_state_0[1] = d.c_0.data();
+    back.d_params = params.data();
+    stack().forward_train(call(), {}, memory_limit).backward(back);
     return d;
   }
 
@@ -172,15 +164,17 @@ class Problem {
  private:
   ForwardCall<double> call() {
     const Index W = c_.merged_size(), I = c_.input_size;
-    return {T,
-            B,
-            lengths_.data(),
-            {in.x.data(), B * I, I},
-            in.h_0.data(),
-            in.c_0.data(),
-            {output_.data(), B * W, W},
-            h_n_.data(),
-            c_n_.data()};
+    ForwardCall<double> call;
+    call.steps = T;
+    call.B = B;
+    call.lengths = lengths_.data();
+    call.x = {in.x.data(), B * I, I};
+    call.state_0[0] = in.h_0.data();
+    call.state_0[1] = in.c_0.data();
+    call.output = {output_.data(), B * W, W};
+    call.state_n[0] = h_n_.data();
+    call.state_n[1] = c_n_.data();
+    return call;
   }
 
   StackConfig c_;

@@ -4,8 +4,9 @@
 
 #include "arrays.hpp"
 #include "check.hpp"
-#include "rnn/row_schedule.hpp"
-#include "rnn/step_blocks.hpp"
+#include "runtime/tuning.hpp"
+#include "schedule/row_schedule.hpp"
+#include "schedule/step_blocks.hpp"
 
 using namespace fastlstm;
 
@@ -86,7 +87,7 @@ TEST(empty_batches_and_sequences) {
 }
 
 TEST(packing_and_back) {
-  constexpr Index kWidth = 3;
+  constexpr Index kWidth = 3, kLd = 5;
   for (const auto& [T, lengths] : kCases) {
     for (const bool batch_first : {false, true}) {
       NOTE("T = " << T << ", B = " << lengths.size() << ", batch_first = " << batch_first);
@@ -107,7 +108,12 @@ TEST(packing_and_back) {
           }
         }
       }
-      unpack_rows<double>(rows, packed.data(), kWidth, {back.data(), stride_t, stride_b});
+      // Among other columns.
+      Guarded<double> wide(rows.rows() * kLd);
+      for (Index k = 0; k < rows.rows() * kWidth; ++k) {
+        wide[k / kWidth * kLd + k % kWidth] = packed[k];
+      }
+      unpack_rows<double>(rows, wide.data(), kLd, kWidth, {back.data(), stride_t, stride_b});
       back.check_guards();
       for (Index t = 0; t < T; ++t) {
         for (Index b = 0; b < B; ++b) {
@@ -122,19 +128,23 @@ TEST(packing_and_back) {
 }
 
 TEST(states_sort_and_back) {
-  constexpr Index kWidth = 2;
+  constexpr Index kWidth = 2, kLd = 5;  // what stands beside it stays
+  constexpr float kBeside = -7;
   for (const auto& [T, lengths] : kCases) {
     const RowSchedule rows = schedule(T, lengths);
-    Guarded<float> state(rows.B() * kWidth), sorted(rows.B() * kWidth), back(rows.B() * kWidth);
-    for (Index k = 0; k < rows.B() * kWidth; ++k) state[k] = static_cast<float>(k + 1);
-    sort_state<float>(rows, state.data(), kWidth, sorted.data());
-    for (Index k = 0; k < rows.B() * kWidth; ++k) {
-      CHECK_EQUAL(sorted[k], state[rows.place(k / kWidth) * kWidth + k % kWidth]);
+    const Index B = rows.B();
+    Guarded<float> state(B * kWidth), back(B * kWidth);
+    Guarded<float> sorted(std::vector<float>(static_cast<std::size_t>(B * kLd), kBeside));
+    for (Index k = 0; k < B * kWidth; ++k) state[k] = static_cast<float>(k + 1);
+    sort_state<float>(rows, state.data(), kWidth, sorted.data(), kLd);
+    for (Index k = 0; k < B * kLd; ++k) {
+      const Index b = k / kLd, j = k % kLd;
+      CHECK_EQUAL(sorted[k], j < kWidth ? state[rows.place(b) * kWidth + j] : kBeside);
     }
-    unsort_state<float>(rows, sorted.data(), kWidth, back.data());
+    unsort_state<float>(rows, sorted.data(), kLd, kWidth, back.data());
     CHECK(std::equal(back.data(), back.data() + back.size(), state.data()));
-    sort_state<float>(rows, nullptr, kWidth, sorted.data());
-    for (Index k = 0; k < rows.B() * kWidth; ++k) CHECK_EQUAL(sorted[k], 0.0f);
+    sort_state<float>(rows, nullptr, kWidth, sorted.data(), kLd);
+    for (Index k = 0; k < B * kLd; ++k) CHECK_EQUAL(sorted[k], k % kLd < kWidth ? 0 : kBeside);
     sorted.check_guards();
     back.check_guards();
   }
@@ -194,11 +204,11 @@ TEST(blocks_cover_every_step_once) {
   };
   for (const RowSchedule& rows : schedules) {
     for (const bool backward : {false, true}) {
-      for (const Index least : {kForwardRows, kBackwardRows}) {
+      for (const Index least : {Index{1}, Index{48}, kBackwardRows}) {
         NOTE("steps = " << rows.steps() << ", B = " << rows.B() << ", backward = " << backward
                         << ", least = " << least);
         std::vector<Index> steps;
-        for_each_block(rows, backward, least, [&](const StepBlock& block) {
+        for_each_step_block(rows, backward, least, [&](const StepBlock& block) {
           const Index left = rows.steps() - static_cast<Index>(steps.size());
           CHECK(block.rows >= least || block.end - block.first == left);
           CHECK(block.rows <= most_block_rows(rows, least));

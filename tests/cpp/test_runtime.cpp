@@ -100,16 +100,18 @@ void noting_gemm(char* transa, char* transb, int* m, int* n, int* k, float* alph
 
 }  // namespace
 
-TEST(a_call_needs_a_blas_and_limits_its_threads) {
+TEST(a_backward_pass_needs_a_blas_and_limits_its_threads) {
   Problem p;
-  p.config = {2, 3};
+  p.config = {2, 3, 1, 2};  // projections are products on BLAS
   p.T = 2;
   p.B = 2;
   p.fill(1);
   const Stack<float> lstm = CoreProblem<float>::stack(p);
   CoreProblem<float> core(p);
   CHECK(!has_blas());
-  if (forward_needs_blas()) CHECK_THROWS(lstm.forward(core.call()), std::logic_error);
+  lstm.forward(core.call());  // which needs none
+  const Tape<float> tape = lstm.forward_train(core.call(), {});
+  CHECK_THROWS(core.backward(tape), std::logic_error);
   BlasTable table = naive_blas();
   table.sgemm = noting_gemm;
   table.get_num_threads = [] { return g_blas_threads; };
@@ -117,7 +119,7 @@ TEST(a_call_needs_a_blas_and_limits_its_threads) {
   set_blas(table);
   CHECK(has_blas());
   set_num_threads(2);
-  lstm.forward(core.call());
-  if (forward_needs_blas()) CHECK_EQUAL(g_blas_threads_in_gemm, 2);
+  core.backward(tape);
+  CHECK_EQUAL(g_blas_threads_in_gemm, 1);
   CHECK_EQUAL(g_blas_threads, 7);
 }

@@ -11,8 +11,6 @@
 #include <cstdint>
 #include <initializer_list>
 #include <limits>
-#include <memory>
-#include <new>
 #include <stdexcept>
 #include <thread>
 
@@ -21,8 +19,8 @@
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 #include "naive_cells.hpp"
-#include "rnn/memory_plan.hpp"
-#include "rnn/saved.hpp"
+#include "runtime/targets.hpp"
+#include "runtime/tuning.hpp"
 
 using namespace fastlstm;
 
@@ -44,15 +42,16 @@ BlasTable counting_blas() {
 const bool blas_given = (set_blas(counting_blas()), true);
 
 Problem problem(const char* name, StackConfig config, Index T, Index B,
-                std::vector<Index> lengths = {}, bool bias = true, Dropout dropout = {}) {
+                std::vector<Index> lengths = {}, bool bias = true,
+                Regularisation regularisation = {}) {
   Problem p;
   p.name = name;
   p.config = config;
   p.T = T;
   p.B = B;
   p.lengths = std::move(lengths);
-  p.bias = bias;
-  p.dropout = dropout;
+  p.config.bias = bias;
+  p.regularisation = regularisation;
   p.fill(static_cast<unsigned>(T * 100 + B));
   return p;
 }
@@ -60,7 +59,7 @@ Problem problem(const char* name, StackConfig config, Index T, Index B,
 /// All of it, in training and, as zoneout has it, in inference.
 Problem regularised(Problem p) {
   p.name += ", regularised";
-  p.dropout = {0.4, 0x123456789a, 0.3, 0.25, true};
+  p.regularisation = {0.4, 0x123456789a, 0.3, 0.25, true};
   p.config.options.zoneout_h = 0.2;
   if (p.C() > 0) p.config.options.zoneout_c = 0.3;
   return p;
@@ -70,11 +69,13 @@ Problem regularised(Problem p) {
 Problem with_mean_zoneout(Problem p) {
   p = regularised(p);
   p.name += " as in inference";
-  p.dropout = {};
+  p.regularisation = {};
   return p;
 }
 
-bool drops(const Dropout& d) { return d.p > 0 || d.recurrent > 0 || d.weight > 0 || d.zoneout; }
+bool drops(const Regularisation& r) {
+  return r.dropout > 0 || r.recurrent_dropout > 0 || r.weight_dropout > 0 || r.zoneout;
+}
 
 /// The same problems, which are the LSTM's, with every cell; only the LSTM has projections.
 std::vector<Problem> with_every_cell(const std::vector<Problem>& problems) {
@@ -89,7 +90,7 @@ std::vector<Problem> with_every_cell(const std::vector<Problem>& problems) {
       config.cell = cell;
       config.proj_size = 0;
       config.options.zoneout_c = 0;
-      Problem other = problem("", config, p.T, p.B, p.lengths, p.bias, p.dropout);
+      Problem other = problem("", config, p.T, p.B, p.lengths, p.config.bias, p.regularisation);
       other.name = name + (", " + p.name);
       all.push_back(other);
     }
@@ -99,7 +100,7 @@ std::vector<Problem> with_every_cell(const std::vector<Problem>& problems) {
 
 /// config: I, H, L, projection, bidirectional, reverse.
 std::vector<Problem> small_problems() {
-  const Dropout dropout{0.4, 0x123456789a};
+  const Regularisation dropout{0.4, 0x123456789a};
   return with_every_cell({
       problem("one unit, one step", {1, 1}, 1, 1),
       problem("one layer", {3, 5}, 4, 3),
@@ -168,7 +169,7 @@ void check_forward(double tolerance) {
       const Stack<T> lstm = CoreProblem<T>::stack(p);
       // Training, with dropout.
       CoreProblem<T> training(p, batch_first);
-      const Tape<T> tape = lstm.forward_train(training.call(), p.dropout);
+      const Tape<T> tape = lstm.forward_train(training.call(), p.regularisation);
       Results got = training.results();
       training.trace(tape, &got);
       const Results want = naive_forward(p);
@@ -178,11 +179,11 @@ void check_forward(double tolerance) {
       check_cells("h", got.h, want.h, tolerance);
       // Inference, without.
       Problem calm = p;
-      calm.dropout = {};
+      calm.regularisation = {};
       CoreProblem<T> inference(calm, batch_first);
       lstm.forward(inference.call());
       check_results(inference.results(), naive_forward(calm), tolerance);
-      if (!drops(p.dropout)) CHECK(same_bits(inference.results(), training.results()));
+      if (!drops(p.regularisation)) CHECK(same_bits(inference.results(), training.results()));
     }
   }
 }
@@ -230,7 +231,7 @@ void for_each_param(Array each) {
 template <class T>
 Gradients core_gradients(const Problem& p, double start = 0) {
   CoreProblem<T> core(p);
-  const Tape<T> tape = CoreProblem<T>::stack(p).forward_train(core.call(), p.dropout);
+  const Tape<T> tape = CoreProblem<T>::stack(p).forward_train(core.call(), p.regularisation);
   return core.backward(tape, start);
 }
 
@@ -317,21 +318,27 @@ TEST(backward_without_some_gradients) {
     std::fill(zeros->begin(), zeros->end(), 0);
   const Gradients want = core.backward(tape);
   // The same with null pointers, and no gradient of x.
-  std::vector<Gradients> kept(1);
+  std::vector<Cell> kept = p.cells;
   std::vector<CellParams<double>> d_params;
-  kept[0].cells = p.cells;
-  for (Cell& c : kept[0].cells) {
+  for (Cell& c : kept) {
     for_each_param([&](const char*, Values Cell::* param) {
       std::fill((c.*param).begin(), (c.*param).end(), 0.0);
     });
-    d_params.push_back(
-        {c.weight_ih.data(), c.weight_hh.data(), c.bias_ih.data(), c.bias_hh.data(), nullptr});
+    CellParams<double>& d = d_params.emplace_back();
+    d.weight_ih = c.weight_ih.data();
+    d.weight_hh = c.weight_hh.data();
+    d.bias_ih = c.bias_ih.data();
+    d.bias_hh = c.bias_hh.data();
   }
   Values d_h_0(p.h_0.size(), 7.0), d_c_0(p.c_0.size(), 7.0);
-  tape.backward({{}, nullptr, nullptr, {}, d_h_0.data(), d_c_0.data(), d_params.data()});
+  BackwardCall<double> call;
+  call.d_state_0[0] = d_h_0.data();
+  call.d_state_0[1] = d_c_0.data();
+  call.d_params = d_params.data();
+  tape.backward(call);
   CHECK(d_h_0 == want.h_0);
   CHECK(d_c_0 == want.c_0);
-  CHECK(kept[0].cells[0].weight_ih == want.cells[0].weight_ih);
+  CHECK(kept[0].weight_ih == want.cells[0].weight_ih);
 }
 
 namespace {
@@ -428,44 +435,67 @@ void check_gradients_have_the_same_bits(const std::vector<Problem>& problems,
 
 }  // namespace
 
-// Counted where all products are BLAS's; what is asked for is decided before.
+// Counted where products are BLAS's: of a projection at each step, and of gradients of weights with
+// many columns on targets with short vectors. What is asked for is decided before.
 TEST(products_that_are_not_asked_for_are_not_computed) {
-  if (!forward_needs_blas()) return;
-  const Index T = 4, B = 3, I = 3, H = 5, GH = 4 * H, rows = T * B;
-  const Problem p = problem("", {I, H, 2}, T, B);
+  const Index T = 3, B = 2, I = kOuterColumns + 2, H = kOuterColumns + 6, P = kOuterColumns + 4;
+  const Index GH = 4 * H, rows = T * B;
+  const Problem p = problem("", {I, H, 2, P}, T, B);
   CoreProblem<double> core(p);
   const Tape<double> tape = CoreProblem<double>::stack(p).forward_train(core.call(), {});
   Values d_x(static_cast<std::size_t>(rows * I)), d_h_0(p.h_0.size()), d_c_0(p.c_0.size());
-  Values d_W(static_cast<std::size_t>(GH * H)), d_R = d_W;
-  /// asked: of d_x, d_h_0, d_W of layer 0, d_R of layer 0, d_R of layer 1
-  const auto count = [&](std::array<bool, 5> asked) {
+  Values d_weight(static_cast<std::size_t>(GH * H));
+  enum Asked { kX, kStates, kW0, kR0, kProjection0, kW1, kR1, kProjection1 };
+  const auto count = [&](std::initializer_list<Asked> all_asked) {
     std::array<CellParams<double>, 2> d_params{};
-    if (asked[2]) d_params[0].weight_ih = d_W.data();
-    if (asked[3]) d_params[0].weight_hh = d_R.data();
-    if (asked[4]) d_params[1].weight_hh = d_R.data();
-    SequenceView<double> x;
-    if (asked[0]) x = {d_x.data(), B * I, I};
+    BackwardCall<double> call;
+    call.d_params = d_params.data();
+    for (const Asked asked : all_asked) {
+      CellParams<double>& d = d_params[asked < kW1 ? 0 : 1];
+      switch (asked) {
+        case kX:
+          call.d_x = {d_x.data(), B * I, I};
+          break;
+        case kStates:
+          call.d_state_0[0] = d_h_0.data();
+          call.d_state_0[1] = d_c_0.data();
+          break;
+        case kW0:
+        case kW1:
+          d.weight_ih = d_weight.data();
+          break;
+        case kR0:
+        case kR1:
+          d.weight_hh = d_weight.data();
+          break;
+        case kProjection0:
+        case kProjection1:
+          d.weight_hr = d_weight.data();
+          break;
+      }
+    }
     products = 0;
-    tape.backward({{},
-                   p.d_h_n.data(),
-                   p.d_c_n.data(),
-                   x,
-                   asked[1] ? d_h_0.data() : nullptr,
-                   asked[1] ? d_c_0.data() : nullptr,
-                   d_params.data()});
+    tape.backward(call);
     return products.load();
   };
-  const Index steps = rows * GH * H;    // d_h of a layer
-  const Index between = rows * GH * H;  // d_x of layer 1
-  CHECK_EQUAL(count({false, false, false, false, false}), 0);
-  CHECK_EQUAL(count({false, true, false, false, false}), 2 * steps + between);
-  CHECK_EQUAL(count({true, true, false, false, false}), 2 * steps + between + rows * GH * I);
-  CHECK_EQUAL(count({false, false, true, false, false}), 2 * steps + between + rows * GH * I);
-  CHECK_EQUAL(count({false, false, false, true, false}), 2 * steps + between + rows * GH * H);
-  CHECK_EQUAL(count({false, false, false, false, true}), steps + rows * GH * H);
+  const KernelTable<double>& table = kernels<double>();
+  const Index on_blas = table.lanes * static_cast<Index>(sizeof(double)) < 64 ? 1 : 0;
+  const Index steps = rows * H * P, weight_hr = rows * H * P;  // of a layer
+  const Index W0 = on_blas * rows * GH * I, W1 = on_blas * rows * GH * P, R = W1;
+  CHECK_EQUAL(count({}), 0);
+  CHECK_EQUAL(count({kStates}), 2 * steps);
+  CHECK_EQUAL(count({kX}), 2 * steps);
+  CHECK_EQUAL(count({kW0}), 2 * steps + W0);
+  CHECK_EQUAL(count({kR0}), 2 * steps + R);
+  CHECK_EQUAL(count({kProjection0}), 2 * steps + weight_hr);
+  // Of the upper layer alone.
+  CHECK_EQUAL(count({kW1}), steps + W1);
+  CHECK_EQUAL(count({kR1}), steps + R);
+  CHECK_EQUAL(count({kProjection1}), steps + weight_hr);
+  CHECK_EQUAL(count({kX, kStates, kW0, kR0, kProjection0, kW1, kR1, kProjection1}),
+              2 * (steps + weight_hr + R) + W0 + W1);
 }
 
-// For the generic target this holds because the tests' BLAS treats every row alike.
 TEST(promise_on_bits_float32) { check_promise_on_bits<float>(); }
 
 TEST(promise_on_bits_float64) { check_promise_on_bits<double>(); }
@@ -491,8 +521,7 @@ TEST(null_states_are_zeros) {
   const Stack<double> lstm = CoreProblem<double>::stack(p);
   CoreProblem<double> given(p);
   ForwardCall<double> call = given.call();
-  call.h_0 = nullptr;
-  call.c_0 = nullptr;
+  call.state_0[0] = call.state_0[1] = nullptr;
   lstm.forward(call);
   std::fill(p.h_0.begin(), p.h_0.end(), 0);
   std::fill(p.c_0.begin(), p.c_0.end(), 0);
@@ -510,9 +539,12 @@ TEST(parameters_are_fixed) {
   Problem changed = p;
   for (double& w : changed.cells[1].weight_ih) w = -w;
   const Cell& cell = changed.cells[1];
-  const Stack<double> other =
-      lstm.with_params(1, {cell.weight_ih.data(), cell.weight_hh.data(), cell.bias_ih.data(),
-                           cell.bias_hh.data(), nullptr});
+  CellParams<const double> params;
+  params.weight_ih = cell.weight_ih.data();
+  params.weight_hh = cell.weight_hh.data();
+  params.bias_ih = cell.bias_ih.data();
+  params.bias_hh = cell.bias_hh.data();
+  const Stack<double> other = lstm.with_params(1, params);
   other.forward(core.call());
   check_results(core.results(), naive_forward(changed), 1e-12);
   CHECK(!same_bits(core.results(), results));
@@ -589,11 +621,12 @@ TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
     const Stack<double> stack = CoreProblem<double>::stack(p);
     const Index* lengths = p.lengths.empty() ? nullptr : p.lengths.data();
     // What an RNN keeps is the least already, unless the caller's arrays are copied.
-    const bool batch_first = p.config.saved_gates() == 0;
-    const Index whole = stack.training_memory(p.T, p.B, lengths, batch_first, p.dropout, 0).bytes;
+    const bool batch_first = naive_saved_gates(p.config) == 0;
+    const Index whole =
+        stack.training_memory(p.T, p.B, lengths, batch_first, p.regularisation, 0).bytes;
     CoreProblem<double> core(p, batch_first), limited(p, batch_first);
-    const Gradients want = core.backward(stack.forward_train(core.call(), p.dropout));
-    const Tape<double> tape = stack.forward_train(limited.call(), p.dropout, whole - 1);
+    const Gradients want = core.backward(stack.forward_train(core.call(), p.regularisation));
+    const Tape<double> tape = stack.forward_train(limited.call(), p.regularisation, whole - 1);
     const Gradients got = limited.backward(tape);
     // On BLAS the bits of a product may depend on its height, but not on the tests' one.
     CHECK(same_bits(limited.results(), core.results()));
@@ -603,63 +636,8 @@ TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
     }
     Values values;
     CHECK_THROWS(tape.copy_gates(0, values.data()), std::logic_error);
-    CHECK_THROWS(tape.copy_cells(0, values.data()), std::logic_error);
+    CHECK_THROWS(tape.copy_state(0, 1, values.data()), std::logic_error);
   }
-}
-
-TEST(a_tape_leaves_its_memory_to_the_next) {
-  using Spare = Stack<float>::SpareRoom;
-  const Problem longer = problem("", {3, 5, 2}, 9, 4), shorter = problem("", {3, 5, 2}, 4, 3);
-  const auto fresh = CoreProblem<float>::stack(shorter);
-  CoreProblem<float> first(shorter), again(shorter), long_call(longer);
-  const Gradients want = first.backward(fresh.forward_train(first.call(), {}));
-
-  const auto stack = CoreProblem<float>::stack(shorter);
-  const auto gates = [&] {  // where the room's are; it stays there
-    auto room = stack.spare_room().take();
-    const float* at = room->gates.data();
-    stack.spare_room().put(std::move(room));
-    return at;
-  };
-  CHECK(gates() == nullptr);
-  {
-    const Tape<float> tape = stack.forward_train(long_call.call(), {});
-    CHECK(gates() == nullptr);
-  }
-  const float* const left = gates();
-  CHECK(left != nullptr);
-  {
-    const Tape<float> tape = stack.forward_train(again.call(), {});
-    CHECK(gates() == nullptr);  // taken
-    const Gradients same = again.backward(tape);
-    CHECK(same.x == want.x);
-    CHECK(same.cells[1].weight_hh == want.cells[1].weight_hh);
-    CHECK(same_bits(again.results(), first.results()));
-  }
-  CHECK(gates() == left);
-  // A call under a limit releases it and leaves none.
-  const Index whole = stack.training_memory(4, 3, nullptr, false, {}, 0).bytes;
-  {
-    const Tape<float> tape = stack.forward_train(again.call(), {}, whole);
-    CHECK(gates() == nullptr);
-  }
-  CHECK(gates() == nullptr);
-  // What is larger is released at once, with what was there.
-  {
-    const Tape<float> tape = stack.forward_train(again.call(), {});
-  }
-  CHECK(gates() != nullptr);
-  auto large = std::make_unique<Spare::Room>();
-  large->x.resize(Spare::kMostBytes / static_cast<Index>(sizeof(float)) + 1);
-  stack.spare_room().put(std::move(large));
-  CHECK(stack.spare_room().take()->bytes() == 0);
-}
-
-TEST(a_prediction_that_no_integer_holds_is_no_memory) {
-  const Index huge = std::numeric_limits<std::int32_t>::max() / 8;
-  const StackConfig config{1, huge};
-  const RowSchedule rows(1 << 16, 1 << 16, nullptr);
-  CHECK_THROWS(plan_memory(config, rows, {}, 8, true, 0), std::bad_alloc);
 }
 
 TEST(calls_can_be_interrupted) {
@@ -687,9 +665,29 @@ TEST(calls_can_be_interrupted) {
   CHECK(core.backward(tape).x == gradients.x);
 }
 
+namespace {
+
+template <class Call>
+std::string message_of(Call call) {
+  try {
+    call();
+  } catch (const std::invalid_argument& error) {
+    return error.what();
+  }
+  return "";
+}
+
+bool contains(const std::string& text, const std::string& part) {
+  return text.find(part) != std::string::npos;
+}
+
+}  // namespace
+
 TEST(wrong_configurations_are_refused) {
-  const CellParams<const float> none;
-  const auto make = [&](StackConfig config) { return Stack<float>(config, &none); };
+  const auto refused = [](const StackConfig& config) {
+    const CellParams<const float> none;  // which would be refused later
+    return contains(message_of([&] { Stack<float>(config, &none); }), "StackConfig");
+  };
   constexpr Index kHuge = std::numeric_limits<Index>::max();
   for (const StackConfig& config :
        {StackConfig{0, 1}, StackConfig{1, 0}, StackConfig{1, -1}, StackConfig{1, 1, 0},
@@ -697,7 +695,7 @@ TEST(wrong_configurations_are_refused) {
         StackConfig{1, 1, 1, 0, true, true}, StackConfig{kHuge, 1}, StackConfig{1, kHuge}}) {
     NOTE("I H L P = " << config.input_size << " " << config.hidden_size << " " << config.num_layers
                       << " " << config.proj_size);
-    CHECK_THROWS(make(config), std::invalid_argument);
+    CHECK(refused(config));
   }
   // What the other cells do not have.
   for (const CellKind cell : {CellKind::kGru, CellKind::kGruResetBefore, CellKind::kRnnTanh}) {
@@ -707,7 +705,37 @@ TEST(wrong_configurations_are_refused) {
     zones_c.options.zoneout_c = 0.1;
     for (StackConfig config : {projects, coupled, peepholes, zones_c}) {
       config.cell = cell;
-      CHECK_THROWS(make(config), std::invalid_argument);
+      CHECK(refused(config));
+    }
+  }
+}
+
+TEST(missing_parameters_are_refused) {
+  StackConfig projected{3, 5, 2, 2}, peepholes{3, 5}, normalised{3, 5, 1, 0, true}, without{3, 5};
+  peepholes.options.peepholes = true;
+  normalised.options.layer_norm = true;
+  without.bias = false;
+  for (const StackConfig& config : {projected, peepholes, normalised, without}) {
+    const std::vector<float> values(1000);
+    std::vector<CellParams<const float>> params(static_cast<std::size_t>(config.cells()));
+    const auto list = [&](Index k) {
+      return parameters_of<const float>(config, k / config.directions());
+    };
+    for (Index k = 0; k < config.cells(); ++k) {
+      for (const auto& parameter : list(k)) params.data()[k].*parameter.field = values.data();
+    }
+    const Stack<float> stack(config, params.data());
+    for (Index k = 0; k < config.cells(); ++k) {
+      for (const auto& parameter : list(k)) {
+        NOTE("cell " << k << ", " << parameter.name);
+        auto some = params;
+        some.data()[k].*parameter.field = nullptr;
+        for (const std::string& message :
+             {message_of([&] { Stack<float>(config, some.data()); }),
+              message_of([&] { stack.with_params(k, some.data()[k]); })}) {
+          CHECK(contains(message, parameter.name));
+        }
+      }
     }
   }
 }

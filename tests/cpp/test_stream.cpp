@@ -75,7 +75,8 @@ struct Fixture {
         output(x.size() / static_cast<std::size_t>(p.I()) * static_cast<std::size_t>(p.width())) {
     lstm.forward(whole.call());
     const std::vector<T> h(p.h_0.begin(), p.h_0.end()), c(p.c_0.begin(), p.c_0.end());
-    stream.set_state(h.data(), c.data());
+    const T* const state[] = {h.data(), c.data()};
+    stream.set_state(state);
   }
 
   void step(Index t) {
@@ -88,7 +89,8 @@ struct Fixture {
   void check() {
     CHECK(std::equal(output.begin(), output.end(), whole.output.data()));
     Guarded<T> h(static_cast<Index>(whole.h_n.size())), c(static_cast<Index>(whole.c_n.size()));
-    stream.get_state(h.data(), c.data());
+    T* const state[] = {h.data(), c.data()};
+    stream.get_state(state);
     h.check_guards();
     c.check_guards();
     CHECK(std::equal(h.data(), h.data() + h.size(), whole.h_n.data()));
@@ -133,7 +135,8 @@ TEST(a_new_stream_starts_at_zero) {
   CHECK_EQUAL(stream.batch_size(), p.B);
   CHECK_EQUAL(stream.config().hidden_size, p.H());
   Values h(p.h_0.size(), 7.0), c(p.c_0.size(), 7.0);
-  stream.get_state(h.data(), c.data());
+  double* const state[] = {h.data(), c.data()};
+  stream.get_state(state);
   CHECK(h == Values(h.size(), 0.0));
   CHECK(c == Values(c.size(), 0.0));
 }

@@ -11,8 +11,8 @@
 
 #include "check.hpp"
 #include "fastlstm/runtime.hpp"
-#include "rnn/thread_plan.hpp"
 #include "runtime/thread_team.hpp"
+#include "schedule/thread_plan.hpp"
 
 using namespace fastlstm;
 

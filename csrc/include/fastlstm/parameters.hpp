@@ -14,17 +14,17 @@ enum class Initial { kUniform, kZero, kOne };
 /// X(name, rows, columns, initial, whether it is present), in PyTorch's order, and row-major.
 /// columns 0: a vector. The terms may use the StackConfig c, and GH (rows of all gates), H, P and I
 /// (of the layer).
-#define FASTLSTM_PARAMETERS(X)                                            \
-  X(weight_ih, GH, I, kUniform, true)                                     \
-  X(weight_hh, GH, P, kUniform, true)                                     \
-  X(bias_ih, GH, 0, kUniform, c.bias)                                     \
-  X(bias_hh, GH, 0, kUniform, c.bias)                                     \
-  X(weight_hr, P, H, kUniform, c.proj_size > 0)                           \
-  X(weight_peephole, 3 * H, 0, kUniform, c.options.peepholes) /* i f o */ \
+#define FASTLSTM_PARAMETERS(X)                                              \
+  X(weight_ih, GH, I, kUniform, true)                                       \
+  X(weight_hh, GH, P, kUniform, true)                                       \
+  X(bias_ih, GH, 0, kUniform, c.bias)                                       \
+  X(bias_hh, GH, 0, kUniform, c.bias)                                       \
+  X(weight_hr, P, H, kUniform, c.proj_size > 0)                             \
+  X(weight_peephole, 3 * H, 0, kUniform, c.options.peepholes) /* i f o */   \
   X(weight_ln_ih, GH, 0, kOne, c.options.layer_norm)          /* gain_ih */ \
   X(weight_ln_hh, GH, 0, kOne, c.options.layer_norm)          /* gain_hh */ \
   X(weight_ln_c, H, 0, kOne, c.options.layer_norm)            /* gain_c */  \
-  X(bias_ln_c, H, 0, kZero, c.options.layer_norm && c.bias)
+  X(bias_ln_c, H, 0, kZero, c.options.layer_norm&& c.bias)
 
 /// The parameters of one layer and direction, or their gradients. A null pointer means that the
 /// parameter is absent.

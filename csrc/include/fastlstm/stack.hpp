@@ -79,7 +79,7 @@ class Tape {
   /// Saved values of cell k = layer * D + direction in time-major order; zero past an end. Gates
   /// and parts of the state other than h throw std::logic_error where the call was within a limit
   /// of memory.
-  void copy_gates(Index k, T* gates) const;              // gates: [T, B, gates_width]
+  void copy_gates(Index k, T* gates) const;               // gates: [T, B, gates_width]
   void copy_state(Index k, Index part, T* values) const;  // values: [T, B, width of the part]
 
  private:

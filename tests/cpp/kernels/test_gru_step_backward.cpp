@@ -18,7 +18,7 @@ KERNEL_TEST(gru_step_backward) {
     call.h_prev = h_prev.data();
     call.d_h = d_h.data();
     call.ld_d_h = ld;
-    call.d_past_R = d_past.data();
+    call.d_h_past_R = d_past.data();
     call.d_gates = d_gates.data();
     call.d_from_h = d_from_h.data();
     table.gru_step_backward(call);

@@ -34,10 +34,10 @@ KERNEL_TEST(lstm_norm_backward) {
       call.rows = rows;
       call.H = H;
       call.gates = from_h.data();
-      call.c_prev = c_prev.data();
+      call.memory_prev = c_prev.data();
       call.d_h = d_h.data();
       call.ld_d_h = ld;
-      call.d_past_R = d_c.data();
+      call.d_memory = d_c.data();
       call.d_gates = d_x.data();
       call.d_from_h = d_from_h.data();
       call.hidden = hidden.data();

@@ -1,4 +1,5 @@
 // The LSTM's step on tiles.
+#include "lstm_unit.hpp"
 #include "tile_step.hpp"
 
 using namespace fastlstm;
@@ -80,6 +81,29 @@ TABLE_TEST(lstm_step_of_nan) {
       const bool here = j == at % H;
       CHECK_EQUAL(std::isnan(result.h[j]), here);
       CHECK_EQUAL(std::isnan(result.c[j]), here && !output_gate);
+    }
+  }
+}
+
+// Against the equations of one unit.
+TABLE_TEST(lstm_step_tile_with_options) {
+  for (const Choice& choice : kChoices) {
+    NOTE("choice " << &choice - kChoices);
+    for (const Index rows : {1, 3, 7}) {
+      for (const Index H : kSizes) {
+        TileStep<T> step(table, table.lstm_step_tile, 4, rows, H, 3, H);
+        const Index ld = step.padded + 1;
+        const Guarded<T> peephole(step.random.template values<T>(3 * ld, -1, 1));
+        const Guarded<T> keep(step.random.template values<T>(rows * ld, 0, 1));
+        step.has_options = true;
+        step.options = options_of(choice, peephole.data(), ld, keep.data(), ld);
+        check_step_tile(step, [](const TileStep<T>& s, Index row, Index j) {
+          const Exact sums[] = {s.sum(row, 0, j), s.sum(row, 1, j), s.sum(row, 2, j),
+                                s.sum(row, 3, j)};
+          const OneUnit::Step made = unit_of(s.options, row, j).step(s.options, sums, s.c(row, j));
+          return Unit{made.h, made.c, OneUnit::saved(s.options, made)};
+        });
+      }
     }
   }
 }
