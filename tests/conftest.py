@@ -23,7 +23,9 @@ hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("fastlstm")
-    if importlib.util.find_spec("torch") is not None:
+    # Where processes share the work, the first runs no tests itself.
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", default=0)
+    if runs_tests and importlib.util.find_spec("torch") is not None:
         import torch
 
         torch.set_num_threads(1)
