@@ -335,6 +335,7 @@ print(predicted.bytes, max(forward, most_since_last_time() - given))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("part", [0, 0.5, 2], ids=["least", "half", "no limit"])
 @pytest.mark.parametrize(
