@@ -20,10 +20,25 @@ hypothesis.settings.register_profile(
 hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--soak", action="store_true", help="tests of many calls and long sequences, too"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--soak"):
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(pytest.mark.skip(reason="long: --soak runs it"))
+
+
 def pytest_configure(config: pytest.Config) -> None:
     if not config.getoption("--hypothesis-profile", default=None):
         hypothesis.settings.load_profile("fastlstm")
-    if importlib.util.find_spec("torch") is not None:
+    # Where processes share the work, the first runs no tests itself.
+    runs_tests = hasattr(config, "workerinput") or not config.getoption("numprocesses", default=0)
+    if runs_tests and importlib.util.find_spec("torch") is not None:
         import torch
 
         torch.set_num_threads(1)

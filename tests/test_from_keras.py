@@ -30,6 +30,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:__array__ implementation:Depreca
 
 T, B, I, H = 5, 4, 3, 6
 CELLS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
+KERAS = tuple(int(n) for n in keras.__version__.split(".")[:2])
+# The first versions whose layers have float64's accuracy on PyTorch; before, about float32's.
+EXACT_FROM = {"LSTM": (3, 14), "GRU": (3, 15)}
 
 
 def make(kind: str, **options: Any) -> Any:
@@ -58,6 +61,10 @@ def check_parity(layer: Any, ours: Any, *, gradients: bool = True) -> None:
     # In float64, Keras' SimpleRNN on PyTorch is 1.1e-7 from NumPy, where we are 3e-16.
     loop = isinstance(ours, fastlstm.RNN) or not getattr(ours, "reset_after", True)
     accuracy = "float32" if loop else dtype
+    exact_from = EXACT_FROM.get(type(ours).__name__, (0, 0))
+    if accuracy == "float64" and exact_from > KERAS:
+        first = ".".join(map(str, exact_from))
+        pytest.skip(f"Keras {keras.__version__}: its float64 is exact from {first} on")
     assert ours.batch_first
     assert ours.dtype == dtype
     actual, final = ours(x)
@@ -126,7 +133,7 @@ def test_activations(kind: str, activation: str | None) -> None:
     if kind != "SimpleRNN":
         options["recurrent_activation"] = "hard_sigmoid"
     # PyTorch, which computes Keras' gradients here, has 1/6 in float32 in the slope of hardsigmoid.
-    for dtype, gradients in (("float64", False), ("float32", True)):
+    for dtype, gradients in (("float32", True), ("float64", False)):
         layer = make(kind, dtype=dtype, **options)
         check_parity(layer, build(reader.describe(layer)), gradients=gradients)
 

@@ -326,6 +326,7 @@ print(predicted.bytes, max(forward, most_since_last_time() - given))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 @pytest.mark.parametrize("part", [0, 0.5, 2], ids=["least", "half", "no limit"])
 @pytest.mark.parametrize(
@@ -343,7 +344,7 @@ print(predicted.bytes, max(forward, most_since_last_time() - given))
         ("GRU", 6_000, 16, 32, 64, {"bidirectional": True, "merge": "mul", "uneven": True}),
         ("LSTM", 500, 8, 512, 512, {"weight_dropout": 0.3}),
         ("LSTM", 4_000, 16, 32, 64, {"layer_norm": True, "uneven": True}),
-        pytest.param("LSTM", 100_000, 8, 32, 64, {}, marks=pytest.mark.slow),
+        pytest.param("LSTM", 100_000, 8, 32, 64, {}, marks=pytest.mark.soak),
     ],
 )
 def test_peak_memory_is_as_predicted(

@@ -18,9 +18,6 @@ import fastlstm
 import numpy as np
 import pytest
 
-# Calls of the soak test; FASTLSTM_SOAK_CALLS=100000 is the long run.
-SOAK_CALLS = int(os.environ.get("FASTLSTM_SOAK_CALLS", "3000"))
-
 
 @pytest.mark.parametrize(
     "options",
@@ -96,7 +93,8 @@ def test_one_long_call_ends_before_its_time() -> None:
         signal.signal(signal.SIGALRM, before)
 
 
-def test_many_calls_from_many_threads_keep_no_memory() -> None:
+@pytest.mark.parametrize("calls", [3000, pytest.param(100_000, marks=pytest.mark.soak)])
+def test_many_calls_from_many_threads_keep_no_memory(calls: int) -> None:
     rng = np.random.default_rng(0)
     layers = [
         fastlstm.LSTM(5, 9, seed=0),
@@ -117,14 +115,14 @@ def test_many_calls_from_many_threads_keep_no_memory() -> None:
         if k % 10 == 0:
             layer.forward(x, lengths=lengths)[2].backward(output)
 
-    def soak(calls: int) -> int:
+    def soak(most: int) -> int:
         # One task for each thread: a pool keeps what it was given to the end, 1 KiB a task.
         with ThreadPoolExecutor(8) as pool:
-            list(pool.map(lambda first: [call(k) for k in range(first, calls, 8)], range(8)))
+            list(pool.map(lambda first: [call(k) for k in range(first, most, 8)], range(8)))
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
-    warm = soak(SOAK_CALLS // 2)
-    grown = soak(SOAK_CALLS) - warm
+    warm = soak(calls // 2)
+    grown = soak(calls) - warm
     assert grown < 8 * 1024  # KiB; arenas of the allocator settle, leaks of a call would add up
 
 

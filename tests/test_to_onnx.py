@@ -185,8 +185,15 @@ def test_any_numbers_of_steps_and_sequences() -> None:
         check_call(layer, runtime, x, state, np.arange(sequences) % steps + 1)
 
 
+def needs_right_states(kind: str) -> None:
+    version = onnxruntime.__version__
+    if kind == "RNN" and tuple(int(n) for n in version.split(".")[:2]) < (1, 26):
+        pytest.skip(f"ONNX Runtime {version}: an RNN's state of no steps is right from 1.26 on")
+
+
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_inputs_can_be_left_out(kind: str) -> None:
+    needs_right_states(kind)
     layer = make(kind, 2)
     x, state = random_call(layer)
     names = ["h_0", "c_0"] if kind == "LSTM" else ["h_0"]
@@ -200,6 +207,7 @@ def test_inputs_can_be_left_out(kind: str) -> None:
 @pytest.mark.parametrize("kind", DEFAULTS)
 def test_final_state_of_empty_sequences(kind: str) -> None:
     """ONNX Runtime's own is zero whatever the initial state is: the model has a node for it."""
+    needs_right_states(kind)
     layer = make(kind, 2, bidirectional=True)
     x, state = random_call(layer)
     model = checked(layer)

@@ -1,11 +1,10 @@
 # What src/register_*.cpp adds to the module. Arrays must be C-contiguous and of exactly these
 # types; csrc/include/fastlstm/stack.hpp says their shapes, config.hpp beside it what options mean.
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Protocol, TypeAlias, TypeVar
+from typing import Any, Never, Protocol, TypeAlias, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from typing_extensions import Never
 
 _Float32: TypeAlias = npt.NDArray[np.float32]
 _Float64: TypeAlias = npt.NDArray[np.float64]

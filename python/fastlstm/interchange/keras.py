@@ -448,7 +448,7 @@ def _params(
         shapes["bias"] = (2, rows) if two_biases else (rows,)
     if len(weights) != len(shapes):
         raise ValueError(f"expected {', '.join(shapes)}, got {len(weights)} weights")
-    arrays = {}
+    arrays: dict[str, FloatArray] = {}
     for (name, shape), value in zip(shapes.items(), weights, strict=True):
         array = np.asarray(value)
         same = len(shape) == array.ndim and all(

@@ -305,7 +305,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     for name, tensor in tensors.items():
         try:
             params[name] = _as_layers_dtype(tensor.read())
-        except DAMAGE as error:  # noqa: PERF203
+        except DAMAGE as error:
             raise ValueError(f"{name}: {error}") from error
     return Description(cell, options, params)
 
