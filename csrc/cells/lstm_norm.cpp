@@ -12,9 +12,12 @@ namespace {
 constexpr Index kAgainRows = 48;
 static_assert(kAgainRows >= kMostStepRows);
 
-/// The gradients of the normalisation and of the gates' bias, for each hidden unit
-/// (LstmNormBackward).
+/// Values of LstmNormSums for each hidden unit, and their places in an array of so many.
 constexpr Index kNormSums = 14;
+template <class T>
+LstmNormSums<T> named_sums(T* sums, Index H) {
+  return {sums, sums + 4 * H, sums + 8 * H, sums + 12 * H, sums + 13 * H};
+}
 
 /// [10H]: gain_ih and gain_hh [4H], gain_c and bias_c [H].
 template <class T>
@@ -202,7 +205,7 @@ class NormalisedBackward final : public BackwardCell<T> {
       norm.from_x = from_x_.data() + (task * kAgainRows + again + from) * ld_from_x_;
       norm.ld_x = ld_from_x_;
       norm.room = kernel_room_.data() + task * kNormRows * 6 * H;
-      norm.sums = sums(from / shape.sum_rows);
+      norm.sums = named_sums(sums(from / shape.sum_rows), H);
       a.norm = &norm;
       kernels<T>().lstm_norm_backward(a);
     };
@@ -227,15 +230,16 @@ class NormalisedBackward final : public BackwardCell<T> {
     for (Index group = 0; group < pieces(this->shape_.rows.B(), this->shape_.sum_rows); ++group) {
       add_sums_of(group);
       T* const totals = sums(group) + kNormSums * H;
-      const auto add = [&](Index at, Index n, T* to) {
-        for (Index j = 0; to != nullptr && j < n; ++j) to[j] += totals[at + j];
+      const LstmNormSums<T> named = named_sums(totals, H);
+      const auto add = [](const T* values, Index n, T* to) {
+        for (Index j = 0; to != nullptr && j < n; ++j) to[j] += values[j];
       };
-      add(0, 4 * H, d.bias_ih);
-      add(0, 4 * H, d.bias_hh);
-      add(4 * H, 4 * H, d.weight_ln_ih);
-      add(8 * H, 4 * H, d.weight_ln_hh);
-      add(12 * H, H, d.weight_ln_c);
-      add(13 * H, H, d.bias_ln_c);
+      add(named.bias, 4 * H, d.bias_ih);
+      add(named.bias, 4 * H, d.bias_hh);
+      add(named.gain_x, 4 * H, d.weight_ln_ih);
+      add(named.gain_h, 4 * H, d.weight_ln_hh);
+      add(named.gain_c, H, d.weight_ln_c);
+      add(named.bias_c, H, d.bias_ln_c);
       std::fill_n(totals, kNormSums * H, T(0));
     }
   }

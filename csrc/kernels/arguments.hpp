@@ -213,6 +213,13 @@ struct GruHalfStepBackward {
   const StepOptions<T>* options = nullptr;  // without the usual functions gates holds the sums
 };
 
+/// In and out: gradients to which those of a step's rows are added.
+template <class T>
+struct LstmNormSums {
+  T *bias, *gain_x, *gain_h;  // [4H]
+  T *gain_c, *bias_c;         // [H]
+};
+
 /// What the gradient of a step with layer normalisation takes besides.
 template <class T>
 struct LstmNormBackward {
@@ -222,8 +229,7 @@ struct LstmNormBackward {
   const T* from_x;      // [rows] of ld_x elements, in: W x
   Index ld_x;
   T* room;  // [kNormRows][6H] for the kernel
-  T* sums;  // [14H] in and out: the gradients of bias, gain_x, gain_h, gain_c, bias_c, in this
-            // order, of these rows are added
+  LstmNormSums<T> sums;
 };
 
 /// The gradient of one time step of a cell for some rows.

@@ -89,7 +89,7 @@ class LstmNormGradient {
     const T* d_h = s.d_h + row * s.ld_d_h;
     const T *gain_c = norm.parameters.gain_c, *bias_c = norm.parameters.bias_c;
     T *o_row = room(r) + 3 * H, *c_row = room(r) + 4 * H, *d_c_row = room(r) + 5 * H;
-    T *d_gain = norm.sums + 12 * H, *d_bias = norm.sums + 13 * H;
+    T *d_gain = norm.sums.gain_c, *d_bias = norm.sums.bias_c;
     T* hidden = s.hidden != nullptr ? s.hidden + row * H : nullptr;
     const Moments<T> moments_c = of_c[r];
     NormGradient<T> through;
@@ -120,7 +120,7 @@ class LstmNormGradient {
       keep_c = s.options->keep_c + row * s.options->ld_keep_c;
     }
     T *gates = room(r), *d_c = s.d_memory + row * H;
-    T *d_bias = norm.sums, *d_gain_x = d_bias + 4 * H, *d_gain_h = d_bias + 8 * H;
+    T *d_bias = norm.sums.bias, *d_gain_x = norm.sums.gain_x, *d_gain_h = norm.sums.gain_h;
     const T *gain_x = norm.parameters.gain_x, *gain_h = norm.parameters.gain_h;
     const NormGradient<T> from_hidden = through_c[r];
     const Moments<T> moments_c = of_c[r];
