@@ -25,7 +25,7 @@ struct StepsBackwardCall {
   T* d_memory = nullptr;        // [B, M] in: the same of the memory; out
   T* d_h_past_R = nullptr;  // [B, H] in and out: the part of d_h that did not come through R, where
                             // the cell keeps it apart (Cell::keeps_h_apart); null otherwise
-  T* d_h_steps = nullptr;       // [rows, P] out: d_h as it comes to each step; null: not asked for
+  T* d_h_steps = nullptr;   // [rows, P] out: d_h as it comes to each step; null: not asked for
   T* d_memory_steps = nullptr;  // [rows, M] out: the same of the memory
 };
 
