@@ -142,14 +142,15 @@ std::vector<Case> cases() {
 /// A call's arrays, and its layers.
 template <class T>
 struct Call {
-  explicit Call(const StackConfig& config_, bool batch_first = false) : config(config_) {
+  explicit Call(const StackConfig& config_, bool batch_first = false, Index steps = kSteps)
+      : config(config_) {
     Random random(3);
     const auto draw = [&](Index n) {
       arrays.push_back(random.values<T>(n, -0.1, 0.1));
       return arrays.back().data();
     };
     arrays.reserve(1000);  // they stay where they are
-    for (Index b = 0; b < kB; ++b) lengths.push_back(kSteps - b % 5);
+    for (Index b = 0; b < kB; ++b) lengths.push_back(steps - b % 5);
     for (Index k = 0; k < config.cells(); ++k) {
       CellParams<const T>& given = params.emplace_back();
       CellParams<T>& wanted = d_params.emplace_back();
@@ -161,11 +162,11 @@ struct Call {
       }
     }
     const auto sequence = [&](Index width) -> SequenceView<T> {
-      T* const data = draw(kSteps * kB * width);
-      if (batch_first) return {data, width, kSteps * width};
+      T* const data = draw(steps * kB * width);
+      if (batch_first) return {data, width, steps * width};
       return {data, kB * width, width};
     };
-    forward.steps = kSteps;
+    forward.steps = steps;
     forward.B = kB;
     forward.lengths = lengths.data();
     const SequenceView<T> x = sequence(config.input_size);
@@ -312,10 +313,11 @@ TEST(passes_take_what_they_say_float64) { check_passes<double>(); }
 
 // Predictions are not below what is taken, and not far above.
 TEST(training_takes_what_is_predicted) {
-  set_num_threads(1);
   for (const Case& c : cases()) {
-    for (const bool batch_first : {false, true}) {
-      NOTE(c.name << ", batch first " << batch_first);
+    for (const int threads : {1, 4}) {
+      const bool batch_first = threads > 1;
+      NOTE(c.name << ", threads = " << threads << ", batch first " << batch_first);
+      set_num_threads(threads);
       const Call<double> call(c.config, batch_first);
       const Stack<double> stack = call.stack();
       const auto predicted = [&](Index limit) {
@@ -330,6 +332,28 @@ TEST(training_takes_what_is_predicted) {
       CHECK(taken <= whole);
       CHECK(taken > whole / 10 * 8);
     }
+  }
+  set_num_threads(1);
+}
+
+// Of several segments of steps.
+TEST(training_takes_no_more_than_its_limit) {
+  constexpr Index kLong = 300;
+  set_num_threads(1);
+  for (const Case& c : cases()) {
+    NOTE(c.name);
+    const Call<float> call(c.config, true, kLong);
+    const Stack<float> stack = call.stack();
+    const auto predicted = [&](Index limit) {
+      return stack.training_memory(kLong, kB, call.lengths.data(), true, c.regularisation, limit)
+          .bytes;
+    };
+    const Index limit = predicted(0) / 10 * 9;
+    most_of_training(stack, call, c.regularisation, limit);  // packs weights, which stay
+    const Index taken = most_of_training(stack, call, c.regularisation, limit);
+    NOTE("taken " << taken << ", predicted " << predicted(limit) << ", limit " << limit);
+    CHECK(predicted(limit) <= limit);
+    CHECK(taken <= predicted(limit) + kVectors);
   }
 }
 
