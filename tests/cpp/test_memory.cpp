@@ -397,10 +397,13 @@ TEST(a_tape_leaves_its_memory_to_the_next) {
     CHECK_EQUAL(taken(call.forward, 0), fresh);
   }
   CHECK_EQUAL(taken(call.forward, 0), fresh - left);
-  // A call under a limit releases them and leaves none.
+  // A call under a limit releases them first, and leaves none.
   const std::size_t before = now.all;
-  const Index whole = stack.training_memory(kSteps, kB, call.lengths.data(), false, {}, 0).bytes;
-  taken(call.forward, whole);
+  const Index whole = stack.training_memory(few.steps, kB, nullptr, false, {}, 0).bytes;
+  {
+    const Tape<float> tape = stack.forward_train(few, {}, whole);
+    CHECK(index(before - now.all) > left / 2);
+  }
   CHECK_EQUAL(index(before - now.all), left);
   CHECK_EQUAL(taken(call.forward, 0), fresh);
 }
