@@ -20,8 +20,7 @@
 
 namespace fastlstm {
 
-// --- forward
-// --------------------------------------------------------------------------------------
+// --- forward -----------------------------------------------------------------------------------
 
 /// A layer and direction that goes through steps.
 template <class T>
@@ -59,8 +58,7 @@ class ForwardCell {
                              const Share& /*share*/) noexcept {}
 };
 
-// --- backward
-// -------------------------------------------------------------------------------------
+// --- backward ----------------------------------------------------------------------------------
 
 /// The same from the end to the start: blocks of steps, and in each first the steps, then the
 /// gradients of the parameters from all of its rows.
@@ -147,8 +145,7 @@ class BackwardCell {
   const BackwardShape<T> shape_;
 };
 
-// --- the cell
-// -------------------------------------------------------------------------------------
+// --- the cell ----------------------------------------------------------------------------------
 
 template <class T>
 class Cell {

@@ -19,7 +19,8 @@ void for_each_layout(Index lanes, Body body) {
     if (units < 1) continue;
     for (const PanelLayout& layout :
          {PanelLayout::of_gates(4, units, lanes), PanelLayout::of_gates(3, units, lanes),
-          PanelLayout::of_matrix(1, units, lanes), PanelLayout::of_matrix(3, units, lanes)}) {
+          PanelLayout::of_matrix(1, units, lanes), PanelLayout::of_matrix(3, units, lanes),
+          PanelLayout{4, units, lanes, 2}}) {
       NOTE("gates = " << layout.gates << ", " << layout.gates_in_block
                       << " in a block, units = " << units << ", lanes = " << lanes);
       body(layout);

@@ -24,7 +24,7 @@ enum class Initial { kUniform, kZero, kOne };
   X(weight_ln_ih, GH, 0, kOne, c.options.layer_norm)          /* gain_ih */ \
   X(weight_ln_hh, GH, 0, kOne, c.options.layer_norm)          /* gain_hh */ \
   X(weight_ln_c, H, 0, kOne, c.options.layer_norm)            /* gain_c */  \
-  X(bias_ln_c, H, 0, kZero, c.options.layer_norm&& c.bias)
+  X(bias_ln_c, H, 0, kZero, (c.options.layer_norm && c.bias))
 
 /// The parameters of one layer and direction, or their gradients. A null pointer means that the
 /// parameter is absent.
