@@ -35,16 +35,12 @@ void drop_rows(const RowSchedule& rows, const Regularisation& regularisation, In
   }
 }
 
-/// dropped = R of cell k, or its gradient, times the mask of weight dropout. R: [rows, P]; dropped
-/// may be R.
+/// A row of R of cell k, or of its gradient, times the mask of weight dropout. values: [P]
 template <class T>
-void drop_weights(const Regularisation& regularisation, Index k, Index rows, Index P, const T* R,
-                  T* dropped) {
-  for (Index row = 0; row < rows; ++row) {
-    kernels<T>().dropout_row({P, regularisation.seed, mask_stream(MaskKind::kWeightDropout, k),
-                              static_cast<std::uint64_t>(row), regularisation.weight_dropout,
-                              R + row * P, dropped + row * P});
-  }
+void drop_weights(const Regularisation& regularisation, Index k, Index row, Index P, T* values) {
+  kernels<T>().dropout_row({P, regularisation.seed, mask_stream(MaskKind::kWeightDropout, k),
+                            static_cast<std::uint64_t>(row), regularisation.weight_dropout, values,
+                            values});
 }
 
 /// The masks of one layer and direction in one call.

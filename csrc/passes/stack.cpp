@@ -49,11 +49,10 @@ Layers<T> with_dropped_weights(const Layers<T>& layers, const Regularisation& re
   Layers<T> dropped = layers;
   for (Index k = 0; k < layers.config.cells(); ++k) {
     const CellWeights<T>& w = layers.weights(k);
-    Buffer<T> R(w.GH, w.P);
-    w.R.unpack(R.data());
-    drop_weights(regularisation, k, w.GH, w.P, R.data(), R.data());
+    WeightPanel<T> R = w.R.changed(
+        [&](Index row, T* values) { drop_weights(regularisation, k, row, w.P, values); });
     dropped.all_weights[static_cast<std::size_t>(k)] =
-        std::make_shared<const CellWeights<T>>(w, R.data());
+        std::make_shared<const CellWeights<T>>(w, std::move(R));
   }
   return dropped;
 }

@@ -108,9 +108,12 @@ class StackBackward {
     run_segments(k, d_layer_x);
     for (Index j = 0; apart_ && j < B * P_; ++j) d_h_.data()[j] += d_h_past_R_.data()[j];
     if (drops_R) {
-      drop_weights(saved_.regularisation, k, w.GH, P_, d_dropped_R.data(), d_dropped_R.data());
-      T* d_R = call_.d_params[k].weight_hh;
-      for (Index j = 0; j < w.GH * P_; ++j) d_R[j] += d_dropped_R.data()[j];
+      for (Index row = 0; row < w.GH; ++row) {
+        T* const dropped = d_dropped_R.data() + row * P_;
+        drop_weights(saved_.regularisation, k, row, P_, dropped);
+        T* const d_R = call_.d_params[k].weight_hh + row * P_;
+        for (Index j = 0; j < P_; ++j) d_R[j] += dropped[j];
+      }
     }
     if (call_.d_state_0[0] != nullptr) {
       unsort_states(config_, saved_.rows, d_h_.data(), d_memory_.data(),

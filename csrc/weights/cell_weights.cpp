@@ -1,6 +1,7 @@
 #include "weights/cell_weights.hpp"
 
 #include <algorithm>
+#include <utility>
 
 namespace fastlstm {
 
@@ -49,7 +50,7 @@ CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& wei
 }
 
 template <class T>
-CellWeights<T>::CellWeights(const CellWeights& other, const T* R_values)
+CellWeights<T>::CellWeights(const CellWeights& other, WeightPanel<T> other_R)
     : I(other.I),
       H(other.H),
       P(other.P),
@@ -58,7 +59,7 @@ CellWeights<T>::CellWeights(const CellWeights& other, const T* R_values)
       projects(other.projects),
       shape(other.shape),
       input(other.input),
-      R(shape.layout, P, R_values),
+      R(std::move(other_R)),
       W_hr(other.W_hr.clone()),
       bias(other.bias.clone()),
       bias_panel(other.bias_panel.clone()),

@@ -39,8 +39,8 @@ struct CellWeights {
   /// params: read during the construction only.
   CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
               const CellParams<const T>& params);
-  /// The same with other values of R, [G H, P], for weight dropout. Shares those of the input.
-  CellWeights(const CellWeights& other, const T* R_values);
+  /// The same with another R, for weight dropout. Shares the weights of the input.
+  CellWeights(const CellWeights& other, WeightPanel<T> other_R);
 
   Index I;  // this layer's input size
   Index H;

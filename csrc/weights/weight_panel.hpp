@@ -59,66 +59,58 @@ class WeightPanel {
   WeightPanel() = default;
 
   /// matrix: [gates * units] rows of K, in.
-  WeightPanel(const PanelLayout& layout, Index K, const T* matrix)
-      : layout_(layout), K_(K), values_(layout.all_blocks(), K * layout.width()) {
-    // A cache line of each column at a time: going down the columns side by side, lines that are
-    // powers of two apart drive each other out (8 times slower at H = 1024).
-    constexpr Index kLine = 64 / sizeof(T);
-    const Index width = layout.width();
-    std::vector<Index> rows(static_cast<std::size_t>(width));
-    T* panel = values_.data();
-    for (Index block = 0; block < layout.all_blocks(); ++block, panel += K * width) {
-      for (Index j = 0; j < width; ++j) rows[static_cast<std::size_t>(j)] = layout.row(block, j);
-      for (Index first = 0; first < K; first += kLine) {
-        const Index n = std::min(kLine, K - first);
-        for (Index j = 0; j < width; ++j) {
-          const Index row = rows[static_cast<std::size_t>(j)];
-          const T* const values = matrix + row * K + first;
-          T* const to = panel + first * width + j;
-          if (row < 0) {
-            for (Index k = 0; k < n; ++k) to[k * width] = T(0);
-          } else if (n == kLine) {
-            for (Index k = 0; k < kLine; ++k) to[k * width] = values[k];
-          } else {
-            for (Index k = 0; k < n; ++k) to[k * width] = values[k];
-          }
-        }
-      }
+  WeightPanel(const PanelLayout& layout, Index K, const T* matrix) : WeightPanel(layout, K) {
+    for (Index block = 0; block < layout.all_blocks(); ++block) {
+      pack_block(block, [&](Index j) {
+        const Index row = layout.row(block, j);
+        return row < 0 ? nullptr : matrix + row * K;
+      });
     }
+  }
+
+  /// The same with other values: change(row, values) changes the [K] values of a matrix row.
+  template <class Change>
+  WeightPanel changed(Change change) const {
+    WeightPanel other(layout_, K_);
+    Buffer<T> rows(layout_.width(), K_);  // of one block
+    for (Index block = 0; block < layout_.all_blocks(); ++block) {
+      unpack_block(block, rows.data());
+      for (Index j = 0; j < layout_.width(); ++j) {
+        const Index row = layout_.row(block, j);
+        if (row >= 0) change(row, rows.data() + j * K_);
+      }
+      other.pack_block(block, [&](Index j) {
+        return layout_.row(block, j) < 0 ? nullptr : rows.data() + j * K_;
+      });
+    }
+    return other;
   }
 
   /// The panel of the transposed rows first <= row < end, a plain matrix of K columns: what
   /// multiplies gradients of them.
   WeightPanel transposed(Index first, Index end) const {
-    WeightPanel other;
-    other.layout_ = PanelLayout::of_matrix(1, K_, kernels<T>().lanes);
-    other.K_ = end - first;
-    const Index width = other.layout_.width();
-    other.values_.resize(other.layout_.all_blocks(), other.K_ * width);
+    WeightPanel other(PanelLayout::of_matrix(1, K_, kernels<T>().lanes), end - first);
+    const Index width = other.layout_.width(), stride = layout_.width();
+    std::vector<const T*> rows;  // weight 0 of each; the next is a block's width further
+    for (Index row = first; row < end; ++row) {
+      const Index column = layout_.column(row);
+      rows.push_back(values_.data() + column / stride * K_ * stride + column % stride);
+    }
     // All rows of some inputs before the next: their lines stay near until each lane is read.
-    constexpr Index kLine = 64 / sizeof(T);
     for (Index k = 0; k < other.layout_.columns(); k += kLine) {
       T* to = other.values_.data() + k / width * other.K_ * width + k % width;
       const Index n = std::clamp<Index>(K_ - k, 0, kLine);
-      for (Index row = first; row < end; ++row, to += width) {
-        const T* const from = at(row, k);
+      for (const T* const row : rows) {
         if (n == kLine) {
-          for (Index j = 0; j < kLine; ++j) to[j] = from[j * layout_.width()];
+          for (Index j = 0; j < kLine; ++j) to[j] = row[(k + j) * stride];
         } else {
-          for (Index j = 0; j < n; ++j) to[j] = from[j * layout_.width()];
+          for (Index j = 0; j < n; ++j) to[j] = row[(k + j) * stride];
           for (Index j = n; j < kLine; ++j) to[j] = T(0);
         }
+        to += width;
       }
     }
     return other;
-  }
-
-  /// matrix: [gates * units, K] out: what was packed.
-  void unpack(T* matrix) const {
-    for (Index row = 0; row < layout_.gates * layout_.units; ++row) {
-      const T* const from = at(row, 0);
-      for (Index k = 0; k < K_; ++k) matrix[row * K_ + k] = from[k * layout_.width()];
-    }
   }
 
   WeightPanel clone() const {
@@ -134,11 +126,47 @@ class WeightPanel {
   Index K() const { return K_; }
 
  private:
-  /// Weight k of a matrix row; the next is a block's width further.
-  const T* at(Index row, Index k) const {
-    const Index column = layout_.column(row), width = layout_.width();
-    return values_.data() + (column / width * K_ + k) * width + column % width;
+  WeightPanel(const PanelLayout& layout, Index K)
+      : layout_(layout), K_(K), values_(layout.all_blocks(), K * layout.width()) {}
+
+  /// row_of(j): the [K] values of column j of a block; null: zeros.
+  ///
+  /// A cache line of each column at a time: going down the columns side by side, lines that are
+  /// powers of two apart drive each other out (8 times slower at H = 1024).
+  template <class RowOf>
+  void pack_block(Index block, RowOf row_of) {
+    const Index width = layout_.width();
+    T* const panel = values_.data() + block * K_ * width;
+    std::vector<const T*> rows(static_cast<std::size_t>(width));
+    for (Index j = 0; j < width; ++j) rows[static_cast<std::size_t>(j)] = row_of(j);
+    for (Index first = 0; first < K_; first += kLine) {
+      const Index n = std::min(kLine, K_ - first);
+      for (Index j = 0; j < width; ++j) {
+        const T* const row = rows[static_cast<std::size_t>(j)];
+        T* const to = panel + first * width + j;
+        if (row == nullptr) {
+          for (Index k = 0; k < n; ++k) to[k * width] = T(0);
+        } else if (n == kLine) {
+          for (Index k = 0; k < kLine; ++k) to[k * width] = row[first + k];
+        } else {
+          for (Index k = 0; k < n; ++k) to[k * width] = row[first + k];
+        }
+      }
+    }
   }
+  /// rows: [width, K] out: a block's columns.
+  void unpack_block(Index block, T* rows) const {
+    const Index width = layout_.width();
+    const T* const panel = values_.data() + block * K_ * width;
+    for (Index first = 0; first < K_; first += kLine) {
+      const Index n = std::min(kLine, K_ - first);
+      for (Index j = 0; j < width; ++j) {
+        for (Index k = 0; k < n; ++k) rows[j * K_ + first + k] = panel[(first + k) * width + j];
+      }
+    }
+  }
+
+  static constexpr Index kLine = 64 / sizeof(T);  // of a cache line
 
   PanelLayout layout_{0, 0, 1, 1};
   Index K_ = 0;

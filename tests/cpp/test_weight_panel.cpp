@@ -62,10 +62,14 @@ void check_panels() {
           }
         }
       }
-      Guarded<T> back(rows * K);
-      panel.unpack(back.data());
-      back.check_guards();
-      CHECK(std::equal(matrix.begin(), matrix.end(), back.data()));
+      std::vector<T> seen(matrix.size()), doubled;
+      for (const T weight : matrix) doubled.push_back(2 * weight);
+      const WeightPanel<T> other = panel.changed([&](Index row, T* row_values) {
+        std::copy_n(row_values, K, seen.data() + row * K);
+        for (Index k = 0; k < K; ++k) row_values[k] *= 2;
+      });
+      CHECK(seen == matrix);
+      CHECK(same_bits(other, WeightPanel<T>(layout, K, doubled.data())));
       const WeightPanel<T> copy = panel.clone();
       CHECK(same_bits(copy, panel));
       CHECK(values(copy) != values(panel));
