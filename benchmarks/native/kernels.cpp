@@ -166,13 +166,15 @@ Work set_up(CellStepBackward<T>& a, const KernelTable<T>& table, Size size, Arra
   a.d_h_past_R = arrays(B * H, -1, 1);
   a.d_gates = arrays(B * 4 * H, 0, 0);
   a.d_from_h = arrays(B * 4 * H, 0, 0);
-  a.norm = arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays),
-                                           arrays(4 * H, -1, 1),
-                                           {table.lanes, 4 * table.lanes},
-                                           arrays(B * 4 * H, -1, 1),
-                                           4 * H,
-                                           arrays(kNormRows * 6 * H, 0, 0),
-                                           arrays(14 * H, 0, 0)});
+  a.norm =
+      arrays.keep(LstmNormBackward<T>{norm_parameters(H, arrays),
+                                      arrays(4 * H, -1, 1),
+                                      {table.lanes, 4 * table.lanes},
+                                      arrays(B * 4 * H, -1, 1),
+                                      4 * H,
+                                      arrays(kNormRows * 6 * H, 0, 0),
+                                      {arrays(4 * H, 0, 0), arrays(4 * H, 0, 0),
+                                       arrays(4 * H, 0, 0), arrays(H, 0, 0), arrays(H, 0, 0)}});
   return {false, static_cast<double>(B * H)};
 }
 

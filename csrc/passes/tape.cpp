@@ -78,7 +78,7 @@ class StackBackward {
   /// The lowest layer that something is asked of; those below it need not run.
   Index lowest_layer() const {
     if (call_.d_x.data != nullptr || call_.d_state_0[0] != nullptr || steps_wanted()) return 0;
-    for (Index k = 0; k < config_.cells(); ++k) {
+    for (Index k = 0; call_.d_params != nullptr && k < config_.cells(); ++k) {
       for (const auto& parameter : parameters_of<T>(config_, k / D_)) {
         if (call_.d_params[k].*parameter.field != nullptr) return k / D_;
       }
@@ -97,7 +97,7 @@ class StackBackward {
       d_memory_steps_.resize(saved_.rows.rows(), M_);
     }
     const CellWeights<T>& w = saved_.layers.weights(k);
-    d_params_ = call_.d_params[k];
+    d_params_ = call_.d_params != nullptr ? call_.d_params[k] : CellParams<T>{};
     Buffer<T> d_dropped_R;
     const bool drops_R = saved_.regularisation.weight_dropout > 0 && d_params_.weight_hh != nullptr;
     if (drops_R) {

@@ -48,7 +48,7 @@ struct BackwardCall {
   SequenceView<T> d_x;                       // data null: not computed; rows past an end become
                                              // zero; apart from d_output, which is read meanwhile
   T* d_state_0[kMostStateParts] = {};        // written, all parts or, if null, none
-  const CellParams<T>* d_params = nullptr;   // [L * D]; added to; null ones: not computed
+  const CellParams<T>* d_params = nullptr;   // [L * D]; added to; null, or null ones: not computed
   // For looking inside, or null: gradients of the state after each step, as they come from the
   // steps that follow it; zero past an end. [L * D, T, B, width], all parts or none.
   T* d_state_steps[kMostStateParts] = {};

@@ -29,7 +29,8 @@ KERNEL_TEST(lstm_norm_backward) {
           from_x.data(),
           ld_x,
           room.data(),
-          sums.data()};
+          {sums.data(), sums.data() + 4 * H, sums.data() + 8 * H, sums.data() + 12 * H,
+           sums.data() + 13 * H}};
       CellStepBackward<T> call{};
       call.rows = rows;
       call.H = H;
