@@ -45,7 +45,7 @@ TEST(live_rows_are_those_not_ended) {
   for (const auto& [T, lengths] : kCases) {
     NOTE("T = " << T << ", B = " << lengths.size());
     const RowSchedule rows = schedule(T, lengths);
-    CHECK_EQUAL(rows.T(), T);
+    CHECK_EQUAL(rows.all_steps(), T);
     CHECK_EQUAL(rows.B(), static_cast<Index>(lengths.size()));
     CHECK_EQUAL(rows.steps(), *std::max_element(lengths.begin(), lengths.end()));
     for (Index t = 0; t < rows.steps(); ++t) {
@@ -160,7 +160,7 @@ TEST(shares_divide_the_rows) {
       for (Index first = 0; first < stride; ++first) {
         const RowSchedule share(all, first, stride);
         rows += share.B();
-        CHECK_EQUAL(share.T(), T);
+        CHECK_EQUAL(share.all_steps(), T);
         for (Index b = 0; b < share.B(); ++b) {
           CHECK_EQUAL(share.place(b), all.place(first + b * stride));
           CHECK_EQUAL(share.length(b), lengths[static_cast<std::size_t>(share.place(b))]);
