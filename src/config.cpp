@@ -91,6 +91,7 @@ StackConfig config_of(const py::dict& values) {
          {"zoneout_h", into(o.zoneout_h)},
          {"zoneout_c", into(o.zoneout_c)}},
         "option");
+  check_config(c);
   return c;
 }
 

@@ -8,7 +8,7 @@
 namespace fastlstm::python {
 
 /// Keys as in _core.pyi; those left out have their defaults. Throws std::invalid_argument for
-/// others.
+/// others, and for what makes no sense (check_config).
 StackConfig config_of(const pybind11::dict& config);
 Regularisation regularisation_of(const pybind11::dict& regularisation);
 

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from fastlstm import reference
 from fastlstm._activations import as_activation
-from fastlstm.layers.states import as_tuple
+from fastlstm.layers import spec_of
+from fastlstm.layers.states import as_tuple, from_tuple
 from tolerances import assert_close
 
 DTYPES = ("float64", "float32")
@@ -154,9 +155,8 @@ def make_problem(case: Case, dtype: str, seed: int = 0) -> Problem:
     """The problem of a case; its random numbers follow from the seed alone."""
     rng = np.random.default_rng(seed)
     layer = make_layer(case, dtype, seed)
-    D = 2 if layer.bidirectional else 1
-    P = output_size(layer)
-    cells = layer.num_layers * D
+    spec = spec_of(layer)
+    D, P, cells = spec.directions, spec.output_size, spec.cells
 
     def normal(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(dtype)
@@ -168,8 +168,7 @@ def make_problem(case: Case, dtype: str, seed: int = 0) -> Problem:
 
     def state() -> Any:
         batch = (case.B,) if case.batched else ()
-        h = normal(cells, *batch, P)
-        return (h, normal(cells, *batch, layer.hidden_size)) if case.cell == "LSTM" else h
+        return from_tuple(tuple(normal(cells, *batch, width) for _, width in spec.state_parts))
 
     return Problem(
         layer=layer,
@@ -302,7 +301,8 @@ def solve_long_problem() -> Expected:
 
 def named_states(state: Any, suffix: str = "_n") -> dict[str, np.ndarray]:
     """The arrays of a state: h_n, and c_n where there is one."""
-    return {f"{letter}{suffix}": a for letter, a in zip("hc", as_tuple(state), strict=False)}
+    parts = as_tuple(state)
+    return {f"{letter}{suffix}": a for letter, a in zip("hc"[: len(parts)], parts, strict=True)}
 
 
 def assert_states_close(actual: Any, expected: Any, tolerance: Any, suffix: str = "_n") -> None:

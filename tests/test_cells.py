@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import operator
 import pickle
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ import numpy as np
 import pytest
 from fastlstm import reference
 from fastlstm._activations import NAMES, Activation
+from fastlstm.layers.states import as_tuple
 from finite_differences import slope_error
 from support import (
     CASES,
@@ -22,7 +24,11 @@ from support import (
     as_float64,
     assert_gradients_close,
     assert_same_bits,
+    assert_same_states,
+    assert_states_close,
     make_problem,
+    map_state,
+    named_states,
     solve,
     time_major,
 )
@@ -154,14 +160,14 @@ def test_reference_errors() -> None:
 def test_layer_is_the_reference(cell: str, case: Case, dtype: str) -> None:
     p = make(cell, case, dtype)
     expected = solve(p)
-    output, h_n = p.layer(p.x, p.state, lengths=p.lengths)
-    assert output.dtype == h_n.dtype == dtype
+    output, final = p.layer(p.x, p.state, lengths=p.lengths)
+    assert all(a.dtype == dtype for a in (output, *as_tuple(final)))
     assert_close(output, expected.output, FORWARD[dtype], "output")
-    assert_close(h_n, expected.state, FORWARD[dtype], "h_n")
+    assert_states_close(final, expected.state, FORWARD[dtype])
 
-    trained, trained_h, tape = p.layer.forward(p.x, p.state, lengths=p.lengths)
+    trained, trained_final, tape = p.layer.forward(p.x, p.state, lengths=p.lengths)
     assert_same_bits(trained, output, "output in training")
-    assert_same_bits(trained_h, h_n, "h_n in training")
+    assert_same_states(trained_final, final, "in training")
     grads = tape.backward(p.d_output, p.d_state)
     assert_gradients_close(grads, expected.grads, BACKWARD[dtype])
     assert list(grads.params) == list(p.layer.params)
@@ -169,7 +175,7 @@ def test_layer_is_the_reference(cell: str, case: Case, dtype: str) -> None:
     traces = p.layer.trace(p.x, p.state, lengths=p.lengths)
     for own, theirs in zip(traces, expected.tape.traces, strict=True):
         for a, b in zip(own, theirs, strict=True):
-            assert a._fields == (*b._fields, "d_h")
+            assert a._fields == (*b._fields, *(f"d_{part}" for part in named_states(final, "")))
             for field in b._fields:
                 values = time_major(p.layer, getattr(a, field))
                 assert_close(values, getattr(b, field), FORWARD[dtype], field)
@@ -225,20 +231,20 @@ def test_dropout_between_layers(cell: str) -> None:
 @pytest.mark.parametrize("B", [1, 2, 5, 30, 60])
 def test_rows_chunks_and_threads_do_not_change_bits(cell: str, dtype: str, B: int) -> None:
     p = make(cell, Case(T=13, B=B, I=9, H=70, options={"num_layers": 2}), dtype)
-    output, h_n = p.layer(p.x, p.state)
+    output, final = p.layer(p.x, p.state)
     for row in {0, B // 2, B - 1}:
-        rows = slice(row, row + 1)
-        alone, alone_h = p.layer(p.x[:, rows], p.state[:, rows])
-        assert_same_bits(alone, output[:, rows], "a row alone")
-        assert_same_bits(alone_h, h_n[:, rows], "its state")
+        of_row = operator.itemgetter((slice(None), slice(row, row + 1)))
+        alone, alone_final = p.layer(of_row(p.x), map_state(of_row, p.state))
+        assert_same_bits(alone, of_row(output), "a row alone")
+        assert_same_states(alone_final, map_state(of_row, final), "of a row alone")
     stream = p.layer.stream(B)
     stream.state = p.state
     steps = np.stack([stream.step(x_t) for x_t in p.x[:5]])
     rest = stream.run(p.x[5:])
     assert_same_bits(np.concatenate([steps, rest]), output, "stream")
-    assert_same_bits(stream.state, h_n, "the stream's state")
+    assert_same_states(stream.state, final, "of the stream")
     stream.reset()
-    assert not stream.state.any()
+    assert not any(part.any() for part in as_tuple(stream.state))
     results = []
     for n in (1, 2, 5):
         with fastlstm.num_threads(n):
@@ -247,7 +253,8 @@ def test_rows_chunks_and_threads_do_not_change_bits(cell: str, dtype: str, B: in
             results.append(tape.backward(p.d_output, p.d_state))
     for grads in results[1:]:
         assert_same_bits(grads.x, results[0].x, "d_x")
-        assert_same_bits(grads.state, results[0].state, "d_h_0")
+        for part, other in zip(as_tuple(grads.state), as_tuple(results[0].state), strict=True):
+            assert_same_bits(part, other, "d_state")
         for name, value in grads.params.items():
             assert_same_bits(value, results[0].params[name], name)
 

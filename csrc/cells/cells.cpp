@@ -1,8 +1,28 @@
 #include "cells/cells.hpp"
 
+#include <cstdint>
+#include <limits>
+#include <stdexcept>
+
 #include "cells/steps.hpp"
 
 namespace fastlstm {
+
+void check_config(const StackConfig& c) {
+  // BLAS counts in 32-bit integers, and a row of all gates is the longest thing that it sees.
+  constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 8;
+  const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
+  const bool projects = c.proj_size > 0;
+  if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
+      !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
+      (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
+                                     c.options.layer_norm || c.options.zoneout_c > 0)) ||
+      (c.options.layer_norm &&
+       (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
+      (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
+    throw std::invalid_argument("StackConfig: a size or an option is out of range");
+  }
+}
 
 template <class T>
 std::unique_ptr<Cell<T>> make_cell(const StackConfig& config) {

@@ -7,32 +7,6 @@ namespace fastlstm {
 namespace {
 
 template <class T>
-class RnnBackward final : public BackwardCell<T> {
- public:
-  using Kernel = void (*)(const CellStepBackward<T>&) noexcept;
-
-  RnnBackward(Kernel kernel, const CellOptions& options, const BackwardShape<T>& shape)
-      : BackwardCell<T>(shape),
-        kernel_(kernel),
-        options_(step_options<T>(options)),
-        plain_(options.plain()) {}
-
-  void step(const BackwardStep<T>& s) noexcept override {
-    const auto units = [&](Index from, Index to, const T* memory_prev) {
-      CellStepBackward<T> a = backward_arguments(s, this->shape_.weights, 1, from, to, memory_prev);
-      if (!plain_) a.options = &options_;
-      kernel_(a);
-    };
-    backward_with_one_product(s, this->shape_, s.d_gates, kMostStepRows, units);
-  }
-
- private:
-  const Kernel kernel_;
-  const StepOptions<T> options_;
-  const bool plain_;
-};
-
-template <class T>
 class Rnn final : public Cell<T> {
  public:
   using Cell<T>::Cell;
@@ -55,9 +29,10 @@ class Rnn final : public Cell<T> {
         step_options<T>(options), options.plain());
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape, Room&) const override {
-    return std::make_unique<RnnBackward<T>>(
-        relu() ? kernels<T>().rnn_relu_step_backward : kernels<T>().rnn_tanh_step_backward,
-        this->config().options, shape);
+    const CellOptions& options = this->config().options;
+    return std::make_unique<OneKernelBackward<T>>(
+        relu() ? kernels<T>().rnn_relu_step_backward : kernels<T>().rnn_tanh_step_backward, 1,
+        step_options<T>(options), options.plain(), shape);
   }
 
  private:

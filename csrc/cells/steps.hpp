@@ -115,4 +115,36 @@ void backward_with_one_product(const BackwardStep<T>& s, const BackwardShape<T>&
   s.share.wait();
 }
 
+/// A backward step that is one kernel call, then one product with R. saved_gates: of the cell,
+/// where they are saved; the options as of OneKernelForward.
+template <class T>
+class OneKernelBackward final : public BackwardCell<T> {
+ public:
+  using Kernel = void (*)(const CellStepBackward<T>&) noexcept;
+
+  OneKernelBackward(Kernel kernel, Index saved_gates, const StepOptions<T>& options, bool plain,
+                    const BackwardShape<T>& shape)
+      : BackwardCell<T>(shape),
+        kernel_(kernel),
+        saved_gates_(saved_gates),
+        options_(options),
+        plain_(plain) {}
+
+  void step(const BackwardStep<T>& s) noexcept override {
+    const auto units = [&](Index from, Index to, const T* memory_prev) {
+      CellStepBackward<T> a =
+          backward_arguments(s, this->shape_.weights, saved_gates_, from, to, memory_prev);
+      if (!plain_) a.options = &options_;
+      kernel_(a);
+    };
+    backward_with_one_product(s, this->shape_, s.d_gates, kMostStepRows, units);
+  }
+
+ private:
+  const Kernel kernel_;
+  const Index saved_gates_;
+  const StepOptions<T> options_;
+  const bool plain_;
+};
+
 }  // namespace fastlstm

@@ -1,7 +1,5 @@
 #include "fastlstm/stack.hpp"
 
-#include <algorithm>
-#include <limits>
 #include <stdexcept>
 #include <string>
 #include <utility>
@@ -17,22 +15,6 @@
 namespace fastlstm {
 
 namespace {
-
-void check(const StackConfig& c) {
-  // BLAS counts in 32-bit integers, and a row of all gates is the longest thing that it sees.
-  constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 8;
-  const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
-  const bool projects = c.proj_size > 0;
-  if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
-      !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
-      (c.cell != CellKind::kLstm && (projects || c.options.input_forget || c.options.peepholes ||
-                                     c.options.layer_norm || c.options.zoneout_c > 0)) ||
-      (c.options.layer_norm &&
-       (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
-      (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
-    throw std::invalid_argument("StackConfig: a size or an option is out of range");
-  }
-}
 
 template <class T>
 void check_params(const StackConfig& config, Index k, const CellParams<const T>& params) {
@@ -61,7 +43,7 @@ Layers<T> with_dropped_weights(const Layers<T>& layers, const Regularisation& re
 
 template <class T>
 Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) {
-  check(config);
+  check_config(config);
   auto layers = std::make_shared<Layers<T>>();
   layers->config = config;
   layers->cell = make_cell<T>(config);

@@ -144,4 +144,7 @@ struct StackConfig {
   bool runs_backward(Index d) const { return reverse || d == 1; }
 };
 
+/// Throws std::invalid_argument where sizes or options are out of range or do not go together.
+void check_config(const StackConfig& config);
+
 }  // namespace fastlstm
