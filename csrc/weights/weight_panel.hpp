@@ -91,23 +91,24 @@ class WeightPanel {
   WeightPanel transposed(Index first, Index end) const {
     WeightPanel other(PanelLayout::of_matrix(1, K_, kernels<T>().lanes), end - first);
     const Index width = other.layout_.width(), stride = layout_.width();
-    std::vector<const T*> rows;  // weight 0 of each; the next is a block's width further
-    for (Index row = first; row < end; ++row) {
-      const Index column = layout_.column(row);
-      rows.push_back(values_.data() + column / stride * K_ * stride + column % stride);
-    }
     // All rows of some inputs before the next: their lines stay near until each lane is read.
     for (Index k = 0; k < other.layout_.columns(); k += kLine) {
       T* to = other.values_.data() + k / width * other.K_ * width + k % width;
       const Index n = std::clamp<Index>(K_ - k, 0, kLine);
-      for (const T* const row : rows) {
-        if (n == kLine) {
-          for (Index j = 0; j < kLine; ++j) to[j] = row[(k + j) * stride];
-        } else {
-          for (Index j = 0; j < n; ++j) to[j] = row[(k + j) * stride];
-          for (Index j = n; j < kLine; ++j) to[j] = T(0);
+      for (Index row = first, some; row < end; row += some) {
+        // Neighbouring columns of one block.
+        const Index unit = row % layout_.units, in_block = unit % layout_.block_units;
+        some = std::min({end - row, layout_.units - unit, layout_.block_units - in_block});
+        const Index column = layout_.column(row);
+        const T* from = values_.data() + (column / stride * K_ + k) * stride + column % stride;
+        for (Index r = 0; r < some; ++r, ++from, to += width) {
+          if (n == kLine) {
+            for (Index j = 0; j < kLine; ++j) to[j] = from[j * stride];
+          } else {
+            for (Index j = 0; j < n; ++j) to[j] = from[j * stride];
+            for (Index j = n; j < kLine; ++j) to[j] = T(0);
+          }
         }
-        to += width;
       }
     }
     return other;
