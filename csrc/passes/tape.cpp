@@ -295,9 +295,10 @@ Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
   const Count bottom = one_layer ? Count(0) : of_layer + d_x;
   const Count R = Count(config.gates() * config.hidden_size) * config.output_size();
   const Count d_R = regularisation.weight_dropout > 0 ? R : Count(0);
-  const Count states =
-      Count(rows.B()) * (config.output_size() + config.memory_size() +
-                         (layers.cell->keeps_h_apart() ? config.output_size() : 0));
+  // The gradient of a cell's state, and the state before a segment that is run again.
+  const Index state = config.output_size() + config.memory_size();
+  const Index apart = layers.cell->keeps_h_apart() ? config.output_size() : 0;
+  const Count states = Count(rows.B()) * (2 * state + apart);
   return (most(top, most(middle, bottom)) + d_R + states) * static_cast<Index>(sizeof(T));
 }
 
