@@ -36,6 +36,9 @@ CellRun<T>::CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
       grain_(std::max<Index>(1, 64 / (layout_.block_units * static_cast<Index>(sizeof(T))))),
       ld_units_(padded_row<T>(w_.H, layout_.block_units * grain_)),
       ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_units_),
+      at_once_(projected_steps(rows)),
+      projects_ahead_(decide_to_project_ahead()),
+      most_rows_down_(static_cast<Index>(tuning().rows_down)),
       masks_(layers.masks(k, regularisation, rows)) {
   const Index B = rows.B();
   room.add(h_, Count(2) * B, ld_h_);
@@ -47,8 +50,8 @@ CellRun<T>::CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
     room.add(h_mask_, B, ld_h_);
     room.add(masked_h_, Count(2) * B, ld_h_);
   }
-  if (projected_steps(rows) > 1 || inputs_first_) {
-    room.add(projected_, std::min(rows.rows(), projected_steps(rows) * B), layout_.columns());
+  if (at_once_ > 1 || inputs_first_) {
+    room.add(projected_, std::min(rows.rows(), at_once_ * B), layout_.columns());
   }
   cell_ = layers.cell->forward({w_, B, ld_units_, ld_h_, masks_.zones_c(), keep_c_.data()}, room);
   if (room.counts()) return;
@@ -110,7 +113,7 @@ void CellRun<T>::get_state(const CellState<T>& state) const {
 }
 
 template <class T>
-bool CellRun<T>::projects_ahead() const {
+bool CellRun<T>::decide_to_project_ahead() const {
   if (!kernels<T>().projects_ahead || inputs_first_) return false;
   const Tuning& tuned = tuning();
   const auto weights = static_cast<double>(w_.GH * (w_.I + w_.P));
@@ -157,10 +160,9 @@ void CellRun<T>::run_ahead(const Run& run, const Share& share, RowPointers<T>& p
 
 template <class T>
 void CellRun<T>::run(const Run& run, const Share& share, RowPointers<T>& pointers) {
-  if (projects_ahead()) return run_ahead(run, share, pointers);
-  const Index at_once = projected_steps(rows_);
-  for (Index first = run.steps.first; first < run.steps.end; first += at_once) {
-    const StepRange steps{first, std::min(first + at_once, run.steps.end)};
+  if (projects_ahead_) return run_ahead(run, share, pointers);
+  for (Index first = run.steps.first; first < run.steps.end; first += at_once_) {
+    const StepRange steps{first, std::min(first + at_once_, run.steps.end)};
     if (projected_.size() > 0) project_inputs(run, steps, share, pointers);
     // Packed rows follow time, whichever way the steps go.
     const Index first_row = rows_.offset(std::min(time(steps.first), time(steps.end - 1)));
@@ -241,7 +243,7 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   call.saved_memory = save ? run.memory + saved_row * w_.M : nullptr;
   call.ld_saved_memory = saved_stride * w_.M;
   call.ahead = ahead;
-  call.down = reads_down(s ^ swap_, live);
+  call.down = live <= most_rows_down_ && side(s) != 0;  // reads_down, asked once
   const Index units = layout_.block_units;
   const Index first_unit = first_block * units, end_unit = std::min(w_.H, end_block * units);
   if (masks_.zones_c() && masks_.draws_zoneout()) {

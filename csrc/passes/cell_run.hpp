@@ -51,7 +51,7 @@ class CellRun {
   /// Lets the schedule begin again from the state after its last step, or from the one just set.
   void restart() { swap_ ^= rows_.steps() & 1; }
 
-  /// The steps that the cell's run projects at once, ahead of the recurrence. With 1 it does not:
+  /// The steps that a run projects at once, ahead of the recurrence. With 1 it does not:
   /// each step then multiplies inputs and states in one go.
   static Index projected_steps(const RowSchedule& rows);
   /// The rows that pointers must have for this schedule.
@@ -60,7 +60,7 @@ class CellRun {
  private:
   /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
   /// for one row, of which each step waits for R to come from the memory.
-  bool projects_ahead() const;
+  bool decide_to_project_ahead() const;
   /// Projects the inputs of kAheadSteps steps at once, then those of the next within these steps.
   void run_ahead(const Run& run, const Share& share, RowPointers<T>& pointers);
   /// The time step of step s, and the other way round.
@@ -91,10 +91,13 @@ class CellRun {
   const Index grain_;          // blocks that share a cache line
   const Index ld_units_;       // of everything with H columns
   const Index ld_h_;
-  Index swap_ = 0;    // 1: step 0 reads the second of h_
-  Buffer<T> h_;       // [2][B][ld_h]
-  Buffer<T> memory_;  // [parts of the state besides h][B][ld_units]
-  Buffer<T> hidden_;  // [B][ld_units] h before a projection; empty without
+  const Index at_once_;  // steps whose inputs are projected together
+  const bool projects_ahead_;
+  const Index most_rows_down_;  // that read panels from the end every other step
+  Index swap_ = 0;              // 1: step 0 reads the second of h_
+  Buffer<T> h_;                 // [2][B][ld_h]
+  Buffer<T> memory_;            // [parts of the state besides h][B][ld_units]
+  Buffer<T> hidden_;            // [B][ld_units] h before a projection; empty without
   const CellMasks<T> masks_;
   Buffer<T> keep_c_;     // [B][ld_units] zoneout: the parts of c that are kept; empty without
   Buffer<T> keep_h_;     // [B][ld_h] the same of h

@@ -21,6 +21,13 @@ struct PanelLayout {
   Index block_units;     // units in a block
   Index gates_in_block;  // of these units
 
+  PanelLayout(Index gates_, Index units_, Index block_units_, Index gates_in_block_)
+      : gates(gates_),
+        units(units_),
+        block_units(block_units_),
+        gates_in_block(gates_in_block_),
+        blocks_((units + block_units - 1) / block_units),
+        parts_(gates / gates_in_block) {}
   /// All gates of as many units as a vector has lanes.
   static PanelLayout of_gates(Index gates, Index units, Index lanes) {
     return {gates, units, lanes, gates};
@@ -32,10 +39,10 @@ struct PanelLayout {
 
   Index width() const { return block_units * gates_in_block; }
   /// The blocks of all units of the gates that share a block.
-  Index blocks() const { return (units + block_units - 1) / block_units; }
+  Index blocks() const { return blocks_; }
   /// The times that these follow one another.
-  Index parts() const { return gates / gates_in_block; }
-  Index all_blocks() const { return parts() * blocks(); }
+  Index parts() const { return parts_; }
+  Index all_blocks() const { return parts_ * blocks_; }
   /// Columns of all blocks.
   Index columns() const { return all_blocks() * width(); }
   /// The matrix row of column j of a block; -1: none.
@@ -50,6 +57,9 @@ struct PanelLayout {
     const Index block = gate / gates_in_block * blocks() + unit / block_units;
     return block * width() + gate % gates_in_block * block_units + unit % block_units;
   }
+
+ private:
+  Index blocks_, parts_;  // asked for at each step of a stream: not divided again
 };
 
 /// A matrix [gates * units, K], packed.
