@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -31,6 +32,21 @@ def test_exit_code_of_the_module() -> None:
 def test_info(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["info"]) == 0
     assert capsys.readouterr().out == fastlstm.show_config() + "\n"
+
+
+def test_info_on_all(capsys: pytest.CaptureFixture[str]) -> None:
+    """What is tuned: a line for each value of the core's table, after what is always shown."""
+    assert main(["info", "--all"]) == 0
+    out = capsys.readouterr().out
+    assert out == fastlstm.show_config(all=True) + "\n"
+    assert out.startswith(fastlstm.show_config())
+    header = Path(__file__).parents[1] / "csrc" / "runtime" / "tuning.hpp"
+    table = re.findall(r"^  X\((\w+), ", header.read_text(), re.MULTILINE)
+    lines = [line.split() for line in out.splitlines() if line.startswith("  ")]
+    assert [name for name, *_ in lines] == table
+    assert all(float(value) > 0 and meaning for _, value, *meaning in lines)
+    with pytest.raises(TypeError, match="all: expected True or False"):
+        fastlstm.show_config(all="yes")
 
 
 @pytest.mark.parametrize(
