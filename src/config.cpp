@@ -21,12 +21,16 @@ using Setters = std::map<std::string, std::function<void(py::handle)>>;
 
 void apply(const py::dict& values, const Setters& setters, const char* what) {
   for (const auto& [key, value] : values) {
-    const auto setter = setters.find(key.cast<std::string>());
+    const std::string name = py::str(key);
+    const auto setter = setters.find(name);
     if (setter == setters.end()) {
-      throw std::invalid_argument("_core: unknown " + std::string(what) + ": " +
-                                  key.cast<std::string>());
+      throw std::invalid_argument("_core: unknown " + std::string(what) + ": " + name);
     }
-    setter->second(value);
+    try {
+      setter->second(value);
+    } catch (const py::cast_error&) {
+      throw std::invalid_argument("_core: wrong " + std::string(what) + ": " + name);
+    }
   }
 }
 

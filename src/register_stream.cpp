@@ -41,7 +41,7 @@ void step(Stream<T>& stream, const Array<T>& x, Array<T> out) {
 template <class T>
 T* plain_matrix(py::handle object, Index rows, Index columns, bool writable) {
   auto& api = py::detail::npy_api::get();
-  if (!api.PyArray_Check_(object.ptr())) return nullptr;
+  if (Py_TYPE(object.ptr()) != api.PyArray_Type_) return nullptr;  // a subclass may mean more
   const auto* array = py::detail::array_proxy(object.ptr());
   static PyObject* const native = py::dtype::of<T>().release().ptr();  // one object in a process
   int flags =

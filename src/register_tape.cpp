@@ -47,7 +47,11 @@ Array<T> gates(const PyTape<T>& of_call, Index k) {
   require_cell(of_call, k);
   const Layout& layout = of_call.layout;
   Array<T> to({layout.steps, layout.B, of_call.tape.gates_width()});
-  of_call.tape.copy_gates(k, to.mutable_data());
+  T* const values = to.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    of_call.tape.copy_gates(k, values);
+  }
   return to;
 }
 
@@ -58,7 +62,11 @@ Array<T> state(const PyTape<T>& of_call, Index k, Index part) {
   require(0 <= part && part < static_cast<Index>(parts.size()), "index of a part");
   const Layout& layout = of_call.layout;
   Array<T> to({layout.steps, layout.B, parts[static_cast<std::size_t>(part)].width});
-  of_call.tape.copy_state(k, part, to.mutable_data());
+  T* const values = to.mutable_data();
+  {
+    const py::gil_scoped_release release;
+    of_call.tape.copy_state(k, part, values);
+  }
   return to;
 }
 

@@ -158,3 +158,28 @@ def test_forks_while_other_threads_update() -> None:
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=300
     )
     assert run.stdout == "{0}\n", run.stderr
+
+
+def test_a_large_update_is_not_held_up_by_small_ones() -> None:
+    layer = fastlstm.LSTM(256, 256, num_layers=2, seed=0)
+    everything = layer.state_dict()
+    done = threading.Event()
+    small = 0
+
+    def work() -> None:
+        nonlocal small
+        while not done.is_set():
+            layer.update({"bias_ih_l0": everything["bias_ih_l0"]})
+            small += 1
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    most = 0
+    for _ in range(5):
+        before = small
+        layer.update(everything)
+        most = max(most, small - before)
+    done.set()
+    thread.join()
+    # Turns: a few. Whoever packs longest and has none waits for hundreds, or without end.
+    assert most < 100

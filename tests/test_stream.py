@@ -234,3 +234,11 @@ def test_no_dropout() -> None:
 def test_a_stream_cannot_be_copied(copied: Callable[[object], object]) -> None:
     with pytest.raises(TypeError, match="make another and assign its state"):
         copied(fastlstm.LSTM(3, 4, seed=0).stream())
+
+
+def test_masked_arrays_are_refused() -> None:
+    stream = fastlstm.LSTM(2, 3, seed=0).stream()
+    x = np.ma.masked_array(np.ones((1, 2), np.float32), mask=[[True, False]])
+    for call in (lambda: stream.step(x), lambda: stream.run(x[None])):
+        with pytest.raises(TypeError, match="x: "):
+            call()

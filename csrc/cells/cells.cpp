@@ -12,6 +12,7 @@ void check_config(const StackConfig& c) {
   // BLAS counts in 32-bit integers, and a row of all gates is the longest thing that it sees.
   constexpr Index kMost = std::numeric_limits<std::int32_t>::max() / 8;
   const auto in_range = [](Index n, Index least) { return least <= n && n <= kMost; };
+  const auto is_probability = [](double p) { return 0 <= p && p <= 1; };  // not NaN
   const bool projects = c.proj_size > 0;
   if (!in_range(c.input_size, 1) || !in_range(c.hidden_size, 1) || !in_range(c.num_layers, 1) ||
       !in_range(c.proj_size, 0) || (projects && c.proj_size >= c.hidden_size) ||
@@ -19,7 +20,9 @@ void check_config(const StackConfig& c) {
                                      c.options.layer_norm || c.options.zoneout_c > 0)) ||
       (c.options.layer_norm &&
        (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
-      (c.bidirectional && c.reverse) || (c.merge != Merge::kConcat && !c.bidirectional)) {
+      !(c.options.clip >= 0) || !is_probability(c.options.zoneout_h) ||
+      !is_probability(c.options.zoneout_c) || (c.bidirectional && c.reverse) ||
+      (c.merge != Merge::kConcat && !c.bidirectional)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
 }

@@ -116,7 +116,7 @@ class GruResetBeforeBackward final : public BackwardCell<T> {
     half.h_prev = s.h_prev + s.first * H;
     half.h_mask = h_mask != nullptr ? h_mask + s.first * H : nullptr;
     half.d_h = s.d_h + s.first * s.ld_d_h;
-    half.ld_d_h = ld_d_h;
+    half.ld_d_h = s.ld_d_h;  // that of d_reset, too: there is no projection
     half.d_h_past_R = s.d_h_past_R + s.first * H;
     half.d_gates = s.d_gates + s.first * 3 * H;
     half.d_reset = d_reset_.data() + s.first * ld_d_h;

@@ -117,8 +117,8 @@ bool CellRun<T>::decide_to_project_ahead() const {
   if (!kernels<T>().projects_ahead || inputs_first_) return false;
   const Tuning& tuned = tuning();
   const auto weights = static_cast<double>(w_.GH * (w_.I + w_.P));
-  return rows_.B() == 1 && rows_.steps() >= 2 * kAheadSteps &&
-         weights >= tuned.ahead_least_weights && weights <= tuned.ahead_most_weights &&
+  return rows_.B() == 1 && at_once_ >= 2 * kAheadSteps && weights >= tuned.ahead_least_weights &&
+         weights <= tuned.ahead_most_weights &&
          weights * static_cast<double>(sizeof(T)) <= tuned.ahead_most_bytes;
 }
 
@@ -243,7 +243,7 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   call.saved_memory = save ? run.memory + saved_row * w_.M : nullptr;
   call.ld_saved_memory = saved_stride * w_.M;
   call.ahead = ahead;
-  call.down = live <= most_rows_down_ && side(s) != 0;  // reads_down, asked once
+  call.down = live <= most_rows_down_ && side(s) != 0;  // as reads_down; goes on in a stream
   const Index units = layout_.block_units;
   const Index first_unit = first_block * units, end_unit = std::min(w_.H, end_block * units);
   if (masks_.zones_c() && masks_.draws_zoneout()) {

@@ -109,8 +109,7 @@ class RowGroup {
       if (last) give_output({0, steps}, share);
       return;
     }
-    const StepRange blocks =
-        stretch.of((steps + block_steps_ - 1) / std::max<Index>(1, block_steps_));
+    const StepRange blocks = stretch.of(block_steps_ > 0 ? pieces(steps, block_steps_) : 0);
     const Index owner = plan_.layers > 1 ? rank / plan_.units : 0;
     const Index layers = layers_.config.num_layers / plan_.layers;
     // Each owner of layers is one block behind the owner of those below.
@@ -304,7 +303,11 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   Room room(Room::Use::kCounts);
   for (Index k = 0; k < config.cells(); ++k) CellRun<T>(layers, k, rows, &regularisation, room);
   const Count width = config.directions() * config.output_size(), size = sizeof(T);
-  Count bytes = room.bytes();
+  // Threads that own rows project inputs of their own.
+  const Index groups = std::clamp<Index>(rows.B(), 1, threads_worth(products_of(config, rows)));
+  const auto projected = std::min(rows.rows(), static_cast<Index>(tuning().projected_rows));
+  const Index columns = layers.weights(0).R.layout().columns();
+  Count bytes = room.bytes() + size * (groups - 1) * projected * columns * config.cells();
   if (regularisation.dropout > 0 && config.num_layers > 1) {
     bytes = bytes + width * rows.rows() * size;
   }

@@ -11,7 +11,7 @@ namespace fastlstm {
 /// The parts of one cell's state, [B, width] each in the caller's order. V: T or const T.
 template <class V>
 struct CellState {
-  V* part[kMostStateParts] = {};  // null: zeros, or not asked for
+  V* part[kMostStateParts] = {};  // null, where it is read: zeros
 
   V* h() const { return part[0]; }
   V* memory(Index k) const { return part[k + 1]; }

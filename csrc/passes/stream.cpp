@@ -33,7 +33,7 @@ struct Stream<T>::State {
     }
     const double products = config.products_per_row() * static_cast<double>(B());
     spinners = threads_worth_of(products, tuning().products_per_spinner);
-    sleepers = threads_worth_of(products, tuning().products_per_sleeper);
+    sleepers = std::min(spinners, threads_worth_of(products, tuning().products_per_sleeper));
     for (int thread = 0; thread < spinners; ++thread) {
       pointers.emplace_back(CellRun<T>::most_rows(one_step));
     }
@@ -97,7 +97,9 @@ Stream<T>::Stream(const Stack<T>& stack, Index batch_size) {
     throw std::invalid_argument("stream: a layer that reads from the end cannot stream");
   }
   if (batch_size < 1) throw std::invalid_argument("stream: batch_size must be at least 1");
-  state_ = std::make_unique<State>(stack.layers_, batch_size);
+  auto layers = std::make_shared<Layers<T>>(*stack.layers_);  // with the same weights
+  layers->spare = std::make_shared<SpareArrays<T>>();  // those of training are the stack's to keep
+  state_ = std::make_unique<State>(std::move(layers), batch_size);
 }
 
 template <class T>

@@ -1,6 +1,5 @@
 #include <stdexcept>
 #include <utility>
-#include <vector>
 
 #include "fastlstm/stack.hpp"
 #include "passes/backward.hpp"
@@ -180,6 +179,7 @@ class StackBackward {
 
   /// rows: of the steps from `first` on.
   void run_steps(Index k, Index first, const RowSchedule& rows, SavedSteps saved, T* d_layer_x) {
+    if (rows.rows() == 0) return;
     const Index layer = k / D_, d = k % D_, first_row = saved_.rows.offset(first);
     const Index I = config_.layer_input_size(layer);
     if (saved.x == nullptr) saved.x = layer_input(saved_, layer, rows, first_row, dropped_);
@@ -349,6 +349,10 @@ template <class T>
 void Tape<T>::copy_state(Index k, Index part, T* values) const {
   const StackConfig& config = saved_->config();
   const RowSchedule& rows = saved_->rows;
+  if (rows.rows() == 0) {
+    const Index width = part == 0 ? config.output_size() : config.hidden_size;
+    return clear_padding(rows, width, time_major(rows, width, values));
+  }
   if (part == 0) {
     const Index D = config.directions(), P = config.output_size();
     return unpack_rows(rows, saved_->output(k / D) + k % D * P, D * P, P,

@@ -65,13 +65,13 @@ class RowSchedule {
   }
 
  private:
+  void set_offsets();
+
   Index steps_ = 0;
   Index call_steps_ = 0;  // of the call that these steps are a part of,
   Index first_step_ = 0;  // and where they begin in it
   Index batch_ = 0;
-  bool dense_ = true;  // all lengths are T, and the order is the caller's
-  void set_offsets();
-
+  bool dense_ = true;           // all lengths are T, and the order is the caller's
   std::vector<Index> order_;    // [B]
   std::vector<Index> lengths_;  // [B] sorted
   std::vector<Index> offsets_{0};
@@ -121,7 +121,7 @@ class RowView {
   /// The same rows, from column n on.
   RowView from_column(Index n) const {
     RowView other = *this;
-    other.data_ += n;
+    if (other.data_ != nullptr) other.data_ += n;  // of no rows
     return other;
   }
 

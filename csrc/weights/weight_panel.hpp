@@ -110,7 +110,8 @@ class WeightPanel {
         const Index unit = row % layout_.units, in_block = unit % layout_.block_units;
         some = std::min({end - row, layout_.units - unit, layout_.block_units - in_block});
         const Index column = layout_.column(row);
-        const T* from = values_.data() + (column / stride * K_ + k) * stride + column % stride;
+        const T* from = values_.data() + (column / stride * K_ + std::min(k, K_ - 1)) * stride +
+                        column % stride;
         for (Index r = 0; r < some; ++r, ++from, to += width) {
           if (n == kLine) {
             for (Index j = 0; j < kLine; ++j) to[j] = from[j * stride];

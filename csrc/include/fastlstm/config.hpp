@@ -55,6 +55,15 @@ constexpr CellFacts kCells[] = {
     {CellKind::kRnnRelu, "rnn_relu", 1, {}},
 };
 
+constexpr bool cells_are_in_order() {
+  int k = 0;
+  for (const CellFacts& facts : kCells) {
+    if (static_cast<int>(facts.kind) != k++) return false;
+  }
+  return true;
+}
+static_assert(cells_are_in_order());
+
 /// What changes a cell's equations. The defaults are the equations above.
 struct CellOptions {
   Activation gate{ActivationKind::kSigmoid};              // of i, f, o, or r, z

@@ -37,7 +37,7 @@ struct ForwardCall {
   SequenceView<const T> x;                 // features: I
   const T* state_0[kMostStateParts] = {};  // null: zeros
   SequenceView<T> output;  // features: merged_size; rows past a sequence's end become zero
-  T* state_n[kMostStateParts] = {};
+  T* state_n[kMostStateParts] = {};  // out: all parts
 };
 
 /// Gradients that come into and go out of one backward call; layouts as in ForwardCall.

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
-from collections.abc import Mapping
+import os
+import threading
+from collections.abc import Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -42,6 +45,25 @@ class Snapshot:
         return snapshot
 
 
+class Turns:
+    """Turns of updates, for fairness alone: a slow one would lose to quick ones without end.
+
+    Nothing depends on having one. A signal's handler in the thread that has it gets it, too, and the
+    child of a fork makes its own.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._process = os.getpid()
+
+    @contextlib.contextmanager
+    def one(self) -> Iterator[None]:
+        if self._process != os.getpid():
+            self._lock, self._process = threading.RLock(), os.getpid()
+        with self._lock:
+            yield
+
+
 class Values:
     """The values that a layer has now.
 
@@ -58,10 +80,14 @@ class Values:
         frozen = {name: _read_only(array) for name, array in arrays.items()}
         cells = [spec.cell_arrays(frozen, k) for k in range(spec.cells)]
         self._snapshot = Snapshot(frozen, make_stack(spec.dtype, spec.config, cells))
+        self._turns = Turns()
 
     def now(self) -> Snapshot:
         """The values of this moment."""
-        return self._snapshot.latest()
+        latest = self._snapshot.latest()
+        if latest is not self._snapshot:
+            self._snapshot = latest  # an update was late to say so: the one before it can go
+        return latest
 
     def params(self) -> Mapping[str, FloatArray]:
         """The arrays of this moment, not to be changed."""
@@ -77,14 +103,14 @@ class Values:
         if not new:
             return
         changed = [k for k in range(self._spec.cells) if self._spec.cell_arrays(new, k)]
-        while True:
-            old = self.now()
-            arrays = {**old.arrays, **new}
-            # What takes long: the weights are packed while others may update, too.
-            cells = {k: self._spec.cell_arrays(arrays, k) for k in changed}
-            snapshot = Snapshot(arrays, old.stack.with_params(cells))
-            if old.follow(snapshot):
-                break
+        with self._turns.one():
+            while True:
+                old = self.now()
+                arrays = {**old.arrays, **new}
+                cells = {k: self._spec.cell_arrays(arrays, k) for k in changed}
+                snapshot = Snapshot(arrays, old.stack.with_params(cells))  # what takes long
+                if old.follow(snapshot):
+                    break
         # For the next call to begin with. Should an older one be assigned late, it leads to this.
         self._snapshot = snapshot
 
