@@ -48,8 +48,8 @@ class Snapshot:
 class Turns:
     """Turns of updates, for fairness alone: a slow one would lose to quick ones without end.
 
-    Nothing depends on having one. A signal's handler in the thread that has it gets it, too, and the
-    child of a fork makes its own.
+    Nothing depends on having one. A signal's handler in the thread that has it gets it, too, and
+    the child of a fork makes its own.
     """
 
     def __init__(self) -> None:
