@@ -147,7 +147,7 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
         rows.B(), nullptr, {}};
     run.d_x = &asked;
     run.add_to_d_x = config.bidirectional;
-    DirectionPass<T>(run, room);
+    const DirectionPass<T> counted(run, room);
     bytes = most(bytes, room.bytes());
   }
   return bytes;

@@ -32,7 +32,7 @@ class Planner {
   /// Everything in one go.
   MemoryPlan whole() const {
     Room kept(Room::Use::kCounts);
-    Saved<T>(layers_, rows_, true, kept);
+    const Saved<T> counted(layers_, rows_, true, kept);
     const Count forward = forward_bytes(layers_, rows_, regularisation_);
     const Count back = dropped(rows_.rows()) + bytes_between(rows_.rows()) +
                        direction_backward_bytes(layers_, rows_, regularisation_);
@@ -63,7 +63,7 @@ class Planner {
       }
     }
     Room kept(Room::Use::kCounts);
-    Saved<T>(layers_, rows_, false, kept);
+    const Saved<T> counted(layers_, rows_, false, kept);
     const Count run = bytes_of_run();
     const Count forward = most(arrays(longest.rows, longest.again) + dropped(longest.rows) + run,
                                merges() ? bytes(Count(rows_.rows()) * P) : Count(0));
