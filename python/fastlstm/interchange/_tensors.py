@@ -15,14 +15,14 @@ import numpy.typing as npt
 
 from fastlstm._checks import FloatArray
 
-# What reading a damaged file raises, by whatever part of the readers or their libraries.
+# What reading a damaged file raises, by whatever part of the readers or their libraries. Not
+# MemoryError: that the machine has too little says nothing about the file.
 DAMAGE = (
     ValueError,
     TypeError,
     LookupError,
     AttributeError,
     ArithmeticError,
-    MemoryError,
     EOFError,
     RuntimeError,  # zipfile's too, for passwords, and for features that it lacks
     OSError,  # h5py's; what the system says of the path is found out before
