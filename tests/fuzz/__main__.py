@@ -38,18 +38,21 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=60.0, help="for each")
     parser.add_argument("--seed", type=int, default=int.from_bytes(os.urandom(4), "little"))
     parser.add_argument("--cases", type=int, default=sys.maxsize, help="at most, for each")
+    parser.add_argument("--any-memory", action="store_true", help="readers may take what they want")
     parser.add_argument("--case", type=int, help="this one alone, in this process")
     arguments = parser.parse_args()
     status = 0
     for name in arguments.names or names:
         if arguments.case is not None:
             with tempfile.TemporaryDirectory() as folder:
-                run = runner(importlib.import_module(name), Path(folder))
+                run = runner(importlib.import_module(name), Path(folder), arguments.any_memory)
                 print(
                     "accepted" if run(Random(f"{arguments.seed} {arguments.case}")) else "refused"
                 )
             continue
-        fuzzer = Fuzzer(name, arguments.seed, arguments.seconds, arguments.cases)
+        fuzzer = Fuzzer(
+            name, arguments.seed, arguments.seconds, arguments.cases, arguments.any_memory
+        )
         fuzzer.run()
         print(fuzzer.report(), flush=True)
         if fuzzer.faults or fuzzer.done == 0:
