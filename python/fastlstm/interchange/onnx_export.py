@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastlstm._activations import ActivationName
 from fastlstm._checks import FloatArray, as_bool, as_path
 from fastlstm._extras import needs_extra
-from fastlstm._files import write_whole
+from fastlstm._saving import write_whole
 from fastlstm._version import __version__
 from fastlstm.layers import LAYERS, RecurrentLayer, check_layer, spec_of, table_of
 

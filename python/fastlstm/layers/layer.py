@@ -215,7 +215,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             The path is neither text nor path-like.
         """
-        write_layer(path, type(self).__name__, self._options, self.state_dict())
+        write_layer(path, type(self).__name__, self._options, self.params)
 
     # --- calls --------------------------------------------------------------------------------
 
