@@ -12,6 +12,7 @@
 #include "config.hpp"
 #include "fastlstm/stack.hpp"
 #include "register.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -111,6 +112,7 @@ void forward(const Stack<T>& stack, const Array<T>& x, const StateArrays<T>& ini
              bool batch_first) {
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   stack.forward(call);
 }
@@ -123,6 +125,7 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
   const Regularisation of_call = regularisation_of(regularisation);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   return {stack.config(),
           {call.steps, call.B, batch_first},
@@ -135,6 +138,7 @@ std::pair<Index, double> training_memory(const Stack<T>& stack, Index steps, Ind
                                          bool batch_first, const py::dict& regularisation,
                                          Index memory_limit) {
   const Index* of_rows = lengths ? read(*lengths, {B}, "lengths") : nullptr;
+  const ThreadsOfContext threads;
   const TrainingMemory memory = stack.training_memory(
       steps, B, of_rows, batch_first, regularisation_of(regularisation), memory_limit);
   return {memory.bytes, memory.extra_time};
