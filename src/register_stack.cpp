@@ -161,9 +161,22 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("memory_limit"));
 }
 
+/// The values of an array in another that cannot be made writable: the first is where nobody in
+/// Python comes to it, unlike the base of a view.
+py::array read_only(const py::array& array) {
+  void* const kept = py::object(array).release().ptr();
+  const py::capsule owner(kept, [](void* it) { Py_DECREF(static_cast<PyObject*>(it)); });
+  const Shape shape(array.shape(), array.shape() + array.ndim());
+  const Shape strides(array.strides(), array.strides() + array.ndim());
+  py::array values(array.dtype(), shape, strides, array.data(), owner);
+  py::detail::array_proxy(values.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return values;
+}
+
 }  // namespace
 
 void register_stack(py::module_& m) {
+  m.def("read_only", &read_only, py::arg("array"));
   m.def("parameters", &parameters, py::arg("config"));
   m.def("state_parts", &state_parts, py::arg("config"));
   register_for<float>(m, "Float32");

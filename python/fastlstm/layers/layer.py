@@ -130,7 +130,11 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
     @property
     def params(self) -> Mapping[str, FloatArray]:
-        """The parameters: a read-only mapping from PyTorch's names to read-only arrays."""
+        """The parameters: a read-only mapping from PyTorch's names to read-only arrays.
+
+        No array of Python leads to their memory and can be made writable. (``torch.from_numpy``,
+        which warns of it, and ``ctypes`` do not ask: what they write is undefined behaviour.)
+        """
         return self._values.params()
 
     @property
