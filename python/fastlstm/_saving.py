@@ -84,7 +84,7 @@ def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Non
 
 def _end_of_links(path: str) -> str:
     """The path of what symbolic links lead to, which may not be there yet."""
-    for _ in range(_MOST_LINKS):
+    for _ in range(_MOST_LINKS + 1):
         try:
             link = os.readlink(path)
         except OSError:  # no link, or nothing
@@ -149,7 +149,9 @@ def _locked_file(prefix: str, mode: int) -> Iterator[tuple[int, str]]:
             if _lock(descriptor) and os.path.lexists(temporary):
                 yield descriptor, temporary
                 return
-            # Between its creation and the lock, another writer found it left behind.
+            # Another writer took it for one that was left behind, before it was locked.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
         finally:
             os.close(descriptor)
 
