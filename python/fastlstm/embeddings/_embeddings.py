@@ -198,7 +198,8 @@ class Embeddings:
         Parameters
         ----------
         path : path-like
-            The file is complete or not there.
+            The file, written as a layer's: complete or as it was before, with the mode and owner
+            that it had.
 
         Raises
         ------
