@@ -65,9 +65,7 @@ class RowSchedule {
     return static_cast<std::uint64_t>(place(b) * call_steps_ + first_step_ + t);
   }
   /// The steps of sorted row b: its length.
-  Index length(Index b) const {
-    return uniform_ ? steps_ : lengths_[static_cast<std::size_t>(b)];
-  }
+  Index length(Index b) const { return uniform_ ? steps_ : lengths_[static_cast<std::size_t>(b)]; }
 
   /// Whether a sequence with these strides is in packed order already, row after row of width.
   template <class T>
