@@ -11,6 +11,7 @@ import resource
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 import sys
 import tempfile
@@ -141,6 +142,32 @@ def test_attributes_stay(save: Callable[[Path], None], tmp_path: Path) -> None:
         pytest.skip("the file system has no attributes")
     save(path)
     assert os.getxattr(path, "user.origin") == b"here"
+
+
+def access_list(reader: int) -> bytes:
+    """The access control list of a file that its owner and one more user may read."""
+    entries = [(1, 6, -1), (2, 4, reader), (4, 0, -1), (16, 4, -1), (32, 0, -1)]
+    return struct.pack("<I", 2) + b"".join(struct.pack("<HHi", *entry) for entry in entries)
+
+
+def test_access_control_lists_stay(save: Callable[[Path], None], tmp_path: Path) -> None:
+    """The folder's, which new files have, is not added."""
+    name = "system.posix_acl_access"
+    for path in (tmp_path / "with", tmp_path / "without"):
+        path.write_text("old")
+        path.chmod(0o640)
+    try:
+        os.setxattr(tmp_path / "with", name, access_list(1234))
+        os.setxattr(tmp_path, "system.posix_acl_default", access_list(5678))
+    except OSError:
+        pytest.skip("the file system has no access control lists")
+    save(tmp_path / "with")
+    assert os.getxattr(tmp_path / "with", name) == access_list(1234)
+    save(tmp_path / "without")
+    assert name not in os.listxattr(tmp_path / "without")
+    assert stat.S_IMODE((tmp_path / "without").stat().st_mode) == 0o640
+    save(tmp_path / "new")
+    assert os.getxattr(tmp_path / "new", name) == access_list(5678)
 
 
 # --- links --------------------------------------------------------------------------------------

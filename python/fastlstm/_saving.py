@@ -18,9 +18,10 @@ import numpy.typing as npt
 from ._checks import as_path
 
 _MOST_LINKS = 40  # as many as Linux follows
+_ACCESS_LIST = "system.posix_acl_access"
 # Attributes of a file that say who may use it and what its owner noted. Others describe its content
 # ("security.ima") and would be wrong of the next.
-_KEPT_ATTRIBUTES = ("user.", "system.posix_acl_access", "security.selinux")
+_KEPT_ATTRIBUTES = (_ACCESS_LIST, "user.", "security.selinux")
 _KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}
 
 
@@ -195,6 +196,8 @@ def _take_after(target: str, old: os.stat_result, descriptor: int) -> None:
         with contextlib.suppress(OSError):
             os.fchown(descriptor, owner, old.st_gid)
             break
+    with contextlib.suppress(OSError):
+        os.removexattr(descriptor, _ACCESS_LIST)  # which its folder gave it
     with contextlib.suppress(OSError):
         for name in os.listxattr(target):
             if name.startswith(_KEPT_ATTRIBUTES):
