@@ -120,14 +120,18 @@ def contents_of(thing: Any) -> Contents:
     """Return what a Python object holds: items by key or index, attributes by name."""
     if isinstance(thing, (*_PLAIN, *_CODE)):
         return None
+    if type(thing) is dict:
+        return thing.items()
+    if type(thing) in (list, tuple):
+        return enumerate(thing)
     parts: list[Iterable[tuple[Any, Any]]] = []
     if isinstance(thing, Mapping):
         parts.append(thing.items())
     elif isinstance(thing, (list, tuple, deque, Set)):
         parts.append(enumerate(thing))
     attributes = getattr(thing, "__dict__", None)
-    if isinstance(attributes, dict) and attributes is not thing:
-        parts.append(attributes.items())
+    if isinstance(attributes, dict):
+        parts.append([(SAME, attributes)])
     for cls in type(thing).__mro__:
         slots = vars(cls).get("__slots__", ())
         names = (slots,) if isinstance(slots, str) else tuple(slots)
