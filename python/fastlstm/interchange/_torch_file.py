@@ -37,13 +37,14 @@ from ._torch_objects import (
     storage_of,
 )
 from ._torch_script import attributes, code_file, python_class
-from ._walk import find
+from ._walk import Contents, find
 from ._zip import Archive
 
 # The first number in files from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-# A tensor's or module's description and name.
-_NAMED = 1000
+# What a tensor's or module's description and name take in memory, and a search of what holds some.
+_NAMED = 800
+_VISIT = 160
 _CHUNK = 1 << 20
 
 
@@ -321,8 +322,14 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
             values.room.take(_NAMED)
         return is_one
 
+    def contents(thing: Any) -> Contents:
+        inner = contents_of(thing)
+        if inner is not None:
+            values.room.take(_VISIT)
+        return inner
+
     found = TorchFile()
-    for name, thing in find(value, contents_of, wanted).items():
+    for name, thing in find(value, contents, wanted).items():
         if type(thing) in readers:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
