@@ -23,6 +23,7 @@ import fastlstm
 import numpy as np
 import pytest
 from damage import assert_reads_or_refuses
+from fastlstm.interchange._torch_file import read_torch_file
 from support import assert_same_bits
 
 torch = pytest.importorskip("torch")
@@ -139,6 +140,14 @@ def test_containers(name: str, protocol: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_arguments_by_keyword(protocol: int, tmp_path: Path) -> None:
     torch.save(WithKeywords(), tmp_path / "m", pickle_protocol=protocol)
+    assert_read(tmp_path / "m")
+
+
+def test_an_ordered_dictionary_of_python_2(tmp_path: Path) -> None:
+    pairs = [[name, value] for name, value in WEIGHTS.items()]
+    data = pickle.dumps(pairs, 2)
+    data = data[:2] + b"ccollections\nOrderedDict\n" + data[2:-1] + b"\x85R."
+    (tmp_path / "m").write_bytes(data)
     assert_read(tmp_path / "m")
 
 
@@ -359,6 +368,7 @@ def test_torch_script(traced: bool, tmp_path: Path) -> None:
     assert fastlstm.from_torch(tmp_path / "m", "relu").nonlinearity == "relu"
     assert not fastlstm.from_torch(tmp_path / "m", "relu").batch_first
     assert_read(tmp_path / "m", "cell", {f"{n}_l0": w for n, w in net.cell.state_dict().items()})
+    assert read_torch_file(str(tmp_path / "m")).tensors.keys() == net.state_dict().keys()
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
-from ._pickle import Global, Opaque
+from ._pickle import Global, Opaque, as_key
 from ._walk import SAME, Contents
 
 # PyTorch's types of storages -> the type of their elements and its size in bytes.
@@ -173,7 +173,7 @@ def storage_of(described: Any) -> Any:
 
 
 def call(function: Any, arguments: Any, room: Room, load: Callable[[bytes], Any]) -> Any:
-    """Return what a call in a pickle makes; what is not known becomes an Opaque.
+    """Return what a call in a pickle makes: an Opaque, where it is not known.
 
     Parameters
     ----------
@@ -233,14 +233,12 @@ def _torch(name: str, arguments: Any, load: Callable[[bytes], Any]) -> Any:
                 | "_rebuild_device_tensor_from_cpu_tensor"
                 | "_rebuild_xla_tensor"
                 | "restore_type_tag"
-                | "build_tensorlist"
-                | "build_intlist"
-                | "build_doublelist"
-                | "build_boollist"
             ),
             (data, *_),
         ):
             return data
+        case "build_tensorlist", _:  # a TorchScript module's parameters once more
+            return ()
         case "Size", (shape,):
             return sizes(shape)
         case "_rebuild_qtensor", (_, _, shape, *_):
@@ -303,7 +301,7 @@ def _ordered(arguments: Any, room: Room) -> Any:
     if not isinstance(pairs, list):
         return None
     room.take(100 * len(pairs))
-    return {key: value for key, value in pairs if isinstance(key, (str, int))}
+    return {as_key(key): value for key, value in pairs}
 
 
 def _copyreg(name: str, arguments: Any) -> Any:
