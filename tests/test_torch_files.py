@@ -143,6 +143,17 @@ def test_arguments_by_keyword(protocol: int, tmp_path: Path) -> None:
     assert_read(tmp_path / "m")
 
 
+@pytest.mark.parametrize("protocol", range(6))
+def test_protocols_of_the_older_format(protocol: int, tmp_path: Path) -> None:
+    torch.save(
+        {"net": TENSORS, "lr": 0.5, "n": 3},
+        tmp_path / "m",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=False,
+    )
+    assert_read(tmp_path / "m", "net")
+
+
 def test_an_ordered_dictionary_of_python_2(tmp_path: Path) -> None:
     pairs = [[name, value] for name, value in WEIGHTS.items()]
     data = pickle.dumps(pairs, 2)
@@ -578,6 +589,20 @@ def test_memory_and_independence_of_the_file(
     for name, value in layer.params.items():
         assert_same_bits(value, before[name])
         assert not value.flags.writeable
+
+
+@pytest.mark.parametrize("kind", ["load", "safetensors", "zip", "legacy"])
+def test_too_little_memory_is_no_damage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = _saved_large(kind, tmp_path / "m")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "fromfile", fail)
+    with pytest.raises(MemoryError):
+        read(tmp_path / "m")
 
 
 def test_a_layer_does_not_depend_on_the_arrays_that_it_was_made_from() -> None:

@@ -35,7 +35,8 @@ _STORAGES = {
 }
 _MOST_ARGUMENTS = 12
 _LONGEST_KEY = 200
-# As pickle's oldest protocol has it: a tuple's text.
+# As pickle's oldest protocol has them: a tuple's text.
+_MODULE_TEXT = re.compile(r"\('module', <class '([^']*)\.(\w+)'>")
 _STORAGE_TEXT = re.compile(
     r"\('storage', <class '[\w.]*?(\w+)'>, '([^']*)', '[^']*', (\d{1,18})(, None)?\)"
 )
@@ -169,6 +170,8 @@ def storage_of(described: Any) -> Any:
         case str(text) if len(text) < 300 and (found := _STORAGE_TEXT.fullmatch(text)):
             kind, key, numel = found.group(1, 2, 3)
             return Storage(key, *_STORAGES.get(kind, (kind, 1)), int(numel))
+        case str(text) if found := _MODULE_TEXT.match(text[:300]):
+            return Global(*found.group(1, 2))
     raise ValueError("a storage of an unknown kind")
 
 
