@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastlstm._checks import FloatArray
+from fastlstm._safetensors import StoredTensor, read_header
 from fastlstm._saving import write_safetensors
 
 # The metadata's entry, and the version of its meaning.
@@ -34,22 +35,15 @@ def write_layer(
     write_safetensors(path, dict(sorted(tensors.items())), {KEY: json.dumps(config)})
 
 
-def read_layer(path: str) -> tuple[str, dict[str, FloatArray]]:
-    """Read a file's configuration, as text, and its tensors.
+def read_layer(path: str) -> tuple[str, dict[str, StoredTensor]]:
+    """Read a file's configuration, as text, and describe its tensors.
 
     Raises
     ------
     ValueError
         It is no safetensors file, or has no configuration.
     """
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
+    metadata, tensors = read_header(path)
     if KEY not in metadata:
         raise ValueError(
             f"{path}: a safetensors file, but not one that fastlstm saved; make a layer and use "
