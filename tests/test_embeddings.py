@@ -552,7 +552,7 @@ def test_other_safetensors_files(small: Embeddings, tmp_path: Path) -> None:
         (b"a 1 2\nb 3\nc 4 5\n", "line 2: expected a word and 2 numbers, got 1"),
         (b"a 1 2\nb 3 4 5\n", "line 2: expected a word and 2 numbers, got more"),
         (b"a 1 2\n\nb 3 4\n", "line 2: expected a word and 2 numbers, got 0"),
-        (b"a 1 2\n" + b"\n" * 300_000 + b"b 3 4\n", "line 2: expected a word and numbers, got n"),
+        (b"a 1 2\n" + b"\n" * 600_000 + b"b 3 4\n", "line 2: expected a word and numbers, got n"),
         (b"a 1 2\nb 3 4\nc 5 6x\n", "line 3: expected a number, got '6x'"),
         (b"a 1 2\nb  4\n", "line 2: expected a word and 2 numbers, got 1"),
         (b"a 1 2\n b 3 4\n", "line 2: expected a word, got a tab within it or a space before"),

@@ -40,6 +40,8 @@ def read_array(value: Any) -> npt.NDArray[Any]:
         )
     if isinstance(value, _kinds("pandas", "DataFrame", "Series", "Index")):
         return _read_pandas(value)
+    if isinstance(value, _kinds("pandas.api.extensions", "ExtensionArray")):
+        return _read_pandas(sys.modules["pandas"].Series(value))
     if hasattr(value, "toarray"):  # SciPy's, which NumPy takes for one object
         raise Refused(f"an array, got {type(value).__name__}, a sparse one: pass its toarray()")
     _refuse_nulls(getattr(value, "null_count", 0))

@@ -9,7 +9,15 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, IndexArray, as_bool, as_float_array, as_int, check_shape
+from fastlstm._checks import (
+    FloatArray,
+    IndexArray,
+    as_bool,
+    as_float_array,
+    as_int,
+    check_shape,
+    to_numpy,
+)
 
 from ._saved import save
 
@@ -45,8 +53,10 @@ class Embeddings:
     """
 
     def __init__(self, words: Iterable[str], vectors: npt.ArrayLike) -> None:
-        # Mapped vectors may be unaligned, and would be read to be copied.
-        if not (isinstance(vectors, np.ndarray) and vectors.dtype in (np.float32, np.float64)):
+        if isinstance(vectors, np.ndarray) and vectors.dtype in (np.float32, np.float64):
+            # Not by as_float_array: mapped vectors may be unaligned, and would be read to be copied.
+            vectors = np.asarray(to_numpy("vectors", vectors))
+        else:
             vectors = as_float_array("vectors", vectors, np.dtype(np.float32))
         self._set_words(words)
         check_shape("vectors", vectors, (len(self._words), "dim"))

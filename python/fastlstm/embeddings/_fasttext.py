@@ -29,7 +29,7 @@ _MATRIX = "<?2q"  # whether it is quantised, rows, columns
 _SUPERVISED = 3
 # Letters in an n-gram, and n-grams of the vocabulary for each row of the matrix. The default of the
 # first is 6, and words have some 30 of the second: far above is damage, which would take time.
-_MOST_MAXN = 64
+_MOST_MAXN = 32
 _MOST_NGRAMS = 256
 _END_OF_SENTENCE = b"</s>"  # a word that has no n-grams
 _MOST_NUMBERS = 1 << 20  # that are gathered at a time

@@ -23,7 +23,7 @@ FORMATS = ("word2vec", "word2vec-binary", "glove", "fasttext", "fasttext-binary"
 _GZIP = b"\x1f\x8b"
 # Vectors compress to a third or half; so much more only where it is made to be too much.
 _MOST_RATIO = 64
-_ALWAYS = 16 << 20  # bytes that a small file may have all the same
+_ALWAYS = 1 << 20  # bytes that a small file may have all the same
 _ARCHIVE = "an archive ({}): extract the file of vectors first"
 _OTHERS = {
     b"PK\x03\x04": _ARCHIVE.format("zip"),
@@ -105,7 +105,7 @@ def load(
     most = sys.maxsize if limit is None else as_int("limit", limit, 0, sys.maxsize)
     numbers = as_dtype(dtype)
     text = Encoding(encoding, errors)
-    may_be_cut, head = False, b""
+    may_be_cut, head = False, None
     with open(path, "rb") as raw:
         compressed = raw.read(len(_GZIP)) == _GZIP
         raw.seek(0)
@@ -129,8 +129,8 @@ def load(
                 has_header = format != "glove"
                 words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, text)
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            reason = what_it_is_instead(head) or _another_format(head) or error
-            raise ValueError(f"{path}: {reason}") from error
+            instead = None if head is None else what_it_is_instead(head) or _another_format(head)
+            raise ValueError(f"{path}: {instead or error}") from error
     if may_be_cut:
         warnings.warn(
             f"{path}: its last line has no end: the last number may have been cut off", stacklevel=2

@@ -7,6 +7,7 @@ numbers are found from the end of a line. What could be read in another way is r
 from __future__ import annotations
 
 import codecs
+import itertools
 import re
 from collections.abc import Iterator
 from typing import Any, BinaryIO
@@ -15,13 +16,14 @@ import numpy as np
 
 from fastlstm._checks import FloatArray
 
-from ._words import BLOCK, MOST_LINE, Encoding, Rows, check_dim
+from ._words import BLOCK, MOST_DIM, MOST_LINE, Encoding, Rows, check_dim
 
 _HEADER = re.compile(rb"[ \t]*([0-9]{1,18})[ \t]+([0-9]{1,18})[ \t]*\r?")
 _END = b" \t\r"  # what may follow the last number
-_FIELDS = re.compile(rb"[ \t]+")
-# A part of a word that may be a number in another notation: "0,1", "[0.1", "0x1p-4", "1.5f".
-_MAY_BE_A_NUMBER = re.compile(rb"[^0-9A-Za-z\x80-\xff]*[0-9].*", re.DOTALL)
+# A part of a word that may be a number, in another notation, too: "0,1", "[0.1", "0x1p-4", "1.5f".
+_NUMBER_IN_WORD = re.compile(
+    rb" ([^0-9A-Za-z ]*[0-9][^ ]*|[-+]?(?:nan|inf|infinity)(?![^ ]))", re.IGNORECASE
+)
 # Control characters, which binary numbers have and text has not.
 _BINARY = re.compile(rb"[\x00-\x08\x0e-\x1f\x7f]")
 _OTHER_UNICODE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)  # or 32 LE
@@ -41,12 +43,9 @@ def parse_header(line: bytes) -> tuple[int, int] | None:
 
 
 def trailing_numbers(line: bytes) -> int:
-    """Return how many numbers follow a word."""
-    fields = _FIELDS.split(line.rstrip(_END))
-    count = 0
-    while count < len(fields) - 1 and _is_number(fields[-1 - count]):
-        count += 1
-    return count
+    """Return how many numbers follow a word; not more than tell that they are too many."""
+    fields = (field for field, _ in _from_the_end(line.rstrip(_END)))
+    return sum(1 for _ in itertools.takewhile(_is_number, itertools.islice(fields, MOST_DIM + 1)))
 
 
 def looks_like_text(rest: bytes, dim: int) -> bool:
@@ -141,9 +140,11 @@ def _parse(
 ) -> tuple[list[bytes], FloatArray]:
     words, tails = [], []
     for n, line in enumerate(lines):
-        word, _, tail = line.partition(b" ")
-        tail = tail.rstrip(_END)
-        if not tail or tail.count(b" ") != dim - 1 or b"\t" in line or b"  " in line:
+        line = line.rstrip(_END)
+        spaced = line.replace(b"\t", b" ")
+        if spaced.count(b" ") == dim and b"  " not in spaced:
+            word, _, tail = spaced.partition(b" ")
+        else:
             word, tail = _split(line, number + n, dim)
         words.append(word)
         tails.append(tail)
@@ -169,20 +170,29 @@ def _parse(
 
 
 def _split(line: bytes, number: int, dim: int) -> tuple[bytes, bytes]:
-    """Split a line that is not one word, a space and `dim` fields with a space between."""
-    line = line.rstrip(_END)
-    gaps = [gap.span() for gap in _FIELDS.finditer(line)]
-    if len(gaps) < dim:
-        raise ValueError(f"line {number}: expected a word and {dim} numbers, got {len(gaps)}")
-    end, begin = gaps[-dim]
-    word = line[:end]
+    """Split a line that is not one word and `dim` fields with a space or tab between."""
+    fields = list(itertools.islice(_from_the_end(line), dim))
+    if len(fields) < dim:
+        raise ValueError(f"line {number}: expected a word and {dim} numbers, got {len(fields)}")
+    word = line[: fields[-1][1]]
     if b"\t" in word or word.startswith(b" "):
         raise ValueError(f"line {number}: expected a word, got a tab within it or a space before")
-    for part in word.split(b" ")[1:]:
-        if _is_number(part) or _MAY_BE_A_NUMBER.fullmatch(part):
-            text = repr(part[:40])[1:]
-            raise ValueError(f"line {number}: expected a word and {dim} numbers, got more: {text}")
-    return word, _FIELDS.sub(b" ", line[begin:])
+    if more := _NUMBER_IN_WORD.search(word):
+        text = repr(more[1][:40])[1:]
+        raise ValueError(f"line {number}: expected a word and {dim} numbers, got more: {text}")
+    return word, b" ".join(field for field, _ in reversed(fields))
+
+
+def _from_the_end(line: bytes) -> Iterator[tuple[bytes, int]]:
+    """Yield the fields of a line but for its first, the last first, and where what is before ends."""
+    spaced = line.replace(b"\t", b" ")
+    end = len(line)
+    while (begin := spaced.rfind(b" ", 0, end)) >= 0:
+        field = line[begin + 1 : end]
+        end = begin
+        while spaced.endswith(b" ", 0, end):
+            end -= 1
+        yield field, end
 
 
 def _check_range(vectors: FloatArray, tails: list[bytes], number: int) -> None:

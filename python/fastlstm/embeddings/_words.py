@@ -14,7 +14,7 @@ from fastlstm._checks import FloatArray
 MOST_DIM = 1 << 16
 MOST_WORD = 1 << 16  # bytes
 MOST_LINE = 32 * MOST_DIM  # bytes
-BLOCK = 1 << 18  # bytes that are read at a time: of the shortest lines a hundredfold is taken
+BLOCK = 1 << 19  # bytes that are read at a time: of the shortest lines a hundredfold is taken
 _ASCII = b"az 09\t\r\n"
 
 
