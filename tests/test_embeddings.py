@@ -169,7 +169,9 @@ def test_large(format: str, rng: np.random.Generator, tmp_path: Path) -> None:
 
 
 # What text can hold: spaces, tabs and the ends of lines are between words.
-texts = st.text(st.characters(exclude_characters=" \t\r\n\0", exclude_categories=["Cs"]), max_size=5)
+texts = st.text(
+    st.characters(exclude_characters=" \t\r\n\0", exclude_categories=["Cs"]), max_size=5
+)
 
 
 @given(data=st.data(), format=st.sampled_from(sorted(WRITERS)), dim=st.integers(1, 4))
@@ -711,7 +713,7 @@ def test_glove_is_cut_between_lines_or_refused(vectors: np.ndarray, tmp_path: Pa
             count = data[:end].count(b"\n")
             assert_has(load(path), WORDS[:count], vectors[:count])
         else:
-            with pytest.raises(ValueError, match="an empty|no end|no word|expected"):
+            with pytest.raises(ValueError, match=r"an empty|no end|no word|expected"):
                 load_or_refuse(path)
 
 

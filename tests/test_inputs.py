@@ -1,7 +1,8 @@
-"""Arrays of other libraries: everywhere that a layer takes arrays they have their values, or are refused."""
+"""Arrays of other libraries: wherever a layer takes arrays they have their values or are refused."""
 
 from __future__ import annotations
 
+import subprocess
 import sys
 import warnings
 from collections.abc import Callable
@@ -61,7 +62,7 @@ def everywhere(make: Callable[[np.ndarray], Any]) -> None:
     stream.state = others
     assert_same_bits(stream.step(make(x[0])), output[0])
     assert_same_bits(stream.run(make(x[1:])), output[1:])
-    assert_same_bits(fastlstm.embeddings.Embeddings("ab c d".split(), make(X[0])).vectors, X[0])
+    assert_same_bits(fastlstm.embeddings.Embeddings(["ab", "c", "d"], make(X[0])).vectors, X[0])
 
 
 def test_tensors(torch: Any) -> None:
@@ -146,7 +147,7 @@ def test_arrays_of_numpy(tmp_path: Any) -> None:
         everywhere(make)
     layer = fastlstm.LSTM(I, H)
     assert_same_bits(layer(X[0].view(np.matrix))[0], layer(X[0])[0])
-    embeddings = fastlstm.embeddings.Embeddings("a b c".split(), X[0].view(np.matrix))
+    embeddings = fastlstm.embeddings.Embeddings(["a", "b", "c"], X[0].view(np.matrix))
     assert_same_bits(embeddings["b"], X[0, 1])
 
 
@@ -235,7 +236,13 @@ def test_sequences_of_uneven_lengths(torch: Any, layer: fastlstm.LSTM) -> None:
             torch.nested.nested_tensor(tensors),
             torch.nested.nested_tensor(tensors, layout=torch.jagged),
         ]
-    for ragged in (packed, *nested, tensors, [t.numpy() for t in tensors], [[[1.0]], [[1.0], [2.0]]]):
+    for ragged in (
+        packed,
+        *nested,
+        tensors,
+        [t.numpy() for t in tensors],
+        [[[1.0]], [[1.0], [2.0]]],
+    ):
         for call in (layer, layer.forward, layer.trace, layer.stream(B).run):
             with pytest.raises(TypeError, match=r"^x: expected an array, got .*lengths="):
                 call(ragged)
@@ -272,10 +279,10 @@ def test_what_has_other_values_than_it_seems(torch: Any, layer: fastlstm.LSTM) -
             with pytest.raises(TypeError, match=f"^x: expected .*{message}"):
                 call(other)
     for step in (np.ma.masked_less(X[0], 0), masked_step):
-        with pytest.raises(TypeError, match="^x: expected"):
+        with pytest.raises(TypeError, match=r"^x: expected"):
             layer.stream(B).step(step)
-    with pytest.raises(TypeError, match="^vectors: expected an array without masked values"):
-        fastlstm.embeddings.Embeddings("a b c".split(), np.ma.masked_less(X[0], 0))
+    with pytest.raises(TypeError, match=r"^vectors: expected an array without masked values"):
+        fastlstm.embeddings.Embeddings(["a", "b", "c"], np.ma.masked_less(X[0], 0))
 
 
 def test_low_memory_is_no_wrong_argument() -> None:
@@ -297,11 +304,11 @@ def test_low_memory_is_no_wrong_argument() -> None:
 
 def test_nothing_is_imported() -> None:
     """Reading arrays imports no library that made none of them."""
-    import subprocess
-
     code = (
         "import fastlstm, sys; fastlstm.LSTM(1, 1)([[[1.0]]]);"
         "print({'torch', 'pandas', 'ml_dtypes'} & set(sys.modules))"
     )
-    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    result = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
     assert result.stdout.strip() == "set()"

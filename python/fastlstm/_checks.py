@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
-from ._foreign import Refused, read_array
+from ._foreign import RefusedError, read_array
 
 FloatArray: TypeAlias = "npt.NDArray[np.floating[Any]]"
 IndexArray: TypeAlias = "npt.NDArray[np.int64]"
@@ -114,7 +114,7 @@ def to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
         return read_array(value)
     except MemoryError:
         raise
-    except Refused as error:
+    except RefusedError as error:
         raise TypeError(f"{name}: expected {error}") from None
     except Exception as error:
         kind = type(value).__name__

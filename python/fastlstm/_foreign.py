@@ -11,7 +11,7 @@ import numpy.typing as npt
 _PAD = "pad sequences to one length and pass their lengths as lengths="
 
 
-class Refused(TypeError):
+class RefusedError(TypeError):
     """What must not be read, though NumPy might: says what was expected, and what came."""
 
 
@@ -22,19 +22,19 @@ def read_array(value: Any) -> npt.NDArray[Any]:
 
     Raises
     ------
-    Refused
+    RefusedError
         The values that NumPy would find are not those of the object.
     Exception
         Any: of NumPy or the object's library, which cannot read it.
     """
     if isinstance(value, np.ndarray):
         if np.ma.is_masked(value):
-            raise Refused("an array without masked values; fill them first")
+            raise RefusedError("an array without masked values; fill them first")
         return _without_bfloat16(value)
     if isinstance(value, _kinds("torch", "Tensor")):
         return _read_tensor(value)
     if isinstance(value, _kinds("torch.nn.utils.rnn", "PackedSequence")):
-        raise Refused(
+        raise RefusedError(
             "an array, got PackedSequence: unpack it by torch.nn.utils.rnn.pad_packed_sequence, "
             "which gives the array and what goes as lengths="
         )
@@ -43,7 +43,9 @@ def read_array(value: Any) -> npt.NDArray[Any]:
     if isinstance(value, _kinds("pandas.api.extensions", "ExtensionArray")):
         return _read_pandas(sys.modules["pandas"].Series(value))
     if hasattr(value, "toarray"):  # SciPy's, which NumPy takes for one object
-        raise Refused(f"an array, got {type(value).__name__}, a sparse one: pass its toarray()")
+        raise RefusedError(
+            f"an array, got {type(value).__name__}, a sparse one: pass its toarray()"
+        )
     _refuse_nulls(getattr(value, "null_count", 0))
     if isinstance(value, (list, tuple)):
         value = [read_array(v) if _is_array_of_others(v) else v for v in value]
@@ -58,7 +60,9 @@ def _kinds(module: str, *names: str) -> tuple[type, ...]:
 
 def _read_tensor(tensor: Any) -> npt.NDArray[Any]:
     if tensor.is_nested:
-        raise Refused(f"an array, got a nested tensor: {_PAD}; see torch.nested.to_padded_tensor")
+        raise RefusedError(
+            f"an array, got a nested tensor: {_PAD}; see torch.nested.to_padded_tensor"
+        )
     # Bits that say that values are another's, negated or conjugated: DLPack loses them.
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":
@@ -83,7 +87,7 @@ def _read_pandas(value: Any) -> npt.NDArray[Any]:
 def _refuse_nulls(nulls: Any) -> None:
     """Refuse missing values, by their number or where they are: NumPy would make NaN of them."""
     if np.any(np.asarray(nulls() if callable(nulls) else nulls)):
-        raise Refused("an array without missing values (NA); fill them first")
+        raise RefusedError("an array without missing values (NA); fill them first")
 
 
 def _is_array_of_others(value: Any) -> bool:

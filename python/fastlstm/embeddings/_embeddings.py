@@ -54,7 +54,7 @@ class Embeddings:
 
     def __init__(self, words: Iterable[str], vectors: npt.ArrayLike) -> None:
         if isinstance(vectors, np.ndarray) and vectors.dtype in (np.float32, np.float64):
-            # Not by as_float_array: mapped vectors may be unaligned, and would be read to be copied.
+            # Not as_float_array: mapped vectors may be unaligned, and would be read to be copied.
             vectors = np.asarray(to_numpy("vectors", vectors))
         else:
             vectors = as_float_array("vectors", vectors, np.dtype(np.float32))

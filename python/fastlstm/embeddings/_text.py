@@ -184,7 +184,7 @@ def _split(line: bytes, number: int, dim: int) -> tuple[bytes, bytes]:
 
 
 def _from_the_end(line: bytes) -> Iterator[tuple[bytes, int]]:
-    """Yield the fields of a line but for its first, the last first, and where what is before ends."""
+    """Yield all fields of a line but the first, from the last, and where what is before ends."""
     spaced = line.replace(b"\t", b" ")
     end = len(line)
     while (begin := spaced.rfind(b" ", 0, end)) >= 0:

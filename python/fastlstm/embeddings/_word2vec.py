@@ -33,7 +33,8 @@ def read(
         )
     words: list[str] = []
     rows = Rows(dim, dtype)
-    data, position = file.read(BLOCK), 0  # some bytes of the file, and where the next word begins in them
+    # Some bytes of the file, and where the next word begins in them.
+    data, position = file.read(BLOCK), 0
     offset = len(line)  # of data in the file
     # Text, which binary numbers would be made of; a single number may look like text.
     if dim > 1 and trailing_numbers(data.partition(b"\n")[0]) >= dim:
