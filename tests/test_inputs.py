@@ -1,4 +1,4 @@
-"""Arrays of other libraries: wherever a layer takes arrays they have their values or are refused."""
+"""Arrays of other libraries: wherever a layer takes arrays, with their values or refused."""
 
 from __future__ import annotations
 
