@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import types
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -217,7 +218,21 @@ class WithNulls:
         return X
 
 
-def test_nulls(layer: fastlstm.LSTM) -> None:
+class Table:
+    """A table of Arrow's kind."""
+
+    def __init__(self, *columns: WithNulls) -> None:
+        self.columns = columns
+
+    def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:
+        return X
+
+
+def test_nulls(layer: fastlstm.LSTM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pyarrow", types.SimpleNamespace(Table=Table))
+    layer(Table(WithNulls(0)))
+    with pytest.raises(TypeError, match="x: expected an array without missing values"):
+        layer(Table(WithNulls(0), WithNulls(1)))
     for nulls in (0, lambda: 0):
         layer(WithNulls(nulls))
     for nulls in (1, lambda: 2, lambda: [[0, 1]]):

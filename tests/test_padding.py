@@ -165,6 +165,7 @@ NO_STEPS = {
     "average": Case(T=0, options={"bidirectional": True, "merge": "ave"}),
     "layer norm": Case(T=0, options={"layer_norm": True}),
     "GRU": Case(T=0, cell="GRU"),
+    "GRU, reset before": Case(T=0, cell="GRU", options={"reset_after": False}),
     "RNN": Case(T=0, cell="RNN", options={"num_layers": 2}),
 }
 

@@ -31,31 +31,36 @@ def read_array(value: Any) -> npt.NDArray[Any]:
         if np.ma.is_masked(value):
             raise RefusedError("an array without masked values; fill them first")
         return _without_bfloat16(value)
-    if isinstance(value, _kinds("torch", "Tensor")):
+    if type(value) in (list, tuple):
+        parts = [read_array(v) if _is_array_of_others(v) else v for v in value]
+        return _without_bfloat16(_read_by_protocol(parts))
+    if _is_of(value, "torch", "Tensor"):
         return _read_tensor(value)
-    if isinstance(value, _kinds("torch.nn.utils.rnn", "PackedSequence")):
+    if _is_of(value, "torch.nn.utils.rnn", "PackedSequence"):
         raise RefusedError(
             "an array, got PackedSequence: unpack it by torch.nn.utils.rnn.pad_packed_sequence, "
             "which gives the array and what goes as lengths="
         )
-    if isinstance(value, _kinds("pandas", "DataFrame", "Series", "Index")):
+    if _is_of(value, "pandas", "DataFrame", "Series", "Index"):
         return _read_pandas(value)
-    if isinstance(value, _kinds("pandas.api.extensions", "ExtensionArray")):
+    if _is_of(value, "pandas.api.extensions", "ExtensionArray"):
         return _read_pandas(sys.modules["pandas"].Series(value))
     if hasattr(value, "toarray"):  # SciPy's, which NumPy takes for one object
         raise RefusedError(
             f"an array, got {type(value).__name__}, a sparse one: pass its toarray()"
         )
-    _refuse_nulls(getattr(value, "null_count", 0))
-    if isinstance(value, (list, tuple)):
-        value = [read_array(v) if _is_array_of_others(v) else v for v in value]
+    if hasattr(value, "null_count"):  # of Arrow and Polars
+        _refuse_nulls(value.null_count)
+    if _is_of(value, "pyarrow", "Table", "RecordBatch"):
+        _refuse_nulls([column.null_count for column in value.columns])
     return _without_bfloat16(_read_by_protocol(value))
 
 
-def _kinds(module: str, *names: str) -> tuple[type, ...]:
-    """Classes of a module, which has to be imported where there is an object of them."""
-    found = (getattr(sys.modules.get(module), name, None) for name in names)
-    return tuple(cls for cls in found if isinstance(cls, type))
+def _is_of(value: Any, module: str, *classes: str) -> bool:
+    """Whether an object is of a library's classes, which is imported where there are any."""
+    library = sys.modules.get(module)
+    kinds = (getattr(library, name, None) for name in classes if library is not None)
+    return any(isinstance(kind, type) and isinstance(value, kind) for kind in kinds)
 
 
 def _read_tensor(tensor: Any) -> npt.NDArray[Any]:
@@ -115,4 +120,5 @@ def _read_by_protocol(value: Any) -> npt.NDArray[Any]:
 
 def _without_bfloat16(array: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """The same, and the bfloat16 of ml_dtypes, to NumPy bytes without a meaning, as float32."""
-    return array.astype(np.float32) if array.dtype.name == "bfloat16" else array
+    is_one = array.dtype.kind == "V" and array.dtype.name == "bfloat16"
+    return array.astype(np.float32) if is_one else array

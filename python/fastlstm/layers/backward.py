@@ -69,7 +69,7 @@ def back_propagate(
         d_params=[spec.cell_arrays(params, k) for k in range(spec.cells)],
         d_steps=steps,
     )
-    if d_x is not None and room is not None:
+    if d_x is not None and room is not None and not layout.is_the_cores:
         layout.fetch(room, d_x)
     return d_x, None if d_initial is None else from_tuple(d_initial)
 

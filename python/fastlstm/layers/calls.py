@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -54,7 +54,7 @@ class Call:
         if self.apart:
             by_step = np.moveaxis(self.output, 0, -2)
             self.layout.fetch(self.room.reshape(*self.room.shape[:2], *by_step.shape[-2:]), by_step)
-        else:
+        elif not self.layout.is_the_cores:
             self.layout.fetch(self.room, self.output)
         return self.output
 
@@ -103,7 +103,7 @@ def call_lengths(lengths: Any, layout: Layout) -> IndexArray | None:
 
 def starts(lengths: IndexArray | None, padding: Padding, layout: Layout) -> IndexArray | None:
     """Return the steps where sequences begin; None if all do at step 0."""
-    if padding not in get_args(Padding):
+    if padding not in ("post", "pre"):
         raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
     if lengths is None or padding == "post" or (lengths == layout.T).all():
         return None

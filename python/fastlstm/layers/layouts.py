@@ -68,7 +68,7 @@ class Layout:
         return array if self.starts is None else array[self._places()]
 
     def core_room(self, array: FloatArray) -> FloatArray:
-        """Where the core writes a sequence for :meth:`fetch`: in the caller's array if it can."""
+        """Where the core writes a sequence: the caller's array, or else what is to be fetched."""
         if self.is_the_cores:
             return self._with_batch(array)
         return np.empty(self.core_shape(array.shape[-1]), array.dtype)
@@ -77,7 +77,7 @@ class Layout:
         """Bring what the core wrote to its room to the caller's array."""
         if self.starts is not None:
             array[self._places()] = room
-        elif self.T > 0 and not np.may_share_memory(room, array):
+        elif self.T > 0:
             np.copyto(array, room.reshape(array.shape))
 
     def core_state(self, states: Sequence[FloatArray]) -> list[FloatArray]:
