@@ -16,7 +16,7 @@ import safetensors.numpy
 from damage import assert_reads_or_refuses, check_reader, cuts
 from fastlstm.embeddings import Embeddings, load
 from fastlstm.embeddings._fasttext import hashes_of_ngrams
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 WORDS = ["the", "cat", "naïve", "日本語", "кошка", "😀", "5", "don't", "a\u00a0b", "\u0085", "</s>"]
@@ -179,6 +179,7 @@ def test_any_words_and_numbers(
     data: st.DataObject, format: str, dim: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     words = data.draw(st.lists(texts, min_size=1, max_size=5))
+    assume("." not in words[0])  # a first word of "0.5" would be a number without a word
     number = st.floats(width=32)
     rows = data.draw(st.lists(st.lists(number, min_size=dim, max_size=dim), min_size=len(words)))
     vectors = np.array(rows[: len(words)], np.float32)

@@ -137,6 +137,15 @@ def test_refused(data: str, path: Path) -> None:
             load(write(path, header + data))
 
 
+def test_numbers_without_words(path: Path) -> None:
+    data = "0.1 0.2 0.3\n0.4 0.5 0.6\n"
+    with pytest.raises(ValueError, match="line 1: expected a word and numbers, got numbers alone"):
+        load(write(path, data))
+    # Where the first line says so, and for later words, a number is a word.
+    expected = np.float32([[0.2, 0.3], [0.5, 0.6]])
+    assert_has(load(write(path, "2 2\n" + data)), ["0.1", "0.4"], expected)
+
+
 def test_text_is_not_taken_for_binary(path: Path) -> None:
     write(path, "1 2\nthe 0.1, 0.2\n")  # of which 8 bytes could be two numbers
     with pytest.raises(ValueError, match=r"line 2: expected a number, got '0\.1,'"):

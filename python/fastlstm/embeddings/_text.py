@@ -87,6 +87,8 @@ def read(
         wanted = lines[: limit - len(words)]
         if wanted:
             names, vectors = _parse(wanted, number, dim, dtype)
+            if number == 1 and b"." in names[0] and _is_number(names[0]):
+                raise ValueError("line 1: expected a word and numbers, got numbers alone")
             words += [encoding.decode(w, f"line {number + n}") for n, w in enumerate(names)]
             rows.append(vectors)
         if len(words) == limit:
