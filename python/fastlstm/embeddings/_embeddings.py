@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -58,15 +59,16 @@ class Embeddings:
             vectors = np.asarray(to_numpy("vectors", vectors))
         else:
             vectors = as_float_array("vectors", vectors, np.dtype(np.float32))
-        self._set_words(words)
+        self._words = as_words("words", words)
         check_shape("vectors", vectors, (len(self._words), "dim"))
         self._vectors = read_only(vectors)
 
-    def _set_words(self, words: Iterable[str]) -> None:
-        self._words = as_words("words", words)
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        """The place of each word: more than the words take, and not everybody asks for it."""
         # Backwards, for the first of equal words to be the one that stays.
         places = range(len(self._words) - 1, -1, -1)
-        self._index = dict(zip(reversed(self._words), places, strict=True))
+        return dict(zip(reversed(self._words), places, strict=True))
 
     @property
     def words(self) -> tuple[str, ...]:

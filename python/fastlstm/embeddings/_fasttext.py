@@ -17,7 +17,7 @@ import numpy as np
 
 from fastlstm._checks import FloatArray, IndexArray
 
-from ._embeddings import Embeddings, read_only
+from ._embeddings import Embeddings, as_words, read_only
 from ._words import MOST_WORD, Encoding, check_dim
 
 MAGIC = struct.pack("<i", 793712314)
@@ -104,7 +104,7 @@ def load(file: BinaryIO, dtype: np.dtype[Any], encoding: Encoding) -> Embeddings
         raise ValueError(f"byte {start}: {entries} entries, but {count} words and {labels} labels")
     if pruned >= 0:
         raise ValueError("a pruned model (.ftz): most of its n-grams are missing")
-    words, starts = [], []
+    words, starts = [], array("q")
     letters = 0
     for n in range(entries):
         place = reader.position
@@ -146,13 +146,13 @@ class FastTextEmbeddings(Embeddings):
         self,
         words: list[str],
         data: mmap.mmap,
-        starts: list[int],
+        starts: array[int],
         matrix: FloatArray,
         ngrams: tuple[int, int],
         dtype: np.dtype[Any],
         encoding: Encoding,
     ) -> None:
-        self._set_words(words)
+        self._words = as_words("words", words)
         self._data = data
         self._starts = np.array(starts, np.int64)
         self._matrix = matrix

@@ -78,7 +78,7 @@ def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatA
     if sizes.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != text.nbytes:
         raise ValueError("word_ends: expected the words' ends, one after the other")
     joined = text.tobytes()
-    bounds = [0, *ends[:limit].tolist()]
+    bounds = itertools.chain([0], memoryview(ends[:limit]))  # integers, but not all at once
     words = [
         joined[begin:end].decode("utf-8", "surrogatepass")
         for begin, end in itertools.pairwise(bounds)
