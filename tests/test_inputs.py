@@ -181,12 +181,13 @@ def test_frames_of_pandas(pandas: Any, layer: fastlstm.LSTM) -> None:
 def test_missing_values(dtype: str, pandas: Any, layer: fastlstm.LSTM) -> None:
     column = pandas.Series([1, 0, None], dtype=dtype)
     frame = pandas.DataFrame({"a": column, **{n: [1.0, 2.0, 3.0] for n in "bcde"}})
+    embeddings = fastlstm.embeddings.Embeddings(["a"], [[1.0, 2.0, 3.0]])
     for name, call in (
         ("x", lambda: layer(frame)),
         ("x", lambda: layer([frame, frame])),
         ("lengths", lambda: layer(X, lengths=column)),
         ("lengths", lambda: layer(X, lengths=column.array)),
-        ("unknown", lambda: fastlstm.embeddings.Embeddings(["a"], [[1.0] * 3])._table([], column)),
+        ("unknown", lambda: embeddings.lookup([["b"]], unknown=column)),
     ):
         message = rf"^{name}: expected an array without missing values \(NA\)"
         with pytest.raises(TypeError, match=message):
