@@ -17,6 +17,7 @@ from support import (
     make_problem,
     named_states,
 )
+from tolerances import REORDERED, assert_close
 
 LENGTHS = (4, 0, 6, 1, 6)
 CASES = {
@@ -37,6 +38,7 @@ CASES = {
     "GRU": Case(B=5, lengths=LENGTHS, cell="GRU", options={"num_layers": 2}),
     "RNN": Case(B=5, lengths=LENGTHS, cell="RNN", options={"bidirectional": True}),
     "layer norm": Case(B=5, lengths=LENGTHS, options={"layer_norm": True}),
+    "empty, layer norm": Case(B=3, lengths=(0, 0, 0), options={"layer_norm": True}),
     "full": Case(B=3, lengths=(6, 6, 6)),
     "empty": Case(B=3, lengths=(0, 0, 0)),
 }
@@ -124,7 +126,17 @@ def test_truncated_bptt(batch_first: bool, k2: int) -> None:
     outputs = np.concatenate([c.output for c in chunks], axis=int(batch_first))
     assert_same_bits(outputs, expected)
     assert_same_states(chunks[-1].state, expected_state)
-    # One chunk reaches back to the start: nothing is truncated.
+    # The last chunk reaches back to the start: nothing is truncated.
+    *_, last = fastlstm.truncated_bptt(p.layer, x, 2, 6, state=p.state, **options)
+    d_output = np.zeros_like(p.d_output)
+    d_last = np.moveaxis(d_output, int(batch_first), 0)[-2:]
+    d_last[:] = 1
+    _, _, tape = p.layer.forward(x, p.state, **options)
+    whole = tape.backward(d_output, p.d_state)
+    of_last = last.backward(np.ones_like(last.output), p.d_state)
+    for name, array in gradient_arrays(whole).items():
+        assert_close(gradient_arrays(of_last)[name], array, REORDERED["float32"], name)
+    # And one chunk is one call.
     (chunk,) = fastlstm.truncated_bptt(p.layer, x, 99, state=p.state, **options)
     _, _, tape = p.layer.forward(x, p.state, **options)
     expected_grads = gradient_arrays(tape.backward(p.d_output, p.d_state))
