@@ -117,10 +117,10 @@ CALLS: list[tuple[str, dict[str, Any], type[Exception], str]] = [
         "x: expected (T, B, 3) or (T, 3), got (1, 5, 2, 3)",
     ),
     (
-        "no steps",
-        {"x": np.ones((0, 2, 3))},
+        "a length without steps",
+        {"x": np.ones((0, 2, 3)), "lengths": [0, 1]},
         ValueError,
-        "x: expected at least one time step, got none",
+        "lengths: expected values from 0 to 0, got 0 to 1",
     ),
     (
         "complex x",

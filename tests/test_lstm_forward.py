@@ -111,13 +111,6 @@ def test_float32_is_as_accurate_as_pytorch(scale: float) -> None:
     assert rms(ours) <= TORCH_RATIO.bound * rms(theirs)
 
 
-def test_no_time_steps_are_refused_as_in_pytorch() -> None:
-    layer = fastlstm.LSTM(3, 4)
-    for shape in [(0, 2, 3), (0, 0, 3), (0, 3)]:
-        with pytest.raises(ValueError, match="x: expected at least one time step, got none"):
-            layer(np.zeros(shape, np.float32))
-
-
 # --- lengths ------------------------------------------------------------------------------------
 
 

@@ -259,7 +259,7 @@ def test_more_memory_is_less_time_and_an_impossible_limit_tells_the_least() -> N
     [
         ({"memory_limit": 0}, ValueError, "memory_limit: expected an integer from 1"),
         ({"memory_limit": 1e9}, TypeError, "memory_limit: expected an integer, got float"),
-        ({"T": 0}, ValueError, "T: expected an integer from 1"),
+        ({"T": -1}, ValueError, "T: expected an integer from 0"),
         ({"B": -1}, ValueError, "B: expected an integer from 0"),
         ({"lengths": [1]}, ValueError, r"lengths: expected \(3,\)"),
     ],

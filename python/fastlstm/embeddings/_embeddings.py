@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -10,7 +11,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm._checks import FloatArray, IndexArray, as_bool, as_float_array, as_int, check_shape
+from fastlstm._checks import (
+    FloatArray,
+    IndexArray,
+    as_bool,
+    as_float_array,
+    as_int,
+    check_shape,
+    to_numpy,
+)
 
 from ._saved import save
 
@@ -46,18 +55,21 @@ class Embeddings:
     """
 
     def __init__(self, words: Iterable[str], vectors: npt.ArrayLike) -> None:
-        # Mapped vectors may be unaligned, and would be read to be copied.
-        if not (isinstance(vectors, np.ndarray) and vectors.dtype in (np.float32, np.float64)):
+        if isinstance(vectors, np.ndarray) and vectors.dtype in (np.float32, np.float64):
+            # Not as_float_array: mapped vectors may be unaligned, and would be read to be copied.
+            vectors = np.asarray(to_numpy("vectors", vectors))
+        else:
             vectors = as_float_array("vectors", vectors, np.dtype(np.float32))
-        self._set_words(words)
+        self._words = as_words("words", words)
         check_shape("vectors", vectors, (len(self._words), "dim"))
         self._vectors = read_only(vectors)
 
-    def _set_words(self, words: Iterable[str]) -> None:
-        self._words = as_words("words", words)
+    @functools.cached_property
+    def _index(self) -> dict[str, int]:
+        """The place of each word: more than the words take, and not everybody asks for it."""
         # Backwards, for the first of equal words to be the one that stays.
         places = range(len(self._words) - 1, -1, -1)
-        self._index = dict(zip(reversed(self._words), places, strict=True))
+        return dict(zip(reversed(self._words), places, strict=True))
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

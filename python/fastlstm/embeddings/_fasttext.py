@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import mmap
 import struct
+from array import array
 from typing import Any, BinaryIO
 
 import numpy as np
 
 from fastlstm._checks import FloatArray, IndexArray
 
-from ._embeddings import Embeddings, read_only
+from ._embeddings import Embeddings, as_words, read_only
 from ._words import MOST_WORD, Encoding, check_dim
 
 MAGIC = struct.pack("<i", 793712314)
@@ -26,10 +27,12 @@ _DICTIONARY = "<3i2q"  # entries, words, labels, tokens, entries that pruning le
 _ENTRY_END = "<qb"  # count, and whether it is a label
 _MATRIX = "<?2q"  # whether it is quantised, rows, columns
 _SUPERVISED = 3
-# Letters in an n-gram. The default is 6; what is far above is damage, which would take time.
-_MOST_MAXN = 1000
+# Letters in an n-gram, and n-grams of the vocabulary for each row of the matrix. The default of the
+# first is 6, and words have some 30 of the second: far above is damage, which would take time.
+_MOST_MAXN = 32
+_MOST_NGRAMS = 256
 _END_OF_SENTENCE = b"</s>"  # a word that has no n-grams
-_MOST_ROWS = 4096  # that are gathered at a time
+_MOST_NUMBERS = 1 << 20  # that are gathered at a time
 
 
 class _Reader:
@@ -101,7 +104,8 @@ def load(file: BinaryIO, dtype: np.dtype[Any], encoding: Encoding) -> Embeddings
         raise ValueError(f"byte {start}: {entries} entries, but {count} words and {labels} labels")
     if pruned >= 0:
         raise ValueError("a pruned model (.ftz): most of its n-grams are missing")
-    words, starts = [], []
+    words, starts = [], array("q")
+    letters = 0
     for n in range(entries):
         place = reader.position
         word = reader.read_word()
@@ -111,6 +115,7 @@ def load(file: BinaryIO, dtype: np.dtype[Any], encoding: Encoding) -> Embeddings
         if n < count:
             words.append(encoding.decode(word, f"byte {place}"))
             starts.append(place)
+            letters += len(word)
 
     start = reader.position
     offset, rows, columns = reader.read_matrix("input")
@@ -124,6 +129,8 @@ def load(file: BinaryIO, dtype: np.dtype[Any], encoding: Encoding) -> Embeddings
     matrix = np.frombuffer(data, "<f4", rows * columns, offset).reshape(rows, columns)
     if bucket == 0 or maxn < max(minn, 1):
         return Embeddings(words, matrix[:count].astype(dtype, copy=False))
+    if letters * maxn > _MOST_NGRAMS * rows:
+        raise ValueError(f"unlikely words: {letters} letters, with {rows} vectors for all n-grams")
     return FastTextEmbeddings(words, data, starts, matrix, (minn, maxn), dtype, encoding)
 
 
@@ -139,13 +146,13 @@ class FastTextEmbeddings(Embeddings):
         self,
         words: list[str],
         data: mmap.mmap,
-        starts: list[int],
+        starts: array[int],
         matrix: FloatArray,
         ngrams: tuple[int, int],
         dtype: np.dtype[Any],
         encoding: Encoding,
     ) -> None:
-        self._set_words(words)
+        self._words = as_words("words", words)
         self._data = data
         self._starts = np.array(starts, np.int64)
         self._matrix = matrix
@@ -179,33 +186,34 @@ class FastTextEmbeddings(Embeddings):
         if place is not None:
             return self._of_vocabulary(place) if self._composed is None else self._composed[place]
         rows = self._subwords(self._encoding.encode(word))
-        return self._mean(rows) if rows else None
+        return self._mean(rows) if len(rows) else None
 
     def _of_vocabulary(self, place: int) -> FloatArray:
         # The word's bytes, which decoding may have changed.
         start = int(self._starts[place])
         word = self._data[start : self._data.find(b"\0", start)]
-        return self._mean([place, *self._subwords(word)])
+        return self._mean(np.append(np.int64(place), self._subwords(word)))
 
-    def _subwords(self, word: bytes) -> list[int]:
+    def _subwords(self, word: bytes) -> IndexArray:
         """Return the rows of a word's n-grams."""
         if word == _END_OF_SENTENCE:
-            return []
+            return np.empty(0, np.int64)
         buckets = len(self._matrix) - len(self)
-        return [len(self) + h % buckets for h in hashes_of_ngrams(word, *self._ngrams)]
+        hashes = np.frombuffer(hashes_of_ngrams(word, *self._ngrams), np.uint32)
+        return len(self) + hashes.astype(np.int64) % buckets
 
-    def _mean(self, rows: list[int]) -> FloatArray:
+    def _mean(self, rows: IndexArray) -> FloatArray:
         """Return the mean of rows, summed one after the other, as FastText does."""
-        ids: IndexArray = np.array(rows, np.int64)
         total = np.zeros(self.dim, np.float32)
+        at_a_time = max(_MOST_NUMBERS // self.dim, 1)
         with np.errstate(over="ignore", invalid="ignore"):  # infinity and NaN go on
-            for n in range(0, len(ids), _MOST_ROWS):
-                part = self._matrix[ids[n : n + _MOST_ROWS]]
+            for n in range(0, len(rows), at_a_time):
+                part = self._matrix[rows[n : n + at_a_time]]
                 total = np.add.reduce(np.vstack([total, part]), axis=0)
         return read_only((total * np.float32(1 / len(rows))).astype(self.dtype, copy=False))
 
 
-def hashes_of_ngrams(word: bytes, minn: int, maxn: int) -> list[int]:
+def hashes_of_ngrams(word: bytes, minn: int, maxn: int) -> array[int]:
     """Return FastText's hashes of all n-grams of minn to maxn letters of a word, and its ends.
 
     The hash is FNV-1a with 32 bits, but bytes from 128 come with their sign: as FastText's C++ has
@@ -213,7 +221,7 @@ def hashes_of_ngrams(word: bytes, minn: int, maxn: int) -> list[int]:
     are no n-grams by themselves.
     """
     marked = b"<" + word + b">"
-    hashes = []
+    hashes = array("I")
     # What each byte is combined with by exclusive or.
     signed = [byte if byte < 128 else byte | 0xFFFFFF00 for byte in marked]
     begins = [n for n, byte in enumerate(marked) if byte & 0xC0 != 0x80]

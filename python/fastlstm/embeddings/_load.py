@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import gzip
 import os
+import re
 import sys
+import warnings
 import zlib
 from typing import BinaryIO, cast
 
 import numpy.typing as npt
 
 from fastlstm._checks import as_dtype, as_int, readable_path
+from fastlstm._files import what_it_is_instead
 
 from . import _fasttext, _saved, _text, _word2vec
 from ._embeddings import Embeddings
@@ -18,6 +21,24 @@ from ._words import MOST_LINE, Encoding
 
 FORMATS = ("word2vec", "word2vec-binary", "glove", "fasttext", "fasttext-binary", "saved")
 _GZIP = b"\x1f\x8b"
+# Vectors compress to a third or half; so much more only where it is made to be too much.
+_MOST_RATIO = 64
+_ALWAYS = 1 << 20  # bytes that a small file may have all the same
+_ARCHIVE = "an archive ({}): extract the file of vectors first"
+_OTHERS = {
+    b"PK\x03\x04": _ARCHIVE.format("zip"),
+    b"PK\x05\x06": _ARCHIVE.format("zip"),
+    b"7z\xbc\xaf": _ARCHIVE.format("7z"),
+    b"Rar!": _ARCHIVE.format("rar"),
+    b"BZh": "compressed by bzip2: decompress the file first",
+    b"\xfd7zXZ": "compressed by xz: decompress the file first",
+    b"\x28\xb5\x2f\xfd": "compressed by zstd: decompress the file first",
+    b"\x80": "a pickle, as gensim's save writes: have gensim write it by save_word2vec_format",
+    b"\x93NUMPY": "a NumPy array, which has no words",
+    b"\x89HDF": "an HDF5 file",
+    b"SQLite format 3": "an SQLite database",
+}
+_UTF_16 = re.compile(rb"([^\0]\0){4}|(\0[^\0]){4}")
 
 
 def load(
@@ -62,12 +83,16 @@ def load(
     ------
     ValueError
         The file is none of these, is damaged or truncated: the message says in which line or at
-        which byte. A model is quantised or pruned (.ftz). A last line without its line feed counts
-        as truncated.
+        which byte. A model is quantised or pruned (.ftz). Compressed, it is less than a 64th.
     OSError
         It cannot be read.
     TypeError
         An argument has another type than stated.
+
+    Warns
+    -----
+    UserWarning
+        The last line of text has no line feed: its last number may have been cut off.
 
     Notes
     -----
@@ -80,14 +105,15 @@ def load(
     most = sys.maxsize if limit is None else as_int("limit", limit, 0, sys.maxsize)
     numbers = as_dtype(dtype)
     text = Encoding(encoding, errors)
+    may_be_cut, head = False, None
     with open(path, "rb") as raw:
         compressed = raw.read(len(_GZIP)) == _GZIP
         raw.seek(0)
-        file = cast(BinaryIO, gzip.GzipFile(fileobj=raw)) if compressed else raw
+        file = cast(BinaryIO, _Gzip(raw)) if compressed else raw
         try:
-            if format is None:
-                format = recognise(file.read(MOST_LINE))
-                file.seek(0)
+            head = file.read(MOST_LINE)
+            file.seek(0)
+            format = format or recognise(head)
             if format in ("fasttext-binary", "saved"):
                 if compressed:
                     raise ValueError(f"{format} is mapped into memory: decompress the file first")
@@ -100,10 +126,37 @@ def load(
             if format == "word2vec-binary":
                 words, vectors = _word2vec.read(file, size, most, numbers, text)
             else:
-                words, vectors = _text.read(file, format != "glove", most, numbers, text)
+                has_header = format != "glove"
+                words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, text)
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise ValueError(f"{path}: {error}") from error
+            instead = None if head is None else what_it_is_instead(head) or _another_format(head)
+            raise ValueError(f"{path}: {instead or error}") from error
+    if may_be_cut:
+        warnings.warn(
+            f"{path}: its last line has no end: the last number may have been cut off", stacklevel=2
+        )
     return Embeddings(words, vectors)
+
+
+class _Gzip(gzip.GzipFile):
+    """A compressed file that gives no more than one of vectors can hold."""
+
+    def __init__(self, raw: BinaryIO) -> None:
+        super().__init__(fileobj=raw)
+        self._most = _MOST_RATIO * os.fstat(raw.fileno()).st_size + _ALWAYS
+
+    def read(self, size: int | None = -1) -> bytes:
+        data = super().read(size)
+        if self.tell() > self._most:
+            raise ValueError(f"decompressed, it is more than {_MOST_RATIO} times as large")
+        return data
+
+
+def _another_format(head: bytes) -> str | None:
+    """Say what else a file is by its first bytes."""
+    if _UTF_16.match(head):
+        return "text in UTF-16: convert the file to UTF-8"
+    return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
 
 
 def recognise(head: bytes) -> str:
@@ -112,11 +165,11 @@ def recognise(head: bytes) -> str:
         return "fasttext-binary"
     if _saved.is_one(head):
         return "saved"
-    line, newline, rest = head.partition(b"\n")
+    line, _, rest = _text.without_mark(head).partition(b"\n")
     sizes = _text.parse_header(line)
-    if newline and sizes:
+    if sizes:
         return "word2vec" if _text.looks_like_text(rest, sizes[1]) else "word2vec-binary"
-    if newline and _text.trailing_numbers(line):
+    if _text.trailing_numbers(line):
         return "glove"
     raise ValueError(
         "no word embeddings that can be recognised: expected text or binary of Word2Vec, text of "

@@ -14,6 +14,8 @@ import numpy as np
 from fastlstm._checks import FloatArray, check_shape
 from fastlstm._saving import write_safetensors
 
+from ._words import MOST_DIM
+
 # The metadata's entry, and the version of its meaning: words (UTF-8, one after the other), where
 # each of them ends, and vectors (V, dim).
 _KEY = "fastlstm.embeddings"
@@ -60,11 +62,13 @@ def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatA
     if tensor["dtype"] not in _TYPES or len(shape) != 2 or ends.dtype != np.int64:
         raise ValueError("its tensors are of other types than those of Embeddings.save")
     check_shape("word_ends", ends, (shape[0],))
+    if shape[0] == 0 and shape[1] > MOST_DIM:  # a size that no data stands for
+        raise ValueError(f"vectors: expected up to {MOST_DIM} dimensions, got {shape[1]}")
     sizes = np.diff(ends, prepend=0)
     if sizes.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != text.nbytes:
         raise ValueError("word_ends: expected the words' ends, one after the other")
     joined = text.tobytes()
-    bounds = [0, *ends[:limit].tolist()]
+    bounds = itertools.chain([0], memoryview(ends[:limit]))  # integers, but not all at once
     words = [
         joined[begin:end].decode("utf-8", "surrogatepass")
         for begin, end in itertools.pairwise(bounds)

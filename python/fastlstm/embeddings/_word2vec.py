@@ -12,7 +12,7 @@ import numpy as np
 
 from fastlstm._checks import FloatArray
 
-from ._text import parse_header
+from ._text import parse_header, trailing_numbers
 from ._words import BLOCK, MOST_WORD, Encoding, Rows, check_dim
 
 
@@ -33,8 +33,12 @@ def read(
         )
     words: list[str] = []
     rows = Rows(dim, dtype)
-    data, position = b"", 0  # some bytes of the file, and where the next word begins in them
+    # Some bytes of the file, and where the next word begins in them.
+    data, position = file.read(BLOCK), 0
     offset = len(line)  # of data in the file
+    # Text, which binary numbers would be made of; a single number may look like text.
+    if dim > 1 and trailing_numbers(data.partition(b"\n")[0]) >= dim:
+        raise ValueError("line 2: expected binary numbers, got text")
     wanted = min(count, limit)
     while len(words) < wanted:
         vectors = []
