@@ -1,0 +1,48 @@
+"""How much room and work the values of a model may take."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+_LEAST = 32 << 20
+# Weights are read, computed and put together: three times what they have. The fourth is the model.
+_TIMES = 3
+# In all, for several weights and states of a node that are made of the same values.
+_WORK = 32
+_OF_A_STEP = 4000
+
+
+class Room:
+    """Counts bytes, in bounds that follow from the model's size.
+
+    Parameters
+    ----------
+    size : callable
+        Returns how many bytes the model has.
+    """
+
+    def __init__(self, size: Callable[[], int]) -> None:
+        self._size = size
+        self._taken = 0
+        self._worked = 0
+
+    def take(self, nbytes: int) -> None:
+        """Count bytes that are about to be made."""
+        self._taken += nbytes
+        if self._taken > _TIMES * self._size() + _LEAST:
+            raise ValueError("takes more room than the model's size explains")
+        self.work(nbytes)
+
+    def work(self, nbytes: int) -> None:
+        """Count bytes that are about to be read."""
+        self._worked += nbytes
+        if self._worked > _WORK * (self._size() + _LEAST):
+            raise ValueError("takes more work than the model's size explains")
+
+    def step(self) -> None:
+        """Count a question about a value."""
+        self.work(_OF_A_STEP)
+
+    def clear(self) -> None:
+        """Forget what was taken: it is free again."""
+        self._taken = 0
