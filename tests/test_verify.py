@@ -43,7 +43,7 @@ I, H = 3, 6
 GATES = {"LSTM": "ifgo", "GRU": "rzn", "RNN": "h"}
 KINDS = [
     *("normal", "one sequence", "one step", "initial state", "zeros", "ones", "impulse", "large"),
-    *("tiny", "long", "uneven lengths", "NaN", "infinity"),
+    *("tiny", "long", "uneven lengths", "NaN", "infinity", "the model"),
 ]
 
 

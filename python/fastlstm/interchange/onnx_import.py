@@ -23,6 +23,7 @@ from ._onnx.values import Depends, Values
 from ._tensors import DAMAGE
 
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+_OF_A_CALL = frozenset({"X", "sequence_lens", "initial_h", "initial_c"})
 _QUANTIZED_INPUTS = (*_INPUTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point")
 _ATTRIBUTES = (
     *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size"),
@@ -90,22 +91,11 @@ def describe(source: Any, node: str | None = None) -> tuple[Description, dict[st
     """Do all of :func:`from_onnx` but make the layer."""
     if node is not None and not isinstance(node, str):
         raise TypeError(f"node: expected text, got {type(node).__name__}")
-    return describe_node(load(source), node)
+    return reader_of(load(source), node).read()
 
 
-def describe_node(model: Model, node: str | None) -> tuple[Description, dict[str, Any]]:
-    """Do it for a model that was read."""
-    graphs, name, found = find_node(model, node)
-    tensors = Tensors(model)
-    values = Values(graphs, tensors, Room(lambda: tensors.size))
-    try:
-        return _Reader(values, found).read()
-    except DAMAGE as error:
-        raise ValueError(f"{model.where}: {name}: {error}") from error
-
-
-def find_node(model: Model, node: str | None) -> tuple[Graphs, str, Found]:
-    """Return the recurrent node that is meant, with its name in the model, and the graphs."""
+def reader_of(model: Model, node: str | None) -> NodeReader:
+    """Return what reads the recurrent node that is meant."""
     try:
         graphs = Graphs(model.proto)
         found = graphs.recurrent()
@@ -116,7 +106,9 @@ def find_node(model: Model, node: str | None) -> tuple[Graphs, str, Found]:
     if node is not None and node not in found:  # its own name does, where no other has it
         paths = [path for path, other in found.items() if other.name == node]
         node = paths[0] if len(paths) == 1 else node
-    return graphs, *choose(found, node, model.where, "node")
+    _, chosen = choose(found, node, model.where, "node")
+    tensors = Tensors(model)
+    return NodeReader(model, chosen, Values(graphs, tensors, Room(lambda: tensors.size)))
 
 
 def find_nodes(proto: Any) -> dict[str, Any]:
@@ -134,24 +126,42 @@ def _what_is_there(graphs: Graphs) -> str:
 
 
 @dataclass
-class _Reader:
+class NodeReader:
     """Reads one node."""
 
-    values: Values
+    model: Model
     found: Found
+    values: Values
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The names of the node's inputs, without those left out."""
+        node, scope = self.found.node, self.found.scope
+        kind = node.op_type
+        names: tuple[str, ...] = _QUANTIZED_INPUTS if kind == "DynamicQuantizeLSTM" else _INPUTS
+        if len(node.input) > len(names if CELLS[kind] == "LSTM" else names[:6]):
+            raise ValueError(f"{kind}: has {len(node.input)} inputs")
+        # What the caller of a function leaves out is left out, too.
+        given = zip(names, node.input, strict=False)
+        return {name: value for name, value in given if scope.home(value)[1]}
+
+    def depends(self, value: str) -> Depends:
+        """On what a value in the node's graph depends."""
+        return self.values.depends(self.found.scope, value)
 
     def read(self) -> tuple[Description, dict[str, Any]]:
-        node = self.found.node
-        kind = node.op_type
+        """Return the layer, and ``state`` and ``lengths`` where the model has them."""
+        try:
+            return self._read()
+        except DAMAGE as error:
+            raise ValueError(f"{self.model.where}: {self.found.path}: {error}") from error
+
+    def _read(self) -> tuple[Description, dict[str, Any]]:
+        kind = self.found.node.op_type
         cell = CELLS[kind]
         attributes = self._attributes(cell)
-        names: tuple[str, ...] = _QUANTIZED_INPUTS if kind == "DynamicQuantizeLSTM" else _INPUTS
-        if len(node.input) > len(names if cell == "LSTM" else names[:6]):
-            raise ValueError(f"{kind}: has {len(node.input)} inputs")
-        inputs = dict(zip(names, node.input, strict=False))
-        # Also left out: what a function's caller does not give.
-        inputs = {name: i for name, i in inputs.items() if self.found.scope.home(i)[1]}
-        weights = {n: self._weight(n, inputs[n]) for n in (*names[1:4], *names[7:]) if n in inputs}
+        inputs = self.inputs
+        weights = {n: self._weight(n, v) for n, v in inputs.items() if n not in _OF_A_CALL}
         for name in ("W", "R"):
             if name not in weights:
                 raise ValueError(f"{name}: the node has no such input")
@@ -201,7 +211,7 @@ class _Reader:
         return attributes
 
     def _weight(self, name: str, value: str) -> npt.NDArray[Any]:
-        if self.values.depends(self.found.scope, value) != Depends.NOTHING:
+        if self.depends(value) != Depends.NOTHING:
             raise ValueError(
                 f"{name}: expected a constant, got {value!r}, which the model computes"
             )

@@ -8,6 +8,7 @@ wrong with it.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -115,11 +116,13 @@ def make_pair(layer: Any, source: Source, tolerance: float | None, seed: int) ->
 def compare(pair: Pair, *, special: bool) -> Report:
     """Compare all kinds of inputs, and locate the first difference."""
     dtype = "float32" if pair.eps > 1e-10 else "float64"
-    checks, first = [], None
-    for inputs in make_inputs(
+    kinds = make_inputs(
         pair.layer, dtype, lengths=pair.source.takes_lengths, special=special, seed=pair.seed
-    ):
-        compared = pair.compare(inputs)
+    )
+    alone = (pair.compare(inputs) for inputs in kinds)
+    in_place = (pair.judge(*both) for both in pair.source.in_place(pair.seed))
+    checks, first = [], None
+    for compared in itertools.chain(alone, in_place):
         checks.append(_check(compared))
         if first is None and not compared.ok:
             first = locate(pair, compared)

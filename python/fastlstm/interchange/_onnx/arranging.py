@@ -60,7 +60,7 @@ def _slice(call: Call) -> Array:
     index: list[Any] = [slice(None)] * array.ndim
     for start, end, axis, step in zip(starts, ends, axes, steps, strict=True):
         index[axis] = _piece(start, end, step, array.shape[axis])
-    return array[tuple(index)]
+    return np.asarray(array[tuple(index)])
 
 
 def _piece(start: int, end: int, step: int, size: int) -> slice:
@@ -190,7 +190,7 @@ def _one_hot(call: Call) -> Array:
     hot = np.expand_dims(places, axis) == np.arange(depth).reshape(
         [depth if k == axis % (indices.ndim + 1) else 1 for k in range(indices.ndim + 1)]
     )
-    return np.where(hot, values[1], values[0])
+    return np.asarray(np.where(hot, values[1], values[0]))
 
 
 def _cast(call: Call) -> Array:

@@ -74,8 +74,5 @@ class Call:
         return tuple(shape)
 
 
-Operator = Callable[[Call], "Array | list[Array]"]
-
-
-Operator = Callable[[Call], "Array | list[Array]"]
+Operator: TypeAlias = Callable[[Call], "Array | list[Array]"]
 """Gives the first output, or a list of them all."""

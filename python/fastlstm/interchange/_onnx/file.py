@@ -77,7 +77,7 @@ class Tensors:
 
     def __init__(self, model: Model) -> None:
         self._folder = model.folder
-        self._stored = model.proto.ByteSize()
+        self._stored = int(model.proto.ByteSize())
         self._read: dict[int, Any] = {}
         self._beside: dict[str, int] = {}
 
@@ -121,8 +121,8 @@ class Tensors:
         length = int(entries.get("length", size - offset))
         if length != expected or offset + length > size:  # before room is made for them
             raise ValueError(
-                f"{tensor.name}: expected {expected} bytes in {location!r}, got "
-                f"{min(length, size - offset)}"
+                f"{tensor.name}: expected {expected} bytes in {location!r}, which has {size}, got "
+                f"{length} from {offset}"
             )
         filled = onnx.TensorProto()
         filled.CopyFrom(tensor)

@@ -64,6 +64,13 @@ class Scope:
     call: Any = None
     """The node that calls the function."""
 
+    def chain(self) -> Iterator[Scope]:
+        """This one, and those around it."""
+        scope: Scope | None = self
+        while scope is not None:
+            yield scope
+            scope = scope.outer
+
     def home(self, name: str) -> tuple[Scope, str]:
         """Where a name is given its value, and its name there; "" is nobody's."""
         scope: Scope = self
@@ -101,6 +108,8 @@ class Scope:
 class Found(NamedTuple):
     """A recurrent node, and where it stands."""
 
+    path: str
+    """The names of the nodes around it, and its own."""
     name: str
     node: Any
     scope: Scope
@@ -170,7 +179,7 @@ class Graphs:
                     inside.append((call, f"{path}/", (*callers, id(function))))
                 elif function is None and is_recurrent(node):
                     name = _unused(path, found, counts)
-                    found[name] = Found(own, node, scope)
+                    found[name] = Found(name, own, node, scope)
                 for attribute, graph in graphs_in(node):
                     inner = self.inner(scope, node, attribute, graph)
                     inside.append((inner, f"{path}/{attribute}/", callers))
@@ -240,3 +249,14 @@ def nodes_within(graph: Any) -> Iterator[Any]:
         for node in todo.pop().node:
             yield node
             todo += [inner for _, inner in graphs_in(node)]
+
+
+def names_around(scope: Scope, node: Any) -> Iterator[tuple[Scope, str]]:
+    """Values outside of the graphs in a node that these use."""
+    for _, graph in graphs_in(node):
+        for inner in nodes_within(graph):
+            for name in inner.input:
+                home, known = scope.home(name)
+                body = home.body
+                if known in body.makers or known in body.tensors or known in body.inputs:
+                    yield home, known

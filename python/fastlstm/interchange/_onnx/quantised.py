@@ -29,7 +29,7 @@ def _along(call: Call, array: Array, values: Array) -> Array:
         raise ValueError(f"{call.kind}: expected scales {tuple(expected)}, got {values.shape}")
     call.make(array.shape, values.dtype)
     places = np.arange(size) // block
-    return np.take(values, places, axis)
+    return np.asarray(np.take(values, places, axis))
 
 
 def _dequantized(call: Call) -> Array:
@@ -45,10 +45,10 @@ def _dequantized(call: Call) -> Array:
     call.make(array.shape, exact)
     values = array.astype(exact)
     if zero is not None:
-        values -= _along(call, array, zero).astype(exact)
+        values = np.subtract(values, _along(call, array, zero).astype(exact), out=values)
     values = values.astype(np.float32, copy=False)
-    values *= _along(call, array, scale).astype(np.float32)
-    return values.astype(scale.dtype, copy=False)
+    values = np.multiply(values, _along(call, array, scale).astype(np.float32), out=values)
+    return np.asarray(values.astype(scale.dtype, copy=False))
 
 
 def _quantized(call: Call) -> Array:
@@ -60,7 +60,7 @@ def _quantized(call: Call) -> Array:
     ratio = np.rint(array / _along(call, array, scale).astype(array.dtype))
     limits = np.iinfo(zero.dtype)
     moved = ratio + _along(call, array, zero)
-    return np.clip(moved, limits.min, limits.max).astype(zero.dtype)
+    return np.asarray(np.clip(moved, limits.min, limits.max).astype(zero.dtype))
 
 
 QUANTISED: dict[str, Operator] = {

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_LEAST = 32 << 20
+_LEAST = 8 << 20
 # Weights are read, computed and put together: three times what they have. The fourth is the model.
+# A layer of what a tiny model may make takes several times the least.
 _TIMES = 3
 # In all, for several weights and states of a node that are made of the same values.
 _WORK = 32
@@ -23,7 +24,7 @@ class Room:
 
     def __init__(self, size: Callable[[], int]) -> None:
         self._size = size
-        self._taken = 0
+        self._taken = self._kept = 0
         self._worked = 0
 
     def take(self, nbytes: int) -> None:
@@ -43,6 +44,7 @@ class Room:
         """Count a question about a value."""
         self.work(_OF_A_STEP)
 
-    def clear(self) -> None:
-        """Forget what was taken: it is free again."""
-        self._taken = 0
+    def keep(self, nbytes: int) -> None:
+        """Of all that was taken, keep some bytes; the others are free again."""
+        self._kept += nbytes
+        self._taken = self._kept

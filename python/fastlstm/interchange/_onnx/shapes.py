@@ -66,7 +66,7 @@ def _broadcast(_: Shape, inputs: Inputs) -> Shape | None:
     known = [shape for shape in inputs.shapes if shape is not None]
     if len(known) < len(inputs.shapes):
         return None
-    result = list(max(known, key=len))
+    result: list[Dim] = [1] * max(map(len, known))
     for shape in known:
         for k, dim in enumerate(reversed(shape), 1):
             if result[-k] == 1:
@@ -123,8 +123,21 @@ def _recurrent(x: Shape, inputs: Inputs) -> Shape | None:
 
 _RULES: dict[str, Callable[[Shape, Inputs], Shape | None]] = {
     **dict.fromkeys(
-        ("Identity", "Cast", "CastLike", "Dropout", "Relu", "Tanh", "Sigmoid", "Softmax", "Clip")
-        + ("LayerNormalization", "BatchNormalization", "LeakyRelu", "Elu", "Gelu", "Erf", "Sqrt"),
+        [
+            *(
+                "Identity",
+                "Cast",
+                "CastLike",
+                "Dropout",
+                "Clip",
+                "Sqrt",
+                "Relu",
+                "LeakyRelu",
+                "Elu",
+            ),
+            *("Gelu", "Erf", "Tanh", "Sigmoid", "Softmax", "LayerNormalization"),
+            "BatchNormalization",
+        ],
         _same,
     ),
     **dict.fromkeys(("Add", "Sub", "Mul", "Div", "Pow", "Where"), _broadcast),

@@ -8,7 +8,7 @@ that no file is too deep.
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,7 +18,7 @@ from fastlstm.interchange._tensors import DAMAGE
 
 from .call import Call
 from .file import Tensors, elements
-from .graphs import Graphs, Scope, domain_of, graphs_in, nodes_within
+from .graphs import Graphs, Scope, domain_of, graphs_in, names_around
 from .operators import operator_of
 from .room import Room
 from .shapes import MOST_AXES, Dim, Inputs, Shape, has_rule, shape_after, shape_of_type
@@ -60,9 +60,10 @@ class Values:
         Of the model.
     room : Room
         What may be used to compute values.
-    sizes : callable, optional
-        The size of an axis that only a run of the model knows. With it, values that depend on
-        sizes can be computed.
+    sizes : mapping, optional
+        Sizes that only a run of the model knows, with which what depends on them can be computed.
+    other : int
+        All sizes that are not among them.
     """
 
     def __init__(
@@ -70,17 +71,19 @@ class Values:
         graphs: Graphs,
         tensors: Tensors,
         room: Room,
-        sizes: Callable[[Dim], int] | None = None,
+        sizes: Mapping[Dim, int] | None = None,
+        other: int = 0,
     ) -> None:
         self._graphs = graphs
         self._tensors = tensors
         self._room = room
         self._sizes = sizes
+        self._other = other
         self._known: dict[_Question, Any] = {}
 
-    def with_sizes(self, sizes: Callable[[Dim], int]) -> Values:
+    def with_sizes(self, sizes: Mapping[Dim, int], other: int) -> Values:
         """The same model's values for some sizes."""
-        return Values(self._graphs, self._tensors, self._room, sizes)
+        return Values(self._graphs, self._tensors, self._room, sizes, other)
 
     def depends(self, scope: Scope, name: str) -> Depends:
         """Return on what a value depends."""
@@ -97,7 +100,7 @@ class Values:
         array: Array = self._answer(_Question("value", *scope.home(name)))
         # What comes next has its own: only small things are remembered.
         self._known = {q: a for q, a in self._known.items() if q.about not in ("value", "outputs")}
-        self._room.clear()
+        self._room.keep(array.nbytes)
         return array
 
     def shape(self, scope: Scope, name: str) -> Shape | None:
@@ -151,7 +154,7 @@ class Values:
         kind = "" if domain_of(node) else node.op_type
         inputs = node.input[:1] if kind in ("Shape", "Size", "CastLike") else node.input
         worst = Depends.NOTHING
-        for source in {*map(scope.home, inputs), *_names_around(scope, node)}:
+        for source in {*map(scope.home, inputs), *names_around(scope, node)}:
             worst = max(worst, (yield _Question("depends", *source)))
             if worst == Depends.VALUES:
                 break
@@ -232,9 +235,10 @@ class Values:
             raise ValueError(f"{name}: a constant that is made by {kind}, which is not known here")
         if domain == "" and kind == "CastLike":
             attributes["to"] = yield from self._type_of(*inputs.pop())
-        arrays = []
+        arrays: list[Array | None] = []
         for source in inputs:
-            arrays.append((yield _Question("value", *source)))
+            array = yield _Question("value", *source)
+            arrays.append(array)
         self._room.work(sum(array.nbytes for array in arrays if array is not None))
         version = scope.opsets.get("", 1) if domain == "" else _NEWEST
         call = Call(kind, arrays, attributes, version, len(node.output), self._room)
@@ -273,7 +277,7 @@ class Values:
             raise ValueError(f"{name}: its shape is known in a run only")
         if shape is None:
             shape = tuple((name, k) for k in range(_ANY_AXES))
-        return [dim if isinstance(dim, int) else self._sizes(dim) for dim in shape]
+        return [d if isinstance(d, int) else self._sizes.get(d, self._other) for d in shape]
 
     def _type_of(self, scope: Scope, name: str) -> Generator[_Question, Any, int]:
         """The number of a value's type."""
@@ -315,17 +319,6 @@ class Values:
 
 def _first_output(node: Any) -> str:
     return str(next(filter(None, node.output)))
-
-
-def _names_around(scope: Scope, node: Any) -> Iterator[tuple[Scope, str]]:
-    """Values outside of the graphs in a node that these use."""
-    for _, graph in graphs_in(node):
-        for inner in nodes_within(graph):
-            for name in inner.input:
-                home, known = scope.home(name)
-                body = home.body
-                if known in body.makers or known in body.tensors or known in body.inputs:
-                    yield home, known
 
 
 def _declared(scope: Scope, name: str) -> Any:
