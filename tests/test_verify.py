@@ -75,7 +75,7 @@ def test_torch(kind: str, options: dict[str, Any], dtype: Any) -> None:
     module = getattr(torch.nn, kind)(I, H, dtype=dtype, **options)
     module.train()
     report = assert_same(fastlstm.from_torch(module), module)
-    assert [check.name for check in report.checks] == KINDS
+    assert [check.name for check in report.checks] == KINDS[:-1]
     assert module.training
     assert_same(fastlstm.from_torch(module.eval()), module)
 
