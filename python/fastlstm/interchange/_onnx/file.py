@@ -96,6 +96,7 @@ class Tensors:
 
         if tensor.data_type == TensorProto.STRING:
             raise ValueError(f"{tensor.name}: expected numbers, got text")
+        elements(tensor.dims)  # of which none may be negative
         if id(tensor) not in self._read:
             self._read[id(tensor)] = tensor  # kept, so that its identity is its own
             self._stored += tensor.ByteSize() * (_growth(tensor) - 1)

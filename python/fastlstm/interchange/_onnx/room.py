@@ -10,7 +10,8 @@ _LEAST = 8 << 20
 _TIMES = 3
 # In all, for several weights and states of a node that are made of the same values.
 _WORK = 32
-_OF_A_STEP = 4000
+# Questions about values: several about each node, of which a model has one in twenty bytes or more.
+_LEAST_STEPS, _BYTES_OF_A_STEP = 50_000, 20
 
 
 class Room:
@@ -25,7 +26,7 @@ class Room:
     def __init__(self, size: Callable[[], int]) -> None:
         self._size = size
         self._taken = self._kept = 0
-        self._worked = 0
+        self._worked = self._steps = 0
 
     def take(self, nbytes: int) -> None:
         """Count bytes that are about to be made."""
@@ -42,7 +43,9 @@ class Room:
 
     def step(self) -> None:
         """Count a question about a value."""
-        self.work(_OF_A_STEP)
+        self._steps += 1
+        if self._steps > _LEAST_STEPS + self._size() // _BYTES_OF_A_STEP:
+            raise ValueError("takes more steps than the model's size explains")
 
     def keep(self, nbytes: int) -> None:
         """Of all that was taken, keep some bytes; the others are free again."""

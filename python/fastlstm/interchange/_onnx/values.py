@@ -116,23 +116,25 @@ class Values:
             "outputs": self._outputs,
             "shape": self._shape,
         }
-        asked: dict[_Question, _Steps] = {}
+        asked: set[_Question] = set()
+        stack: list[tuple[_Question, _Steps]] = []
         while True:
             if question in self._known:
                 answer = self._known[question]
-                if not asked:
+                if not stack:
                     return answer
             elif question in asked:
                 raise ValueError(f"{question.name}: is made of itself")
             else:
                 self._room.step()
-                asked[question] = methods[question.about](question.scope, question.name)
+                asked.add(question)
+                stack.append((question, methods[question.about](question.scope, question.name)))
                 answer = None
-            last = next(reversed(asked))
+            last, steps = stack[-1]
             try:
-                question = asked[last].send(answer)
+                question = steps.send(answer)
             except StopIteration as done:
-                del asked[last]
+                stack.pop()
                 self._known[last] = done.value
                 question = last
 
