@@ -248,6 +248,50 @@ def test_tensors_that_claim_more_than_they_have() -> None:
             fastlstm.from_onnx(source)
 
 
+def field(number: int, content: bytes) -> bytes:
+    """A field of a message, as protobuf writes it."""
+    size, length = len(content), bytearray()
+    while size > 127:
+        length.append(size & 127 | 128)
+        size >>= 7
+    return bytes([number << 3 | 2, *length, size]) + content
+
+
+@pytest.mark.parametrize("what", ["nodes", "attributes", "initialisers", "names", "numbers"])
+def test_messages_that_are_larger_in_memory(what: str, tmp_path: Path) -> None:
+    """Nothing at all has two bytes in a file, and a hundred in memory."""
+    count = 1 << 22
+    lstm = field(4, b"LSTM")
+    content = {
+        "nodes": field(1, b"") * count,
+        "attributes": field(1, lstm + field(5, b"") * count),
+        "initialisers": field(5, b"") * count,
+        "names": field(1, lstm + field(1, b"") * count),
+        "numbers": field(1, lstm + field(5, field(8, b"\1" * 2 * count))),
+    }[what]
+    path = tmp_path / "m.onnx"
+    path.write_bytes(b"\x08\x08" + field(7, content) + field(8, b"\x10\x11"))
+    with pytest.raises(ValueError, match="it would take more memory than its size explains"):
+        fastlstm.from_onnx(path)
+
+
+@pytest.mark.parametrize("kind", ["FLOAT", "DOUBLE", "INT64", "INT32", "INT8"])
+def test_numbers_one_by_one(kind: str) -> None:
+    data_type, values = getattr(TensorProto, kind), np.arange(8 * H) % 5
+    tensor = helper.make_tensor("b", data_type, [1, 8 * H], values.tolist())
+    assert not tensor.raw_data
+    cast = node("Cast", ["b"], ["B"], to=TensorProto.FLOAT)
+    source = model([cast, recurrent()], {"W": W["W"], "R": W["R"]})
+    source.graph.initializer.append(tensor)
+    biases = fastlstm.from_onnx(source).params
+    i, o, f, g = np.split(values[: 4 * H], 4)
+    assert np.array_equal(biases["bias_ih_l0"], np.concatenate([i, f, g, o]))
+    tensor = source.graph.initializer[-1]
+    tensor.dims[1] += 1
+    with pytest.raises(ValueError, match="model: rnn: B: "):
+        fastlstm.from_onnx(source)
+
+
 def test_one_file_beside_the_model_for_many_tensors(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(bytes(1 << 20))
     source = made(node("Concat", [f"t{k}" for k in range(400)], ["W"], axis=0))

@@ -15,6 +15,10 @@ from fastlstm._extras import needs_extra
 from fastlstm._files import what_it_is_instead
 from fastlstm.interchange._tensors import DAMAGE
 
+from .protobuf import check_memory
+
+_SPARE = 40 << 20  # for the models of small files
+
 
 @dataclass(frozen=True)
 class Model:
@@ -54,6 +58,7 @@ def load(source: Any) -> Model:
     if instead:
         raise ValueError(f"{path}: not an ONNX model but {instead}")
     try:
+        check_memory(data, onnx.ModelProto.DESCRIPTOR, 3 * len(data) + _SPARE)
         proto = onnx.ModelProto.FromString(data)
     except (DecodeError, *DAMAGE) as error:
         raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
@@ -92,7 +97,7 @@ class Tensors:
 
     def read(self, tensor: Any) -> npt.NDArray[Any]:
         """Return a tensor's values."""
-        from onnx import TensorProto, numpy_helper
+        from onnx import TensorProto, helper, numpy_helper
 
         if tensor.data_type == TensorProto.STRING:
             raise ValueError(f"{tensor.name}: expected numbers, got text")
@@ -102,7 +107,16 @@ class Tensors:
             self._stored += tensor.ByteSize() * (_growth(tensor) - 1)
         if tensor.data_location == TensorProto.EXTERNAL:
             tensor = self._with_its_data(tensor)
-        return np.asarray(numpy_helper.to_array(tensor))
+        field = {
+            TensorProto.FLOAT: tensor.float_data,
+            TensorProto.DOUBLE: tensor.double_data,
+            TensorProto.INT64: tensor.int64_data,
+        }.get(tensor.data_type)
+        if not field or tensor.raw_data:
+            return np.asarray(numpy_helper.to_array(tensor))
+        # onnx would make a list of them first, of eight times the size.
+        dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+        return np.fromiter(field, dtype, len(field)).reshape(tuple(tensor.dims))
 
     def _with_its_data(self, tensor: Any) -> Any:
         import onnx
