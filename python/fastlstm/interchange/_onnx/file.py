@@ -101,7 +101,7 @@ class Tensors:
 
         if tensor.data_type == TensorProto.STRING:
             raise ValueError(f"{tensor.name}: expected numbers, got text")
-        elements(tensor.dims)  # of which none may be negative
+        count = elements(tensor.dims)
         if id(tensor) not in self._read:
             self._read[id(tensor)] = tensor  # kept, so that its identity is its own
             self._stored += tensor.ByteSize() * (_growth(tensor) - 1)
@@ -114,6 +114,8 @@ class Tensors:
         }.get(tensor.data_type)
         if not field or tensor.raw_data:
             return np.asarray(numpy_helper.to_array(tensor))
+        if len(field) != count:
+            raise ValueError(f"{tensor.name}: expected {count} numbers, got {len(field)}")
         # onnx would make a list of them first, of eight times the size.
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         return np.fromiter(field, dtype, len(field)).reshape(tuple(tensor.dims))
