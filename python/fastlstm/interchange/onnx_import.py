@@ -47,7 +47,9 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         The model. Needs the package onnx (``fastlstm[onnx]``).
     node : str, optional
         Which LSTM, GRU, RNN or DynamicQuantizeLSTM: its name, or its first output's where it has
-        none. May be left out where there is only one.
+        none. Of a node inside another one, or in a function, all names on the way to it,
+        ``"if/then_branch/lstm"``; or its own, where no other has it. May be left out where there
+        is only one.
     constants : bool
         Also return the initial state and sequence lengths that the model has as constants; without
         it a model with such constants is refused.
@@ -58,13 +60,17 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         With ``batch_first`` for ``layout=1``; states keep the layer's own shapes. A
         DynamicQuantizeLSTM has its weights dequantised, and works with exact inputs.
     dict
-        Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``.
+        Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``. What the
+        model repeats for as many sequences as it is given has a batch of one:
+        ``numpy.broadcast_to(state, (D, B, H))`` is for B of them.
 
     Raises
     ------
     ValueError
-        The node cannot be represented, the file is damaged, or there is not exactly one such node;
-        the message names them all.
+        The node cannot be represented; what it needs is computed from the model's inputs, or by
+        an operator that is not known, or larger than the model's size explains; the file is
+        damaged, or something else; or there is not exactly one such node: the message names them
+        all.
     TypeError
         An argument has another type than stated.
     OSError
@@ -120,7 +126,7 @@ def _what_is_there(graphs: Graphs) -> str:
     """The operators of a model, the most frequent ones first."""
     kinds = Counter(graphs.kinds())
     if not kinds:
-        return "no nodes"
+        return "none: it has no nodes"
     listed = ", ".join(f"{count} {kind[:40]}" for kind, count in kinds.most_common(12))
     return f"none among its nodes: {listed}{', ...' if len(kinds) > 12 else ''}"
 
@@ -196,7 +202,7 @@ class NodeReader:
         description = Description(cell, options, _params(cell, weights))
         states = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
         given = {name: inputs[name] for name in (*states, "sequence_lens") if name in inputs}
-        call = CallReader(self.values, self.found.scope, (D, H, I), bool(options["batch_first"]))
+        call = CallReader(self.values, self.found.scope, (D, H), bool(options["batch_first"]))
         return description, call.read(inputs.get("X", ""), states, given)
 
     def _attributes(self, cell: str) -> dict[str, Any]:

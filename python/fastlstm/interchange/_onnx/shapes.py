@@ -22,17 +22,21 @@ MOST_AXES = 64  # NumPy's; rules may double their number
 
 @dataclass(frozen=True)
 class Inputs:
-    """What a rule goes by: all there is of a node's inputs."""
+    """What a rule goes by."""
 
     shapes: list[Shape | None]
-    constants: list[Any]
-    """The values of those that are constants; None for others."""
+    second: Any
+    """The value of the second input, for those of :data:`TAKE_NUMBERS`; None: there is none."""
     attributes: Mapping[str, Any]
 
     def axes(self, rank: int) -> list[int] | None:
         """Axes, which are an attribute in old versions and an input in new ones."""
-        given = self.constants[1] if len(self.constants) > 1 else self.attributes.get("axes")
+        given = self.attributes.get("axes") if self.second is None else self.second
         return None if given is None else [int(k) % rank for k in np.ravel(given)]
+
+
+# Operators whose second input says what becomes of the first one's shape.
+TAKE_NUMBERS = frozenset({"Squeeze", "Unsqueeze", "Reshape"})
 
 
 def shape_of_type(declared: Any, name: str) -> Shape | None:
@@ -41,7 +45,7 @@ def shape_of_type(declared: Any, name: str) -> Shape | None:
     if not kind.HasField("shape"):
         return None
     return tuple(
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or (name, k)
+        dim.dim_value if dim.dim_value > 0 else dim.dim_param or (name, k)
         for k, dim in enumerate(kind.shape.dim)
     )
 
@@ -104,7 +108,7 @@ def _matmul(shape: Shape, inputs: Inputs) -> Shape | None:
 
 
 def _reshape(shape: Shape, inputs: Inputs) -> Shape | None:
-    wanted = inputs.constants[1] if len(inputs.constants) > 1 else None
+    wanted = inputs.second
     if wanted is None or inputs.attributes.get("allowzero", 0):
         return None
     return tuple(

@@ -42,8 +42,8 @@ class CallReader:
 
     values: Values
     scope: Scope
-    sizes: tuple[int, int, int]
-    """D, H, I."""
+    sizes: tuple[int, int]
+    """D and H."""
     batch_first: bool
 
     def read(self, x: str, states: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
@@ -58,9 +58,8 @@ class CallReader:
         given : mapping
             The names of values, by those of the node's inputs. What is not among them is left out.
         """
-        x_shape = self._shape_of_x(x)
         call: dict[str, Any] = {}
-        rows = {name: self._state(name, given[name], x_shape) for name in states if name in given}
+        rows = {name: self._state(name, given[name], x) for name in states if name in given}
         known = {name: state for name, state in rows.items() if state is not None}
         if any(np.any(state) for state in known.values()):
             computed = next((name for name in rows if name not in known), None)
@@ -70,7 +69,7 @@ class CallReader:
                 )
             call["state"] = self._together([known.get(name) for name in states])
         if "sequence_lens" in given:
-            lengths = self._lengths("sequence_lens", given["sequence_lens"], x_shape)
+            lengths = self._lengths("sequence_lens", given["sequence_lens"], x)
             if lengths is not None:
                 call["lengths"] = lengths
         return call
@@ -82,19 +81,19 @@ class CallReader:
             return "the node's T", "the node's B"
         return (shape[1], shape[0]) if self.batch_first else (shape[0], shape[1])
 
-    def _state(self, name: str, value: str, x: tuple[Dim, Dim]) -> FloatArray | None:
+    def _state(self, name: str, value: str, x: str) -> FloatArray | None:
         """A state (D, B or 1, H), or None where the model computes it from its inputs."""
         axis = 0 if self.batch_first else 1
         array = self._batch_of(name, value, x, axis)
         if array is None:
             return None
-        D, H, _ = self.sizes
+        D, H = self.sizes
         array = array.swapaxes(0, 1) if self.batch_first and array.ndim > 1 else array
         if array.ndim != 3 or (array.shape[0], array.shape[2]) != (D, H):
             raise ValueError(f"{name}: expected ({D}, B, {H}), got {array.shape}")
         return as_float(name, array)
 
-    def _lengths(self, name: str, value: str, x: tuple[Dim, Dim]) -> Array | None:
+    def _lengths(self, name: str, value: str, x: str) -> Array | None:
         array = self._batch_of(name, value, x, 0)
         if array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
             raise ValueError(f"{name}: expected (B,) integers, got {array.dtype} {array.shape}")
@@ -102,7 +101,7 @@ class CallReader:
 
     def _together(self, states: Sequence[FloatArray | None]) -> Any:
         """The state as a layer takes it: parts of one batch, zeros for those left out."""
-        D, H, _ = self.sizes
+        D, H = self.sizes
         known = [state for state in states if state is not None]
         batches = {state.shape[1] for state in known if np.any(state)}
         B = max(batches)
@@ -116,7 +115,7 @@ class CallReader:
         ]
         return tuple(filled) if len(filled) > 1 else filled[0]
 
-    def _batch_of(self, name: str, value: str, x: tuple[Dim, Dim], axis: int) -> Array | None:
+    def _batch_of(self, name: str, value: str, x: str, axis: int) -> Array | None:
         """A constant, or one row of a batch of equal ones; None for what the inputs' values make.
 
         Lengths that are T are None, too.
@@ -127,7 +126,7 @@ class CallReader:
         try:
             if depends == Depends.NOTHING:
                 return self.values.value(self.scope, value)
-            runs = list(self._tried(value, x))
+            runs = list(self._tried(value, self._shape_of_x(x)))
             if name == "sequence_lens" and all(np.all(array == T) for array, T in runs):
                 return None
             row = runs[0][0].take([0], axis)

@@ -21,7 +21,16 @@ from .file import Tensors, elements
 from .graphs import Graphs, Scope, domain_of, graphs_in, names_around
 from .operators import operator_of
 from .room import Room
-from .shapes import MOST_AXES, Dim, Inputs, Shape, has_rule, shape_after, shape_of_type
+from .shapes import (
+    MOST_AXES,
+    TAKE_NUMBERS,
+    Dim,
+    Inputs,
+    Shape,
+    has_rule,
+    shape_after,
+    shape_of_type,
+)
 
 Array = npt.NDArray[Any]
 
@@ -297,26 +306,39 @@ class Values:
     # --- its shape --------------------------------------------------------------------------------
 
     def _shape(self, scope: Scope, name: str) -> _Steps:
-        if (yield _Question("depends", scope, name)) == Depends.NOTHING:
-            array = yield _Question("value", scope, name)
-            return None if array is None else array.shape
         shape = None
-        if name in scope.body.makers:
+        if name in scope.body.tensors:
+            shape = tuple(scope.body.tensors[name].dims)
+        elif name in scope.body.makers:
             other = yield from self._same_as(scope, name)
             if other is not None:
                 return (yield _Question("shape", *other))
-            node, k = scope.body.makers[name]
-            if k == 0 and domain_of(node) == "" and has_rule(node.op_type):
-                inputs = Inputs([], [], self._attributes(scope, node))
-                for source in map(scope.home, node.input):
-                    inputs.shapes.append((yield _Question("shape", *source)))
-                    known = (yield _Question("depends", *source)) == Depends.NOTHING
-                    inputs.constants.append((yield _Question("value", *source)) if known else None)
-                shape = shape_after(node.op_type, inputs)
+            shape = yield from self._shape_made(scope, name)
         declared = _declared(scope, name)
         if shape is None and declared is not None:
             shape = shape_of_type(declared, name)
         return None if shape is not None and len(shape) > MOST_AXES else shape
+
+    def _shape_made(self, scope: Scope, name: str) -> Generator[_Question, Any, Shape | None]:
+        """What follows from the operator that makes a value, and its inputs."""
+        node, k = scope.body.makers[name]
+        kind = "" if domain_of(node) or k > 0 else node.op_type
+        given = [*map(scope.home, node.input)]
+        if kind == "Constant":
+            array: Array = yield _Question("value", scope, name)
+            return array.shape
+        if not has_rule(kind):
+            return None
+        shapes: list[Shape | None] = []
+        for source in given:
+            shape = yield _Question("shape", *source)
+            shapes.append(shape)
+        second = None
+        if kind in TAKE_NUMBERS and len(given) > 1:
+            if (yield _Question("depends", *given[1])) != Depends.NOTHING:
+                return None
+            second = yield _Question("value", *given[1])
+        return shape_after(kind, Inputs(shapes, second, self._attributes(scope, node)))
 
 
 def _first_output(node: Any) -> str:
