@@ -7,7 +7,7 @@ is called with. A :class:`Scope` is a graph, or one call of a function, in its p
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 CELLS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "RNN", "DynamicQuantizeLSTM": "LSTM"}
@@ -63,6 +63,8 @@ class Scope:
     """The graph around it, or of a function the one that calls it."""
     call: Any = None
     """The node that calls the function."""
+    given: Mapping[str, Any] = field(default_factory=dict)
+    """This node's attributes by name."""
 
     def chain(self) -> Iterator[Scope]:
         """This one, and those around it."""
@@ -99,8 +101,7 @@ class Scope:
             if scope is None:
                 raise ValueError(f"{attribute.name}: is a function's, but stands in none")
             name = attribute.ref_attr_name
-            given = next((a for a in scope.call.attribute if a.name == name), None)
-            attribute = scope.body.defaults.get(name) if given is None else given
+            attribute = scope.given.get(name, scope.body.defaults.get(name))
             scope = scope.outer
         return attribute
 
@@ -122,6 +123,7 @@ class Graphs:
         self._bodies: dict[int, Body] = {}
         self._inner: dict[tuple[Scope, int, str], Scope] = {}
         self._calls: dict[tuple[Scope, int], Scope] = {}
+        self._given: dict[int, dict[str, Any]] = {}
         self.functions = {
             (domain_of(f), f.name, getattr(f, "overload", "")): f for f in proto.functions
         }
@@ -143,7 +145,9 @@ class Graphs:
             if len(self._calls) > _MOST_CALLS:
                 raise ValueError(f"{node.op_type}: functions are called too often")
             body = self._body(self.function_of(node))
-            self._calls[key] = Scope(body, body.opsets, scope, node)
+            if id(node) not in self._given:
+                self._given[id(node)] = {a.name: a for a in node.attribute}
+            self._calls[key] = Scope(body, body.opsets, scope, node, self._given[id(node)])
         return self._calls[key]
 
     def inner(self, scope: Scope, node: Any, name: str, graph: Any) -> Scope:
@@ -183,7 +187,8 @@ class Graphs:
                 for attribute, graph in graphs_in(node):
                     inner = self.inner(scope, node, attribute, graph)
                     inside.append((inner, f"{path}/{attribute}/", callers))
-                work += len(path) * (1 + len(node.attribute)) if around else 1
+                    work += len(path)
+                work += len(path) if around else 1
                 if work > _MOST_WORK:
                     raise ValueError("too many graphs inside graphs, or with too long names")
             todo += reversed(inside)

@@ -38,6 +38,7 @@ Array = npt.NDArray[Any]
 _ANY_AXES = 8
 # Of the operators that ONNX Runtime has under its own name: they take what ONNX's newest take.
 _NEWEST = 25
+_OF_A_NUMBER = 100  # what an object of Python costs, in bytes that are read
 
 
 class Depends(enum.IntEnum):
@@ -165,7 +166,11 @@ class Values:
         kind = "" if domain_of(node) else node.op_type
         inputs = node.input[:1] if kind in ("Shape", "Size", "CastLike") else node.input
         worst = Depends.NOTHING
-        for source in {*map(scope.home, inputs), *names_around(scope, node)}:
+        sources = {*map(scope.home, inputs)}
+        for source in names_around(scope, node):
+            self._room.step()
+            sources.add(source)
+        for source in sources:
             worst = max(worst, (yield _Question("depends", *source)))
             if worst == Depends.VALUES:
                 break
@@ -250,7 +255,7 @@ class Values:
         for source in inputs:
             array = yield _Question("value", *source)
             arrays.append(array)
-        self._room.work(sum(array.nbytes for array in arrays if array is not None))
+            self._room.work(_OF_A_NUMBER if array is None else _OF_A_NUMBER + array.nbytes)
         version = scope.opsets.get("", 1) if domain == "" else _NEWEST
         call = Call(kind, arrays, attributes, version, len(node.output), self._room)
         try:
@@ -274,7 +279,9 @@ class Values:
         if name == "SPARSE_TENSOR":
             return self._stored(attribute.sparse_tensor)
         if name in ("FLOATS", "INTS"):
-            return list(getattr(attribute, name.lower()))
+            numbers = getattr(attribute, name.lower())
+            self._room.work(_OF_A_NUMBER * len(numbers))
+            return list(numbers)
         return {"FLOAT": attribute.f, "INT": attribute.i}.get(name)
 
     def _sizes_of(self, scope: Scope, name: str) -> Generator[_Question, Any, list[int]]:
