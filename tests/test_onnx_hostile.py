@@ -95,6 +95,9 @@ def test_errors_are_of_no_other_package(tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(bytes(10))
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: rnn: W: "):
         fastlstm.from_onnx(path)
+    (tmp_path / "data").write_bytes(LFS)
+    with pytest.raises(ValueError, match="in 'data', which has .*; it is a git-lfs pointer"):
+        fastlstm.from_onnx(path)
 
 
 def test_low_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -182,6 +182,30 @@ def _scatter_nd(call: Call) -> Array:
     return changed
 
 
+def _scatter_elements(call: Call) -> Array:
+    array, indices, axis = call[0], call[1], call.attributes.get("axis", 0)
+    if call.attributes.get("reduction", "none") != "none" or indices.shape != call[2].shape:
+        raise ValueError("ScatterElements: expected updates of the shape of indices, no reduction")
+    expected = list(array.shape)
+    expected[axis] = indices.shape[axis]
+    if indices.shape != tuple(expected):
+        raise ValueError(f"ScatterElements: expected {tuple(expected)}, got {indices.shape}")
+    call.make(array.shape, array.dtype)
+    changed = array.copy()
+    np.put_along_axis(changed, indices, call[2], axis)
+    return changed
+
+
+def _non_zero(call: Call) -> Array:
+    call.make((call[0].ndim, *call[0].shape), np.int64)
+    return np.array(np.nonzero(call[0]), np.int64)
+
+
+def _compress(call: Call) -> Array:
+    call.make(call[0].shape, call[0].dtype)
+    return np.compress(call[1], call[0], call.attributes.get("axis"))
+
+
 def _one_hot(call: Call) -> Array:
     indices, depth, values = call[0], int(call[1].ravel()[0]), call[2]
     axis = call.attributes.get("axis", -1)
@@ -222,7 +246,10 @@ ARRANGING: dict[str, Operator] = {
     "Gather": _gather,
     "GatherElements": _gather_elements,
     "GatherND": _gather_nd,
+    "ScatterElements": _scatter_elements,
     "ScatterND": _scatter_nd,
+    "NonZero": _non_zero,
+    "Compress": _compress,
     "OneHot": _one_hot,
     **dict.fromkeys(("Cast", "CastLike"), _cast),
 }

@@ -17,6 +17,7 @@ from fastlstm.interchange._tensors import DAMAGE
 
 from .protobuf import check_memory
 
+_HEAD = 1024  # bytes in which a file shows what it is
 _SPARE = 40 << 20  # for the models of small files
 
 
@@ -54,7 +55,7 @@ def load(source: Any) -> Model:
     path = readable_path("source", source, "a model or a path")
     with open(path, "rb") as file:
         data = file.read()
-    instead = what_it_is_instead(data[:256]) or _another_form(data[:256])
+    instead = what_it_is_instead(data[:_HEAD]) or _another_form(data[:_HEAD])
     if instead:
         raise ValueError(f"{path}: not an ONNX model but {instead}")
     try:
@@ -139,7 +140,7 @@ class Tensors:
         if length != expected or offset + length > size:  # before room is made for them
             raise ValueError(
                 f"{tensor.name}: expected {expected} bytes in {location!r}, which has {size}, got "
-                f"{length} from {offset}"
+                f"{length} from {offset}{_what_lies_there(self._folder, location)}"
             )
         filled = onnx.TensorProto()
         filled.CopyFrom(tensor)
@@ -162,6 +163,16 @@ def elements(shape: Any) -> int:
             raise ValueError(f"a size is negative: {tuple(shape)}")
         count *= int(size)
     return count
+
+
+def _what_lies_there(folder: str, location: str) -> str:
+    """Say of a small file beside the model what it is instead of its data."""
+    path = os.path.join(folder, location)
+    if location not in os.listdir(folder) or os.path.islink(path) or not os.path.isfile(path):
+        return ""
+    with open(path, "rb") as file:
+        instead = what_it_is_instead(file.read(_HEAD))
+    return f"; it is {instead}" if instead else ""
 
 
 def _bits(tensor: Any) -> int:

@@ -21,7 +21,7 @@ _OPERATORS = {**ARRANGING, **ARITHMETIC, **QUANTISED}
 _AS_LARGE = frozenset(
     {"Softmax", "LogSoftmax", "Erf", "Elu", "Selu", "Celu", "LeakyRelu", "HardSigmoid", "Gelu"}
     | {"HardSwish", "Mish", "Softsign", "ThresholdedRelu", "PRelu", "Trilu", "CumSum"}
-    | {"LayerNormalization", "Tan", "Sinh", "Cosh", "Atan", "Asin", "Acos"}
+    | {"LayerNormalization", "Tan", "Sinh", "Cosh", "Atan", "Asin", "Acos", "EyeLike"}
 )
 _COPIES = 4
 _SINCE = {"Softmax": 13, "LogSoftmax": 13}  # before, they took several axes for one
