@@ -96,8 +96,26 @@ def test_errors_are_of_no_other_package(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: rnn: W: "):
         fastlstm.from_onnx(path)
     (tmp_path / "data").write_bytes(LFS)
-    with pytest.raises(ValueError, match="in 'data', which has .*; it is a git-lfs pointer"):
+    with pytest.raises(ValueError, match=r"in 'data', which has .*; it is a git-lfs pointer"):
         fastlstm.from_onnx(path)
+
+
+def test_every_error_names_the_file_and_the_node(tmp_path: Path) -> None:
+    path = tmp_path / "m.onnx"
+    lengths = {**W, "n": np.full(B, 3, np.int32)}
+    for source in (
+        model([recurrent(clip=-1.0)], W),
+        model([recurrent("X", "W", "R", "B", "n")], lengths),
+        model([recurrent("X", "W", "R", "h")], W),
+        model([recurrent(direction="up")], W),
+    ):
+        onnx.save(source, path)
+        with pytest.raises(ValueError, match=f"^{re.escape(str(path))}: rnn: "):
+            fastlstm.from_onnx(path)
+    with pytest.raises(TypeError, match="constants: expected True or False, got 1"):
+        fastlstm.from_onnx(path, constants=1)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="node: expected text, got int"):
+        fastlstm.verify(fastlstm.LSTM(1, 1), path, 3)  # type: ignore[arg-type]
 
 
 def test_low_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:

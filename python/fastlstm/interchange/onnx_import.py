@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._activations import PARAMETERS
-from fastlstm._checks import FloatArray
+from fastlstm._checks import FloatArray, as_bool
 
 from ._description import Description, build, choose
 from ._gates import GATES, ONNX_GATES, ONNX_PEEPHOLES, PEEPHOLES, reordered
@@ -82,26 +82,31 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     --------
     >>> lstm = fastlstm.from_onnx("model.onnx", node="encoder")  # doctest: +SKIP
     """
-    description, call = describe(source, node)
-    if constants:
-        return build(description), call
-    if call:
+    constants = as_bool("constants", constants)
+    reader = reader_of(load(source), node)
+    place, (description, call) = reader.place, reader.read()
+    del reader  # and the model, before the layer takes room
+    if call and not constants:
         raise ValueError(
-            f"{', '.join(call)}: the model has it as a constant, which a layer does not have: "
-            "expected constants=True"
+            f"{place}: {', '.join(call)}: the model has it as a constant, which a layer does not "
+            "have: expected constants=True"
         )
-    return build(description)
+    try:
+        layer = build(description)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return (layer, call) if constants else layer
 
 
 def describe(source: Any, node: str | None = None) -> tuple[Description, dict[str, Any]]:
     """Do all of :func:`from_onnx` but make the layer."""
-    if node is not None and not isinstance(node, str):
-        raise TypeError(f"node: expected text, got {type(node).__name__}")
     return reader_of(load(source), node).read()
 
 
 def reader_of(model: Model, node: str | None) -> NodeReader:
     """Return what reads the recurrent node that is meant."""
+    if node is not None and not isinstance(node, str):
+        raise TypeError(f"node: expected text, got {type(node).__name__}")
     try:
         graphs = Graphs(model.proto)
         found = graphs.recurrent()
@@ -151,6 +156,11 @@ class NodeReader:
         given = zip(names, node.input, strict=False)
         return {name: value for name, value in given if scope.home(value)[1]}
 
+    @property
+    def place(self) -> str:
+        """What to call the node in errors."""
+        return f"{self.model.where}: {self.found.path}"
+
     def depends(self, value: str) -> Depends:
         """On what a value in the node's graph depends."""
         return self.values.depends(self.found.scope, value)
@@ -160,7 +170,7 @@ class NodeReader:
         try:
             return self._read()
         except DAMAGE as error:
-            raise ValueError(f"{self.model.where}: {self.found.path}: {error}") from error
+            raise ValueError(f"{self.place}: {error}") from error
 
     def _read(self) -> tuple[Description, dict[str, Any]]:
         kind = self.found.node.op_type
