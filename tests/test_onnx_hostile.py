@@ -174,6 +174,21 @@ BOMBS: dict[str, Callable[[], Any]] = {
     "MatMul": lambda: made(
         node("MatMul", ["a", "b"], ["W"]), a=np.ones((9999, 1)), b=np.ones((1, 9999))
     ),
+    "PRelu": lambda: made(
+        node("PRelu", ["a", "b"], ["W"]), a=np.ones((9999, 1)), b=np.ones((1, 9999))
+    ),
+    "LayerNormalization": lambda: made(
+        node("LayerNormalization", ["a", "b"], ["W"]), a=np.ones((9999, 1)), b=np.ones((1, 9999))
+    ),
+    "Clip": lambda: made(
+        node("Clip", ["a", "b"], ["W"]), a=np.ones((9999, 1)), b=np.ones((1, 9999))
+    ),
+    "Gemm": lambda: made(
+        node("Gemm", ["a", "a", "b"], ["W"], transB=1), a=np.ones((1, 1)), b=np.ones((9999, 1))
+    ),
+    "OneHot of rows": lambda: made(
+        node("OneHot", ["i", "d", "v"], ["W"]), i=np.ones((999, 1)), d=1, v=np.ones((2, 9999))
+    ),
     "Where": lambda: made(
         node("Where", ["c", "a", "b"], ["W"]),
         c=np.ones((999, 1, 1), bool),

@@ -71,7 +71,7 @@ def _clip(call: Call) -> Array:
         bound = call.given(k)
         bound = call.attributes.get(name) if bound is None else bound
         if bound is not None:
-            array = function(array, array.dtype.type(bound))
+            array = function(array, np.asarray(bound, array.dtype).reshape(()))
     return array
 
 
@@ -127,7 +127,9 @@ def _gemm(call: Call) -> Array:
     alpha, beta = (a.dtype.type(call.attributes.get(name, 1.0)) for name in ("alpha", "beta"))
     product = alpha * _product(call, a, b)
     added = call.given(2)
-    return np.asarray(product if added is None else product + beta * added)
+    if added is not None:
+        product = product + np.broadcast_to(beta * added, product.shape)
+    return np.asarray(product)
 
 
 def _lp_normalized(call: Call) -> Array:

@@ -207,7 +207,7 @@ def _compress(call: Call) -> Array:
 
 
 def _one_hot(call: Call) -> Array:
-    indices, depth, values = call[0], int(call[1].ravel()[0]), call[2]
+    indices, depth, values = call[0], int(call[1].ravel()[0]), call[2].reshape(2)
     axis = call.attributes.get("axis", -1)
     call.make((*indices.shape, depth), np.int64)
     places = np.where(indices < 0, indices + depth, indices)

@@ -16,8 +16,8 @@ from .quantised import QUANTISED
 
 _OPERATORS = {**ARRANGING, **ARITHMETIC, **QUANTISED}
 
-# Computed by onnx's reference. None makes more than this many copies of its first input, or takes
-# longer than NumPy does.
+# Computed by onnx's reference. None makes more than this many copies of its inputs, broadcast, or
+# takes longer than NumPy does.
 _AS_LARGE = frozenset(
     {"Softmax", "LogSoftmax", "Erf", "Elu", "Selu", "Celu", "LeakyRelu", "HardSigmoid", "Gelu"}
     | {"HardSwish", "Mish", "Softsign", "ThresholdedRelu", "PRelu", "Trilu", "CumSum"}
@@ -43,7 +43,8 @@ def _by_reference(call: Call) -> Array:
         raise ValueError(f"{call.kind}: expected version {_SINCE[call.kind]} of the operators")
     arrays = {f"in{k}": call[k] for k in range(len(call.inputs)) if call.given(k) is not None}
     names = [f"in{k}" if f"in{k}" in arrays else "" for k in range(len(call.inputs))]
-    call.make((_COPIES, *call[0].shape), np.int64)
+    shape = np.broadcast_shapes(*(array.shape for array in arrays.values()))
+    call.make((_COPIES, *shape), np.int64)
     node = helper.make_node(call.kind, names, ["out"], **call.attributes)
     inputs = [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in arrays]
     output = helper.make_tensor_value_info("out", TensorProto.UNDEFINED, None)
