@@ -597,9 +597,10 @@ def test_chains_of_nodes_that_grow_or_never_end() -> None:
         names = [first, *(f"c{k}" for k in range(1, 61))]
         for one, two in itertools.pairwise(names):
             model.graph.node.append(helper.make_node("Concat", [one, one], [two], axis=0))
-        for last, message in (("c40", "larger than the model's weights"), ("c60", "in a row")):
+        message = "made of itself" if first == "c60" else "more room than the model's size"
+        for last in ("c40", "c60"):
             model.graph.node[0].input[1] = last
-            with pytest.raises(ValueError, match=f"{message}|in a row"):
+            with pytest.raises(ValueError, match=message):
                 fastlstm.from_onnx(model)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -10,6 +11,7 @@ from fastlstm._checks import FloatArray
 from fastlstm.layers import LAYERS, make_layer, table_of
 
 T = TypeVar("T")
+_MOST_LISTED = 10  # names in a line
 
 
 @dataclass
@@ -53,6 +55,13 @@ def common_dtype(params: Mapping[str, FloatArray]) -> str:
         texts = ", ".join(f"{name} is {dtype}" for dtype, name in dtypes.items())
         raise ValueError(f"expected parameters of one type, but {texts}")
     return str(next(iter(dtypes)))
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names as a line of an error or report: of many, the first."""
+    more = len(names) - _MOST_LISTED
+    text = ", ".join(itertools.islice(names, _MOST_LISTED))
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def choose(found: Mapping[str, T], wanted: str | None, where: str, argument: str) -> tuple[str, T]:

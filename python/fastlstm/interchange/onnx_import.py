@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,17 +11,19 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._activations import PARAMETERS
-from fastlstm._checks import FloatArray, readable_path
-from fastlstm._extras import needs_extra
+from fastlstm._checks import FloatArray, as_bool
 
 from ._description import Description, build, choose
 from ._gates import GATES, ONNX_GATES, ONNX_PEEPHOLES, PEEPHOLES, reordered
-from ._tensors import DAMAGE, as_layers_float
-
-_CELLS = {"LSTM": "LSTM", "GRU": "GRU", "RNN": "RNN", "DynamicQuantizeLSTM": "LSTM"}
-_DOMAINS = {"DynamicQuantizeLSTM": "com.microsoft"}
+from ._onnx.file import Model, Tensors, load
+from ._onnx.graphs import CELLS, Found, Graphs
+from ._onnx.room import Room
+from ._onnx.states import CallReader, as_float
+from ._onnx.values import Depends, Values
+from ._tensors import DAMAGE
 
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
+_OF_A_CALL = frozenset({"X", "sequence_lens", "initial_h", "initial_c"})
 _QUANTIZED_INPUTS = (*_INPUTS, "W_scale", "W_zero_point", "R_scale", "R_zero_point")
 _ATTRIBUTES = (
     *("activation_alpha", "activation_beta", "activations", "clip", "direction", "hidden_size"),
@@ -33,11 +36,6 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
     "GRU": ("Sigmoid", "Tanh"),
     "RNN": ("Tanh",),
 }
-# What exporters put between an initialiser and a node. None makes more than it takes.
-_FOLDED = frozenset(
-    {"Identity", "Transpose", "Reshape", "Squeeze", "Unsqueeze", "Concat", "Slice", "Cast", "Split"}
-    | {"DequantizeLinear"}
-)
 
 
 def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) -> Any:
@@ -49,7 +47,9 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         The model. Needs the package onnx (``fastlstm[onnx]``).
     node : str, optional
         Which LSTM, GRU, RNN or DynamicQuantizeLSTM: its name, or its first output's where it has
-        none. May be left out where there is only one.
+        none. Of a node inside another one, or in a function, all names on the way to it,
+        ``"if/then_branch/lstm"``; or its own, where no other has it. May be left out where there
+        is only one.
     constants : bool
         Also return the initial state and sequence lengths that the model has as constants; without
         it a model with such constants is refused.
@@ -60,13 +60,17 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         With ``batch_first`` for ``layout=1``; states keep the layer's own shapes. A
         DynamicQuantizeLSTM has its weights dequantised, and works with exact inputs.
     dict
-        Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``.
+        Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``. What the
+        model repeats for as many sequences as it is given has a batch of one:
+        ``numpy.broadcast_to(state, (D, B, H))`` is for B of them.
 
     Raises
     ------
     ValueError
-        The node cannot be represented, the file is damaged, or there is not exactly one such node;
-        the message names them all.
+        The node cannot be represented; what it needs is computed from the model's inputs, or by
+        an operator that is not known, or larger than the model's size explains; the file is
+        damaged, or something else; or there is not exactly one such node: the message names them
+        all.
     TypeError
         An argument has another type than stated.
     OSError
@@ -78,136 +82,108 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     --------
     >>> lstm = fastlstm.from_onnx("model.onnx", node="encoder")  # doctest: +SKIP
     """
-    description, call = describe(source, node)
-    if constants:
-        return build(description), call
-    if call:
+    constants = as_bool("constants", constants)
+    reader = reader_of(load(source), node)
+    place, (description, call) = reader.place, reader.read()
+    del reader  # and the model, before the layer takes room
+    if call and not constants:
         raise ValueError(
-            f"{', '.join(call)}: the model has it as a constant, which a layer does not have: "
-            "expected constants=True"
+            f"{place}: {', '.join(call)}: the model has it as a constant, which a layer does not "
+            "have: expected constants=True"
         )
-    return build(description)
+    try:
+        layer = build(description)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from error
+    return (layer, call) if constants else layer
 
 
 def describe(source: Any, node: str | None = None) -> tuple[Description, dict[str, Any]]:
     """Do all of :func:`from_onnx` but make the layer."""
+    return reader_of(load(source), node).read()
+
+
+def reader_of(model: Model, node: str | None) -> NodeReader:
+    """Return what reads the recurrent node that is meant."""
     if node is not None and not isinstance(node, str):
         raise TypeError(f"node: expected text, got {type(node).__name__}")
-    where, model = load(source)
-    name, chosen = choose(find_nodes(model), node, where, "node")
     try:
-        return _Reader(_Constants(model), chosen).read()
+        graphs = Graphs(model.proto)
+        found = graphs.recurrent()
+        if not found:
+            raise ValueError(f"expected an LSTM, GRU or RNN, found {_what_is_there(graphs)}")
     except DAMAGE as error:
-        raise ValueError(f"{where}: {name}: {error}") from error
+        raise ValueError(f"{model.where}: {error}") from error
+    if node is not None and node not in found:  # its own name does, where no other has it
+        paths = [path for path, other in found.items() if other.name == node]
+        node = paths[0] if len(paths) == 1 else node
+    _, chosen = choose(found, node, model.where, "node")
+    tensors = Tensors(model)
+    return NodeReader(model, chosen, Values(graphs, tensors, Room(lambda: tensors.size)))
 
 
-def load(source: Any) -> tuple[str, Any]:
-    """Return what to call the model in errors, and the model."""
-    with needs_extra("from_onnx", "onnx"):
-        import onnx
-        from google.protobuf.message import DecodeError
-
-    if isinstance(source, onnx.ModelProto):
-        return "model", source
-    path = readable_path("source", source, "a model or a path")
-    try:
-        model = onnx.load(path)
-    except (DecodeError, onnx.checker.ValidationError, *DAMAGE) as error:
-        raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
-    if not model.opset_import:
-        raise ValueError(f"{path}: not an ONNX model: it names no version of the operators")
-    return path, model
-
-
-def find_nodes(model: Any) -> dict[str, Any]:
+def find_nodes(proto: Any) -> dict[str, Any]:
     """Return the recurrent nodes of a model by name."""
-    found: dict[str, Any] = {}
-    for node in model.graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        if node.op_type in _CELLS and domain == _DOMAINS.get(node.op_type, ""):
-            name = node.name or next(filter(None, node.output), node.op_type)
-            if name in found:
-                name += f"#{sum(other.partition('#')[0] == name for other in found) + 1}"
-            found[name] = node
-    return found
+    return {name: found.node for name, found in Graphs(proto).recurrent().items()}
 
 
-class _Constants:
-    """The values of a model that do not depend on its inputs."""
-
-    def __init__(self, model: Any) -> None:
-        graph = model.graph
-        self._opsets = model.opset_import
-        self._tensors = {tensor.name: tensor for tensor in graph.initializer}
-        self._makers = {name: node for node in graph.node for name in node.output if name}
-        self._known: dict[str, npt.NDArray[Any] | None] = {}
-        stored = sum(tensor.ByteSize() for tensor in graph.initializer)
-        self._most_bytes = (1 << 20) + 16 * stored  # of one value: int4 becomes float32
-
-    def get(self, name: str, depth: int = 0) -> npt.NDArray[Any] | None:
-        """Return a constant, or None for what is computed from the model's inputs."""
-        if name not in self._known:
-            if depth > 50:
-                raise ValueError(f"{name}: too many nodes in a row")
-            self._known[name] = self._value(name, depth)
-        return self._known[name]
-
-    def _value(self, name: str, depth: int) -> npt.NDArray[Any] | None:
-        from onnx import helper, numpy_helper
-
-        if name in self._tensors:
-            return np.asarray(numpy_helper.to_array(self._tensors[name]))
-        node = self._makers.get(name)
-        if node is None or node.domain not in ("", "ai.onnx"):
-            return None
-        if node.op_type == "Constant":
-            value = helper.get_attribute_value(node.attribute[0])
-            tensor = node.attribute[0].name == "value"
-            return np.asarray(numpy_helper.to_array(value) if tensor else value)
-        if node.op_type not in _FOLDED:
-            return None
-        inputs: dict[str, Any] = {i: self.get(i, depth + 1) for i in node.input if i}
-        if any(value is None for value in inputs.values()):
-            return None
-        if sum(inputs[i].nbytes for i in node.input if i) > self._most_bytes:
-            raise ValueError(f"{name}: larger than the model's weights")
-        return self._run(node, inputs, name)
-
-    def _run(self, node: Any, inputs: Mapping[str, Any], output: str) -> npt.NDArray[Any]:
-        from onnx import TensorProto, helper
-        from onnx.reference import ReferenceEvaluator
-
-        def values(names: Any) -> list[Any]:
-            return [helper.make_tensor_value_info(n, TensorProto.UNDEFINED, None) for n in names]
-
-        graph = helper.make_graph([node], "one node", values(inputs), values([output]))
-        model = helper.make_model(graph, opset_imports=self._opsets)
-        return np.asarray(ReferenceEvaluator(model).run(None, dict(inputs))[0])
+def _what_is_there(graphs: Graphs) -> str:
+    """The operators of a model, the most frequent ones first."""
+    kinds = Counter(graphs.kinds())
+    if not kinds:
+        return "none: it has no nodes"
+    listed = ", ".join(f"{count} {kind[:40]}" for kind, count in kinds.most_common(12))
+    return f"none among its nodes: {listed}{', ...' if len(kinds) > 12 else ''}"
 
 
 @dataclass
-class _Reader:
+class NodeReader:
     """Reads one node."""
 
-    constants: _Constants
-    node: Any
+    model: Model
+    found: Found
+    values: Values
+
+    @property
+    def inputs(self) -> dict[str, str]:
+        """The names of the node's inputs, without those left out."""
+        node, scope = self.found.node, self.found.scope
+        kind = node.op_type
+        names: tuple[str, ...] = _QUANTIZED_INPUTS if kind == "DynamicQuantizeLSTM" else _INPUTS
+        if len(node.input) > len(names if CELLS[kind] == "LSTM" else names[:6]):
+            raise ValueError(f"{kind}: has {len(node.input)} inputs")
+        # What the caller of a function leaves out is left out, too.
+        given = zip(names, node.input, strict=False)
+        return {name: value for name, value in given if scope.home(value)[1]}
+
+    @property
+    def place(self) -> str:
+        """What to call the node in errors."""
+        return f"{self.model.where}: {self.found.path}"
+
+    def depends(self, value: str) -> Depends:
+        """On what a value in the node's graph depends."""
+        return self.values.depends(self.found.scope, value)
 
     def read(self) -> tuple[Description, dict[str, Any]]:
-        kind = self.node.op_type
-        cell = _CELLS[kind]
+        """Return the layer, and ``state`` and ``lengths`` where the model has them."""
+        try:
+            return self._read()
+        except DAMAGE as error:
+            raise ValueError(f"{self.place}: {error}") from error
+
+    def _read(self) -> tuple[Description, dict[str, Any]]:
+        kind = self.found.node.op_type
+        cell = CELLS[kind]
         attributes = self._attributes(cell)
-        names: tuple[str, ...] = _QUANTIZED_INPUTS if kind == "DynamicQuantizeLSTM" else _INPUTS
-        if len(self.node.input) > len(names if cell == "LSTM" else names[:6]):
-            raise ValueError(f"{kind}: has {len(self.node.input)} inputs")
-        inputs = dict(zip(names, self.node.input, strict=False))
-        inputs = {name: value for name, value in inputs.items() if value}
-        weights = {n: self._weight(n, inputs[n]) for n in (*names[1:4], *names[7:]) if n in inputs}
+        inputs = self.inputs
+        weights = {n: self._weight(n, v) for n, v in inputs.items() if n not in _OF_A_CALL}
         for name in ("W", "R"):
             if name not in weights:
                 raise ValueError(f"{name}: the node has no such input")
         if kind == "DynamicQuantizeLSTM":
             weights = _dequantised(weights)
-        weights = {name: _as_float(name, value) for name, value in weights.items()}
+        weights = {name: as_float(name, value) for name, value in weights.items()}
         if weights["W"].dtype == np.float32:
             attributes = {name: _as_written(name, value) for name, value in attributes.items()}
 
@@ -234,43 +210,31 @@ class _Reader:
             options["reset_after"] = False
         _add_functions(options, cell, _functions(cell, D, attributes))
         description = Description(cell, options, _params(cell, weights))
-        return description, self._call(cell, inputs, options["batch_first"])
+        states = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
+        given = {name: inputs[name] for name in (*states, "sequence_lens") if name in inputs}
+        call = CallReader(self.values, self.found.scope, (D, H), bool(options["batch_first"]))
+        return description, call.read(inputs.get("X", ""), states, given)
 
     def _attributes(self, cell: str) -> dict[str, Any]:
         from onnx import helper
 
         attributes: dict[str, Any] = {"direction": "forward"}
-        for attribute in self.node.attribute:
-            if attribute.name not in (*_ATTRIBUTES, *_MORE_ATTRIBUTES[cell]):
-                raise ValueError(f"{attribute.name}: an attribute that no {cell} has")
+        for name, attribute in self.found.scope.attributes(self.found.node).items():
+            if name not in (*_ATTRIBUTES, *_MORE_ATTRIBUTES[cell]):
+                raise ValueError(f"{name}: an attribute that no {cell} has")
             value = helper.get_attribute_value(attribute)
-            attributes[attribute.name] = value.decode() if isinstance(value, bytes) else value
+            attributes[name] = value.decode() if isinstance(value, bytes) else value
         return attributes
 
     def _weight(self, name: str, value: str) -> npt.NDArray[Any]:
-        array = self.constants.get(value)
-        if array is None:
+        if self.depends(value) != Depends.NOTHING:
             raise ValueError(
                 f"{name}: expected a constant, got {value!r}, which the model computes"
             )
-        return array
-
-    def _call(self, cell: str, inputs: Mapping[str, str], batch_first: bool) -> dict[str, Any]:
-        """The constants among the inputs that a layer takes with each call."""
-        call: dict[str, Any] = {}
-        names = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
-        states = [self.constants.get(inputs[n]) if n in inputs else None for n in names]
-        if any(state is not None and np.any(state) for state in states):
-            known = next(state for state in states if state is not None)
-            filled = [np.zeros_like(known) if state is None else state for state in states]
-            if batch_first:
-                filled = [state.swapaxes(0, 1) for state in filled]
-            call["state"] = tuple(filled) if cell == "LSTM" else filled[0]
-        if "sequence_lens" in inputs:
-            lengths = self.constants.get(inputs["sequence_lens"])
-            if lengths is not None:
-                call["lengths"] = lengths
-        return call
+        try:
+            return self.values.value(self.found.scope, value)
+        except DAMAGE as error:
+            raise ValueError(f"{name}: {error}") from error
 
 
 def _as_written(name: str, value: Any) -> Any:
@@ -283,15 +247,6 @@ def _as_written(name: str, value: Any) -> Any:
     if name in ("activation_alpha", "activation_beta"):
         return [float(str(np.float32(number))) for number in value]
     return value
-
-
-def _as_float(name: str, array: npt.NDArray[Any]) -> FloatArray:
-    dtype = array.dtype.name
-    if dtype == "bfloat16":
-        array = array.view(np.uint16)
-    elif dtype not in ("float64", "float32", "float16"):
-        raise ValueError(f"{name}: expected floats, got {dtype}")
-    return as_layers_float(array, dtype)
 
 
 def _dequantised(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:

@@ -8,6 +8,7 @@ wrong with it.
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 import numpy as np
@@ -64,7 +65,8 @@ def verify(
     -------
     Report
         Whether they are the same (``ok``), the largest errors for each kind of inputs, and the
-        first step, gate and unit that differ. It prints as a table.
+        first step, gate and unit that differ; what of the source did not take part
+        (``not_looked_at``). It prints as a table.
 
     Raises
     ------
@@ -114,15 +116,18 @@ def make_pair(layer: Any, source: Source, tolerance: float | None, seed: int) ->
 def compare(pair: Pair, *, special: bool) -> Report:
     """Compare all kinds of inputs, and locate the first difference."""
     dtype = "float32" if pair.eps > 1e-10 else "float64"
-    checks, first = [], None
-    for inputs in make_inputs(
+    kinds = make_inputs(
         pair.layer, dtype, lengths=pair.source.takes_lengths, special=special, seed=pair.seed
-    ):
-        compared = pair.compare(inputs)
+    )
+    alone = (pair.compare(inputs) for inputs in kinds)
+    in_place = (pair.judge(*both) for both in pair.source.in_place(pair.seed))
+    checks, first = [], None
+    for compared in itertools.chain(alone, in_place):
         checks.append(_check(compared))
         if first is None and not compared.ok:
             first = locate(pair, compared)
-    return Report(repr(pair.layer), pair.source.title, tuple(checks), first)
+    source = pair.source
+    return Report(repr(pair.layer), source.title, tuple(checks), first, source.not_looked_at)
 
 
 def _check(compared: Compared) -> Check:

@@ -75,7 +75,13 @@ class Pair:
             For a batch of single steps: the (T, B) of the sequences that they were taken from, so
             that what is called small or large is so among the steps at the same time.
         """
-        ours, theirs = run_layer(self.layer, inputs), self.source(inputs)
+        return self.judge(inputs, self.source(inputs), grouped)
+
+    def judge(
+        self, inputs: Inputs, theirs: Results, grouped: tuple[int, int] | None = None
+    ) -> Compared:
+        """Run the layer, and compare with what the source gave."""
+        ours = run_layer(self.layer, inputs)
         varied = variations(self.layer, inputs, self.eps, self.seed)
         # A cell that forgets nothing adds its roundings up: one more for each step.
         ulps = self.source.ulps + len(inputs.x)

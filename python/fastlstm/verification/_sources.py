@@ -12,7 +12,7 @@ import copy
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,10 +20,10 @@ import numpy as np
 
 from fastlstm._checks import readable_path
 from fastlstm.interchange import keras as keras_reader
-from fastlstm.interchange import onnx_import as onnx_reader
 from fastlstm.interchange import torch as torch_reader
 from fastlstm.interchange._description import Description, choose
 
+from ._onnx_source import OnnxSource
 from ._results import Array, Inputs, Results, as_results
 
 
@@ -37,12 +37,17 @@ class Source(Protocol):
     """How exact a step is: its functions and sums, in ULP of the largest value."""
     dtype: np.dtype[Any]
     """What it computes in."""
+    not_looked_at: tuple[str, ...]
+    """What of the source does not run here: a line for each thing, without a full stop."""
 
     def __call__(self, inputs: Inputs) -> Results:
         """Run it."""
 
     def describe(self) -> Description:
         """What the reader of fastlstm makes of it."""
+
+    def in_place(self, seed: int) -> Iterable[tuple[Inputs, Results]]:
+        """Run the whole of which it is a part, and give what it takes and gives there."""
 
 
 def find_source(source: Any, which: str | None, nonlinearity: str | None) -> Source:
@@ -95,6 +100,7 @@ class TorchSource:
     """An LSTM, GRU or RNN of torch.nn, or a cell of these, run step by step."""
 
     ulps = 8
+    not_looked_at: tuple[str, ...]
 
     def __init__(self, source: Any, prefix: str | None, nonlinearity: str | None) -> None:
         import torch
@@ -104,6 +110,7 @@ class TorchSource:
         if isinstance(source, (str, os.PathLike)):
             torch_reader.find_layers(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
+        self.not_looked_at = ()
         if isinstance(source, Mapping):
             module = self._module_of(dict(_flat(source)), prefix)
         else:
@@ -116,6 +123,9 @@ class TorchSource:
         self.title = f"torch.nn.{type(module).__name__} (PyTorch {torch.__version__})"
         self.takes_lengths = not self._cell
         self.dtype = np.dtype(str(self._weight.dtype).removeprefix("torch."))
+
+    def in_place(self, seed: int) -> Iterable[tuple[Inputs, Results]]:
+        return ()
 
     def describe(self) -> Description:
         return torch_reader.describe(*self._arguments)
@@ -157,6 +167,10 @@ class TorchSource:
             for name, tensor in chosen.tensors.items()
         }
         description = self.describe()
+        self.not_looked_at = (
+            "what the model does with these weights: a torch.nn."
+            f"{description.cell} was made of them",
+        )
         options = {n: v for n, v in description.options.items() if n not in _NOT_NEEDED}
         double = values["weight_ih_l0"].dtype == torch.float64
         dtype = torch.float64 if double else torch.float32
@@ -239,6 +253,7 @@ class KerasSource:
     # Also for layers in float64: Keras on PyTorch is then 1e-7 from NumPy in all its loops (GRU
     # with reset_after=False, SimpleRNN, masks), where others are 3e-16.
     dtype = np.dtype(np.float32)
+    not_looked_at: tuple[str, ...] = ()
 
     def __init__(self, source: Any, name: str | None) -> None:
         keras = _import_keras()
@@ -269,6 +284,9 @@ class KerasSource:
         self._backwards = bool(config.get("go_backwards", False))
         version = getattr(keras, "__version__", "")
         self.title = f"keras.layers.{type(layer).__name__} (Keras {version})"
+
+    def in_place(self, seed: int) -> Iterable[tuple[Inputs, Results]]:
+        return ()
 
     def describe(self) -> Description:
         return keras_reader.describe(self._source, self._name)
@@ -323,99 +341,3 @@ def _with_all_results(keras: Any, layer: Any) -> Any:
 
 def _keras_array(value: Any) -> Array:
     return np.asarray(value.detach().cpu().numpy() if hasattr(value, "detach") else value)
-
-
-# --- ONNX Runtime ---------------------------------------------------------------------------------
-
-
-class OnnxSource:
-    """A recurrent node of an ONNX model, taken out of it and run by ONNX Runtime.
-
-    The nodes that compute its weights come with it. Initial states and lengths become inputs, and
-    the layout is time first: ONNX Runtime has no other.
-    """
-
-    takes_lengths = True
-    ulps = 64  # its approximations of functions: 52 measured, with ScaledTanh
-
-    def __init__(self, source: Any, node: str | None) -> None:
-        import onnxruntime
-
-        self._arguments = (source, node)
-        where, model = onnx_reader.load(source)
-        name, chosen = choose(onnx_reader.find_nodes(model), node, where, "node")
-        description = self.describe()
-        self.dtype = np.dtype(next(iter(description.params.values())).dtype)
-        self._D = 2 if description.options["bidirectional"] else 1
-        self._sessions: dict[bool, Any] = {}
-        self._make: Callable[[bool], Any] = lambda lengths: _node_alone(
-            model, chosen, description.cell, self.dtype, lengths
-        )
-        self._onnxruntime = onnxruntime
-        self.title = f"{chosen.op_type} node {name!r} (ONNX Runtime {onnxruntime.__version__})"
-
-    def describe(self) -> Description:
-        return onnx_reader.describe(*self._arguments)[0]
-
-    def __call__(self, inputs: Inputs) -> Results:
-        feeds = {"fastlstm_x": inputs.x}
-        feeds |= dict(zip(("fastlstm_h", "fastlstm_c"), inputs.state, strict=False))
-        feeds = {name: np.ascontiguousarray(value, self.dtype) for name, value in feeds.items()}
-        if inputs.lengths is not None:
-            feeds["fastlstm_lengths"] = inputs.lengths.astype(np.int32)
-        try:
-            output, *state = self._session(inputs.lengths is not None).run(None, feeds)
-        except Exception as error:  # its classes have no common base
-            raise ValueError(f"{self.title} cannot be run: {error}") from error
-        return Results(output, tuple(state))
-
-    def _session(self, lengths: bool) -> Any:
-        if lengths not in self._sessions:
-            options = self._onnxruntime.SessionOptions()
-            options.log_severity_level = 4
-            self._sessions[lengths] = self._onnxruntime.InferenceSession(
-                self._make(lengths).SerializeToString(),
-                options,
-                providers=["CPUExecutionProvider"],
-            )
-        return self._sessions[lengths]
-
-
-def _node_alone(model: Any, chosen: Any, cell: str, dtype: np.dtype[Any], lengths: bool) -> Any:
-    """A model of one node and of what its weights are computed from."""
-    from onnx import TensorProto, helper
-
-    result = copy.deepcopy(model)
-    graph = result.graph
-    node = copy.deepcopy(chosen)
-    kept = [a for a in node.attribute if a.name not in ("layout", "output_sequence")]
-    del node.attribute[:]
-    node.attribute.extend(kept)
-    states = ["fastlstm_h", "fastlstm_c"] if cell == "LSTM" else ["fastlstm_h"]
-    names = [*node.input, *[""] * (5 + len(states) - len(node.input))]
-    names[0] = "fastlstm_x"
-    names[4 : 5 + len(states)] = ["fastlstm_lengths" if lengths else "", *states]
-    outputs = ["fastlstm_y", *[f"{name}_n" for name in states]]
-    del node.input[:], node.output[:]
-    node.input.extend(names)
-    node.output.extend(outputs)
-
-    needed = set(names)
-    before: list[Any] = []
-    for other in reversed(graph.node):  # nodes stand in the order of their use
-        if needed & {name for name in other.output if name}:
-            before.insert(0, copy.deepcopy(other))
-            needed |= set(other.input)
-    weights = [copy.deepcopy(t) for t in graph.initializer if t.name in needed]
-    del graph.node[:], graph.initializer[:], graph.input[:], graph.output[:], graph.value_info[:]
-    graph.node.extend([*before, node])
-    graph.initializer.extend(weights)
-    floats = TensorProto.DOUBLE if dtype == np.float64 else TensorProto.FLOAT
-    for name in ("fastlstm_x", *states):
-        graph.input.append(helper.make_tensor_value_info(name, floats, ["a", "b", "c"]))
-    if lengths:
-        graph.input.append(
-            helper.make_tensor_value_info("fastlstm_lengths", TensorProto.INT32, ["b"])
-        )
-    graph.output.extend(helper.make_tensor_value_info(o, floats, None) for o in outputs)
-    return result

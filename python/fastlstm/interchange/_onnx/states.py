@@ -1,0 +1,146 @@
+"""What an ONNX model has of a recurrent node's call: initial states and lengths.
+
+They are constants, or made of the batch's size as exporters write it, or for the caller to give.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from fastlstm._checks import FloatArray
+from fastlstm.interchange._tensors import DAMAGE, FLOATS, as_layers_float
+
+from .graphs import Scope
+from .shapes import Dim
+from .values import Depends, Values
+
+Array = npt.NDArray[Any]
+
+# (T, B) of the runs that are tried where only a run knows the sizes. They tell apart what depends
+# on a size from what does not: each is small and large, and neither is the other.
+_TRIED = ((1, 2), (5, 3), (211, 1), (2, 67))
+
+
+def as_float(name: str, array: Array) -> FloatArray:
+    """Return floats as layers hold them."""
+    dtype = array.dtype.name
+    if dtype == "bfloat16":
+        array = array.view(np.uint16)
+    elif dtype not in FLOATS:
+        raise ValueError(f"{name}: expected floats, got {dtype}")
+    return array if dtype in ("float32", "float64") else as_layers_float(array, dtype)
+
+
+@dataclass(frozen=True)
+class CallReader:
+    """Reads the states and lengths of a node."""
+
+    values: Values
+    scope: Scope
+    sizes: tuple[int, int]
+    """D and H."""
+    batch_first: bool
+
+    def read(self, x: str, states: Sequence[str], given: Mapping[str, str]) -> dict[str, Any]:
+        """Return what the model has of ``state`` and ``lengths``: what is neither zero nor all.
+
+        Parameters
+        ----------
+        x : str
+            The node's input.
+        states : sequence of str
+            The cell's states, as the node calls them.
+        given : mapping
+            The names of values, by those of the node's inputs. What is not among them is left out.
+        """
+        call: dict[str, Any] = {}
+        rows = {name: self._state(name, given[name], x) for name in states if name in given}
+        known = {name: state for name, state in rows.items() if state is not None}
+        if any(np.any(state) for state in known.values()):
+            computed = next((name for name in rows if name not in known), None)
+            if computed:
+                raise ValueError(
+                    f"{', '.join(known)}: a constant, where the model computes {computed}"
+                )
+            call["state"] = self._together([known.get(name) for name in states])
+        if "sequence_lens" in given:
+            lengths = self._lengths("sequence_lens", given["sequence_lens"], x)
+            if lengths is not None:
+                call["lengths"] = lengths
+        return call
+
+    def _shape_of_x(self, x: str) -> tuple[Dim, Dim]:
+        """What stands for T and B."""
+        shape = self.values.shape(self.scope, x) if x else None
+        if shape is None or len(shape) != 3:
+            return "the node's T", "the node's B"
+        return (shape[1], shape[0]) if self.batch_first else (shape[0], shape[1])
+
+    def _state(self, name: str, value: str, x: str) -> FloatArray | None:
+        """A state (D, B or 1, H), or None where the model computes it from its inputs."""
+        axis = 0 if self.batch_first else 1
+        array = self._batch_of(name, value, x, axis)
+        if array is None:
+            return None
+        D, H = self.sizes
+        array = array.swapaxes(0, 1) if self.batch_first and array.ndim > 1 else array
+        if array.ndim != 3 or (array.shape[0], array.shape[2]) != (D, H):
+            raise ValueError(f"{name}: expected ({D}, B, {H}), got {array.shape}")
+        return as_float(name, array)
+
+    def _lengths(self, name: str, value: str, x: str) -> Array | None:
+        array = self._batch_of(name, value, x, 0)
+        if array is not None and (array.ndim != 1 or array.dtype.kind not in "iu"):
+            raise ValueError(f"{name}: expected (B,) integers, got {array.dtype} {array.shape}")
+        return array
+
+    def _together(self, states: Sequence[FloatArray | None]) -> Any:
+        """The state as a layer takes it: parts of one batch, zeros for those left out."""
+        D, H = self.sizes
+        known = [state for state in states if state is not None]
+        batches = {state.shape[1] for state in known if np.any(state)}
+        B = max(batches)
+        if batches - {1, B}:
+            raise ValueError(f"initial_h, initial_c: expected one batch, got {sorted(batches)}")
+        filled = [
+            np.zeros((D, B, H), known[0].dtype)
+            if state is None or not np.any(state)
+            else np.broadcast_to(state, (D, B, H)).copy()
+            for state in states
+        ]
+        return tuple(filled) if len(filled) > 1 else filled[0]
+
+    def _batch_of(self, name: str, value: str, x: str, axis: int) -> Array | None:
+        """A constant, or one row of a batch of equal ones; None for what the inputs' values make.
+
+        Lengths that are T are None, too.
+        """
+        depends = self.values.depends(self.scope, value)
+        if depends == Depends.VALUES:
+            return None
+        try:
+            if depends == Depends.NOTHING:
+                return self.values.value(self.scope, value)
+            runs = list(self._tried(value, self._shape_of_x(x)))
+            if name == "sequence_lens" and all(np.all(array == T) for array, T in runs):
+                return None
+            row = runs[0][0].take([0], axis)
+            same = [np.array_equal(a, np.broadcast_to(row, a.shape)) for a, _ in runs]
+        except DAMAGE as error:
+            raise ValueError(f"{name}: {error}") from error
+        if not all(same):
+            raise ValueError(
+                f"{name}: expected the same for every sequence, whatever their number and length; "
+                f"the model makes {value!r} of these in another way"
+            )
+        return row
+
+    def _tried(self, value: str, x: tuple[Dim, Dim]) -> Iterator[tuple[Array, int]]:
+        for T, B in _TRIED:
+            tried = self.values.with_sizes({x[1]: B, x[0]: T}, B)
+            yield tried.value(self.scope, value), x[0] if isinstance(x[0], int) else T
