@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import functools
 import json
-import re
-from collections.abc import Callable, Mapping
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, NoReturn
 
 import numpy as np
 import numpy.typing as npt
@@ -15,21 +15,21 @@ import numpy.typing as npt
 from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_numpy
 from fastlstm.layers import LAYERS, table_of
 
-from ._description import Description, build, choose
+from ._description import Description, build, choose, listed
 from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
 from ._torch_file import read_torch_file
-
-T = TypeVar("T")
-
-_MODULES = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
-_PARAMETER = re.compile(
-    r"(?P<prefix>(?:.*\.)?)(?P<kind>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"
-    r"(?P<layer>_l\d+(?:_reverse)?)?",
-    re.DOTALL,
+from ._torch_modules import (
+    ModuleFacts,
+    Parametrised,
+    facts_in_file,
+    facts_in_memory,
+    held_by,
+    is_module,
 )
-# Named as a parameter of a layer, whatever it is.
-_LIKE_A_PARAMETER = re.compile(r"(?P<prefix>(?:.*\.)?)[^.]+_l\d+(?:_reverse)?", re.DOTALL)
+from ._torch_parameters import copies_above, is_parameter, layers_among, parameters_of
+from ._walk import contents_of, find
+
 # Options of layers that fastlstm saved which the names and shapes of parameters show, or which
 # change nothing that a state_dict of PyTorch stands for.
 _SHOWN = {
@@ -39,13 +39,14 @@ _SHOWN = {
 
 
 @dataclass
-class _Found:
-    """A recurrent module, or the part of a state_dict that looks like one."""
+class Contents:
+    """Tensors and modules by their dotted names."""
 
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    attributes: Mapping[str, Any] | None = None  # of the module, where there is one
-    type: str = ""
-    unknown: list[str] = field(default_factory=list)  # names like parameters' beside the tensors'
+    where: str
+    """What the source is, for errors."""
+    tensors: dict[str, Any]
+    """In memory as they are, of files described."""
+    modules: dict[str, ModuleFacts] = field(default_factory=dict)
 
 
 def from_torch(
@@ -111,105 +112,174 @@ def describe(
     """Do all of :func:`from_torch` but make the layer."""
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected text, got {type(prefix).__name__}")
-    where, found = find_layers(source)
-    name, chosen = choose_below(found, prefix, where)
+    contents = contents_of_source(source)
+    name = choose_layer(contents, prefix)
     said = {
         "batch_first": None if batch_first is None else as_bool("batch_first", batch_first),
         "dropout": None if dropout is None else as_real("dropout", dropout, 0.0, 1.0),
         "nonlinearity": nonlinearity,
     }
     given = {option: value for option, value in said.items() if value is not None}
-    at = f"{where}: {name}" if name else where
     try:
-        if chosen.unknown:
-            raise ValueError(
-                "expected the parameters of PyTorch's layers alone, got "
-                + ", ".join(chosen.unknown)
-            )
-        description = _from_tensors(chosen.tensors)
-        if chosen.attributes is None:
+        description = _from_tensors(_parameters_in(contents, name))
+        facts = contents.modules.get(name)
+        if facts is None:
             _add_options(description, given)
         elif given:
             raise ValueError(f"{next(iter(given))}: expected None, as the module says what it is")
         else:
-            _add_attributes(description, chosen)
+            _add_attributes(description, facts)
     except ValueError as error:
+        at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
     return description
-
-
-def choose_below(found: Mapping[str, T], prefix: str | None, where: str) -> tuple[str, T]:
-    """Return the one thing that has a prefix, or whose name alone begins with it."""
-    if prefix is not None:
-        prefix = prefix.rstrip(".")
-        below = [name for name in found if name.startswith(f"{prefix}.")]
-        if prefix not in found and len(below) == 1:
-            found = {prefix: found[below[0]]}
-    return choose(found, prefix, where, "prefix")
 
 
 # --- what there is --------------------------------------------------------------------------------
 
 
-def find_layers(source: Any) -> tuple[str, dict[str, _Found]]:
-    """Return what the source is, for errors, and the recurrent layers in it."""
+def contents_of_source(source: Any) -> Contents:
+    """Find tensors and modules in whatever :func:`from_torch` takes."""
+    if isinstance(source, type):
+        raise TypeError(
+            f"source: expected a module, a state_dict or a path, got the class {source.__name__}: "
+            "pass an object of it"
+        )
+    if is_module(source):
+        return _in_memory(type(source).__name__, source)
     if isinstance(source, Mapping):
-        tensors = {str(name): _described(name, value) for name, value in source.items()}
-        return "state_dict", group_layers(tensors)
-    if hasattr(source, "named_modules"):
-        return type(source).__name__, _modules(source)
+        return _in_memory("state_dict", source)
+    holds_others = isinstance(source, (list, tuple)) or hasattr(source, "__dict__")
+    if holds_others and not isinstance(source, (str, os.PathLike)):
+        return _in_memory(type(source).__name__, source)
     path = readable_path("source", source, "a module, a state_dict or a path")
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return path, group_layers(_read_safetensors(path))
+        return Contents(path, _read_safetensors(path))
     content = read_torch_file(path)
-    found = group_layers(content.tensors)
-    for name, module in content.modules.items():
-        if _is_recurrent(*module.type):
-            found.setdefault(name, _Found())
-            found[name].attributes = module.attributes
-            found[name].type = module.type.name
-    return path, found
+    modules = {n: facts_in_file(m.type, m.attributes) for n, m in content.modules.items()}
+    return Contents(path, content.tensors, modules)
 
 
-def _is_recurrent(module: str, name: str) -> bool:
-    return module == "torch.nn.modules.rnn" and name in _MODULES
+@dataclass(frozen=True)
+class _List:
+    """Numbers in the place of a parameter, as JSON has them."""
+
+    kind: str
 
 
-def group_layers(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
-    """Find recurrent layers by the names of their parameters."""
-    found: dict[str, _Found] = {}
-    for name, tensor in tensors.items():
-        match = _PARAMETER.fullmatch(name)
-        if match:
-            layer = found.setdefault(match["prefix"].rstrip("."), _Found())
-            layer.tensors[match["kind"] + (match["layer"] or "")] = tensor
-    for name in tensors:
-        match = _LIKE_A_PARAMETER.fullmatch(name)
-        if match and not _PARAMETER.fullmatch(name) and match["prefix"].rstrip(".") in found:
-            found[match["prefix"].rstrip(".")].unknown.append(name)
-    return found
+def _in_memory(where: str, source: Any) -> Contents:
+    found = find(source, _held, lambda thing: _is_tensor(thing) or is_module(thing))
+    # A module that has several names was searched under its first.
+    seen: set[int] = set()
+    modules: dict[str, ModuleFacts] = {}
+    for name, thing in found.items():
+        if is_module(thing) and id(thing) not in seen:
+            seen.add(id(thing))
+            modules[name] = facts_in_memory(thing)
+    tensors = {name: thing for name, thing in found.items() if not is_module(thing)}
+    return Contents(where, tensors, modules)
 
 
-def _modules(module: Any) -> dict[str, _Found]:
-    found = {}
-    for name, inner in module.named_modules():
-        for cls in type(inner).__mro__:
-            if _is_recurrent(cls.__module__, cls.__name__):
-                # Taken from the module, as parametrisations show their results there only.
-                names = [n for kinds in getattr(inner, "_all_weights", ()) for n in kinds]
-                names = names or ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-                values = {n: getattr(inner, n) for n in names}
-                tensors = {n: _described(n, v) for n, v in values.items() if v is not None}
-                found[name] = _Found(tensors, vars(inner), cls.__name__)
-                break
-    return found
+def _is_tensor(thing: Any) -> bool:
+    if isinstance(thing, np.ndarray):
+        return thing.dtype.kind in "biufcV"
+    cls = type(thing)
+    is_array = hasattr(cls, "__dlpack__") or hasattr(cls, "__array__")
+    return (is_array and cls is not type and not isinstance(thing, np.generic)) or (
+        isinstance(thing, (Parametrised, _List))
+    )
 
 
-def _described(name: Any, value: Any) -> Tensor:
+def _held(thing: Any) -> Iterable[tuple[Any, Any]] | None:
+    if _is_tensor(thing):
+        return None
+    if is_module(thing):
+        return held_by(thing)
+    inner = contents_of(thing)
+    return inner if inner is None or not isinstance(thing, Mapping) else _with_lists(inner)
+
+
+def _with_lists(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+    """Items of a mapping; lists that stand for parameters are not to be searched or overlooked."""
+    for key, thing in items:
+        is_list = isinstance(thing, (list, tuple)) and isinstance(key, str)
+        if is_list and is_parameter(key.rpartition(".")[2]):
+            yield key, _List(type(thing).__name__)
+        else:
+            yield key, thing
+
+
+def choose_layer(contents: Contents, prefix: str | None) -> str:
+    """Return the prefix of the one layer that is meant."""
+    found = dict.fromkeys(layers_among(contents.tensors))
+    if not found:
+        _raise_none(contents)
+    if prefix is not None:
+        prefix = prefix.rstrip(".")
+        below = [name for name in found if name.startswith(f"{prefix}.")]
+        if prefix not in found and len(below) == 1:
+            return below[0]
+    return choose(found, prefix, contents.where, "prefix")[0]
+
+
+def _raise_none(contents: Contents) -> NoReturn:
+    kinds = dict.fromkeys(facts.title for facts in contents.modules.values())
+    if kinds:
+        among = f" among the modules {listed(kinds)}"
+    elif contents.tensors:
+        among = f" among the tensors {listed(contents.tensors)}"
+    else:
+        among = ": there are no tensors"
+    raise ValueError(f"{contents.where}: expected an LSTM, GRU or RNN, found none{among}")
+
+
+def names_in(layer: str, names: Iterable[str]) -> dict[str, str]:
+    """Return the names of what is in a layer, by what they are there."""
+    start = f"{layer}." if layer else ""
+    return {n[len(start) :]: n for n in names if n.startswith(start) and n != layer}
+
+
+def _parameters_in(contents: Contents, layer: str) -> dict[str, Tensor]:
+    """All parameters of a layer, which has nothing else."""
+    facts = contents.modules.get(layer)
+    if facts is not None and not facts.cell:
+        raise ValueError(
+            f"expected a layer of torch.nn, got {facts.title}, which may compute otherwise with "
+            "such parameters: pass its state_dict if it does not"
+        )
+    if facts is not None and facts.changes:
+        raise ValueError(
+            f"expected what torch.nn.{facts.cell} computes, got a module with its own "
+            f"{listed(facts.changes)}: pass its state_dict if its results are the same"
+        )
+    elsewhere = copies_above(layer, contents.tensors)
+    if elsewhere:
+        raise ValueError(
+            f"expected its parameters alone, got {listed(elsewhere)} in a module around it. "
+            "Dropout of weights keeps the true ones in such a place: leave out what does not "
+            "count, and call what does as the parameter"
+        )
+    own = names_in(layer, contents.tensors)
+    tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
+    return parameters_of(
+        tensors, names_in(layer, contents.modules), None if facts is None else facts.computed
+    )
+
+
+def _described(name: str, value: Any) -> Tensor:
     """A tensor or array in memory."""
-    shape = tuple(getattr(value, "shape", ()))
+    if isinstance(value, Tensor):
+        return value
+    if isinstance(value, _List):
+        raise ValueError(f"{name}: expected a tensor or array, got a {value.kind}")
+    if isinstance(value, Parametrised):
+        value = value.value()
+    try:
+        shape = tuple(value.shape)
+    except DAMAGE as error:  # without values yet, or with ragged ones
+        raise ValueError(f"{name}: expected a tensor with a shape: {error}") from error
 
     def read() -> npt.NDArray[Any]:
         tensor = value
@@ -217,7 +287,7 @@ def _described(name: Any, value: Any) -> Tensor:
             tensor = tensor.detach().cpu()
             if str(tensor.dtype) in ("torch.float16", "torch.bfloat16"):
                 tensor = tensor.float()
-        return to_numpy(str(name), tensor)
+        return to_numpy(name, tensor)
 
     return Tensor(shape, read)
 
@@ -269,6 +339,9 @@ def _refuse_hidden_options(path: str, metadata: Mapping[str, str]) -> None:
 
 def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     """Recognise the layer from the shapes of its parameters alone."""
+    both = [name for name in tensors if f"{name}_l0" in tensors]
+    if both:
+        raise ValueError(f"expected the parameters of one layer, got {both[0]} and {both[0]}_l0")
     tensors = {name if "_l" in name else f"{name}_l0": tensor for name, tensor in tensors.items()}
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if name not in tensors:
@@ -338,6 +411,8 @@ def _check_shapes(
 
 
 def _as_layers_dtype(array: npt.NDArray[Any]) -> FloatArray:
+    if array.dtype.name == "bfloat16":  # of ml_dtypes
+        return as_layers_float(array.view(np.uint16), "bfloat16")
     if array.dtype.kind != "f":
         raise ValueError(f"expected a tensor of floats, got one of {array.dtype}")
     return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)
@@ -360,11 +435,16 @@ def _add_options(description: Description, given: Mapping[str, Any]) -> None:
     description.options.update(given)
 
 
-def _add_attributes(description: Description, found: _Found) -> None:
+def _add_attributes(description: Description, facts: ModuleFacts) -> None:
     """The module's word; where it says what its tensors say too, both must agree."""
-    attributes = found.attributes or {}
-    if description.cell != found.type.removesuffix("Cell"):
-        raise ValueError(f"a {found.type} with the parameters of a {description.cell}")
+    attributes, options = facts.attributes, description.options
+    if description.cell != facts.cell.removesuffix("Cell"):
+        raise ValueError(f"a {facts.cell} with the parameters of a {description.cell}")
+    for name, value in {"proj_size": 0, **options}.items():
+        if name in attributes and attributes[name] != value:
+            raise ValueError(
+                f"{name}: expected {value}, as the parameters are, got {attributes[name]!r}"
+            )
     readers: dict[str, Callable[[str, Any], Any]] = {
         "batch_first": as_bool,
         "dropout": lambda name, value: as_real(name, value, 0.0, 1.0),
@@ -372,13 +452,13 @@ def _add_attributes(description: Description, found: _Found) -> None:
     for name, read in readers.items():
         if name in attributes:
             try:
-                description.options[name] = read(name, attributes[name])
+                options[name] = read(name, attributes[name])
             except TypeError as error:
                 raise ValueError(str(error)) from error
     if description.cell == "RNN":
-        nonlinearity = attributes.get("nonlinearity")
-        if nonlinearity not in ("tanh", "relu"):  # before PyTorch 1.11
-            nonlinearity = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(attributes.get("mode")))
-        if nonlinearity is None:
+        # An RNN computes by its mode, a cell by its nonlinearity.
+        said = attributes.get("mode", attributes.get("nonlinearity"))
+        nonlinearity = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(said), said)
+        if nonlinearity not in ("tanh", "relu"):
             raise ValueError("nonlinearity: the module does not say it")
-        description.options["nonlinearity"] = nonlinearity
+        options["nonlinearity"] = nonlinearity
