@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import inspect
 import itertools
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from fastlstm._checks import FloatArray
-from fastlstm.layers import LAYERS
+from fastlstm.layers import LAYERS, make_layer, table_of
 
 T = TypeVar("T")
 _MOST_LISTED = 10  # names in a line
@@ -24,7 +23,10 @@ class Description:
     options: dict[str, Any]
     """Arguments of the class. Those at their defaults may be left out."""
     params: dict[str, FloatArray]
-    """All parameters: PyTorch's names, shapes and order of gates."""
+    """All parameters: PyTorch's names, shapes and order of gates.
+
+    Arrays that own their memory become the layer's: nobody else may write to them.
+    """
 
 
 def build(description: Description) -> Any:
@@ -38,13 +40,12 @@ def build(description: Description) -> Any:
     cls = LAYERS.get(description.cell)
     if cls is None:
         raise ValueError(f"{description.cell}: fastlstm has no such layer")
-    known = inspect.signature(cls).parameters
+    known = table_of(cls).options
     for name, value in description.options.items():
         if name not in known:
             raise ValueError(f"{name}={value!r}: fastlstm.{description.cell} has no such option")
-    layer = cls(**description.options, dtype=common_dtype(description.params))
-    layer.load_state_dict(description.params)
-    return layer
+    options = {**description.options, "dtype": common_dtype(description.params)}
+    return make_layer(cls, options, description.params)
 
 
 def common_dtype(params: Mapping[str, FloatArray]) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray
+from fastlstm._stored import FLOATS as FLOATS
+from fastlstm._stored import as_layers_float as as_layers_float
 
 # What reading a damaged file raises, by whatever part of the readers or their libraries. Not
 # MemoryError: that the machine has too little says nothing about the file.
@@ -39,17 +39,6 @@ class Tensor:
     shape: tuple[int, ...]
     read: Callable[[], npt.NDArray[Any]]
     """Returns the values, or raises one of DAMAGE."""
-
-
-# How files call the types that layers can hold, exactly or converted without loss.
-FLOATS = {"float64": "f8", "float32": "f4", "float16": "f2", "bfloat16": "u2"}
-
-
-def as_layers_float(array: npt.NDArray[Any], dtype: str) -> FloatArray:
-    """Return values, as they are stored in memory for a type of FLOATS, as float32 or float64."""
-    if dtype == "bfloat16":  # the upper half of a float32
-        return (array.astype(np.uint32) << 16).view(np.float32)
-    return array.astype(np.float64 if dtype == "float64" else np.float32)
 
 
 def read_member(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -106,6 +106,8 @@ def _key_text(key: Any, index: int) -> str:
         text = f"({', '.join(parts)})" if all(parts) else ""
     elif type(key) is int:
         text = str(key) if key.bit_length() <= 64 else ""
+    elif isinstance(key, str):
+        text = str.__str__(key)
     else:
         text = str(key) if type(key) in _KEYS else ""
     return text if text and len(text) <= _LONGEST_KEY else f"<{index}>"

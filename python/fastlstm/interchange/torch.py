@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import functools
-import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -13,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_numpy
-from fastlstm.layers import LAYERS, table_of
 
 from ._description import Description, build, choose, listed
 from ._gates import GATES, cell_of_rows
-from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
+from ._safetensors import read_safetensors
+from ._tensors import DAMAGE, Tensor, as_layers_float
 from ._torch_file import read_torch_file
 from ._torch_modules import (
     ModuleFacts,
@@ -29,13 +27,6 @@ from ._torch_modules import (
 )
 from ._torch_parameters import copies_above, is_parameter, layers_among, parameters_of
 from ._walk import contents_of, find
-
-# Options of layers that fastlstm saved which the names and shapes of parameters show, or which
-# change nothing that a state_dict of PyTorch stands for.
-_SHOWN = {
-    *("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "batch_first", "dropout"),
-    *("bidirectional", "proj_size", "dtype", "recurrent_dropout", "weight_dropout"),
-}
 
 
 @dataclass
@@ -156,7 +147,7 @@ def contents_of_source(source: Any) -> Contents:
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return Contents(path, _read_safetensors(path))
+        return Contents(path, read_safetensors(path))
     content = read_torch_file(path)
     modules = {n: facts_in_file(m.type, m.attributes) for n, m in content.modules.items()}
     return Contents(path, content.tensors, modules)
@@ -290,48 +281,6 @@ def _described(name: str, value: Any) -> Tensor:
         return to_numpy(name, tensor)
 
     return Tensor(shape, read)
-
-
-def _read_safetensors(path: str) -> dict[str, Tensor]:
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-    except (safetensors.SafetensorError, ValueError, TypeError) as error:
-        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
-    # Checked by the library, which itself cannot give bfloat16 to NumPy.
-    with open(path, "rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-    _refuse_hidden_options(path, header.get("__metadata__") or {})
-    data = np.memmap(path, np.uint8, mode="r", offset=8 + length) if names else None
-
-    def read(name: str) -> FloatArray:
-        dtype = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}.get(
-            header[name]["dtype"]
-        )
-        if dtype is None or data is None:
-            raise ValueError(f"expected a tensor of floats, got one of {header[name]['dtype']}")
-        begin, end = header[name]["data_offsets"]
-        values = np.frombuffer(data[begin:end], "<" + FLOATS[dtype])
-        return as_layers_float(values.reshape(header[name]["shape"]), dtype)
-
-    return {n: Tensor(tuple(header[n]["shape"]), functools.partial(read, n)) for n in names}
-
-
-def _refuse_hidden_options(path: str, metadata: Mapping[str, str]) -> None:
-    """Refuse a layer that fastlstm saved if it is more than its parameters show."""
-    if "fastlstm" not in metadata:
-        return
-    saved = json.loads(metadata["fastlstm"])
-    defaults = json.loads(json.dumps(table_of(LAYERS[saved["layer"]]).defaults))
-    for option, value in saved["options"].items():
-        if option not in _SHOWN and value != defaults.get(option):
-            raise ValueError(
-                f"{path}: saved by fastlstm with {option}={value!r}, which PyTorch does not have: "
-                "use fastlstm.load"
-            )
 
 
 # --- what it means --------------------------------------------------------------------------------

@@ -16,7 +16,7 @@
 """
 
 from .gru import GRU, GRUTrace
-from .layer import RecurrentLayer, TrainingMemory, check_layer, spec_for, spec_of
+from .layer import RecurrentLayer, TrainingMemory, check_layer, make_layer, spec_of
 from .load import LAYERS, load
 from .lstm import LSTM, LSTMTrace
 from .options import table_of
@@ -41,7 +41,7 @@ __all__ = [
     "TrainingMemory",
     "check_layer",
     "load",
-    "spec_for",
+    "make_layer",
     "spec_of",
     "table_of",
     "truncated_bptt",

@@ -9,6 +9,7 @@ from typing import Any
 
 from fastlstm._checks import FloatArray
 from fastlstm._files import write_whole
+from fastlstm._safetensors import StoredTensor, read_header
 
 # The metadata's entry, and the version of its meaning.
 KEY = "fastlstm"
@@ -36,22 +37,15 @@ def write_layer(
     write_whole(path, safetensors.numpy.save(tensors, metadata={KEY: json.dumps(config)}))
 
 
-def read_layer(path: str) -> tuple[str, dict[str, FloatArray]]:
-    """Read a file's configuration, as text, and its tensors.
+def read_layer(path: str) -> tuple[str, dict[str, StoredTensor]]:
+    """Read a file's configuration, as text, and describe its tensors.
 
     Raises
     ------
     ValueError
         It is no safetensors file, or has no configuration.
     """
-    import safetensors
-
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:
-            metadata = file.metadata() or {}
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except (safetensors.SafetensorError, TypeError, ValueError) as error:
-        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
+    metadata, tensors = read_header(path)
     if KEY not in metadata:
         raise ValueError(
             f"{path}: a safetensors file, but not one that fastlstm saved; make a layer and use "

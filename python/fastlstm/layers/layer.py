@@ -34,9 +34,10 @@ from .states import from_tuple
 from .stream import Stream
 from .tape import Tape
 from .trace import read_trace
-from .values import Values, check_names, initial_values
+from .values import Values, check_names, initial_values, own_values
 
 TraceT = TypeVar("TraceT")
+LayerT = TypeVar("LayerT", bound="RecurrentLayer[Any, Any]")
 
 _MOST_BYTES = 2**62
 
@@ -99,16 +100,28 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
     # arguments: all of the class's own __init__, by name. (Classes would inherit a docstring.)
     def __init__(self, arguments: Mapping[str, Any]) -> None:
-        self._options = _checked(type(self), arguments)
+        options = _checked(type(self), arguments)
         seed = arguments["seed"]
         if seed is not None:
             as_int("seed", seed, 0, 2**64 - 1)
-        self._random = np.random.default_rng(seed)
-        self._spec = _make_spec(type(self), self._options)
-        self._values = Values(self._spec, initial_values(self._spec, self._random))
+        random = np.random.default_rng(seed)
+        spec = _make_spec(type(self), options)
+        self._begin(options, random, spec, initial_values(spec, random))
+
+    def _begin(
+        self,
+        options: Mapping[str, Any],
+        random: np.random.Generator,
+        spec: Spec,
+        values: Mapping[str, FloatArray],
+    ) -> None:
+        self._options = options
+        self._random = random
+        self._spec = spec
+        self._values = Values(spec, values)
         if self.dropout > 0 and self.num_layers == 1:
             warnings.warn(
-                "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=3
+                "dropout acts between layers: with num_layers=1 it does nothing", stacklevel=4
             )
 
     @classmethod
@@ -174,7 +187,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
-        check_names(self._spec, state_dict, self)
+        check_names(self._spec, state_dict, repr(self))
         self.update(state_dict)
 
     # --- copies -------------------------------------------------------------------------------
@@ -454,9 +467,43 @@ def spec_of(layer: RecurrentLayer[Any, Any]) -> Spec:
     return layer._spec
 
 
-def spec_for(cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]) -> Spec:
-    """Return the same for a layer that is not made; options at their defaults may be left out."""
-    return _make_spec(cls, _checked(cls, {**table_of(cls).defaults, **options}))
+def make_layer(
+    cls: type[LayerT], options: Mapping[str, Any], values: Mapping[str, FloatArray]
+) -> LayerT:
+    """Make a layer of given values: nothing is drawn, and nothing is made that they are not.
+
+    Parameters
+    ----------
+    options : mapping
+        Those at their defaults may be left out.
+    values : mapping of str to ndarray
+        All parameters. Arrays that own their memory become the layer's: nobody else may write to
+        them. Others are copied.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no such option, or names and shapes are not those of such a layer.
+    """
+    table = table_of(cls)
+    unknown = [name for name in options if name not in table.options]
+    missing = [name for name in table.required if name not in options]
+    if unknown or missing:
+        raise ValueError(
+            f"{cls.__name__}: expected its options; missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(unknown) or 'none'}"
+        )
+    options = _checked(cls, {**table.defaults, **options})
+    if options["num_layers"] > len(values):  # before their names are made
+        raise ValueError(
+            f"num_layers: expected parameters of {options['num_layers']} layers, got {len(values)} "
+            "in all"
+        )
+    spec = _make_spec(cls, options)
+    check_names(spec, values, f"{cls.__name__}({table.shown(options)})")
+    layer = cls.__new__(cls)
+    layer._begin(options, np.random.default_rng(), spec, own_values(spec, values))
+    return layer
 
 
 def draw_seed(layer: RecurrentLayer[Any, Any], seed: int | None) -> int:

@@ -10,12 +10,14 @@ from fastlstm._checks import readable_path
 
 from .files import FORMAT, read_layer
 from .gru import GRU
-from .layer import spec_for
+from .layer import make_layer
 from .lstm import LSTM
 from .rnn import RNN
 
 # All kinds of layers by name.
 LAYERS: dict[str, type[Any]] = {"LSTM": LSTM, "GRU": GRU, "RNN": RNN}
+# What a layer's type holds without rounding, as safetensors calls it.
+_EXACT = {"float32": ("F32", "F16", "BF16"), "float64": ("F64", "F32")}
 
 
 def load(path: str | os.PathLike[str]) -> Any:
@@ -47,12 +49,11 @@ def load(path: str | os.PathLike[str]) -> Any:
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
         cls, options = LAYERS[config["layer"]], config["options"]
-        # Before a layer of sizes that only damage can explain is made, or a list of its parameters.
-        first, last = "weight_ih_l0", f"weight_ih_l{options['num_layers'] - 1}"
-        if last not in tensors or spec_for(cls, options).shapes[first] != tensors[first].shape:
-            raise ValueError("its configuration and its tensors differ in size")
-        layer = cls(**options)
-        layer.load_state_dict(tensors)
-    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        exact = _EXACT[options.get("dtype", "float32")]
+        for name, tensor in tensors.items():
+            if tensor.dtype not in exact:
+                raise ValueError(f"{name}: expected {' or '.join(exact)}, got {tensor.dtype}")
+        layer = make_layer(cls, options, {name: t.read() for name, t in tensors.items()})
+    except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
     return layer

@@ -79,8 +79,10 @@ class Table:
     ----------
     options : dict of str to Option
         In the order of files: those of base classes first.
+    required : list of str
+        Those without a default, in the order of the signature.
     defaults : dict
-        The values of those that may be left out, in the order of the signature.
+        The values of those that may be left out, in the same order.
     """
 
     def __init__(self, cls: type) -> None:
@@ -91,12 +93,12 @@ class Table:
             if isinstance(option, Option)
         }
         self.defaults: dict[str, Any] = {}
-        self._required: list[str] = []
+        self.required: list[str] = []
         for name, argument in inspect.signature(cls.__init__).parameters.items():  # type: ignore[misc]
             if name not in self.options:
                 continue  # of the initial values
             if argument.default is argument.empty:
-                self._required.append(name)
+                self.required.append(name)
             else:
                 self.defaults[name] = self.options[name].check(name, argument.default)
 
@@ -107,7 +109,7 @@ class Table:
     def shown(self, values: Mapping[str, Any]) -> str:
         """Return the arguments that make these values, as briefly as they can be written."""
         others = [f"{n}={values[n]!r}" for n, d in self.defaults.items() if values[n] != d]
-        return ", ".join([*(repr(values[name]) for name in self._required), *others])
+        return ", ".join([*(repr(values[name]) for name in self.required), *others])
 
     def core(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Return what the core is told of these values when it makes layers."""

@@ -147,14 +147,24 @@ def initial_values(spec: Spec, random: np.random.Generator) -> dict[str, FloatAr
     return values
 
 
-def check_names(spec: Spec, state_dict: Any, layer: object) -> None:
+def own_values(spec: Spec, values: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+    """Return all parameters in order: arrays that own their memory, and copies of others."""
+    own = {}
+    for name, shape in spec.shapes.items():
+        array = as_float_array(name, values[name], spec.dtype)
+        check_shape(name, array, shape)
+        own[name] = array if array.flags.owndata else array.copy()
+    return own
+
+
+def check_names(spec: Spec, state_dict: Any, layer: str) -> None:
     """Raise ValueError unless a mapping has all parameters of a layer and nothing else."""
     check_mapping("state_dict", state_dict)
     missing = [name for name in spec.shapes if name not in state_dict]
     unexpected = [str(name) for name in state_dict if name not in spec.shapes]
     if missing or unexpected:
         raise ValueError(
-            f"state_dict: expected the parameters of {layer!r}; "
+            f"state_dict: expected the parameters of {layer}; "
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
