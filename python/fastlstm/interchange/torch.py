@@ -242,7 +242,7 @@ def _parameters_in(contents: Contents, layer: str) -> dict[str, Tensor]:
         )
     if facts is not None and facts.changes:
         raise ValueError(
-            f"expected what torch.nn.{facts.cell} computes, got a module with its own "
+            f"expected what torch.nn.{facts.cell} computes and no more, got "
             f"{listed(facts.changes)}: pass its state_dict if its results are the same"
         )
     elsewhere = copies_above(layer, contents.tensors)
