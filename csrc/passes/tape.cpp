@@ -330,6 +330,7 @@ template <class T>
 void Tape<T>::copy_gates(Index k, T* gates) const {
   require_whole<T>(*saved_);
   const Index width = gates_width(), rows = saved_->rows.rows();
+  if (rows == 0) return clear_padding(saved_->rows, width, time_major(saved_->rows, width, gates));
   const T* values = saved_->gates(k);
   Buffer<T> activated;
   const Cell<T>& cell = *saved_->layers.cell;

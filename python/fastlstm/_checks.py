@@ -12,6 +12,8 @@ from typing import Any, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from ._foreign import Refused, read_array
+
 FloatArray: TypeAlias = "npt.NDArray[np.floating[Any]]"
 IndexArray: TypeAlias = "npt.NDArray[np.int64]"
 # The core counts in 32-bit integers where BLAS does.
@@ -108,20 +110,12 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 
 def to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
     """Return what NumPy makes of an array, a DLPack or ``__array__`` object, or nested lists."""
-    if isinstance(value, np.ndarray):
-        if np.ma.is_masked(value):
-            raise TypeError(f"{name}: expected an array without masked values; fill them first")
-        return value
-    if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
-        value = value.detach()
     try:
-        if hasattr(value, "__dlpack__"):
-            try:
-                return np.from_dlpack(value)
-            except (BufferError, RuntimeError, TypeError):
-                if not hasattr(value, "__array__"):
-                    raise
-        return np.asarray(value)
+        return read_array(value)
+    except MemoryError:
+        raise
+    except Refused as error:
+        raise TypeError(f"{name}: expected {error}") from None
     except Exception as error:
         kind = type(value).__name__
         raise TypeError(

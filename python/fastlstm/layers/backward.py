@@ -41,7 +41,8 @@ def back_propagate(
     needs_x, needs_state : bool
         Whether gradients of the input and of the initial state are asked for.
     steps : sequence of ndarray, optional
-        Out: gradients of the state after each step, (L * D, T, B, width) for each part.
+        Out: gradients of the state after each step, (L * D, T, B, width) for each part, as
+        the core has its steps.
 
     Returns
     -------
@@ -58,15 +59,18 @@ def back_propagate(
         d_output = layout.core_sequence(d_output)
     d_final = None if d_state is None else _gradients_of_final(spec, d_state, layout)
     d_x = np.empty(layout.shape(spec.input_size), spec.dtype) if needs_x else None
+    room = None if d_x is None else layout.core_room(d_x)
     d_initial = empty(spec, layout) if needs_state else None
     tape.backward(
         d_output=d_output,
         d_final=d_final,
-        d_x=None if d_x is None else layout.core_sequence(d_x),
+        d_x=room,
         d_initial=None if d_initial is None else layout.core_state(d_initial),
         d_params=[spec.cell_arrays(params, k) for k in range(spec.cells)],
         d_steps=steps,
     )
+    if d_x is not None and room is not None:
+        layout.fetch(room, d_x)
     return d_x, None if d_initial is None else from_tuple(d_initial)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
 
@@ -16,44 +16,53 @@ from fastlstm._checks import (
     check_out,
 )
 
-from .layouts import Layout, States, directions_apart
+from .layouts import Layout, States
 from .spec import Spec
 from .states import as_states, as_tuple, check_state_out, empty, names
 
 
+# Where the padding is of sequences that are shorter than T.
+Padding: TypeAlias = Literal["post", "pre"]
+
+
 @dataclass(slots=True)
 class Call:
-    """The checked arrays of one forward call, in the caller's shapes."""
+    """The checked arrays of one forward call."""
 
     layout: Layout
-    x: FloatArray
+    x: FloatArray  # as the core takes it
     initial: States | None
     lengths: IndexArray | None
-    output: FloatArray
+    output: FloatArray  # the caller's
+    room: FloatArray  # where the core writes it: there, if it can
     final: States
-    separate: FloatArray | None = None  # the caller's array for directions that are not merged
+    apart: bool = False  # whether directions are side by side in the room, apart in the output
 
     def core_arguments(self) -> dict[str, Any]:
         """The arguments of the core's forward functions."""
         layout = self.layout
         return {
-            "x": layout.core_sequence(self.x),
+            "x": self.x,
             "initial": None if self.initial is None else layout.core_state(self.initial),
             "lengths": self.lengths,
-            "output": layout.core_sequence(self.output),
+            "output": self.room,
             "final": layout.core_state(self.final),
             "batch_first": layout.batch_first,
         }
 
     def result(self) -> FloatArray:
         """The output as the caller has it, once the core has written it."""
-        if self.separate is None:
-            return self.output
-        np.copyto(self.separate, directions_apart(self.output))
-        return self.separate
+        if self.apart:
+            by_step = np.moveaxis(self.output, 0, -2)
+            self.layout.fetch(self.room.reshape(*self.room.shape[:2], *by_step.shape[-2:]), by_step)
+        else:
+            self.layout.fetch(self.room, self.output)
+        return self.output
 
 
-def prepare(spec: Spec, x: Any, state: Any, lengths: Any, out: Any = None) -> Call:
+def prepare(
+    spec: Spec, x: Any, state: Any, lengths: Any, padding: Padding = "post", out: Any = None
+) -> Call:
     """Check and convert the arguments of a call, and make room for its results.
 
     Raises
@@ -63,9 +72,8 @@ def prepare(spec: Spec, x: Any, state: Any, lengths: Any, out: Any = None) -> Ca
     """
     x = as_float_array("x", x, spec.dtype)
     layout = spec.layout(x)
-    if layout.T == 0:
-        raise ValueError("x: expected at least one time step, got none")
     lengths = call_lengths(lengths, layout)
+    layout.starts = starts(lengths, padding, layout)
     initial = None if state is None else as_states(spec, "state", state, layout)
     output, final = _make_room(spec, layout, out)
     if out is not None:
@@ -74,10 +82,15 @@ def prepare(spec: Spec, x: Any, state: Any, lengths: Any, out: Any = None) -> Ca
             results |= zip(names(spec, "out[1]"), final, strict=True)
         given = zip(names(spec, "state"), initial, strict=True) if initial else ()
         check_apart(results, {"x": x, **dict(given)})
-    if spec.merge is not None:
-        return Call(layout, x, initial, lengths, output, final)
-    side_by_side = np.empty(layout.shape(2 * spec.output_size), spec.dtype)
-    return Call(layout, x, initial, lengths, side_by_side, final, separate=output)
+    if layout.T == 0:
+        lengths = np.zeros(layout.B, np.int64)
+    apart = spec.merge is None
+    room = (
+        np.empty(layout.core_shape(2 * spec.output_size), spec.dtype)
+        if apart
+        else layout.core_room(output)
+    )
+    return Call(layout, layout.core_sequence(x), initial, lengths, output, room, final, apart)
 
 
 def call_lengths(lengths: Any, layout: Layout) -> IndexArray | None:
@@ -87,6 +100,15 @@ def call_lengths(lengths: Any, layout: Layout) -> IndexArray | None:
     if not layout.batched:
         raise ValueError("lengths: expected None for one sequence without a batch axis")
     return as_lengths(lengths, layout.B, layout.T)
+
+
+def starts(lengths: IndexArray | None, padding: Padding, layout: Layout) -> IndexArray | None:
+    """Return the steps where sequences begin; None if all do at step 0."""
+    if padding not in get_args(Padding):
+        raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
+    if lengths is None or padding == "post" or (lengths == layout.T).all():
+        return None
+    return layout.T - lengths
 
 
 def _make_room(spec: Spec, layout: Layout, out: Any) -> tuple[FloatArray, States]:

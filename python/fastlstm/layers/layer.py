@@ -14,7 +14,7 @@ import numpy as np
 from fastlstm._activations import ActivationName
 from fastlstm._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_lengths
 
-from .calls import Call, prepare
+from .calls import Call, Padding, prepare
 from .core import Tape as CoreTape
 from .files import write_layer
 from .layouts import StateT
@@ -238,6 +238,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         state: Any = None,
         *,
         lengths: Any = None,
+        padding: Padding = "post",
         out: FloatArray | tuple[FloatArray, StateT] | None = None,
     ) -> tuple[FloatArray, StateT]:
         """Run the layer for inference: nothing is saved, and there is no dropout.
@@ -246,8 +247,9 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         ----------
         x : array_like
             (T, B, I), (B, T, I) with ``batch_first``, or (T, I) for one sequence; then outputs and
-            states have no batch axis either. T >= 1. NumPy arrays and whatever has ``__dlpack__``
-            or ``__array__``.
+            states have no batch axis either. T may be 0: the output is empty then, and the state
+            the initial one. NumPy arrays, tensors, pandas' frames and whatever else has
+            ``__dlpack__`` or ``__array__``; bfloat16 converts, missing values do not.
         state : tuple of array_like, or array_like, optional
             ``(h_0, c_0)``, (L * D, B, P) and (L * D, B, H), or ``h_0`` alone where the cell has no
             c; zeros by default.
@@ -255,6 +257,9 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             (B,) with 0 <= length <= T in any order: the steps that each sequence really has. Output
             past a sequence's end is zero, the final state is the one at its end, the second
             direction starts at its end, and a length of 0 returns its initial state.
+        padding : "post" or "pre"
+            Where the other steps of `x` are: after a sequence's end, or before its start, as Keras
+            pads by default. The output is laid out as `x`, with zeros there, and has the same bits.
         out : ndarray, or tuple ``(output, state)``, optional
             Where results go instead of into new arrays: contiguous, of the layer's dtype.
 
@@ -271,7 +276,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         ValueError, TypeError
             An argument has another shape, value or type than stated.
         """
-        call = prepare(self._spec, x, state, lengths, out)
+        call = prepare(self._spec, x, state, lengths, padding, out)
         self._values.now().stack.forward(**call.core_arguments())
         return call.result(), from_tuple(call.final)
 
@@ -281,6 +286,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         state: Any = None,
         *,
         lengths: Any = None,
+        padding: Padding = "post",
         seed: int | None = None,
         memory_limit: int | None = None,
     ) -> tuple[FloatArray, StateT, Tape[StateT]]:
@@ -288,7 +294,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, padding
             As in a call of the layer.
         seed : int, optional
             Of the dropout masks; by default the next of the layer's own random numbers.
@@ -320,7 +326,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> grads.x.shape, grads.params["weight_ih_l0"].shape
         ((5, 3, 8), (64, 8))
         """
-        call = prepare(self._spec, x, state, lengths)
+        call = prepare(self._spec, x, state, lengths, padding)
         limit = _as_limit(memory_limit)
         tape = self._record(call, draw_seed(self, seed), limit)
         result: Tape[StateT] = Tape(self._spec, call.layout, tape)
@@ -356,9 +362,11 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
         True
         """
-        T, B = as_int("T", T, 1, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
+        T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
         if lengths is not None:
             lengths = as_lengths(lengths, B, T)
+        if T == 0:  # as in Layout
+            T, lengths = 1, np.zeros(B, np.int64)
         limit = _as_limit(memory_limit)
         # The core counts in 64 bits; this is several times what a call takes, without an end.
         if 256 * T * B * (self.input_size + self._spec.cells * self.hidden_size) >= _MOST_BYTES:
@@ -380,6 +388,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         state: Any = None,
         *,
         lengths: Any = None,
+        padding: Padding = "post",
         d_output: Any = None,
         d_state: Any = None,
     ) -> list[list[TraceT]]:
@@ -387,7 +396,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
         Parameters
         ----------
-        x, state, lengths
+        x, state, lengths, padding
             As in a call of the layer.
         d_output, d_state : optional
             Gradients of a loss, as for :meth:`Tape.backward`. With either, the trace also has the
@@ -421,7 +430,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> np.linalg.norm(trace[0][0].d_h, axis=-1).shape  # by time step and sequence
         (5, 3)
         """
-        call = prepare(self._spec, x, state, lengths)
+        call = prepare(self._spec, x, state, lengths, padding)
         tape = self._record(call, None)
         return read_trace(self._spec, call.layout, tape, self._trace_type, d_output, d_state)
 

@@ -41,7 +41,7 @@ def read_trace(
     parts = [name for name, _ in spec.state_parts]
     gradients: dict[str, FloatArray] = {}
     if d_output is not None or d_state is not None:
-        shape = (spec.cells, layout.T, layout.B)
+        shape = (spec.cells, layout.core_steps, layout.B)
         steps = [np.empty((*shape, width), spec.dtype) for _, width in spec.state_parts]
         back_propagate(
             spec,

@@ -10,7 +10,7 @@ import numpy as np
 
 from fastlstm._checks import MOST_SIZE, FloatArray, as_float_array, as_int
 
-from .calls import call_lengths
+from .calls import Padding, call_lengths, starts
 from .layer import RecurrentLayer, check_layer, draw_seed, spec_of
 from .layouts import StateT
 from .public import public
@@ -104,6 +104,7 @@ def truncated_bptt(
     *,
     state: Any = None,
     lengths: Any = None,
+    padding: Padding = "post",
     seed: int | None = None,
 ) -> Iterator[Chunk[StateT]]:
     """Train on a long series in chunks of `k1` steps, with gradients that reach back `k2` steps.
@@ -126,7 +127,7 @@ def truncated_bptt(
     k2 : int, optional
         Steps that gradients reach back from the end of a chunk: a multiple of `k1`, by default
         `k1`. From T on, nothing is truncated.
-    state, lengths
+    state, lengths, padding
         As in a call of the layer.
     seed : int, optional
         Of the dropout masks; chunk n has seed + n. By default the next of the layer's own.
@@ -170,6 +171,7 @@ def truncated_bptt(
     if k2 % k1:
         raise ValueError(f"k2: expected a multiple of k1 ({k1}), got {k2}")
     lengths = call_lengths(lengths, layout)
+    begins = starts(lengths, padding, layout)
     if state is not None:
         state = from_tuple(as_states(spec, "state", state, layout))
     first_seed = draw_seed(layer, seed)
@@ -181,10 +183,15 @@ def truncated_bptt(
             end = min(first + k1, layout.T)
             steps = slice(first, end)
             part = x[(slice(None),) * layout.time_axis + (steps,)]
+            here = None
+            if lengths is not None:
+                before = lengths - first if begins is None else end - begins
+                here = np.clip(before, 0, end - first)
             output, now, tape = layer.forward(
                 part,
                 now,
-                lengths=None if lengths is None else np.clip(lengths - first, 0, end - first),
+                lengths=here,
+                padding=padding,
                 seed=(first_seed + n) % 2**64,
             )
             tapes.append(tape)
