@@ -176,7 +176,9 @@ def test_no_steps(name: str, dtype: str) -> None:
     p = make_problem(case, dtype)
     layer = p.layer
     one_step = layer(p.x.reshape(0, p.x.shape[-1]) if not case.batched else p.x)[0]
-    shape = list(layer(make_problem(Case(**{**vars(case), "T": 1, "lengths": None}), dtype).x)[0].shape)
+    shape = list(
+        layer(make_problem(Case(**{**vars(case), "T": 1, "lengths": None}), dtype).x)[0].shape
+    )
     shape[shape.index(1)] = 0
     if case.B == 0:
         shape = [0, 0, shape[-1]]

@@ -23,7 +23,12 @@ Array = npt.NDArray[Any]
 _KIND = r"(?:weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"
 _PARAMETER = re.compile(rf"{_KIND}(?:_l\d+(?:_reverse)?)?")
 _PARAMETRISED = re.compile(rf"parametrizations\.(?P<name>{_PARAMETER.pattern})\..*", re.DOTALL)
-_BESIDE = re.compile(rf"(?P<name>{_PARAMETER.pattern})(?P<suffix>_g|_v|_u|_orig|_mask)?")
+_LIKE_ONE = re.compile(rf"(?P<name>{_PARAMETER.pattern})[^.]*", re.DOTALL)
+_PART = re.compile(rf"{_PARAMETER.pattern}(?:_g|_v|_u|_orig|_mask)?")
+_RAW = (
+    "Dropout of weights keeps the true values as raw ones: give these alone, and call them as the "
+    "parameter"
+)
 
 
 def is_parameter(name: str) -> bool:
@@ -37,15 +42,15 @@ def layers_among(names: Iterable[str]) -> list[str]:
     for name in names:
         path, _, last = name.rpartition(".")
         before, parametrisations, after = f".{name}".rpartition(".parametrizations.")
-        if _BESIDE.fullmatch(last):
+        if _PART.fullmatch(last):
             found[path] = None
         elif parametrisations and _PARAMETER.fullmatch(after.partition(".")[0]):
             found[before[1:]] = None
     return list(found)
 
 
-def copies_above(layer: str, names: Iterable[str]) -> list[str]:
-    """Names of the modules around a layer that a parameter of it could be computed from.
+def refuse_copies_above(layer: str, names: Iterable[str]) -> None:
+    """Refuse a layer if modules around it have what a parameter of it could be computed from.
 
     Dropout of weights in a module around the layer keeps the true ones as its own
     ``weight_hh_l0_raw``, and in the layer what the last batch left of them.
@@ -56,7 +61,11 @@ def copies_above(layer: str, names: Iterable[str]) -> list[str]:
         around = path != layer and (not path or layer.startswith(f"{path}."))
         if around and re.search(_KIND, last) and not is_parameter(last):
             found.append(name)
-    return found
+    if found:
+        raise ValueError(
+            f"expected its parameters in the layer, got {listed(found)} around it: which of them "
+            f"counts is not known. {_RAW}"
+        )
 
 
 def parameters_of(
@@ -79,25 +88,27 @@ def parameters_of(
         There is something else; the message names it.
     """
     parts: dict[str, list[str]] = {}
-    strange = list(modules)
+    others = list(modules)
     for name in tensors:
-        match = _PARAMETRISED.fullmatch(name) or _BESIDE.fullmatch(name)
+        match = _PARAMETRISED.fullmatch(name) or _LIKE_ONE.fullmatch(name)
         if match:
             parts.setdefault(match["name"], []).append(name)
         else:
-            strange.append(name)
+            others.append(name)
+    if others:
+        raise ValueError(
+            f"expected the parameters of PyTorch's layers alone, got {listed(others)}: whatever "
+            "has the layer's prefix may change its results. Leave out what does not"
+        )
     parameters = {}
     for name, its in parts.items():
         form = next((f for f in _FORMS if sorted(f.names(name)) == sorted(its)), None)
         if form is None or (form.by_hook and computed is not None and name not in computed):
-            strange += its
-        else:
-            parameters[name] = form.compute(name, *(tensors[part] for part in form.names(name)))
-    if strange:
-        raise ValueError(
-            f"expected the parameters of PyTorch's layers alone, got {listed(strange)}. All that "
-            "has the layer's prefix may change its results: leave out what does not"
-        )
+            raise ValueError(
+                f"{name}: expected it alone, or its weight norm, spectral norm or pruning, got "
+                f"{listed(its)}: which of them counts is not known. {_RAW}"
+            )
+        parameters[name] = form.compute(name, *(tensors[part] for part in form.names(name)))
     return parameters
 
 

@@ -15,7 +15,7 @@ from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_num
 from ._description import Description, build, choose, listed
 from ._gates import GATES, cell_of_rows
 from ._safetensors import read_safetensors
-from ._tensors import DAMAGE, Tensor, as_layers_float
+from ._tensors import DAMAGE, Tensor
 from ._torch_file import read_torch_file
 from ._torch_modules import (
     ModuleFacts,
@@ -25,7 +25,7 @@ from ._torch_modules import (
     held_by,
     is_module,
 )
-from ._torch_parameters import copies_above, is_parameter, layers_among, parameters_of
+from ._torch_parameters import is_parameter, layers_among, parameters_of, refuse_copies_above
 from ._walk import contents_of, find
 
 
@@ -245,13 +245,7 @@ def _parameters_in(contents: Contents, layer: str) -> dict[str, Tensor]:
             f"expected what torch.nn.{facts.cell} computes and no more, got "
             f"{listed(facts.changes)}: pass its state_dict if its results are the same"
         )
-    elsewhere = copies_above(layer, contents.tensors)
-    if elsewhere:
-        raise ValueError(
-            f"expected its parameters alone, got {listed(elsewhere)} in a module around it. "
-            "Dropout of weights keeps the true ones in such a place: leave out what does not "
-            "count, and call what does as the parameter"
-        )
+    refuse_copies_above(layer, contents.tensors)
     own = names_in(layer, contents.tensors)
     tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
     return parameters_of(
@@ -273,12 +267,7 @@ def _described(name: str, value: Any) -> Tensor:
         raise ValueError(f"{name}: expected a tensor with a shape: {error}") from error
 
     def read() -> npt.NDArray[Any]:
-        tensor = value
-        if hasattr(tensor, "detach"):
-            tensor = tensor.detach().cpu()
-            if str(tensor.dtype) in ("torch.float16", "torch.bfloat16"):
-                tensor = tensor.float()
-        return to_numpy(name, tensor)
+        return to_numpy(name, value.detach().cpu() if hasattr(value, "detach") else value)
 
     return Tensor(shape, read)
 
@@ -328,7 +317,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
         try:
             params[name] = _as_layers_dtype(tensor.read())
         except DAMAGE as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     return Description(cell, options, params)
 
 
@@ -360,8 +349,6 @@ def _check_shapes(
 
 
 def _as_layers_dtype(array: npt.NDArray[Any]) -> FloatArray:
-    if array.dtype.name == "bfloat16":  # of ml_dtypes
-        return as_layers_float(array.view(np.uint16), "bfloat16")
     if array.dtype.kind != "f":
         raise ValueError(f"expected a tensor of floats, got one of {array.dtype}")
     return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)

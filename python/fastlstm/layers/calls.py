@@ -20,7 +20,6 @@ from .layouts import Layout, States
 from .spec import Spec
 from .states import as_states, as_tuple, check_state_out, empty, names
 
-
 # Where the padding is of sequences that are shorter than T.
 Padding: TypeAlias = Literal["post", "pre"]
 
