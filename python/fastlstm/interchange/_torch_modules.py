@@ -54,7 +54,7 @@ class ModuleFacts:
 
 def is_module(thing: Any) -> bool:
     """Whether something in memory is a module."""
-    return not isinstance(thing, type) and hasattr(thing, "named_modules")
+    return hasattr(type(thing), "named_modules")
 
 
 def facts_in_file(type: Global, attributes: Mapping[str, Any]) -> ModuleFacts:

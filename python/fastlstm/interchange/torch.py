@@ -2,42 +2,19 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_numpy
+from fastlstm._checks import FloatArray, as_bool, as_real
 
-from ._description import Description, build, choose, listed
+from ._description import Description, build
 from ._gates import GATES, cell_of_rows
-from ._safetensors import read_safetensors
 from ._tensors import DAMAGE, Tensor
-from ._torch_file import read_torch_file
-from ._torch_modules import (
-    ModuleFacts,
-    Parametrised,
-    facts_in_file,
-    facts_in_memory,
-    held_by,
-    is_module,
-)
-from ._torch_parameters import is_parameter, layers_among, parameters_of, refuse_copies_above
-from ._walk import contents_of, find
-
-
-@dataclass
-class Contents:
-    """Tensors and modules by their dotted names."""
-
-    where: str
-    """What the source is, for errors."""
-    tensors: dict[str, Any]
-    """In memory as they are, of files described."""
-    modules: dict[str, ModuleFacts] = field(default_factory=dict)
+from ._torch_contents import choose_layer, contents_of_source, parameters_in
+from ._torch_modules import ModuleFacts
 
 
 def from_torch(
@@ -112,7 +89,7 @@ def describe(
     }
     given = {option: value for option, value in said.items() if value is not None}
     try:
-        description = _from_tensors(_parameters_in(contents, name))
+        description = _from_tensors(parameters_in(contents, name))
         facts = contents.modules.get(name)
         if facts is None:
             _add_options(description, given)
@@ -124,155 +101,6 @@ def describe(
         at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
     return description
-
-
-# --- what there is --------------------------------------------------------------------------------
-
-
-def contents_of_source(source: Any) -> Contents:
-    """Find tensors and modules in whatever :func:`from_torch` takes."""
-    if isinstance(source, type):
-        raise TypeError(
-            f"source: expected a module, a state_dict or a path, got the class {source.__name__}: "
-            "pass an object of it"
-        )
-    if is_module(source):
-        return _in_memory(type(source).__name__, source)
-    if isinstance(source, Mapping):
-        return _in_memory("state_dict", source)
-    holds_others = isinstance(source, (list, tuple)) or hasattr(source, "__dict__")
-    if holds_others and not isinstance(source, (str, os.PathLike)):
-        return _in_memory(type(source).__name__, source)
-    path = readable_path("source", source, "a module, a state_dict or a path")
-    with open(path, "rb") as file:
-        beginning = file.read(9)
-    if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return Contents(path, read_safetensors(path))
-    content = read_torch_file(path)
-    modules = {n: facts_in_file(m.type, m.attributes) for n, m in content.modules.items()}
-    return Contents(path, content.tensors, modules)
-
-
-@dataclass(frozen=True)
-class _List:
-    """Numbers in the place of a parameter, as JSON has them."""
-
-    kind: str
-
-
-def _in_memory(where: str, source: Any) -> Contents:
-    found = find(source, _held, lambda thing: _is_tensor(thing) or is_module(thing))
-    # A module that has several names was searched under its first.
-    seen: set[int] = set()
-    modules: dict[str, ModuleFacts] = {}
-    for name, thing in found.items():
-        if is_module(thing) and id(thing) not in seen:
-            seen.add(id(thing))
-            modules[name] = facts_in_memory(thing)
-    tensors = {name: thing for name, thing in found.items() if not is_module(thing)}
-    return Contents(where, tensors, modules)
-
-
-def _is_tensor(thing: Any) -> bool:
-    if isinstance(thing, np.ndarray):
-        return thing.dtype.kind in "biufcV"
-    cls = type(thing)
-    is_array = hasattr(cls, "__dlpack__") or hasattr(cls, "__array__")
-    return (is_array and cls is not type and not isinstance(thing, np.generic)) or (
-        isinstance(thing, (Parametrised, _List))
-    )
-
-
-def _held(thing: Any) -> Iterable[tuple[Any, Any]] | None:
-    if _is_tensor(thing):
-        return None
-    if is_module(thing):
-        return held_by(thing)
-    inner = contents_of(thing)
-    return inner if inner is None or not isinstance(thing, Mapping) else _with_lists(inner)
-
-
-def _with_lists(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
-    """Items of a mapping; lists that stand for parameters are not to be searched or overlooked."""
-    for key, thing in items:
-        is_list = isinstance(thing, (list, tuple)) and isinstance(key, str)
-        if is_list and is_parameter(key.rpartition(".")[2]):
-            yield key, _List(type(thing).__name__)
-        else:
-            yield key, thing
-
-
-def choose_layer(contents: Contents, prefix: str | None) -> str:
-    """Return the prefix of the one layer that is meant."""
-    found = dict.fromkeys(layers_among(contents.tensors))
-    if not found:
-        _raise_none(contents)
-    if prefix is not None:
-        prefix = prefix.rstrip(".")
-        below = [name for name in found if name.startswith(f"{prefix}.")]
-        if prefix not in found and len(below) == 1:
-            return below[0]
-    return choose(found, prefix, contents.where, "prefix")[0]
-
-
-def _raise_none(contents: Contents) -> NoReturn:
-    kinds = dict.fromkeys(facts.title for facts in contents.modules.values())
-    if kinds:
-        among = f" among the modules {listed(kinds)}"
-    elif contents.tensors:
-        among = f" among the tensors {listed(contents.tensors)}"
-    else:
-        among = ": there are no tensors"
-    raise ValueError(f"{contents.where}: expected an LSTM, GRU or RNN, found none{among}")
-
-
-def names_in(layer: str, names: Iterable[str]) -> dict[str, str]:
-    """Return the names of what is in a layer, by what they are there."""
-    start = f"{layer}." if layer else ""
-    return {n[len(start) :]: n for n in names if n.startswith(start) and n != layer}
-
-
-def _parameters_in(contents: Contents, layer: str) -> dict[str, Tensor]:
-    """All parameters of a layer, which has nothing else."""
-    facts = contents.modules.get(layer)
-    if facts is not None and not facts.cell:
-        raise ValueError(
-            f"expected a layer of torch.nn, got {facts.title}, which may compute otherwise with "
-            "such parameters: pass its state_dict if it does not"
-        )
-    if facts is not None and facts.changes:
-        raise ValueError(
-            f"expected what torch.nn.{facts.cell} computes and no more, got "
-            f"{listed(facts.changes)}: pass its state_dict if its results are the same"
-        )
-    refuse_copies_above(layer, contents.tensors)
-    own = names_in(layer, contents.tensors)
-    tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
-    return parameters_of(
-        tensors, names_in(layer, contents.modules), None if facts is None else facts.computed
-    )
-
-
-def _described(name: str, value: Any) -> Tensor:
-    """A tensor or array in memory."""
-    if isinstance(value, Tensor):
-        return value
-    if isinstance(value, _List):
-        raise ValueError(f"{name}: expected a tensor or array, got a {value.kind}")
-    if isinstance(value, Parametrised):
-        value = value.value()
-    try:
-        shape = tuple(value.shape)
-    except DAMAGE as error:  # without values yet, or with ragged ones
-        raise ValueError(f"{name}: expected a tensor with a shape: {error}") from error
-
-    def read() -> npt.NDArray[Any]:
-        return to_numpy(name, value.detach().cpu() if hasattr(value, "detach") else value)
-
-    return Tensor(shape, read)
-
-
-# --- what it means --------------------------------------------------------------------------------
 
 
 def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:

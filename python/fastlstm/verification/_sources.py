@@ -73,11 +73,13 @@ def kind_of(source: Any) -> str:
         if suffix == ".onnx":
             return "onnx"
         return "keras" if suffix in (".keras", ".h5", ".hdf5") else "torch"
+    if isinstance(source, (Mapping, list, tuple)):
+        return "torch"
     if hasattr(source, "graph") and hasattr(source, "opset_import"):
         return "onnx"
     if hasattr(source, "get_config"):
         return "keras"
-    if hasattr(source, "named_modules") or isinstance(source, (Mapping, list, tuple)):
+    if hasattr(source, "named_modules"):
         return "torch"
     raise TypeError(
         "source: expected a module or state_dict of PyTorch, a layer or model of Keras, a model of "

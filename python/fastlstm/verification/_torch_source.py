@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.interchange import torch as torch_reader
 from fastlstm.interchange._description import Description, listed
+from fastlstm.interchange._torch_contents import choose_layer, contents_of_source, names_in
+from fastlstm.interchange.torch import describe
 
 from ._results import Array, Inputs, Results, as_results
 
@@ -44,37 +45,34 @@ class TorchSource:
         self._torch = torch
         self._arguments = (source, prefix, None, None, nonlinearity)
         if isinstance(source, (str, os.PathLike)):
-            torch_reader.contents_of_source(source)  # has clear errors for other files
+            contents_of_source(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
-        contents = torch_reader.contents_of_source(source)
-        name = torch_reader.choose_layer(contents, prefix)
+        contents = contents_of_source(source)
+        name = choose_layer(contents, prefix)
         facts = contents.modules.get(name)
-        if facts is not None:
-            module = facts.module
-            if next(module.parameters()).dtype in (torch.float16, torch.bfloat16):
-                module = copy.deepcopy(module).float()  # exact, as its conversion is
-            others = [n for n in contents.modules if n and not f"{name}.".startswith(f"{n}.")]
-            around = [f"what {contents.where} computes around {name}: {listed(others)}"]
-            self.not_looked_at = tuple(around if others else ())
-        else:
-            own = torch_reader.names_in(name, contents.tensors)
+        if facts is None:
+            own = names_in(name, contents.tensors)
             module = self._module_of({n: contents.tensors[full] for n, full in own.items()})
-            used = set(own.values())
-            others = [n for n in contents.tensors if n not in used]
+            others = set(contents.tensors) - set(own.values())
             self.not_looked_at = (
-                f"what a model does with these weights: a torch.nn.{type(module).__name__} was "
-                "made of them",
-                *([f"other tensors of the source: {listed(others)}"] if others else ()),
+                "what a model does with these weights: a layer of torch.nn was made of them",
+                *([f"other tensors of the source: {listed(sorted(others))}"] if others else ()),
             )
+        else:
+            module = self._in_single(facts.module)
+            others = {n for n in contents.modules if not f"{name}.".startswith(f"{n}.")} - {""}
+            around = f"what is around {name}: {listed(sorted(others))}"
+            self.not_looked_at = (around,) if others else ()
         self._module = module
         self._cell = isinstance(module, torch.nn.RNNCellBase)
         self._weight = next(module.parameters())
-        self.title = f"torch.nn.{type(module).__name__} (PyTorch {torch.__version__})"
+        kind = self.describe().cell + ("Cell" if self._cell else "")
+        self.title = f"torch.nn.{kind} (PyTorch {torch.__version__})"
         self.takes_lengths = not self._cell
         self.dtype = np.dtype(str(self._weight.dtype).removeprefix("torch."))
 
     def describe(self) -> Description:
-        return torch_reader.describe(*self._arguments)
+        return describe(*self._arguments)
 
     def _load(self, path: str) -> Any:
         """The tensors or module of a file, read by PyTorch."""
@@ -92,6 +90,17 @@ class TorchSource:
             raise ValueError(
                 f"{path}: has more than weights; PyTorch would run its code to load it. Load it "
                 "where you trust it and pass the module to fastlstm.verify, or save its state_dict"
+            ) from error
+
+    def _in_single(self, module: Any) -> Any:
+        """The module, or a copy of one in half precision, whose conversion is exact."""
+        if next(module.parameters()).dtype not in (self._torch.float16, self._torch.bfloat16):
+            return module
+        try:
+            return copy.deepcopy(module).float()
+        except RuntimeError as error:  # of what hooks computed
+            raise ValueError(
+                f"source: pass its .float(), as it cannot be copied: {error}"
             ) from error
 
     def _module_of(self, own: Mapping[str, Any]) -> Any:
