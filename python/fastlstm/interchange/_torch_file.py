@@ -1,62 +1,50 @@
-"""What ``torch.save`` wrote, read without PyTorch and without running what a pickle asks for.
+"""What ``torch.save`` and ``torch.jit.save`` wrote, read without PyTorch.
 
-A pickle is a program, and unpickling runs it: any function that it names, with any arguments.
-:class:`_Machine` runs the same program on a stack of its own, where a name stays a name: the few
-calls that make tensors and dictionaries are understood, all others become inert :class:`Opaque`
-objects. So a file can do nothing but describe data.
+No code of a file is run: :mod:`._pickle` says how. What a file may take of memory is bounded by its
+size: :class:`fastlstm._stored.Room` keeps count.
 """
 
 from __future__ import annotations
 
 import functools
 import io
+import itertools
+import math
 import mmap
-import pickletools
-import re
-import zipfile
-from collections.abc import Callable, Iterator
+import os
+import zlib
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float, read_member
+from fastlstm._checks import FloatArray
+from fastlstm._kinds import kind_of
+from fastlstm._stored import FLOATS, Room, as_layers_float
+
+from ._pickle import Global, Machine
+from ._tensors import DAMAGE, Tensor
+from ._torch_objects import (
+    NumpyArray,
+    OtherTensor,
+    Storage,
+    Strided,
+    call,
+    contents_of,
+    is_module,
+    is_script,
+    storage_of,
+)
+from ._torch_script import code_file, constants, python_class
+from ._walk import find
+from ._zip import Archive
 
 # The first number in files from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-_DEEPEST = 50  # levels of dictionaries and modules that are searched for tensors
-_MOST_THINGS = 100_000  # in them
-
-
-class Global(NamedTuple):
-    """The name of a class or function."""
-
-    module: str
-    name: str
-
-
-@dataclass
-class Opaque:
-    """An object of a class, or a result of a function, that is only known by name."""
-
-    type: Any
-    state: Any = None
-
-
-@dataclass(frozen=True)
-class Storage:
-    """The memory of one or more tensors; where the file keeps it is for the reader to know."""
-
-    key: str
-    dtype: str
-    numel: int
-    element_size: int
-
-    @property
-    def size(self) -> int:
-        """In bytes."""
-        return self.numel * self.element_size
+# A tensor's or module's description and name.
+_NAMED = 1000
+_CHUNK = 1 << 20
 
 
 @dataclass
@@ -75,8 +63,16 @@ class TorchFile:
     modules: dict[str, Module] = field(default_factory=dict)
 
 
+# Returns where a storage begins in the file, after it has been checked.
+Locate = Callable[[Storage], int]
+# Returns what the code of a class of TorchScript says of it.
+Constants = Callable[[Global], dict[str, Any]]
+
+
 def read_torch_file(path: str) -> TorchFile:
     """Describe what is in a file of ``torch.save``, in today's (zip) or the older format.
+
+    Also read are archives of ``torch.jit.save``, and pickles of arrays or tensors.
 
     Raises
     ------
@@ -84,357 +80,255 @@ def read_torch_file(path: str) -> TorchFile:
         It is damaged, or something else.
     """
     with open(path, "rb") as file:
-        try:
-            if zipfile.is_zipfile(file):
-                value, read = _read_zip(path)
-            else:
-                value, read = _read_legacy(file)
-            # Modules that were on a GPU have all their tensors in one storage.
-            return _collect(value, functools.lru_cache(maxsize=1)(read))
-        except DAMAGE as error:
-            raise ValueError(f"{path}: not a PyTorch file that can be read: {error}") from error
+        head = file.read(4096)
+    room = Room(os.path.getsize(path))
+    try:
+        if head.startswith(b"PK"):
+            value, locate, script = _read_zip(path, room)
+        else:
+            value, locate = _read_pickles(path, head, room)
+            script = _no_constants
+        found = _collect(value, script, _Values(path, locate, room))
+        if not found.tensors and not found.modules and not head.startswith(b"PK"):
+            raise ValueError("a pickle with no tensors or arrays in it")
+        return found
+    except DAMAGE as error:
+        raise ValueError(f"{path}: not a PyTorch file that can be read: {error}") from error
 
 
-# --- the two formats ------------------------------------------------------------------------------
-
-ReadStorage = Callable[[Storage], bytes]
-
-
-def _read_zip(path: str) -> tuple[Any, ReadStorage]:
-    with zipfile.ZipFile(path) as archive:
-        members = {info.filename: info for info in archive.infolist()}
-        pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
-        if len(pickles) != 1:
-            raise ValueError("expected a zip archive with one data.pkl")
-        root = pickles[0].removesuffix("data.pkl")
-        if any(name.startswith(f"{root}code/") for name in members):
-            raise ValueError("TorchScript: expected a saved state_dict or module")
-
-        if f"{root}byteorder" in members and read_member(archive, f"{root}byteorder") != b"little":
-            raise ValueError("written by a big-endian machine")
-        value = _Machine(io.BytesIO(read_member(archive, f"{root}data.pkl"))).run()
-
-    def read_storage(storage: Storage) -> bytes:
-        with zipfile.ZipFile(path) as archive:
-            data = read_member(archive, f"{root}data/{storage.key}")
-        if len(data) != storage.size:
-            raise ValueError(f"{storage.key} has {len(data)} bytes instead of {storage.size}")
-        return data
-
-    return value, read_storage
+def _no_constants(_: Global) -> dict[str, Any]:
+    return {}
 
 
-def _read_legacy(file: BinaryIO) -> tuple[Any, ReadStorage]:
-    # Unlike a file, mapped memory reads what is there, however much a damaged length asks for.
-    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    if _Machine(data).run() != _LEGACY_MAGIC:
-        raise ValueError("neither a zip archive nor a pickle of PyTorch's")
-    _Machine(data).run()  # the format's version
-    system = _Machine(data).run()
+# --- today's format -------------------------------------------------------------------------------
+
+
+def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Constants]:
+    archive = Archive(path, room)
+    members = archive.members
+    pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
+    if len(pickles) != 1:
+        raise ValueError(f"expected a zip archive with one data.pkl, got {_kind_of_zip(members)}")
+    root = pickles[0].removesuffix("data.pkl")
+    if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
+        raise ValueError("written by a big-endian machine")
+    value = _machine(io.BytesIO(archive.read(pickles[0])), room).run()
+
+    checked: set[str] = set()
+
+    def locate(storage: Storage) -> int:
+        name = f"{root}data/{storage.key}"
+        offset = archive.offset(name)
+        member = members[name]
+        if member.full_size != storage.size:
+            raise ValueError(f"{name} has {member.full_size} bytes instead of {storage.size}")
+        if name not in checked and member.crc:  # PyTorch can be told to leave it out
+            if _check_sum(path, offset, member.size) != member.crc:
+                raise ValueError(f"{name} is damaged")
+            checked.add(name)
+        return offset
+
+    @functools.cache
+    def of_file(name: str) -> dict[str, dict[str, Any]]:
+        return constants(archive.read(name, compressed=True).decode())
+
+    def script(kind: Global) -> dict[str, Any]:
+        name = f"{root}code/{code_file(kind)}"
+        return of_file(name).get(kind.name, {}) if name in members else {}
+
+    return value, locate, script
+
+
+def _check_sum(path: str, offset: int, size: int) -> int:
+    crc = 0
+    with open(path, "rb") as file:
+        file.seek(offset)
+        while size > 0 and (chunk := file.read(min(size, _CHUNK))):
+            crc = zlib.crc32(chunk, crc)
+            size -= len(chunk)
+    return crc
+
+
+def _kind_of_zip(members: Iterable[str]) -> str:
+    names = [*itertools.islice(members, 1000)]
+    ends = {name.rpartition(".")[2].lower() for name in names if not name.endswith("/")}
+    if "model.weights.h5" in names:
+        return "a .keras file: fastlstm.from_keras reads those"
+    if "[Content_Types].xml" in names:
+        return "a document"
+    if ends == {"npy"}:
+        return "an .npz file: pass on what numpy.load makes of it"
+    if any(name.endswith("/archive_format") or "/models/" in name for name in names):
+        return "a program of torch.export: save the state_dict instead"
+    inner = [name for name in names if name.lower().endswith((".pt", ".pth", ".bin", ".ckpt"))]
+    if inner:
+        return f"an archive of files, {inner[0][:100]} among them: unpack it first"
+    return f"{', '.join(name[:50] for name in names[:5]) or 'nothing'}"
+
+
+# --- pickles --------------------------------------------------------------------------------------
+
+
+def _machine(
+    file: Any, room: Room, persistent: Callable[[Any], Any] = storage_of, *, nested: bool = False
+) -> Machine:
+    loaded: dict[int, tuple[bytes, Storage]] = {}
+
+    def load(data: bytes) -> Storage:
+        """What the memory of a tensor becomes in a plain pickle: a file with it alone."""
+        if nested:
+            raise ValueError("files in files in files")
+        if id(data) not in loaded:
+            loaded[id(data)] = (data, _load_storage(data, room))
+        return loaded[id(data)][1]
+
+    return Machine(file, room, functools.partial(call, room=room, load=load), persistent)
+
+
+def _load_storage(data: bytes, room: Room) -> Storage:
+    file = io.BytesIO(data)
+    if _machine(file, room, nested=True).run() != _LEGACY_MAGIC:
+        raise ValueError("the memory of a tensor in an unknown format")
+    storage, places = _read_legacy(file, len(data), room, nested=True)
+    if not isinstance(storage, Storage):
+        raise ValueError("the memory of a tensor in an unknown format")
+    offset = places(storage)
+    return storage._replace(data=memoryview(data)[offset : offset + storage.size])
+
+
+def _read_pickles(path: str, head: bytes, room: Room) -> tuple[Any, Locate]:
+    try:
+        # Unlike a file, mapped memory reads what is there, however much a length asks for.
+        with open(path, "rb") as file:
+            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        value = _machine(data, room).run()
+    except DAMAGE as error:
+        # Pickles of the first protocol are text, too.
+        kind = None if head.startswith(b"\x80") else kind_of(head)
+        raise ValueError(kind or f"neither a zip archive nor a pickle: {error}") from error
+    if type(value) is int and value == _LEGACY_MAGIC:
+        return _read_legacy(data, len(data), room)
+    return value, _nowhere
+
+
+def _nowhere(_: Storage) -> int:
+    raise ValueError("its values are not in the file, which is a plain pickle")
+
+
+def _read_legacy(file: Any, size: int, room: Room, *, nested: bool = False) -> tuple[Any, Locate]:
+    """Read what follows the magic number, until the memory of all tensors."""
+    storages: dict[str, Storage] = {}
+
+    def persistent(described: Any) -> Any:
+        storage = storage_of(described)
+        if isinstance(storage, Storage):
+            storages[storage.key] = storage
+        return storage
+
+    def run() -> Any:
+        return _machine(file, room, persistent, nested=nested).run()
+
+    run()  # the format's version
+    system = run()
     if not isinstance(system, dict) or system.get("little_endian") is not True:
         raise ValueError("written by a big-endian machine")
-    machine = _Machine(data)
-    value = machine.run()
-    offsets: dict[str, int] = {}
-    keys = _Machine(data).run()
-    position = data.tell()
+    value, keys = run(), run()
+    places: dict[str, tuple[int, int]] = {}
+    position = file.tell()
     for key in keys:
-        storage = machine.storages[key]
-        numel = int.from_bytes(data[position : position + 8], "little")
-        offsets[key] = position + 8
-        position += 8 + storage.size
-        if numel != storage.numel or position > len(data):
-            raise ValueError(f"storage {key} has another size than its tensors say")
+        if not isinstance(key, str):
+            raise ValueError("a storage whose name is no text")
+        file.seek(position)
+        numel = int.from_bytes(file.read(8), "little")
+        places[key] = position + 8, numel
+        position += 8 + numel * storages[key].element_size
+        if position > size:
+            raise ValueError(f"storage {key} is cut")
 
-    def read_storage(storage: Storage) -> bytes:
-        offset = offsets[storage.key]
-        return data[offset : offset + storage.size]
+    def locate(storage: Storage) -> int:
+        offset, numel = places[storage.key]
+        if numel != storage.numel:
+            raise ValueError(f"storage {storage.key} has another size than its tensors say")
+        return offset
 
-    return value, read_storage
+    return value, locate
 
 
 # --- from objects to named tensors ----------------------------------------------------------------
 
 
-class _Strided(NamedTuple):
-    """A tensor: a view of a storage."""
+class _Values:
+    """The values of tensors, in memory of their own."""
 
-    storage: Storage
-    offset: int
-    shape: tuple[int, ...]
-    strides: tuple[int, ...]
+    def __init__(self, path: str, locate: Locate, room: Room) -> None:
+        self.room = room
+        self._path = path
+        self._locate = locate
+        self._counted: set[int] = set()
 
-
-def _collect(value: Any, read: ReadStorage) -> TorchFile:
-    """Find all tensors and modules in nested dictionaries and modules."""
-    found = TorchFile()
-    things = 0
-    stack: list[tuple[str, int, Any]] = [("", 0, value)]
-    while stack:
-        name, depth, thing = stack.pop()
-        things += 1
-        if depth > _DEEPEST or things > _MOST_THINGS:
-            raise ValueError("dictionaries are nested too deeply")
-        if isinstance(thing, _Strided):
-            found.tensors[name] = Tensor(thing.shape, functools.partial(_values, thing, read))
-            continue
-        if isinstance(thing, dict):
-            parts = [thing]
-        elif isinstance(thing, Opaque) and isinstance(thing.state, dict):
-            attributes = thing.state
-            if isinstance(thing.type, Global):
-                found.modules[name] = Module(thing.type, attributes)
-            keys = ("_parameters", "_buffers", "_modules")
-            parts = [p for p in map(attributes.get, keys) if isinstance(p, dict)]
+    def strided(self, tensor: Strided) -> FloatArray:
+        storage, dtype = tensor.storage, tensor.dtype
+        if dtype not in FLOATS:
+            raise ValueError(f"expected a tensor of floats, got one of {dtype}")
+        stored = np.dtype(f"<{FLOATS[dtype]}")
+        count = math.prod(tensor.shape)
+        # From the first element to the last.
+        pairs = [*zip(tensor.shape, tensor.strides, strict=True)]
+        span = 1 + sum((size - 1) * stride for size, stride in pairs) if count else 0
+        begin = storage.start * storage.element_size + tensor.offset * stored.itemsize
+        if begin + span * stored.itemsize > storage.size:
+            raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage")
+        self._count(tensor, count * max(4, stored.itemsize))
+        if storage.data is not None:
+            memory = np.frombuffer(storage.data, stored, span, begin)
         else:
-            continue
-        prefix = f"{name}." if name else ""
-        for part in parts:
-            stack += [(f"{prefix}{key}", depth + 1, inner) for key, inner in part.items()]
+            with open(self._path, "rb") as file:
+                file.seek(self._locate(storage) + begin)
+                memory = np.fromfile(file, stored, span)
+        if memory.size != span:
+            raise ValueError(f"storage {storage.key} is cut")
+        strides = [stride * stored.itemsize for stride in tensor.strides]
+        values = np.lib.stride_tricks.as_strided(memory, tensor.shape, strides if count else None)
+        array = as_layers_float(values, dtype)
+        if array.base is not None or not array.flags.c_contiguous:
+            array = np.array(array, order="C")
+        return np.negative(array, out=array) if tensor.negative else array
+
+    def numpy(self, array: NumpyArray) -> FloatArray:
+        self._count(array, 2 * len(array.data))
+        return array.read()
+
+    def other(self, tensor: OtherTensor) -> NoReturn:
+        raise ValueError(f"expected a tensor of floats, got {tensor.kind}")
+
+    def _count(self, tensor: Any, size: int) -> None:
+        # A layer has its parameters twice; who asks for a tensor again has let go of it before.
+        if id(tensor) not in self._counted:
+            self._counted.add(id(tensor))
+            self.room.take(2 * size)
+
+
+def _collect(value: Any, script: Constants, values: _Values) -> TorchFile:
+    readers = {
+        Strided: values.strided,
+        NumpyArray: values.numpy,
+        OtherTensor: values.other,
+    }
+
+    def wanted(thing: Any) -> bool:
+        is_one = type(thing) in readers or is_module(thing) or is_script(thing)
+        if is_one:
+            values.room.take(_NAMED)
+        return is_one
+
+    found = TorchFile()
+    for name, thing in find(value, contents_of, wanted).items():
+        if type(thing) in readers:
+            read = functools.partial(readers[type(thing)], thing)
+            found.tensors[name] = Tensor(thing.shape, read)
+        elif is_module(thing):
+            if isinstance(thing.type, Global):
+                found.modules[name] = Module(thing.type, thing.state)
+        elif said := script(thing.type):  # otherwise it is as good as a state_dict
+            found.modules[name] = Module(python_class(thing.type), {**thing.state, **said})
     return found
-
-
-def _values(tensor: _Strided, read: ReadStorage) -> npt.NDArray[Any]:
-    storage = tensor.storage
-    if storage.dtype not in FLOATS:
-        raise ValueError(f"expected a tensor of floats, got one of {storage.dtype}")
-    # Where the last element is; a view that repeats elements would be larger than the file.
-    last = tensor.offset
-    count = 1
-    for size, stride in zip(tensor.shape, tensor.strides, strict=True):
-        last += (size - 1) * stride
-        count *= size
-    if count and not (count <= storage.numel and last < storage.numel):
-        raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage")
-    memory = np.frombuffer(read(storage), dtype="<" + FLOATS[storage.dtype])
-    if memory.size != storage.numel:
-        raise ValueError(f"storage {storage.key} is truncated")
-    if count == 0:
-        memory = memory[:0].reshape(tensor.shape)
-    else:
-        memory = np.lib.stride_tricks.as_strided(
-            memory[tensor.offset :],
-            tensor.shape,
-            [stride * memory.itemsize for stride in tensor.strides],
-        )
-    return as_layers_float(memory, storage.dtype)
-
-
-# --- the pickle machine ---------------------------------------------------------------------------
-
-# What PyTorch calls the types of storages -> ours, and their size in bytes.
-_STORAGES = {
-    "DoubleStorage": ("float64", 8),
-    "FloatStorage": ("float32", 4),
-    "HalfStorage": ("float16", 2),
-    "BFloat16Storage": ("bfloat16", 2),
-    "LongStorage": ("int64", 8),
-    "IntStorage": ("int32", 4),
-    "ShortStorage": ("int16", 2),
-    "CharStorage": ("int8", 1),
-    "ByteStorage": ("uint8", 1),
-    "BoolStorage": ("bool", 1),
-    "ComplexFloatStorage": ("complex64", 8),
-    "ComplexDoubleStorage": ("complex128", 16),
-    "QInt8Storage": ("qint8", 1),
-    "QUInt8Storage": ("quint8", 1),
-    "QInt32Storage": ("qint32", 4),
-}
-
-_CONSTANTS: dict[str, Callable[[], Any]] = {
-    "NONE": lambda: None,
-    "NEWTRUE": lambda: True,
-    "NEWFALSE": lambda: False,
-    "EMPTY_DICT": dict,
-    "EMPTY_LIST": list,
-    "EMPTY_TUPLE": tuple,
-    "EMPTY_SET": list,
-}
-# Whose argument is the value.
-_LITERALS = re.compile(
-    "BININT[12]?|LONG[14]|BINFLOAT|(SHORT_)?BIN(UNICODE|BYTES|STRING)|BIN(UNICODE|BYTES)8"
-)
-_TUPLES = {"TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
-
-
-def _int(value: Any) -> int:
-    if type(value) is not int or not 0 <= value < 2**62:
-        raise ValueError("expected a size")
-    return value
-
-
-def _sizes(values: Any) -> tuple[int, ...]:
-    if not isinstance(values, tuple) or len(values) > 64:
-        raise ValueError("expected the sizes of a tensor")
-    return tuple(_int(value) for value in values)
-
-
-class _Machine:
-    """Runs one pickle of a file, up to its STOP."""
-
-    def __init__(self, file: Any) -> None:
-        self._operations: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
-        self._stack: list[Any] = []
-        self._outer: list[list[Any]] = []  # the stacks below each MARK
-        self._memo: dict[int, Any] = {}
-        self.storages: dict[str, Storage] = {}
-
-    def run(self) -> Any:
-        for operation, argument, _ in self._operations:
-            name = operation.name
-            if name == "STOP":
-                return self._stack.pop()
-            if name in _CONSTANTS:
-                self._stack.append(_CONSTANTS[name]())
-            elif _LITERALS.fullmatch(name):
-                self._stack.append(argument)
-            elif name in _TUPLES:
-                count = _TUPLES[name]
-                values = tuple(self._pop() for _ in range(count))[::-1]
-                self._stack.append(values)
-            else:
-                method = getattr(self, f"_op_{name.lower()}", None)
-                if method is None:
-                    raise ValueError(f"a pickle with the operation {name}")
-                method(argument)
-        raise ValueError("a pickle without an end")
-
-    def _pop(self) -> Any:
-        return self._stack.pop()
-
-    def _pop_mark(self) -> list[Any]:
-        values, self._stack = self._stack, self._outer.pop()
-        return values
-
-    def _op_proto(self, _: Any) -> None:
-        pass
-
-    _op_frame = _op_proto
-
-    def _op_mark(self, _: Any) -> None:
-        self._outer.append(self._stack)
-        self._stack = []
-
-    def _op_pop(self, _: Any) -> None:
-        self._pop()
-
-    def _op_pop_mark(self, _: Any) -> None:
-        self._pop_mark()
-
-    def _op_dup(self, _: Any) -> None:
-        self._stack.append(self._stack[-1])
-
-    def _op_put(self, index: int) -> None:
-        self._memo[index] = self._stack[-1]
-
-    _op_binput = _op_long_binput = _op_put
-
-    def _op_memoize(self, _: Any) -> None:
-        self._memo[len(self._memo)] = self._stack[-1]
-
-    def _op_get(self, index: int) -> None:
-        self._stack.append(self._memo[index])
-
-    _op_binget = _op_long_binget = _op_get
-
-    def _op_tuple(self, _: Any) -> None:
-        values = tuple(self._pop_mark())
-        self._stack.append(values)
-
-    def _op_list(self, _: Any) -> None:
-        values = self._pop_mark()
-        self._stack.append(values)
-
-    _op_frozenset = _op_list
-
-    def _op_dict(self, _: Any) -> None:
-        values = self._pop_mark()
-        self._stack.append({})
-        self._set_items(values)
-
-    def _op_append(self, _: Any) -> None:
-        self._extend([self._pop()])
-
-    def _op_appends(self, _: Any) -> None:
-        self._extend(self._pop_mark())
-
-    _op_additems = _op_appends
-
-    def _extend(self, values: list[Any]) -> None:
-        if isinstance(self._stack[-1], list):
-            self._stack[-1].extend(values)
-
-    def _op_setitem(self, _: Any) -> None:
-        value, key = self._pop(), self._pop()
-        self._set_items([key, value])
-
-    def _op_setitems(self, _: Any) -> None:
-        self._set_items(self._pop_mark())
-
-    def _set_items(self, values: list[Any]) -> None:
-        top = self._stack[-1]
-        if not isinstance(top, dict):
-            return
-        for key, value in zip(values[::2], values[1::2], strict=True):
-            if isinstance(key, (str, int)):  # others name no tensors
-                top[key] = value
-
-    def _op_global(self, name: str) -> None:
-        module, _, name = name.partition(" ")
-        self._stack.append(Global(module, name))
-
-    def _op_stack_global(self, _: Any) -> None:
-        name, module = self._pop(), self._pop()
-        self._stack.append(Global(str(module), str(name)))
-
-    def _op_build(self, _: Any) -> None:
-        state = self._pop()
-        top = self._stack[-1]
-        if isinstance(top, Opaque):
-            top.state = state
-
-    def _op_newobj(self, _: Any) -> None:
-        arguments, cls = self._pop(), self._pop()
-        self._stack.append(_call(cls, arguments))
-
-    _op_reduce = _op_newobj
-
-    def _op_newobj_ex(self, _: Any) -> None:
-        self._pop()
-        self._op_newobj(None)
-
-    def _op_binpersid(self, _: Any) -> None:
-        match self._pop():
-            case ("module", cls, *_source):  # the class of a module, before PyTorch 1.6
-                self._stack.append(cls)
-            case ("storage", Global(_, kind), str(key), _, numel) | (
-                "storage",
-                Global(_, kind),
-                str(key),
-                _,
-                numel,
-                None,
-            ):
-                dtype, element_size = _STORAGES.get(kind, (kind, 1))
-                storage = Storage(key, dtype, _int(numel), element_size)
-                self.storages[key] = storage
-                self._stack.append(storage)
-            case _:
-                raise ValueError("a storage of an unknown kind")
-
-
-def _call(function: Any, arguments: Any) -> Any:
-    """What a call in a pickle makes: known are those for tensors, parameters, dictionaries."""
-    match function:
-        case Global("collections", "OrderedDict") if arguments == ():
-            return {}
-        case Global("torch._utils", "_rebuild_tensor" | "_rebuild_tensor_v2"):
-            storage, offset, shape, strides, *_ = arguments
-            if not isinstance(storage, Storage):
-                raise ValueError("a tensor without a storage")
-            return _Strided(storage, _int(offset), _sizes(shape), _sizes(strides))
-        case Global("torch._utils", "_rebuild_parameter" | "_rebuild_parameter_with_state"):
-            return arguments[0]
-        case Global("torch._tensor", "_rebuild_from_type_v2"):
-            return _call(arguments[0], arguments[2])
-    return Opaque(function)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 Contents = Iterable[tuple[Any, Any]] | None
 
 _LONGEST_KEY = 200  # characters
-_LONGEST_NAME = 2000
+_LONGEST_NAME = 500
 _KEYS = frozenset({str, int, float, bool, type(None)})
 _PLAIN = (str, int, float, complex, bytes, bytearray, type(None))
 _LEAVES = frozenset({*_PLAIN, bool})  # what most leaves are, told in no time
