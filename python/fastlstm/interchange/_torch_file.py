@@ -329,6 +329,7 @@ def _collect(value: Any, script: Constants, values: _Values) -> TorchFile:
         elif is_module(thing):
             if isinstance(thing.type, Global):
                 found.modules[name] = Module(thing.type, thing.state)
-        elif said := script(thing.type):  # otherwise it is as good as a state_dict
-            found.modules[name] = Module(python_class(thing.type), {**thing.state, **said})
+        else:
+            attributes = {**thing.state, **script(thing.type)}
+            found.modules[name] = Module(python_class(thing.type), attributes)
     return found

@@ -91,12 +91,9 @@ def describe(
     try:
         description = _from_tensors(parameters_in(contents, name))
         facts = contents.modules.get(name)
-        if facts is None:
-            _add_options(description, given)
-        elif given:
-            raise ValueError(f"{next(iter(given))}: expected None, as the module says what it is")
-        else:
-            _add_attributes(description, facts)
+        if facts is not None:
+            given = {**_said_by(facts, description, given), **given}
+        _add_options(description, given)
     except ValueError as error:
         at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
@@ -199,16 +196,22 @@ def _add_options(description: Description, given: Mapping[str, Any]) -> None:
     description.options.update(given)
 
 
-def _add_attributes(description: Description, facts: ModuleFacts) -> None:
-    """The module's word; where it says what its tensors say too, both must agree."""
-    attributes, options = facts.attributes, description.options
+def _said_by(
+    facts: ModuleFacts, description: Description, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The module's word; where it says what its tensors say too, both must agree.
+
+    What was traced says nothing.
+    """
+    attributes = facts.attributes
     if description.cell != facts.cell.removesuffix("Cell"):
         raise ValueError(f"a {facts.cell} with the parameters of a {description.cell}")
-    for name, value in {"proj_size": 0, **options}.items():
+    for name, value in {"proj_size": 0, **description.options}.items():
         if name in attributes and attributes[name] != value:
             raise ValueError(
                 f"{name}: expected {value}, as the parameters are, got {attributes[name]!r}"
             )
+    said: dict[str, Any] = {}
     readers: dict[str, Callable[[str, Any], Any]] = {
         "batch_first": as_bool,
         "dropout": lambda name, value: as_real(name, value, 0.0, 1.0),
@@ -216,13 +219,14 @@ def _add_attributes(description: Description, facts: ModuleFacts) -> None:
     for name, read in readers.items():
         if name in attributes:
             try:
-                options[name] = read(name, attributes[name])
+                said[name] = read(name, attributes[name])
             except TypeError as error:
                 raise ValueError(str(error)) from error
-    if description.cell == "RNN":
-        # An RNN computes by its mode, a cell by its nonlinearity.
-        said = attributes.get("mode", attributes.get("nonlinearity"))
-        nonlinearity = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(said), said)
-        if nonlinearity not in ("tanh", "relu"):
-            raise ValueError("nonlinearity: the module does not say it")
-        options["nonlinearity"] = nonlinearity
+    # An RNN computes by its mode, a cell by its nonlinearity.
+    function = attributes.get("mode", attributes.get("nonlinearity"))
+    if description.cell == "RNN" and function is not None:
+        said["nonlinearity"] = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(function), function)
+    for name in given:
+        if name in said:
+            raise ValueError(f"{name}: expected None, as the module says what it is")
+    return said
