@@ -49,7 +49,8 @@ class ModuleFacts:
     def title(self) -> str:
         """The name of its class, short for those of torch.nn."""
         module, name = self.type
-        return name if module.startswith("torch.nn.modules.") else f"{module}.{name}"
+        short = not module or module.startswith("torch.nn.modules.")
+        return name if short else f"{module}.{name}"
 
 
 def is_module(thing: Any) -> bool:

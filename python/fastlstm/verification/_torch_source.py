@@ -43,9 +43,8 @@ class TorchSource:
         import torch
 
         self._torch = torch
-        self._arguments = (source, prefix, None, None, nonlinearity)
+        self._description = describe(source, prefix, nonlinearity=nonlinearity)
         if isinstance(source, (str, os.PathLike)):
-            contents_of_source(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
         contents = contents_of_source(source)
         name = choose_layer(contents, prefix)
@@ -61,18 +60,19 @@ class TorchSource:
         else:
             module = self._in_single(facts.module)
             others = {n for n in contents.modules if not f"{name}.".startswith(f"{n}.")} - {""}
-            around = f"what is around {name}: {listed(sorted(others))}"
-            self.not_looked_at = (around,) if others else ()
+            around = f"what {contents.where} computes around {name}"
+            around += f": {listed(sorted(others))}" if others else ""
+            self.not_looked_at = (around,) if name else ()
         self._module = module
         self._cell = isinstance(module, torch.nn.RNNCellBase)
         self._weight = next(module.parameters())
-        kind = self.describe().cell + ("Cell" if self._cell else "")
+        kind = self._description.cell + ("Cell" if self._cell else "")
         self.title = f"torch.nn.{kind} (PyTorch {torch.__version__})"
         self.takes_lengths = not self._cell
         self.dtype = np.dtype(str(self._weight.dtype).removeprefix("torch."))
 
     def describe(self) -> Description:
-        return describe(*self._arguments)
+        return self._description
 
     def _load(self, path: str) -> Any:
         """The tensors or module of a file, read by PyTorch."""
@@ -86,7 +86,7 @@ class TorchSource:
         try:
             with self._torch.serialization.safe_globals(classes):
                 return self._torch.load(path, map_location="cpu", weights_only=True)
-        except pickle.UnpicklingError as error:
+        except (pickle.UnpicklingError, RuntimeError) as error:  # the latter for TorchScript
             raise ValueError(
                 f"{path}: has more than weights; PyTorch would run its code to load it. Load it "
                 "where you trust it and pass the module to fastlstm.verify, or save its state_dict"
@@ -107,7 +107,7 @@ class TorchSource:
         """A module of PyTorch with these weights; their sizes are the reader's."""
         torch = self._torch
         values = {name: torch.as_tensor(value) for name, value in own.items()}
-        description = self.describe()
+        description = self._description
         options = {n: v for n, v in description.options.items() if n not in _NOT_NEEDED}
         is_cell = not any("_l0" in name for name in values)
         if is_cell:
