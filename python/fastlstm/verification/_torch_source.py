@@ -133,7 +133,8 @@ class TorchSource:
             dim = _axis_of(values[f"{new}.original0"].shape)
             utils.parametrizations.weight_norm(module, name, dim)
         elif f"{name}_mask" in values:
-            utils.prune.custom_from_mask(module, name, values[f"{name}_mask"])
+            prune = importlib.import_module("torch.nn.utils.prune")
+            prune.custom_from_mask(module, name, values[f"{name}_mask"])
         elif f"{name}_u" in values:
             dim = int(values[f"{name}_u"].shape[0] != values[f"{name}_orig"].shape[0])
             utils.spectral_norm(module, name, dim=dim)
@@ -150,7 +151,7 @@ class TorchSource:
         def numpy(value: Any) -> Array:
             return np.asarray(value.cpu().numpy())
 
-        with torch.inference_mode(), _evaluating(module):
+        with torch.no_grad(), _evaluating(module):
             x, state = tensor(inputs.x), tuple(tensor(s) for s in inputs.state)
             if self._cell:
                 output, state = self._run_cell(x, state)
