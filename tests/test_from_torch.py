@@ -420,7 +420,7 @@ def test_no_code_is_run(saver: str, tmp_path: Path, monkeypatch: pytest.MonkeyPa
     path = save({"evil": Evil(), "lstm": state_dict}, tmp_path / "m", saver)
     fastlstm.from_torch(path)
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(ValueError, match="nor a pickle of PyTorch's"):
+    with pytest.raises(ValueError, match="a pickle with no tensors or arrays in it"):
         fastlstm.from_torch(path)
     assert os.listdir() == ["m"]
 
@@ -462,7 +462,7 @@ def strided_pickle(shape: tuple[int, ...], strides: tuple[int, ...], numel: int 
     ("shape", "strides", "numel", "message"),
     [
         ((40, 10), (10, 1), 100, "reaches beyond its storage"),
-        ((2**20, 2**18), (0, 0), 100, "reaches beyond its storage"),
+        ((2**20, 2**18), (0, 0), 100, "more than a file of its size can hold"),
         ((20, 5), (10, 1), 100, "reaches beyond its storage"),
         ((20, 5), (5, 1), 2**40, "has 400 bytes instead of"),
         ((20, 5), (5, 1), 99, "reaches beyond its storage"),
@@ -483,8 +483,6 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
     fastlstm.from_torch(rebuild(tmp_path / "m", good))
     with pytest.raises(ValueError, match=r"data\.pkl is compressed"):
         fastlstm.from_torch(rebuild(tmp_path / "m", good, zipfile.ZIP_DEFLATED))
-    with pytest.raises(ValueError, match="TorchScript"):
-        fastlstm.from_torch(rebuild(tmp_path / "m", {**good, "code/x.py": b""}))
     with pytest.raises(ValueError, match="big-endian"):
         fastlstm.from_torch(rebuild(tmp_path / "m", {**good, "byteorder": b"big"}))
     with pytest.raises(ValueError, match="archive/data/0 is missing"):

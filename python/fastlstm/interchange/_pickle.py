@@ -12,6 +12,7 @@ would fill all memory.
 from __future__ import annotations
 
 import pickletools
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any, BinaryIO, NamedTuple
 
@@ -61,7 +62,6 @@ class OtherKey:
 # What things take in memory, and what a search for tensors adds to those that hold others.
 _PLAIN = 32
 _REFERENCE = 8
-_TEXT = 56
 _HOLDER = 200
 _ENTRY = 40
 
@@ -84,6 +84,12 @@ def _as_key(key: Any) -> Any:
     if _is_simple(key) or (type(key) is tuple and len(key) <= 8 and all(map(_is_simple, key))):
         return key
     return OtherKey()
+
+
+def _global(module: Any, name: Any) -> Global:
+    if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) <= 1000):
+        raise ValueError("a class or function whose name is none")
+    return Global(module, name)
 
 
 class Machine:
@@ -128,7 +134,7 @@ class Machine:
         for operation, argument, _ in self._operations:
             name = operation.name
             if name in _TEXTS:
-                self._push(argument, _TEXT + len(argument))
+                self._push(argument, sys.getsizeof(argument))
             elif name in _NUMBERS:
                 digits = argument.bit_length() if isinstance(argument, int) else 0
                 self._push(argument, _PLAIN + digits // 8)
@@ -259,13 +265,11 @@ class Machine:
 
     def _op_global(self, name: str) -> None:
         module, _, name = name.partition(" ")
-        self._push(Global(module, name), _HOLDER + len(module) + len(name))
+        self._push(_global(module, name), _HOLDER)
 
     def _op_stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
-        if not isinstance(name, str) or not isinstance(module, str):
-            raise ValueError("a class or function whose name is no text")
-        self._push(Global(module, name), _HOLDER)
+        self._push(_global(module, name), _HOLDER)
 
     def _op_build(self, _: Any) -> None:
         state = self._pop()
@@ -293,7 +297,7 @@ class Machine:
     def _op_inst(self, name: str) -> None:
         module, _, name = name.partition(" ")
         arguments = tuple(self._pop_mark())
-        self._push(self._call(Global(module, name), arguments), 2 * _HOLDER + len(module + name))
+        self._push(self._call(_global(module, name), arguments), 2 * _HOLDER)
 
     def _op_binpersid(self, _: Any) -> None:
         self._push(self._persistent(self._pop()), _HOLDER)

@@ -29,7 +29,7 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
     if "fastlstm" in metadata:
         try:
             hidden = _hidden_option(metadata["fastlstm"])
-        except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(
                 f"{path}: saved by fastlstm, but its configuration is damaged: {error}"
             ) from error
@@ -42,9 +42,11 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
 
 
 def _hidden_option(config: str) -> str | None:
-    saved = json.loads(config)
-    defaults = json.loads(json.dumps(table_of(LAYERS[saved["layer"]]).defaults))
-    for option, value in saved["options"].items():
-        if option not in _SHOWN and value != defaults.get(option):
-            return f"{option}={value!r}"
-    return None
+    match json.loads(config):
+        case {"layer": str(kind), "options": dict(options)} if kind in LAYERS:
+            defaults = json.loads(json.dumps(table_of(LAYERS[kind]).defaults))
+            for option, value in options.items():
+                if option not in _SHOWN and value != defaults.get(option):
+                    return f"{option}={value!r}"
+            return None
+    raise ValueError(f"expected one of {', '.join(LAYERS)} and its options")

@@ -36,7 +36,7 @@ from ._torch_objects import (
     is_script,
     storage_of,
 )
-from ._torch_script import code_file, constants, python_class
+from ._torch_script import attributes, code_file, python_class
 from ._walk import find
 from ._zip import Archive
 
@@ -65,8 +65,8 @@ class TorchFile:
 
 # Returns where a storage begins in the file, after it has been checked.
 Locate = Callable[[Storage], int]
-# Returns what the code of a class of TorchScript says of it.
-Constants = Callable[[Global], dict[str, Any]]
+# Returns what the code of a class of TorchScript says of its modules.
+Script = Callable[[Global], dict[str, Any]]
 
 
 def read_torch_file(path: str) -> TorchFile:
@@ -87,7 +87,7 @@ def read_torch_file(path: str) -> TorchFile:
             value, locate, script = _read_zip(path, room)
         else:
             value, locate = _read_pickles(path, head, room)
-            script = _no_constants
+            script = _no_script
         found = _collect(value, script, _Values(path, locate, room))
         if not found.tensors and not found.modules and not head.startswith(b"PK"):
             raise ValueError("a pickle with no tensors or arrays in it")
@@ -96,14 +96,14 @@ def read_torch_file(path: str) -> TorchFile:
         raise ValueError(f"{path}: not a PyTorch file that can be read: {error}") from error
 
 
-def _no_constants(_: Global) -> dict[str, Any]:
+def _no_script(_: Global) -> dict[str, Any]:
     return {}
 
 
 # --- today's format -------------------------------------------------------------------------------
 
 
-def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Constants]:
+def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Script]:
     archive = Archive(path, room)
     members = archive.members
     pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
@@ -130,7 +130,7 @@ def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Constants]:
 
     @functools.cache
     def of_file(name: str) -> dict[str, dict[str, Any]]:
-        return constants(archive.read(name, compressed=True).decode())
+        return attributes(archive.read(name, compressed=True).decode())
 
     def script(kind: Global) -> dict[str, Any]:
         name = f"{root}code/{code_file(kind)}"
@@ -295,7 +295,7 @@ class _Values:
         return np.negative(array, out=array) if tensor.negative else array
 
     def numpy(self, array: NumpyArray) -> FloatArray:
-        self._count(array, 2 * len(array.data))
+        self._count(array, math.prod(array.shape) * 4 + len(array.data))
         return array.read()
 
     def other(self, tensor: OtherTensor) -> NoReturn:
@@ -308,8 +308,8 @@ class _Values:
             self.room.take(2 * size)
 
 
-def _collect(value: Any, script: Constants, values: _Values) -> TorchFile:
-    readers = {
+def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
+    readers: dict[type, Callable[[Any], FloatArray]] = {
         Strided: values.strided,
         NumpyArray: values.numpy,
         OtherTensor: values.other,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from itertools import chain
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,7 +13,7 @@ import numpy.typing as npt
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
 from ._pickle import Global, Opaque
-from ._walk import Contents
+from ._walk import SAME, Contents
 
 # PyTorch's types of storages -> the type of their elements and its size in bytes.
 _STORAGES = {
@@ -35,8 +34,7 @@ _STORAGES = {
     "QInt32Storage": ("qint32", 4),
 }
 _MOST_ARGUMENTS = 12
-# Attributes of TorchScript's modules that have parameters once more.
-_AGAIN = ("_flat_weights", "_all_weights")
+_LONGEST_KEY = 200
 # As pickle's oldest protocol has it: a tuple's text.
 _STORAGE_TEXT = re.compile(
     r"\('storage', <class '[\w.]*?(\w+)'>, '([^']*)', '[^']*', (\d{1,18})(, None)?\)"
@@ -160,7 +158,7 @@ def storage_of(described: Any) -> Any:
     match described:
         case ("module", cls, *_source):  # before PyTorch 1.6
             return cls
-        case ("storage", Global(_, kind), str(key), _, numel, *view):
+        case ("storage", Global(_, kind), str(key), _, numel, *view) if len(key) <= _LONGEST_KEY:
             dtype, element_size = _STORAGES.get(kind, (kind, 1))
             start = 0
             if view and view[0] is not None:  # a part of it, before PyTorch 0.4
@@ -168,7 +166,7 @@ def storage_of(described: Any) -> Any:
                 if _size(start) + _size(part) > _size(numel):
                     raise ValueError("a part of a storage that reaches beyond it")
             return Storage(key, dtype, element_size, _size(numel), start)
-        case str(text) if found := _STORAGE_TEXT.fullmatch(text):
+        case str(text) if len(text) < 300 and (found := _STORAGE_TEXT.fullmatch(text)):
             kind, key, numel = found.group(1, 2, 3)
             return Storage(key, *_STORAGES.get(kind, (kind, 1)), int(numel))
     raise ValueError("a storage of an unknown kind")
@@ -352,20 +350,17 @@ def contents_of(thing: Any) -> Contents:
         return None
     if isinstance(thing, (list, tuple)):
         return enumerate(thing)
-    if isinstance(thing, NumpyArray):  # of objects
-        return enumerate(thing.data) if isinstance(thing.data, list) else None
-    if not isinstance(thing, Opaque):
+    parts: tuple[Any, ...]
+    # Parts that things share are visited once, too.
+    if isinstance(thing, NumpyArray):
+        parts = (thing.data if isinstance(thing.data, list) else None,)  # an array of objects
+    elif not isinstance(thing, Opaque):
         return None
-    if is_module(thing):
-        parts = (thing.state.get(part) for part in ("_parameters", "_buffers", "_modules"))
-        return chain.from_iterable(part.items() for part in parts if isinstance(part, dict))
-    if is_script(thing):
-        return ((key, inner) for key, inner in thing.state.items() if key not in _AGAIN)
-    return chain.from_iterable(
-        part.items() if isinstance(part, dict) else enumerate(part)
-        for part in (thing.items, thing.elements, *_states(thing.state), thing.arguments)
-        if isinstance(part, (dict, list, tuple))
-    )
+    elif is_module(thing):
+        parts = tuple(thing.state.get(part) for part in ("_parameters", "_buffers", "_modules"))
+    else:
+        parts = (thing.items, thing.elements, *_states(thing.state), thing.arguments)
+    return [(SAME, part) for part in parts if part and isinstance(part, (dict, list, tuple))]
 
 
 def _states(state: Any) -> tuple[Any, ...]:

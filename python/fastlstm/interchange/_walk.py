@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from itertools import chain
 from typing import Any, NamedTuple
 
+# The key of what is part of the thing itself, as the dictionary of its attributes.
+SAME = object()
 # Keys and what they lead to; None for a thing that holds nothing.
 Contents = Iterable[tuple[Any, Any]] | None
 
@@ -67,7 +69,7 @@ def find(
     """
     found = {"": root} if wanted(root) else {}
     seen: dict[int, Any] = {}  # kept, so that no other thing gets the same identity
-    stack: list[tuple[_Place | None, Iterator[tuple[Any, Any]]]] = []
+    stack: list[tuple[_Place | None, Iterator[tuple[str | None, Any]]]] = []
 
     def enter(place: _Place | None, thing: Any) -> None:
         if id(thing) not in seen and (inner := contents(thing)) is not None:
@@ -80,12 +82,13 @@ def find(
         for key, thing in items:
             if type(thing) in _LEAVES:
                 continue
-            length = len(key) + (above.length + 1 if above else 0)
-            place = _Place(above, key, length)
-            if wanted(thing):
-                name = place.name()
-                if found.setdefault(name, thing) is not thing:
-                    raise ValueError(f"two things are called {name}")
+            place = above
+            if key is not None:
+                place = _Place(above, key, len(key) + (above.length + 1 if above else 0))
+                if wanted(thing):
+                    name = place.name()
+                    if found.setdefault(name, thing) is not thing:
+                        raise ValueError(f"two things are called {name}")
             enter(place, thing)
             if stack[-1][1] is not items:
                 break
@@ -94,9 +97,9 @@ def find(
     return found
 
 
-def _with_texts(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str, Any]]:
+def _with_texts(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[str | None, Any]]:
     for index, (key, thing) in enumerate(items):
-        yield _key_text(key, index), thing
+        yield None if key is SAME else _key_text(key, index), thing
 
 
 def _key_text(key: Any, index: int) -> str:
@@ -117,14 +120,18 @@ def contents_of(thing: Any) -> Contents:
     """Return what a Python object holds: items by key or index, attributes by name."""
     if isinstance(thing, (*_PLAIN, *_CODE)):
         return None
+    if type(thing) is dict:
+        return thing.items()
+    if type(thing) in (list, tuple):
+        return enumerate(thing)
     parts: list[Iterable[tuple[Any, Any]]] = []
     if isinstance(thing, Mapping):
         parts.append(thing.items())
     elif isinstance(thing, (list, tuple, deque, Set)):
         parts.append(enumerate(thing))
     attributes = getattr(thing, "__dict__", None)
-    if isinstance(attributes, dict) and attributes is not thing:
-        parts.append(attributes.items())
+    if isinstance(attributes, dict):
+        parts.append([(SAME, attributes)])
     for cls in type(thing).__mro__:
         slots = vars(cls).get("__slots__", ())
         names = (slots,) if isinstance(slots, str) else tuple(slots)
