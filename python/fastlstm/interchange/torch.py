@@ -29,11 +29,11 @@ def from_torch(
 
     Parameters
     ----------
-    source : Module, mapping of str to tensor or array, or path-like
+    source : Module, mapping of str to tensor or array, other object, or path-like
         An LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell of torch.nn, or a module that contains
-        some; a state_dict; or a file of one of these: of ``torch.save`` (its zip format or the
-        one before) or a safetensors file. Reading a file runs no code of it, and does not need
-        PyTorch.
+        some; a state_dict; a container or object that holds one of these, as a checkpoint; or a
+        file of them: of ``torch.save`` (its zip format or the one before) or a safetensors file.
+        Reading a file runs no code of it, and does not need PyTorch.
     prefix : str, optional
         Which layer, as its parameters' names begin: "encoder.rnn". May be left out where there is
         only one.
@@ -51,7 +51,8 @@ def from_torch(
     ------
     ValueError
         The layer cannot be represented, the file is damaged, or there is not exactly one such
-        layer; the message names them all.
+        layer; the message names them all. Or there is more in the layer, or in its class, than
+        is understood: it is named, too.
     TypeError
         An argument has another type than stated.
     OSError
