@@ -117,7 +117,7 @@ def test_wrappers(wrapper: str) -> None:
         assert_computes_as(fastlstm.from_torch(wrapped.state_dict()), module)
 
 
-def test_lists_of_numbers() -> None:
+def test_lists_of_numbers(tmp_path: Path) -> None:
     tensors = make().state_dict()
     lists = {f"rec.{name}": tensor.tolist() for name, tensor in tensors.items()}
     for source in (lists, json.loads(json.dumps(lists)), {"model": lists}):
@@ -128,6 +128,9 @@ def test_lists_of_numbers() -> None:
     biases = {name: lists[f"rec.{name}"] for name in ("bias_ih_l0", "bias_hh_l0")}
     with pytest.raises(ValueError, match="bias_ih_l0: expected a tensor or array, got a list"):
         fastlstm.from_torch({**tensors, **biases})
+    torch.save({**tensors, **biases}, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="bias_ih_l0: expected"):
+        fastlstm.from_torch(tmp_path / "m.pt")
 
 
 # --- tensors --------------------------------------------------------------------------------------

@@ -76,7 +76,7 @@ def test_a_module_is_run_as_it_stands(tmp_path: Path) -> None:
     for source in (module, tmp_path / "m.pt"):
         assert verified(layer, source).not_looked_at == ()
         assert not fastlstm.verify(before, source).ok
-    with pytest.raises(ValueError, match=r"pass its \.float\(\), as it cannot be copied"):
+    with pytest.raises(ValueError, match=r"cannot be copied, pass its \.float\(\)"):
         fastlstm.verify(layer, weight_norm(make(), "weight_hh_l0").half())
 
 

@@ -6,8 +6,8 @@ In memory, all that containers, objects and modules hold is searched as in a fil
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
@@ -19,15 +19,14 @@ from ._description import choose, listed
 from ._safetensors import read_safetensors
 from ._tensors import DAMAGE, Tensor
 from ._torch_file import read_torch_file
-from ._torch_modules import (
-    ModuleFacts,
-    Parametrised,
-    facts_in_file,
-    facts_in_memory,
-    held_by,
-    is_module,
+from ._torch_modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
+from ._torch_objects import OtherTensor
+from ._torch_parameters import (
+    layers_among,
+    parameters_of,
+    refuse_copies_above,
+    with_lists_marked,
 )
-from ._torch_parameters import is_parameter, layers_among, parameters_of, refuse_copies_above
 from ._walk import contents_of, find
 
 
@@ -37,9 +36,9 @@ class Contents:
 
     where: str
     """What the source is, for errors."""
-    tensors: dict[str, Any]
-    """In memory as they are, of files described."""
-    modules: dict[str, ModuleFacts] = field(default_factory=dict)
+    tensors: Mapping[str, Any]
+    modules: Mapping[str, Any]
+    """In memory as they are, of files described, both of them."""
 
 
 def contents_of_source(source: Any) -> Contents:
@@ -56,10 +55,9 @@ def contents_of_source(source: Any) -> Contents:
     with open(path, "rb") as file:
         beginning = file.read(9)
     if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return Contents(path, read_safetensors(path))
+        return Contents(path, read_safetensors(path), {})
     content = read_torch_file(path)
-    modules = {n: facts_in_file(m.type, m.attributes) for n, m in content.modules.items()}
-    return Contents(path, content.tensors, modules)
+    return Contents(path, content.tensors, content.modules)
 
 
 def _holds_others(source: Any) -> bool:
@@ -67,26 +65,17 @@ def _holds_others(source: Any) -> bool:
     return is_container and _held(source) is not None
 
 
-@dataclass(frozen=True)
-class _List:
-    """Numbers in the place of a parameter, as JSON has them."""
-
-    kind: str
-
-
-_STAND_INS = (Parametrised, _List)  # of tensors
+# In the place of tensors.
+_STAND_INS = (Parametrised, OtherTensor)
 
 
 def _in_memory(where: str, source: Any) -> Contents:
-    contents = Contents(where, {})
-    for name, thing in find(
-        source, _held, lambda thing: _is_tensor(thing) or is_module(thing)
-    ).items():
-        if is_module(thing):
-            contents.modules[name] = facts_in_memory(thing)
-        else:
-            contents.tensors[name] = thing
-    return contents
+    tensors: dict[str, Any] = {}
+    modules: dict[str, Any] = {}
+    found = find(source, _held, lambda thing: _is_tensor(thing) or is_module(thing))
+    for name, thing in found.items():
+        (modules if is_module(thing) else tensors)[name] = thing
+    return Contents(where, tensors, modules)
 
 
 def _is_tensor(thing: Any) -> bool:
@@ -103,18 +92,8 @@ def _held(thing: Any) -> Iterable[tuple[Any, Any]] | None:
     if is_module(thing):
         return held_by(thing)
     if isinstance(thing, Mapping):  # its attributes may have the same again
-        return _with_lists(thing)
+        return with_lists_marked(thing)
     return contents_of(thing)
-
-
-def _with_lists(mapping: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
-    """Its items; a list in the place of a parameter is neither searched nor overlooked."""
-    for key, thing in mapping.items():
-        is_list = isinstance(thing, (list, tuple)) and isinstance(key, str)
-        if is_list and is_parameter(key.rpartition(".")[2]):
-            yield key, _List(type(thing).__name__)
-        else:
-            yield key, thing
 
 
 def choose_layer(contents: Contents, prefix: str | None) -> str:
@@ -131,7 +110,7 @@ def choose_layer(contents: Contents, prefix: str | None) -> str:
 
 
 def _raise_none(contents: Contents) -> NoReturn:
-    kinds = dict.fromkeys(facts.title for facts in contents.modules.values())
+    kinds = dict.fromkeys(map(title_of, contents.modules.values()))
     if kinds:
         among = f" among the modules {listed(kinds)}"
     elif contents.tensors:
@@ -147,33 +126,53 @@ def names_in(layer: str, names: Iterable[str]) -> dict[str, str]:
     return {n[len(start) :]: n for n in names if n.startswith(start) and n != layer}
 
 
-def parameters_in(contents: Contents, layer: str) -> dict[str, Tensor]:
-    """All parameters of a layer, which has nothing else."""
-    facts = contents.modules.get(layer)
-    if facts is not None and not facts.cell:
+def facts_about(contents: Contents, layer: str) -> ModuleFacts | None:
+    """Return what is known of a layer's module, where there is one: all but what PyTorch does.
+
+    Raises
+    ------
+    ValueError
+        It may compute something else.
+    """
+    module = contents.modules.get(layer)
+    if module is None:
+        return None
+    facts = facts_of(module)
+    if not facts.cell:
         raise ValueError(
-            f"expected a layer of torch.nn, got {facts.title}, which may compute otherwise with "
-            "such parameters: pass its state_dict if it does not"
+            f"expected a layer of torch.nn, got {title_of(module)}, which may compute otherwise "
+            "with such parameters: pass its state_dict if it does not"
         )
-    if facts is not None and facts.changes:
+    if facts.changes:
         raise ValueError(
             f"expected what torch.nn.{facts.cell} computes and no more, got "
             f"{listed(facts.changes)}: pass its state_dict if its results are the same"
         )
+    return facts
+
+
+def parameters_in(
+    contents: Contents, layer: str, computed: Collection[str] | None
+) -> dict[str, Tensor]:
+    """All parameters of a layer, which has nothing else.
+
+    Parameters
+    ----------
+    computed : collection of str, optional
+        Of a module: the parameters that its hooks compute from others. None: it is not known.
+    """
     refuse_copies_above(layer, contents.tensors)
     own = names_in(layer, contents.tensors)
     tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
-    return parameters_of(
-        tensors, names_in(layer, contents.modules), None if facts is None else facts.computed
-    )
+    return parameters_of(tensors, names_in(layer, contents.modules), computed)
 
 
 def _described(name: str, value: Any) -> Tensor:
     """A tensor or array in memory."""
     if isinstance(value, Tensor):
         return value
-    if isinstance(value, _List):
-        raise ValueError(f"{name}: expected a tensor or array, got a {value.kind}")
+    if isinstance(value, OtherTensor):
+        raise ValueError(f"{name}: expected a tensor or array, got {value.kind}")
     if isinstance(value, Parametrised):
         value = value.value()
     try:

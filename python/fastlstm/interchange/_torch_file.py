@@ -13,7 +13,8 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -36,8 +37,9 @@ from ._torch_objects import (
     is_script,
     storage_of,
 )
+from ._torch_parameters import with_lists_marked
 from ._torch_script import attributes, code_file, python_class
-from ._walk import find
+from ._walk import Contents, find
 from ._zip import Archive
 
 # The first number in files from before PyTorch 1.6.
@@ -52,7 +54,7 @@ class Module:
     """A module that was saved whole."""
 
     type: Global
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
 
 
 @dataclass
@@ -321,8 +323,11 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
             values.room.take(_NAMED)
         return is_one
 
+    def contents(thing: Any) -> Contents:
+        return with_lists_marked(thing) if type(thing) is dict else contents_of(thing)
+
     found = TorchFile()
-    for name, thing in find(value, contents_of, wanted).items():
+    for name, thing in find(value, contents, wanted).items():
         if type(thing) in readers:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
@@ -330,6 +335,6 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
             if isinstance(thing.type, Global):
                 found.modules[name] = Module(thing.type, thing.state)
         else:
-            attributes = {**thing.state, **script(thing.type)}
+            attributes = ChainMap(script(thing.type), thing.state)
             found.modules[name] = Module(python_class(thing.type), attributes)
     return found

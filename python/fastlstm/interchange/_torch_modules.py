@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._pickle import Global, Opaque
+from ._torch_file import Module
 from ._torch_parameters import is_parameter
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
@@ -32,9 +33,8 @@ _CALLED_OF_HOOKS = ("__call__", "compute_weight", "apply_mask")
 
 @dataclass
 class ModuleFacts:
-    """A module of PyTorch, in memory or in a file."""
+    """What matters of a module."""
 
-    type: Global
     cell: str
     """Which of torch.nn's recurrent classes it is or derives from; empty: of none."""
     attributes: Mapping[str, Any]
@@ -42,15 +42,6 @@ class ModuleFacts:
     """What it has of its own that a call runs."""
     computed: set[str]
     """Names of parameters that PyTorch's hooks compute before each call."""
-    module: Any = None
-    """The module itself, where it is in memory."""
-
-    @property
-    def title(self) -> str:
-        """The name of its class, short for those of torch.nn."""
-        module, name = self.type
-        short = not module or module.startswith("torch.nn.modules.")
-        return name if short else f"{module}.{name}"
 
 
 def is_module(thing: Any) -> bool:
@@ -58,21 +49,26 @@ def is_module(thing: Any) -> bool:
     return hasattr(type(thing), "named_modules")
 
 
-def facts_in_file(type: Global, attributes: Mapping[str, Any]) -> ModuleFacts:
-    """Look at a module that a file describes."""
-    facts = ModuleFacts(type, type.name if _is_recurrent(type) else "", attributes, [], set())
-    _look_at_attributes(facts)
-    return facts
+def title_of(module: Any) -> str:
+    """Return the name of the class of a module, in memory or in a file; short for torch.nn's."""
+    package, name = module.type if isinstance(module, Module) else _global_of(type(module))
+    short = not package or package.startswith("torch.nn.modules.")
+    return name if short else f"{package}.{name}"
 
 
-def facts_in_memory(module: Any) -> ModuleFacts:
-    """Look at a module."""
-    cls = type(module)
-    facts = ModuleFacts(_global_of(cls), "", vars(module), [], set(), module)
-    base = next((c for c in cls.__mro__ if _is_recurrent(_global_of(c))), None)
-    if base is not None:
-        facts.cell = base.__name__
-        facts.changes += [f"{cls.__qualname__}.{name}" for name in _overridden(cls, base, _CALLED)]
+def facts_of(module: Any) -> ModuleFacts:
+    """Look at a module, in memory or in a file."""
+    if isinstance(module, Module):
+        cell = module.type.name if _is_recurrent(module.type) else ""
+        facts = ModuleFacts(cell, module.attributes, [], set())
+    else:
+        cls = type(module)
+        facts = ModuleFacts("", vars(module), [], set())
+        base = next((c for c in cls.__mro__ if _is_recurrent(_global_of(c))), None)
+        if base is not None:
+            facts.cell = base.__name__
+            changed = _overridden(cls, base, _CALLED)
+            facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
     _look_at_attributes(facts)
     return facts
 
@@ -158,7 +154,7 @@ def held_by(module: Any) -> Iterator[tuple[str, Any]]:
     """
     parts = [vars(module).get(kind) for kind in ("_parameters", "_buffers", "_modules")]
     held = [item for part in parts if hasattr(part, "items") for item in part.items()]
-    facts = facts_in_memory(module)
+    facts = facts_of(module)
     if not facts.cell:
         yield from held
         return

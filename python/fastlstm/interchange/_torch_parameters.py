@@ -9,7 +9,7 @@ normalisation, spectral normalisation and pruning, from which the parameter is c
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from ._description import listed
 from ._tensors import Tensor
+from ._torch_objects import OtherTensor
 
 Array = npt.NDArray[Any]
 
@@ -34,6 +35,16 @@ _RAW = (
 def is_parameter(name: str) -> bool:
     """Whether a name, without those of modules, is a parameter's of a layer."""
     return bool(_PARAMETER.fullmatch(name))
+
+
+def with_lists_marked(mapping: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
+    """Yield items; a list in the place of a parameter is neither to be searched nor overlooked."""
+    for key, thing in mapping.items():
+        is_list = type(thing) in (list, tuple) and isinstance(key, str)
+        if is_list and is_parameter(key.rpartition(".")[2]):
+            yield key, OtherTensor("a list", ())
+        else:
+            yield key, thing
 
 
 def layers_among(names: Iterable[str]) -> list[str]:

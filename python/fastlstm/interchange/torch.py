@@ -13,7 +13,7 @@ from fastlstm._checks import FloatArray, as_bool, as_real
 from ._description import Description, build
 from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, Tensor
-from ._torch_contents import choose_layer, contents_of_source, parameters_in
+from ._torch_contents import choose_layer, contents_of_source, facts_about, parameters_in
 from ._torch_modules import ModuleFacts
 
 
@@ -90,8 +90,9 @@ def describe(
     }
     given = {option: value for option, value in said.items() if value is not None}
     try:
-        description = _from_tensors(parameters_in(contents, name))
-        facts = contents.modules.get(name)
+        facts = facts_about(contents, name)
+        computed = None if facts is None else facts.computed
+        description = _from_tensors(parameters_in(contents, name, computed))
         if facts is not None:
             given = {**_said_by(facts, description, given), **given}
         _add_options(description, given)
@@ -204,29 +205,30 @@ def _said_by(
 
     What was traced says nothing.
     """
-    attributes = facts.attributes
     if description.cell != facts.cell.removesuffix("Cell"):
         raise ValueError(f"a {facts.cell} with the parameters of a {description.cell}")
-    for name, value in {"proj_size": 0, **description.options}.items():
-        if name in attributes and attributes[name] != value:
-            raise ValueError(
-                f"{name}: expected {value}, as the parameters are, got {attributes[name]!r}"
-            )
-    said: dict[str, Any] = {}
     readers: dict[str, Callable[[str, Any], Any]] = {
         "batch_first": as_bool,
         "dropout": lambda name, value: as_real(name, value, 0.0, 1.0),
     }
-    for name, read in readers.items():
-        if name in attributes:
+    sizes = {"proj_size": 0, **description.options}
+    said: dict[str, Any] = {}
+    for name in (*sizes, *readers, "nonlinearity", "mode"):
+        value = facts.attributes.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float, str, np.generic)):
+            raise ValueError(f"{name}: expected a number or text, got {type(value).__name__}")
+        if name in sizes and value != sizes[name]:
+            raise ValueError(f"{name}: expected {sizes[name]}, as its parameters, got {value!r}")
+        if name in readers:
             try:
-                said[name] = read(name, attributes[name])
+                said[name] = readers[name](name, value)
             except TypeError as error:
                 raise ValueError(str(error)) from error
-    # An RNN computes by its mode, a cell by its nonlinearity.
-    function = attributes.get("mode", attributes.get("nonlinearity"))
-    if description.cell == "RNN" and function is not None:
-        said["nonlinearity"] = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(function), function)
+        elif description.cell == "RNN" and name in ("nonlinearity", "mode"):
+            # A layer computes by its mode, a cell by its nonlinearity.
+            said["nonlinearity"] = str(value).removeprefix("RNN_").lower()
     for name in given:
         if name in said:
             raise ValueError(f"{name}: expected None, as the module says what it is")

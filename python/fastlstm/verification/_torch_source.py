@@ -48,8 +48,8 @@ class TorchSource:
             source = self._load(os.fspath(source))
         contents = contents_of_source(source)
         name = choose_layer(contents, prefix)
-        facts = contents.modules.get(name)
-        if facts is None:
+        module = contents.modules.get(name)
+        if module is None:
             own = names_in(name, contents.tensors)
             module = self._module_of({n: contents.tensors[full] for n, full in own.items()})
             others = set(contents.tensors) - set(own.values())
@@ -58,7 +58,7 @@ class TorchSource:
                 *([f"other tensors of the source: {listed(sorted(others))}"] if others else ()),
             )
         else:
-            module = self._in_single(facts.module)
+            module = self._in_single(module)
             others = {n for n in contents.modules if not f"{name}.".startswith(f"{n}.")} - {""}
             around = f"what {contents.where} computes around {name}"
             around += f": {listed(sorted(others))}" if others else ""
@@ -99,9 +99,7 @@ class TorchSource:
         try:
             return copy.deepcopy(module).float()
         except RuntimeError as error:  # of what hooks computed
-            raise ValueError(
-                f"source: pass its .float(), as it cannot be copied: {error}"
-            ) from error
+            raise ValueError(f"source: cannot be copied, pass its .float(): {error}") from error
 
     def _module_of(self, own: Mapping[str, Any]) -> Any:
         """A module of PyTorch with these weights; their sizes are the reader's."""
