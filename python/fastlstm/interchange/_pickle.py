@@ -45,8 +45,8 @@ class Opaque:
         self.type = type
         self.arguments = arguments
         self.state: Any = None
-        self.items: dict[Any, Any] = {}
-        self.elements: list[Any] = []
+        self.items: dict[Any, Any] | None = None
+        self.elements: list[Any] | None = None
 
     def build(self, state: Any) -> None:
         """Take a state."""
@@ -59,11 +59,13 @@ class OtherKey:
     __slots__ = ()
 
 
-# What things take in memory, and what a search for tensors adds to those that hold others.
-_PLAIN = 32
+# What things take in memory, in bytes.
 _REFERENCE = 8
-_HOLDER = 200
-_ENTRY = 40
+_NUMBER = 32
+_OBJECT = 150  # with a name or some fields
+_TUPLE = _LIST = _EMPTY_DICT = 80
+_DICT = 160  # that is not empty, and more
+_ENTRY = 30
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 # Whose argument is the value.
@@ -137,13 +139,13 @@ class Machine:
                 self._push(argument, sys.getsizeof(argument))
             elif name in _NUMBERS:
                 digits = argument.bit_length() if isinstance(argument, int) else 0
-                self._push(argument, _PLAIN + digits // 8)
+                self._push(argument, _NUMBER + digits // 8)
             elif name in _CONSTANTS:
                 self._push(_CONSTANTS[name], _REFERENCE)
             elif name in _TUPLES:
                 count = _TUPLES[name]
                 values = tuple([self._pop() for _ in range(count)][::-1])
-                self._push(values, _HOLDER)
+                self._push(values, _TUPLE)
             elif name == "STOP":
                 return self._pop()
             else:
@@ -172,7 +174,7 @@ class Machine:
     _op_frame = _op_proto
 
     def _op_mark(self, _: Any) -> None:
-        self._room.take(_HOLDER)
+        self._room.take(_LIST)
         self._outer.append(self._stack)
         self._stack = []
 
@@ -208,26 +210,26 @@ class Machine:
     # --- what holds others ------------------------------------------------------------------------
 
     def _op_empty_list(self, _: Any) -> None:
-        self._push([], _HOLDER)
+        self._push([], _LIST)
 
     _op_empty_set = _op_empty_list  # whose elements need not be told apart
 
     def _op_empty_dict(self, _: Any) -> None:
-        self._push({}, _HOLDER)
+        self._push({}, _EMPTY_DICT)
 
     def _op_tuple(self, _: Any) -> None:
         values = tuple(self._pop_mark())
-        self._push(values, _HOLDER + _REFERENCE * len(values))
+        self._push(values, _TUPLE + _REFERENCE * len(values))
 
     def _op_list(self, _: Any) -> None:
         values = self._pop_mark()
-        self._push(values, _HOLDER)
+        self._push(values, _LIST)
 
     _op_frozenset = _op_list
 
     def _op_dict(self, _: Any) -> None:
         values = self._pop_mark()
-        self._push({}, _HOLDER)
+        self._push({}, _EMPTY_DICT)
         self._set_items(values)
 
     def _op_append(self, _: Any) -> None:
@@ -240,6 +242,8 @@ class Machine:
 
     def _extend(self, values: list[Any]) -> None:
         top = self._stack[-1]
+        if isinstance(top, Opaque) and top.elements is None:
+            top.elements = []
         elements = top.elements if isinstance(top, Opaque) else top
         if not isinstance(elements, list):
             raise ValueError(f"elements for a {type(top).__name__}")
@@ -254,10 +258,12 @@ class Machine:
 
     def _set_items(self, values: list[Any]) -> None:
         top = self._stack[-1]
+        if isinstance(top, Opaque) and top.items is None:
+            top.items = {}
         items = top.items if isinstance(top, Opaque) else top
         if not isinstance(items, dict):
             raise ValueError(f"items for a {type(top).__name__}")
-        self._room.take(_ENTRY * (len(values) // 2))
+        self._room.take(_ENTRY * (len(values) // 2) + (0 if items else _DICT))
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[_as_key(key)] = value
 
@@ -265,11 +271,11 @@ class Machine:
 
     def _op_global(self, name: str) -> None:
         module, _, name = name.partition(" ")
-        self._push(_global(module, name), _HOLDER)
+        self._push(_global(module, name), _OBJECT)
 
     def _op_stack_global(self, _: Any) -> None:
         name, module = self._pop(), self._pop()
-        self._push(_global(module, name), _HOLDER)
+        self._push(_global(module, name), _OBJECT)
 
     def _op_build(self, _: Any) -> None:
         state = self._pop()
@@ -280,7 +286,7 @@ class Machine:
 
     def _op_newobj(self, _: Any) -> None:
         arguments, cls = self._pop(), self._pop()
-        self._push(self._call(cls, arguments), 2 * _HOLDER)
+        self._push(self._call(cls, arguments), _OBJECT)
 
     _op_reduce = _op_newobj
 
@@ -292,15 +298,15 @@ class Machine:
 
     def _op_obj(self, _: Any) -> None:
         cls, *arguments = self._pop_mark()
-        self._push(self._call(cls, tuple(arguments)), 2 * _HOLDER)
+        self._push(self._call(cls, tuple(arguments)), _OBJECT)
 
     def _op_inst(self, name: str) -> None:
         module, _, name = name.partition(" ")
         arguments = tuple(self._pop_mark())
-        self._push(self._call(_global(module, name), arguments), 2 * _HOLDER)
+        self._push(self._call(_global(module, name), arguments), _OBJECT)
 
     def _op_binpersid(self, _: Any) -> None:
-        self._push(self._persistent(self._pop()), _HOLDER)
+        self._push(self._persistent(self._pop()), _OBJECT)
 
     def _op_persid(self, text: str) -> None:
-        self._push(self._persistent(text), _HOLDER)
+        self._push(self._persistent(text), _OBJECT)

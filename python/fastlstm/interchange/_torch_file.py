@@ -44,9 +44,13 @@ from ._zip import Archive
 
 # The first number in files from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
-# A tensor's or module's description and name.
-_NAMED = 1000
+# What a tensor's or module's description and name take in memory, and a search of what holds some.
+_NAMED = 800
+_VISIT = 160
 _CHUNK = 1 << 20
+
+
+_MADE = Global("", "a class that the file itself makes")
 
 
 @dataclass
@@ -324,7 +328,10 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
         return is_one
 
     def contents(thing: Any) -> Contents:
-        return with_lists_marked(thing) if type(thing) is dict else contents_of(thing)
+        inner = with_lists_marked(thing) if type(thing) is dict else contents_of(thing)
+        if inner is not None:
+            values.room.take(_VISIT)
+        return inner
 
     found = TorchFile()
     for name, thing in find(value, contents, wanted).items():
@@ -332,8 +339,8 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
         elif is_module(thing):
-            if isinstance(thing.type, Global):
-                found.modules[name] = Module(thing.type, thing.state)
+            kind = thing.type if isinstance(thing.type, Global) else _MADE
+            found.modules[name] = Module(kind, thing.state)
         else:
             attributes = ChainMap(script(thing.type), thing.state)
             found.modules[name] = Module(python_class(thing.type), attributes)

@@ -57,9 +57,10 @@ class Archive:
         """Return a member's bytes. Whether they may be compressed is for the caller to know."""
         member = self._member(name)
         offset = self.offset(name, compressed=compressed)
-        self._room.take(member.size + member.full_size)
+        self._room.take(member.size)
         data = self._bytes(offset, member.size)
         if member.method == _DEFLATED:
+            self._room.take(member.full_size)
             data = zlib.decompressobj(-15).decompress(data, member.full_size + 1)
         if len(data) != member.full_size or (member.crc and zlib.crc32(data) != member.crc):
             raise ValueError(f"{name} is damaged")
