@@ -161,13 +161,15 @@ class Harmless(nn.LSTM):
         self.name = name
 
     def reset_parameters(self) -> None:
-        nn.init.normal_(self.weight_hh_l0)
+        super().reset_parameters()
+        nn.init.zeros_(self.bias_hh_l0)
 
     def first_state(self) -> Any:
         return torch.zeros(1, 1, self.hidden_size)
 
 
 def test_classes_that_do_not() -> None:
+    torch.manual_seed(0)
     module = Harmless(3, 5, name="a")
     module.flatten_parameters = lambda: None  # as dropout of weights does
     assert_computes_as(fastlstm.from_torch(nn.Sequential(module)), module)
@@ -213,6 +215,23 @@ def test_attributes_that_do_not_fit_the_parameters() -> None:
     cell = make("RNNCell")
     cell.nonlinearity = "relu"
     assert_computes_as(fastlstm.from_torch(cell), cell)
+
+
+def test_attributes_that_would_take_for_ever_to_print(tmp_path: Path) -> None:
+    bomb: Any = ()
+    for _ in range(100):
+        bomb = (bomb, bomb)
+    for name in ("batch_first", "dropout", "hidden_size", "mode"):
+        module = make("RNN")
+        setattr(module, name, bomb)
+        torch.save(module, tmp_path / "m.pt")
+        with pytest.raises(ValueError, match=f"{name}: expected a number or text, got tuple"):
+            fastlstm.from_torch(tmp_path / "m.pt")
+    module = make()
+    module._forward_pre_hooks[0] = {"type": [bomb]}
+    torch.save(module, tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="got the hook dict"):
+        fastlstm.from_torch(tmp_path / "m.pt")
 
 
 @pytest.mark.filterwarnings("ignore")  # of tracing

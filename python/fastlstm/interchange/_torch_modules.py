@@ -102,9 +102,10 @@ def _computed_by(hook: Any) -> str | None:
     """The name of the parameter that a hook of PyTorch's utilities computes."""
     if isinstance(hook, Opaque):
         attributes = hook.state if isinstance(hook.state, dict) else {}
-        kind = hook.type
-        if isinstance(kind, Global) and kind.module == _PRUNING.module:
-            kind = _PRUNING  # its base, whichever of the methods it is
+        if not isinstance(hook.type, Global):
+            return None
+        # Of pruning the base, whichever of PyTorch's methods it is.
+        kind = _PRUNING if hook.type.module == _PRUNING.module else hook.type
     else:
         attributes = getattr(hook, "__dict__", {})
         base = next((c for c in type(hook).__mro__ if _global_of(c) in _HOOKS), None)
