@@ -119,12 +119,13 @@ def test_two_things_of_one_name_are_refused() -> None:
 
 def test_depth_and_leaves_are_no_hindrance() -> None:
     deep: Any = {"end": 1}
-    for _ in range(100_000):
+    for _ in range(19_000):
         deep = {"a": deep}
     words = {f"w{n}": n for n in range(300_000)}
     assert names({"deep": deep, "words": words, "back": words, "model": LEAF}) == ["model"]
-    deep = [LEAF]
-    for _ in range(3000):
-        deep = [deep]
-    with pytest.raises(ValueError, match="nested too deeply"):
-        names(deep)
+    for end, levels in ((LEAF, 300), (1, 30_000)):
+        deep = [end]
+        for _ in range(levels):
+            deep = [deep]
+        with pytest.raises(ValueError, match="nested too deeply"):
+            names(deep)

@@ -41,4 +41,6 @@ class Room:
         """Raise ValueError unless there is so much room, before it is filled."""
         self._left -= size
         if self._left < 0:
-            raise ValueError("it describes far more than a file of its size can hold")
+            raise ValueError(
+                "it describes more than a file of its size can hold (4 times that, and 64 MB)"
+            )

@@ -359,8 +359,9 @@ def contents_of(thing: Any) -> Contents:
     elif is_module(thing):
         parts = tuple(thing.state.get(part) for part in ("_parameters", "_buffers", "_modules"))
     else:
-        parts = (thing.items, thing.elements, *_states(thing.state), thing.arguments)
-    return [(SAME, part) for part in parts if part and isinstance(part, (dict, list, tuple))]
+        made_by = thing.type if isinstance(thing.type, Opaque) else None  # a partial function
+        parts = (thing.items, thing.elements, *_states(thing.state), thing.arguments, made_by)
+    return [(SAME, part) for part in parts if isinstance(part, (dict, list, tuple, Opaque))]
 
 
 def _states(state: Any) -> tuple[Any, ...]:

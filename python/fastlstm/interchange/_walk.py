@@ -15,6 +15,7 @@ Contents = Iterable[tuple[Any, Any]] | None
 
 _LONGEST_KEY = 200  # characters
 _LONGEST_NAME = 500
+_DEEPEST = 20_000  # levels; pickle itself ends long before
 _KEYS = frozenset({str, int, float, bool, type(None)})
 _PLAIN = (str, int, float, complex, bytes, bytearray, type(None))
 _LEAVES = frozenset({*_PLAIN, bool})  # what most leaves are, told in no time
@@ -65,7 +66,7 @@ def find(
     Raises
     ------
     ValueError
-        A name would be very long, or two things have one name.
+        A name would be very long, two things have one name, or the tree is very deep.
     """
     found = {"": root} if wanted(root) else {}
     seen: dict[int, Any] = {}  # kept, so that no other thing gets the same identity
@@ -75,6 +76,8 @@ def find(
         if id(thing) not in seen and (inner := contents(thing)) is not None:
             seen[id(thing)] = thing
             stack.append((place, _with_texts(inner)))
+            if len(stack) > _DEEPEST:
+                raise ValueError("things are nested too deeply")
 
     enter(None, root)
     while stack:
