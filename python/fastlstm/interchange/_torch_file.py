@@ -335,6 +335,8 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
 
     found = TorchFile()
     for name, thing in find(value, contents, wanted).items():
+        if f".{name}".rpartition(".")[0].endswith("._flat_weights"):
+            continue  # a module of TorchScript has its parameters once more
         if type(thing) in readers:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
