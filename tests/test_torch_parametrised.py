@@ -255,6 +255,23 @@ def test_parts_without_the_hook_that_computes() -> None:
         fastlstm.from_torch(module)
 
 
+@pytest.mark.parametrize("half", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_is_widened_before(half: Any, tmp_path: Path) -> None:
+    module = prune(weight_norm(make(), "weight_hh_l0"), "weight_ih_l0")
+    halves = {name: tensor.to(half) for name, tensor in module.state_dict().items()}
+    torch.save(halves, tmp_path / "m.pt")
+    module.load_state_dict({name: tensor.float() for name, tensor in halves.items()})
+    for source in (halves, tmp_path / "m.pt"):
+        assert_computes_as(fastlstm.from_torch(source), module)
+
+
+def test_parts_are_floats() -> None:
+    tensors = dict(prune(make(), "weight_hh_l0").state_dict())
+    for part in ("weight_hh_l0_orig", "weight_hh_l0_mask"):
+        with pytest.raises(ValueError, match=r"weight_hh_l0: .*floats, got one of int32"):
+            fastlstm.from_torch({**tensors, part: tensors[part].int()})
+
+
 def test_norms_of_zeros_are_what_pytorch_makes_of_them() -> None:
     tensors = dict(weight_norm(make(), "weight_hh_l0").state_dict())
     tensors["weight_hh_l0_v"] = torch.zeros(20, 5)

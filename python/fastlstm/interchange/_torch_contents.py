@@ -11,13 +11,12 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 import numpy as np
-import numpy.typing as npt
 
-from fastlstm._checks import readable_path, to_numpy
+from fastlstm._checks import FloatArray, readable_path, to_numpy
 
 from ._description import choose, listed
 from ._safetensors import read_safetensors
-from ._tensors import DAMAGE, Tensor
+from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
 from ._torch_file import read_torch_file
 from ._torch_modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
 from ._torch_objects import OtherTensor
@@ -180,7 +179,10 @@ def _described(name: str, value: Any) -> Tensor:
     except DAMAGE as error:  # without values yet, or with ragged ones
         raise ValueError(f"{name}: expected a tensor with a shape: {error}") from error
 
-    def read() -> npt.NDArray[Any]:
-        return to_numpy(name, value.detach().cpu() if hasattr(value, "detach") else value)
+    def read() -> FloatArray:
+        array = to_numpy(name, value.detach().cpu() if hasattr(value, "detach") else value)
+        if array.dtype.name not in FLOATS:
+            raise ValueError(f"expected a tensor of floats, got one of {array.dtype}")
+        return np.array(as_layers_float(array, array.dtype.name), order="C")
 
     return Tensor(shape, read)

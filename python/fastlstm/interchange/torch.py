@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from fastlstm._checks import FloatArray, as_bool, as_real
 
@@ -142,7 +141,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     params: dict[str, FloatArray] = {}
     for name, tensor in tensors.items():
         try:
-            params[name] = _as_layers_dtype(tensor.read())
+            params[name] = tensor.read()
         except DAMAGE as error:
             raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     return Description(cell, options, params)
@@ -173,12 +172,6 @@ def _check_shapes(
     for name, shape in expected.items():
         if tensors[name].shape != shape:
             raise ValueError(f"{name}: expected {shape}, got {tensors[name].shape}")
-
-
-def _as_layers_dtype(array: npt.NDArray[Any]) -> FloatArray:
-    if array.dtype.kind != "f":
-        raise ValueError(f"expected a tensor of floats, got one of {array.dtype}")
-    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)
 
 
 def _add_options(description: Description, given: Mapping[str, Any]) -> None:
