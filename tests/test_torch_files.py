@@ -23,6 +23,7 @@ import fastlstm
 import numpy as np
 import pytest
 from damage import assert_reads_or_refuses
+from fastlstm.interchange._torch_file import read_torch_file
 from support import assert_same_bits
 
 torch = pytest.importorskip("torch")
@@ -139,6 +140,25 @@ def test_containers(name: str, protocol: Any, tmp_path: Path) -> None:
 @pytest.mark.parametrize("protocol", [2, 4])
 def test_arguments_by_keyword(protocol: int, tmp_path: Path) -> None:
     torch.save(WithKeywords(), tmp_path / "m", pickle_protocol=protocol)
+    assert_read(tmp_path / "m")
+
+
+@pytest.mark.parametrize("protocol", range(6))
+def test_protocols_of_the_older_format(protocol: int, tmp_path: Path) -> None:
+    torch.save(
+        {"net": TENSORS, "lr": 0.5, "n": 3},
+        tmp_path / "m",
+        pickle_protocol=protocol,
+        _use_new_zipfile_serialization=False,
+    )
+    assert_read(tmp_path / "m", "net")
+
+
+def test_an_ordered_dictionary_of_python_2(tmp_path: Path) -> None:
+    pairs = [[name, value] for name, value in WEIGHTS.items()]
+    data = pickle.dumps(pairs, 2)
+    data = data[:2] + b"ccollections\nOrderedDict\n" + data[2:-1] + b"\x85R."
+    (tmp_path / "m").write_bytes(data)
     assert_read(tmp_path / "m")
 
 
@@ -359,6 +379,7 @@ def test_torch_script(traced: bool, tmp_path: Path) -> None:
     assert fastlstm.from_torch(tmp_path / "m", "relu").nonlinearity == "relu"
     assert not fastlstm.from_torch(tmp_path / "m", "relu").batch_first
     assert_read(tmp_path / "m", "cell", {f"{n}_l0": w for n, w in net.cell.state_dict().items()})
+    assert read_torch_file(str(tmp_path / "m")).tensors.keys() == net.state_dict().keys()
 
 
 @pytest.mark.filterwarnings("ignore")
@@ -568,6 +589,20 @@ def test_memory_and_independence_of_the_file(
     for name, value in layer.params.items():
         assert_same_bits(value, before[name])
         assert not value.flags.writeable
+
+
+@pytest.mark.parametrize("kind", ["load", "safetensors", "zip", "legacy"])
+def test_too_little_memory_is_no_damage(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = _saved_large(kind, tmp_path / "m")
+
+    def fail(*_: object) -> None:
+        raise MemoryError
+
+    monkeypatch.setattr(np, "fromfile", fail)
+    with pytest.raises(MemoryError):
+        read(tmp_path / "m")
 
 
 def test_a_layer_does_not_depend_on_the_arrays_that_it_was_made_from() -> None:

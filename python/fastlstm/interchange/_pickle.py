@@ -82,7 +82,8 @@ def _is_simple(key: Any) -> bool:
     return type(key) in _SIMPLE_KEYS or (type(key) is int and key.bit_length() <= 64)
 
 
-def _as_key(key: Any) -> Any:
+def as_key(key: Any) -> Any:
+    """Return a key whose hash costs nothing: itself, or something in its place."""
     if _is_simple(key) or (type(key) is tuple and len(key) <= 8 and all(map(_is_simple, key))):
         return key
     return OtherKey()
@@ -265,7 +266,7 @@ class Machine:
             raise ValueError(f"items for a {type(top).__name__}")
         self._room.take(_ENTRY * (len(values) // 2) + (0 if items else _DICT))
         for key, value in zip(values[::2], values[1::2], strict=True):
-            items[_as_key(key)] = value
+            items[as_key(key)] = value
 
     # --- names and calls --------------------------------------------------------------------------
 
@@ -279,9 +280,8 @@ class Machine:
 
     def _op_build(self, _: Any) -> None:
         state = self._pop()
-        # Dictionaries have states, too: what torch.nn keeps in those of a state_dict.
         build = getattr(self._stack[-1], "build", None)
-        if build is not None:
+        if build is not None:  # of a state_dict's own attributes nothing is kept
             build(state)
 
     def _op_newobj(self, _: Any) -> None:

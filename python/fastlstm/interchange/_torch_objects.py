@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
-from ._pickle import Global, Opaque
+from ._pickle import Global, Opaque, as_key
 from ._walk import SAME, Contents
 
 # PyTorch's types of storages -> the type of their elements and its size in bytes.
@@ -35,7 +35,8 @@ _STORAGES = {
 }
 _MOST_ARGUMENTS = 12
 _LONGEST_KEY = 200
-# As pickle's oldest protocol has it: a tuple's text.
+# As pickle's oldest protocol has them: a tuple's text.
+_MODULE_TEXT = re.compile(r"\('module', <class '([^']*)\.(\w+)'>")
 _STORAGE_TEXT = re.compile(
     r"\('storage', <class '[\w.]*?(\w+)'>, '([^']*)', '[^']*', (\d{1,18})(, None)?\)"
 )
@@ -169,11 +170,13 @@ def storage_of(described: Any) -> Any:
         case str(text) if len(text) < 300 and (found := _STORAGE_TEXT.fullmatch(text)):
             kind, key, numel = found.group(1, 2, 3)
             return Storage(key, *_STORAGES.get(kind, (kind, 1)), int(numel))
+        case str(text) if found := _MODULE_TEXT.match(text[:300]):
+            return Global(*found.group(1, 2))
     raise ValueError("a storage of an unknown kind")
 
 
 def call(function: Any, arguments: Any, room: Room, load: Callable[[bytes], Any]) -> Any:
-    """Return what a call in a pickle makes; what is not known becomes an Opaque.
+    """Return what a call in a pickle makes: an Opaque, where it is not known.
 
     Parameters
     ----------
@@ -233,14 +236,12 @@ def _torch(name: str, arguments: Any, load: Callable[[bytes], Any]) -> Any:
                 | "_rebuild_device_tensor_from_cpu_tensor"
                 | "_rebuild_xla_tensor"
                 | "restore_type_tag"
-                | "build_tensorlist"
-                | "build_intlist"
-                | "build_doublelist"
-                | "build_boollist"
             ),
             (data, *_),
         ):
             return data
+        case "build_tensorlist", _:  # a TorchScript module's parameters once more
+            return ()
         case "Size", (shape,):
             return sizes(shape)
         case "_rebuild_qtensor", (_, _, shape, *_):
@@ -303,7 +304,7 @@ def _ordered(arguments: Any, room: Room) -> Any:
     if not isinstance(pairs, list):
         return None
     room.take(100 * len(pairs))
-    return {key: value for key, value in pairs if isinstance(key, (str, int))}
+    return {as_key(key): value for key, value in pairs}
 
 
 def _copyreg(name: str, arguments: Any) -> Any:
