@@ -13,7 +13,8 @@ import math
 import mmap
 import os
 import zlib
-from collections.abc import Callable, Iterable
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -36,6 +37,7 @@ from ._torch_objects import (
     is_script,
     storage_of,
 )
+from ._torch_parameters import with_lists_marked
 from ._torch_script import attributes, code_file, python_class
 from ._walk import Contents, find
 from ._zip import Archive
@@ -48,12 +50,15 @@ _VISIT = 160
 _CHUNK = 1 << 20
 
 
+_MADE = Global("", "a class that the file itself makes")
+
+
 @dataclass
 class Module:
     """A module that was saved whole."""
 
     type: Global
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
 
 
 @dataclass
@@ -323,19 +328,22 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
         return is_one
 
     def contents(thing: Any) -> Contents:
-        inner = contents_of(thing)
+        inner = with_lists_marked(thing) if type(thing) is dict else contents_of(thing)
         if inner is not None:
             values.room.take(_VISIT)
         return inner
 
     found = TorchFile()
     for name, thing in find(value, contents, wanted).items():
+        if f".{name}".rpartition(".")[0].endswith("._flat_weights"):
+            continue  # a module of TorchScript has its parameters once more
         if type(thing) in readers:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
         elif is_module(thing):
-            if isinstance(thing.type, Global):
-                found.modules[name] = Module(thing.type, thing.state)
-        elif said := script(thing.type):  # otherwise it is as good as a state_dict
-            found.modules[name] = Module(python_class(thing.type), {**thing.state, **said})
+            kind = thing.type if isinstance(thing.type, Global) else _MADE
+            found.modules[name] = Module(kind, thing.state)
+        else:
+            attributes = ChainMap(script(thing.type), thing.state)
+            found.modules[name] = Module(python_class(thing.type), attributes)
     return found

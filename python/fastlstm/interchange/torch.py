@@ -2,42 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, as_bool, as_real, readable_path, to_numpy
+from fastlstm._checks import FloatArray, as_bool, as_real
 
-from ._description import Description, build, choose
+from ._description import Description, build
 from ._gates import GATES, cell_of_rows
-from ._safetensors import read_safetensors
 from ._tensors import DAMAGE, Tensor
-from ._torch_file import read_torch_file
-
-T = TypeVar("T")
-
-_MODULES = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
-_PARAMETER = re.compile(
-    r"(?P<prefix>(?:.*\.)?)(?P<kind>weight_ih|weight_hh|bias_ih|bias_hh|weight_hr)"
-    r"(?P<layer>_l\d+(?:_reverse)?)?",
-    re.DOTALL,
-)
-# Named as a parameter of a layer, whatever it is.
-_LIKE_A_PARAMETER = re.compile(r"(?P<prefix>(?:.*\.)?)[^.]+_l\d+(?:_reverse)?", re.DOTALL)
-
-
-@dataclass
-class _Found:
-    """A recurrent module, or the part of a state_dict that looks like one."""
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    attributes: Mapping[str, Any] | None = None  # of the module, where there is one
-    type: str = ""
-    unknown: list[str] = field(default_factory=list)  # names like parameters' beside the tensors'
+from ._torch_contents import choose_layer, contents_of_source, facts_about, parameters_in
+from ._torch_modules import ModuleFacts
 
 
 def from_torch(
@@ -52,11 +28,11 @@ def from_torch(
 
     Parameters
     ----------
-    source : Module, mapping of str to tensor or array, or path-like
+    source : Module, mapping of str to tensor or array, other object, or path-like
         An LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell of torch.nn, or a module that contains
-        some; a state_dict; or a file of one of these: of ``torch.save`` (its zip format or the
-        one before) or a safetensors file. Reading a file runs no code of it, and does not need
-        PyTorch.
+        some; a state_dict; a container or object that holds one of these, as a checkpoint; or a
+        file of them: of ``torch.save`` (its zip format or the one before) or a safetensors file.
+        Reading a file runs no code of it, and does not need PyTorch.
     prefix : str, optional
         Which layer, as its parameters' names begin: "encoder.rnn". May be left out where there is
         only one.
@@ -74,7 +50,8 @@ def from_torch(
     ------
     ValueError
         The layer cannot be represented, the file is damaged, or there is not exactly one such
-        layer; the message names them all.
+        layer; the message names them all. Or there is more in the layer, or in its class, than
+        is understood: it is named, too.
     TypeError
         An argument has another type than stated.
     OSError
@@ -103,122 +80,32 @@ def describe(
     """Do all of :func:`from_torch` but make the layer."""
     if prefix is not None and not isinstance(prefix, str):
         raise TypeError(f"prefix: expected text, got {type(prefix).__name__}")
-    where, found = find_layers(source)
-    name, chosen = choose_below(found, prefix, where)
+    contents = contents_of_source(source)
+    name = choose_layer(contents, prefix)
     said = {
         "batch_first": None if batch_first is None else as_bool("batch_first", batch_first),
         "dropout": None if dropout is None else as_real("dropout", dropout, 0.0, 1.0),
         "nonlinearity": nonlinearity,
     }
     given = {option: value for option, value in said.items() if value is not None}
-    at = f"{where}: {name}" if name else where
     try:
-        if chosen.unknown:
-            raise ValueError(
-                "expected the parameters of PyTorch's layers alone, got "
-                + ", ".join(chosen.unknown)
-            )
-        description = _from_tensors(chosen.tensors)
-        if chosen.attributes is None:
-            _add_options(description, given)
-        elif given:
-            raise ValueError(f"{next(iter(given))}: expected None, as the module says what it is")
-        else:
-            _add_attributes(description, chosen)
+        facts = facts_about(contents, name)
+        computed = None if facts is None else facts.computed
+        description = _from_tensors(parameters_in(contents, name, computed))
+        if facts is not None:
+            given = {**_said_by(facts, description, given), **given}
+        _add_options(description, given)
     except ValueError as error:
+        at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
     return description
 
 
-def choose_below(found: Mapping[str, T], prefix: str | None, where: str) -> tuple[str, T]:
-    """Return the one thing that has a prefix, or whose name alone begins with it."""
-    if prefix is not None:
-        prefix = prefix.rstrip(".")
-        below = [name for name in found if name.startswith(f"{prefix}.")]
-        if prefix not in found and len(below) == 1:
-            found = {prefix: found[below[0]]}
-    return choose(found, prefix, where, "prefix")
-
-
-# --- what there is --------------------------------------------------------------------------------
-
-
-def find_layers(source: Any) -> tuple[str, dict[str, _Found]]:
-    """Return what the source is, for errors, and the recurrent layers in it."""
-    if isinstance(source, Mapping):
-        tensors = {str(name): _described(name, value) for name, value in source.items()}
-        return "state_dict", group_layers(tensors)
-    if hasattr(source, "named_modules"):
-        return type(source).__name__, _modules(source)
-    path = readable_path("source", source, "a module, a state_dict or a path")
-    with open(path, "rb") as file:
-        beginning = file.read(9)
-    if beginning[8:] == b"{":  # after the eight bytes of its length, the JSON header
-        return path, group_layers(read_safetensors(path))
-    content = read_torch_file(path)
-    found = group_layers(content.tensors)
-    for name, module in content.modules.items():
-        if _is_recurrent(*module.type):
-            found.setdefault(name, _Found())
-            found[name].attributes = module.attributes
-            found[name].type = module.type.name
-    return path, found
-
-
-def _is_recurrent(module: str, name: str) -> bool:
-    return module == "torch.nn.modules.rnn" and name in _MODULES
-
-
-def group_layers(tensors: Mapping[str, Tensor]) -> dict[str, _Found]:
-    """Find recurrent layers by the names of their parameters."""
-    found: dict[str, _Found] = {}
-    for name, tensor in tensors.items():
-        match = _PARAMETER.fullmatch(name)
-        if match:
-            layer = found.setdefault(match["prefix"].rstrip("."), _Found())
-            layer.tensors[match["kind"] + (match["layer"] or "")] = tensor
-    for name in tensors:
-        match = _LIKE_A_PARAMETER.fullmatch(name)
-        if match and not _PARAMETER.fullmatch(name) and match["prefix"].rstrip(".") in found:
-            found[match["prefix"].rstrip(".")].unknown.append(name)
-    return found
-
-
-def _modules(module: Any) -> dict[str, _Found]:
-    found = {}
-    for name, inner in module.named_modules():
-        for cls in type(inner).__mro__:
-            if _is_recurrent(cls.__module__, cls.__name__):
-                # Taken from the module, as parametrisations show their results there only.
-                names = [n for kinds in getattr(inner, "_all_weights", ()) for n in kinds]
-                names = names or ["weight_ih", "weight_hh", "bias_ih", "bias_hh"]
-                values = {n: getattr(inner, n) for n in names}
-                tensors = {n: _described(n, v) for n, v in values.items() if v is not None}
-                found[name] = _Found(tensors, vars(inner), cls.__name__)
-                break
-    return found
-
-
-def _described(name: Any, value: Any) -> Tensor:
-    """A tensor or array in memory."""
-    shape = tuple(getattr(value, "shape", ()))
-
-    def read() -> npt.NDArray[Any]:
-        tensor = value
-        if hasattr(tensor, "detach"):
-            tensor = tensor.detach().cpu()
-            if str(tensor.dtype) in ("torch.float16", "torch.bfloat16"):
-                tensor = tensor.float()
-        return to_numpy(str(name), tensor)
-
-    return Tensor(shape, read)
-
-
-# --- what it means --------------------------------------------------------------------------------
-
-
 def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     """Recognise the layer from the shapes of its parameters alone."""
+    both = [name for name in tensors if f"{name}_l0" in tensors]
+    if both:
+        raise ValueError(f"expected the parameters of one layer, got {both[0]} and {both[0]}_l0")
     tensors = {name if "_l" in name else f"{name}_l0": tensor for name, tensor in tensors.items()}
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if name not in tensors:
@@ -254,9 +141,9 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     params: dict[str, FloatArray] = {}
     for name, tensor in tensors.items():
         try:
-            params[name] = _as_layers_dtype(tensor.read())
+            params[name] = tensor.read()
         except DAMAGE as error:
-            raise ValueError(f"{name}: {error}") from error
+            raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
     return Description(cell, options, params)
 
 
@@ -287,12 +174,6 @@ def _check_shapes(
             raise ValueError(f"{name}: expected {shape}, got {tensors[name].shape}")
 
 
-def _as_layers_dtype(array: npt.NDArray[Any]) -> FloatArray:
-    if array.dtype.kind != "f":
-        raise ValueError(f"expected a tensor of floats, got one of {array.dtype}")
-    return array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)
-
-
 def _add_options(description: Description, given: Mapping[str, Any]) -> None:
     """The caller's word on what a state_dict does not say."""
     if description.cell == "RNN":
@@ -310,25 +191,38 @@ def _add_options(description: Description, given: Mapping[str, Any]) -> None:
     description.options.update(given)
 
 
-def _add_attributes(description: Description, found: _Found) -> None:
-    """The module's word; where it says what its tensors say too, both must agree."""
-    attributes = found.attributes or {}
-    if description.cell != found.type.removesuffix("Cell"):
-        raise ValueError(f"a {found.type} with the parameters of a {description.cell}")
+def _said_by(
+    facts: ModuleFacts, description: Description, given: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The module's word; where it says what its tensors say too, both must agree.
+
+    What was traced says nothing.
+    """
+    if description.cell != facts.cell.removesuffix("Cell"):
+        raise ValueError(f"a {facts.cell} with the parameters of a {description.cell}")
     readers: dict[str, Callable[[str, Any], Any]] = {
         "batch_first": as_bool,
         "dropout": lambda name, value: as_real(name, value, 0.0, 1.0),
     }
-    for name, read in readers.items():
-        if name in attributes:
+    sizes = {"proj_size": 0, **description.options}
+    said: dict[str, Any] = {}
+    for name in (*sizes, *readers, "nonlinearity", "mode"):
+        value = facts.attributes.get(name)
+        if value is None:
+            continue
+        if not isinstance(value, (bool, int, float, str, np.generic)):
+            raise ValueError(f"{name}: expected a number or text, got {type(value).__name__}")
+        if name in sizes and value != sizes[name]:
+            raise ValueError(f"{name}: expected {sizes[name]}, as its parameters, got {value!r}")
+        if name in readers:
             try:
-                description.options[name] = read(name, attributes[name])
+                said[name] = readers[name](name, value)
             except TypeError as error:
                 raise ValueError(str(error)) from error
-    if description.cell == "RNN":
-        nonlinearity = attributes.get("nonlinearity")
-        if nonlinearity not in ("tanh", "relu"):  # before PyTorch 1.11
-            nonlinearity = {"RNN_TANH": "tanh", "RNN_RELU": "relu"}.get(str(attributes.get("mode")))
-        if nonlinearity is None:
-            raise ValueError("nonlinearity: the module does not say it")
-        description.options["nonlinearity"] = nonlinearity
+        elif description.cell == "RNN" and name in ("nonlinearity", "mode"):
+            # A layer computes by its mode, a cell by its nonlinearity.
+            said["nonlinearity"] = str(value).removeprefix("RNN_").lower()
+    for name in given:
+        if name in said:
+            raise ValueError(f"{name}: expected None, as the module says what it is")
+    return said
