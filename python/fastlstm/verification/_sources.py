@@ -23,6 +23,8 @@ from fastlstm.interchange import keras as keras_reader
 from fastlstm.interchange import onnx_import as onnx_reader
 from fastlstm.interchange import torch as torch_reader
 from fastlstm.interchange._description import Description, choose
+from fastlstm.interchange._keras_files import open_file as open_keras_file
+from fastlstm.interchange._keras_objects import find_in_object
 
 from ._results import Array, Inputs, Results, as_results
 
@@ -245,7 +247,7 @@ class KerasSource:
         self._source = source
         if isinstance(source, (str, os.PathLike)):
             path = readable_path("source", source)
-            with keras_reader.open_file(path):  # has clear errors for other files
+            with open_keras_file(path):  # has clear errors for other files
                 pass
             try:
                 source = keras.models.load_model(source, compile=False)
@@ -255,13 +257,9 @@ class KerasSource:
                     "weights only does not say what its model was: load it into the model and "
                     "pass that to fastlstm.verify"
                 ) from error
-        self._name, _ = choose(
-            keras_reader.find_in_object(source), name, type(source).__name__, "name"
-        )
-        layer = source
-        if hasattr(source, "layers") and not hasattr(source, "forward_layer"):
-            for part in self._name.split("/"):
-                layer = layer.get_layer(part)
+        found = find_in_object(source)
+        self._name, chosen = keras_reader.choose_layer(found, name, type(source).__name__)
+        layer = chosen.layer
         self._layer = _with_all_results(keras, layer)
         config = self._layer.get_config()
         self._directions = 2 if "layer" in config else 1

@@ -1,0 +1,287 @@
+"""Files of Keras: what they consist of, and the recurrent layers of their models."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import json
+import mmap
+import re
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from fastlstm._files import what_it_is_instead
+
+from ._hdf5 import Object, open_hdf5
+from ._keras_groups import cells_in_order, find_weights, group_weights
+from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, wrapped
+from ._tensors import DAMAGE, read_member
+
+# JSON becomes up to 25 times as large in memory.
+_MOST_JSON = 2 << 20
+_MOST_DEPTH = 30
+_MOST_NAMES = 4 << 20
+
+
+@dataclass
+class File:
+    """An open file."""
+
+    root: Object
+    """Of its HDF5 part."""
+    config: Mapping[str, Any] | None
+    """Of the model, if it is there."""
+    version: str
+    """Keras'."""
+
+    def find(self) -> dict[str, Found]:
+        """Find the recurrent layers."""
+        found = {} if self.config is None else _find_in_config(self.config, self.root, self.version)
+        return found or find_weights(self.root)
+
+
+@contextlib.contextmanager
+def open_file(path: str) -> Iterator[File]:
+    """Open a file.
+
+    Raises
+    ------
+    ValueError
+        It is no file of Keras, or damaged: also where the block that reads it finds that out.
+    """
+    try:
+        yield _open(path)
+    except DAMAGE as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _open(path: str) -> File:
+    if zipfile.is_zipfile(path):
+        return _open_archive(path)
+    with open(path, "rb") as file:
+        head = file.read(512)
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+    root = open_hdf5(data)
+    if root is None:
+        instead = what_it_is_instead(head) or _another_format(head)
+        raise ValueError(f"neither a .keras archive nor an HDF5 file: {instead}")
+    text = root.text("model_config")
+    config = _json(text, "model_config", len(data)) if text else None
+    return File(root, config, root.text("keras_version"))
+
+
+def _open_archive(path: str) -> File:
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if "config.json" not in names:
+            some = ", ".join(repr(name) for name in names[:5])
+            raise ValueError(f"not a .keras archive: config.json is missing; it has {some}")
+        if "model.weights.npz" in names and "model.weights.h5" not in names:
+            raise ValueError("weights in .npz are not read: save them as .h5")
+        config = read_member(archive, "config.json")
+        metadata = read_member(archive, "metadata.json")
+        weights = read_member(archive, "model.weights.h5")
+    root = open_hdf5(weights)
+    if root is None:
+        raise ValueError("model.weights.h5: expected an HDF5 file")
+    model = _json(config, "config.json", len(weights))
+    version = _json(metadata, "metadata.json", 0).get("keras_version", "")
+    return File(root, model, str(version))
+
+
+def _another_format(head: bytes) -> str:
+    text = head.lstrip()
+    if text.startswith((b"{", b"[")):
+        return "JSON, which has no weights: pass the file that has them"
+    return f"it begins with {head[:8]!r}"
+
+
+def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:
+    if len(text) > _MOST_JSON + size // 8:
+        raise ValueError(f"{what}: {len(text)} bytes are too many for a configuration")
+    try:
+        read = json.loads(text, parse_int=_integer)
+    except RecursionError:
+        raise ValueError(f"{what}: nested too deeply") from None
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}") from error
+    if not isinstance(read, Mapping):
+        raise ValueError(f"{what}: expected an object, got {type(read).__name__}")
+    return read
+
+
+def _integer(text: str) -> int:
+    if len(text) > 20:  # long ones take quadratic time
+        raise ValueError(f"a number of {len(text)} digits")
+    return int(text)
+
+
+# --- the layers of a configuration ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer in a configuration, and where a file has its weights."""
+
+    layer: Mapping[str, Any]
+    names: tuple[str, ...] = ()
+    """Its own, after those of all that is around it but the outermost model."""
+    own: int = 0
+    """How many of the last names are its own and its wrappers', and not models'."""
+    groups: tuple[tuple[str, str], ...] = ()
+    """The way to it in a .keras file: names of groups, and of the layers that they belong to."""
+    trainable: bool = True
+    around: str = ""
+    """A wrapper that may change what the layer computes."""
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """What its class was made with."""
+        found: Mapping[str, Any] = entry(self.layer, "config", Mapping)
+        return found
+
+    def inner(self, layer: Any, own: int, group: tuple[str, ...], around: str = "") -> _Place:
+        """A layer in this one."""
+        if not isinstance(layer, Mapping):
+            raise ValueError(f"the configuration: expected a layer, got {type(layer).__name__}")
+        config = entry(layer, "config", Mapping)
+        name = config.get("name", layer.get("name", ""))
+        if not isinstance(name, str):
+            raise ValueError(f"the configuration: expected a name, got {type(name).__name__}")
+        steps = (*((step, "") for step in group[:-1]), (group[-1], name))
+        trainable = self.trainable and self.config.get("trainable") is not False
+        place = (*self.names, name), own, (*self.groups, *steps)
+        return _Place(layer, *place, trainable, self.around or around)
+
+    def cells(self) -> list[bool]:
+        """For each cell, which has weights of its own, whether these are trainable."""
+        config, inner = self.config, [self.layer]
+        if class_of(self.layer) == "Bidirectional":
+            inner = [config["layer"], config.get("backward_layer") or config["layer"]]
+        elif isinstance(cell := config.get("cell"), Mapping):
+            cells = entry(cell, "config", Mapping).get("cells")
+            inner = cells if isinstance(cells, list) else [cell]
+        whole = self.trainable and config.get("trainable") is not False
+        configs = [entry(layer, "config", Mapping) for layer in inner]
+        return [whole and config.get("trainable") is not False for config in configs]
+
+
+def _find_in_config(model: Mapping[str, Any], root: Object, version: str) -> dict[str, Found]:
+    places = list(_places(model))
+    found = {}
+    for place in places:
+        name = "/".join(place.names) or str(place.config.get("name", ""))
+        if name in found:
+            raise ValueError(f"{name!r}: expected one layer of this name, the model has two")
+        kind = class_of(place.layer)
+        kind = wrapped(place.around, kind) if place.around else kind
+        weights = functools.partial(_weights_at, root, place, places)
+        found[name] = Found(weights, kind, place.config, version)
+    return found
+
+
+def _places(model: Mapping[str, Any]) -> Iterator[_Place]:
+    """The recurrent layers of a model, those in models and wrappers in it too, in Keras' order."""
+    waiting = [_Place(model)]
+    letters = 0
+    while waiting:
+        place = waiting.pop()
+        letters += sum(map(len, place.names))
+        if len(place.names) > _MOST_DEPTH or letters > _MOST_NAMES:
+            raise ValueError("the configuration: too deep, or with names that are too long")
+        kind, config = class_of(place.layer), place.config
+        if kind in RECURRENT or "recurrent_initializer" in config or "cell" in config:
+            yield place
+            continue
+        layer, layers = config.get("layer"), config.get("layers")
+        if isinstance(layer, Mapping) and "class_name" in layer:
+            around = "" if kind == TRANSPARENT else kind
+            waiting.append(place.inner(layer, place.own + 1, ("layer",), around))
+        if isinstance(layers, list):
+            inner, used = [], dict[str, int]()
+            for layer in layers:
+                key = _snake_case(class_of(layer))
+                used[key] = used.get(key, -1) + 1
+                key = f"{key}_{used[key]}" if used[key] else key
+                inner.append(place.inner(layer, 1, ("layers", key)))
+            waiting += reversed(inner)
+
+
+def _snake_case(name: str) -> str:
+    """What a .keras file calls the first layer of a class."""
+    name = re.sub(r"\W+", "", name)
+    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
+    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
+
+
+# --- their weights --------------------------------------------------------------------------------
+
+
+def _weights_at(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
+    """Return the weights of a layer."""
+    if "model_weights" in root:  # saved as .h5: in groups of the outermost layers
+        return _weights_by_order(root["model_weights"], place, places)
+    group = root
+    for step, name in place.groups:
+        if step == "layers" and step not in group:  # of Keras 2.12
+            step = "_layer_checkpoint_dependencies"
+        group = group[step]
+        said = group["vars"].text("name") if "vars" in group else ""
+        if name and said and said != name:
+            raise ValueError(f"{group.path}: expected weights of {name!r}, got {said!r}")
+    return group_weights(group)
+
+
+def _weights_by_order(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
+    """Return weights from a group of those of an outermost layer, which has them in Keras' order.
+
+    That is what Keras itself goes by when it loads them: those that are trainable first, then the
+    others. Their names lack those of models between (Keras 2), or all but the last (Keras 3).
+    """
+    group = root[place.names[0]]
+    in_file = cells_in_order(group)
+    # Which cell of which layer, and whether it is trainable.
+    wanted = [
+        (other, direction, trainable)
+        for other in places
+        if other.names[0] == place.names[0]
+        for direction, trainable in enumerate(other.cells())
+    ]
+    wanted.sort(key=lambda cell: not cell[2])
+    if len(in_file) != len(wanted):
+        raise ValueError(
+            f"{group.path}: expected the weights of {len(wanted)} cells, got {len(in_file)}: "
+            f"{', '.join(cell.scope for cell in in_file) or 'none'}"
+        )
+    mine = sorted(
+        (direction, cell)
+        for (other, direction, _), cell in zip(wanted, in_file, strict=True)
+        if other is place
+    )
+    for direction, cell in mine:
+        _check_scope(cell.scope, place, direction)
+    return [tensor for _, cell in mine for tensor in cell.tensors()]
+
+
+def _check_scope(scope: str, place: _Place, direction: int) -> None:
+    """Raise ValueError where the name of weights says that they are another layer's."""
+    parts = scope.split("/")
+    if class_of(place.layer) == "Bidirectional":
+        side, other = ("forward_", "backward_")[:: -1 if direction else 1]
+        if not any(p.startswith(side) for p in parts) or any(p.startswith(other) for p in parts):
+            raise ValueError(f"{scope}: expected weights of the {side}layer")
+    own = place.names[-place.own :]
+    bare = [p.removeprefix("forward_").removeprefix("backward_") for p in parts]
+    if len(place.names) > 1 and not set(own) & {*parts, *bare}:
+        raise ValueError(f"{scope}: expected weights of {'/'.join(own)!r}")
+
+
+def entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return an entry of a configuration, which must be there and of a type."""
+    value = config.get(name)
+    if not isinstance(value, kind):
+        said = f"got {type(value).__name__}" if name in config else "it is missing"
+        raise ValueError(f"{name}: expected {kind.__name__.lower()} in the configuration, {said}")
+    return value

@@ -1,0 +1,171 @@
+"""Where HDF5 files of Keras have the weights of recurrent layers, and their names there."""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from ._hdf5 import Object
+from ._keras_layers import Found, Weights
+from ._tensors import Tensor
+
+# Other groups that a layer's may have: they have the state of random numbers.
+_RANDOM = ("seed_generator", "_random_generator")
+# Of layers in `layers`, whose groups are called by their classes.
+_CLASSES = ("lstm", "gru", "simple_rnn", "rnn", "bidirectional")
+
+
+# --- .keras, .weights.h5: a group for each object -------------------------------------------------
+
+
+def group_weights(group: Object) -> Weights:
+    """The weights of a recurrent layer's group; all that there are below it.
+
+    Raises
+    ------
+    ValueError
+        There are others.
+    """
+    used = list(_used(group))
+    paths = {dataset.path for dataset in used}
+    for dataset in _datasets(group):
+        if dataset.path not in paths:
+            raise ValueError(f"{dataset.path}: weights that a plain layer has not")
+    return [dataset.tensor() for dataset in used]
+
+
+def _used(group: Object) -> Iterator[Object]:
+    if "forward_layer" in group:
+        for name in ("forward_layer", "backward_layer"):
+            yield from _direction(group[name])
+    else:
+        yield from _direction(group)
+
+
+def _direction(group: Object) -> Iterator[Object]:
+    variables = group["cell/vars"] if "cell" in group else group["vars"]
+    for k in range(len(variables)):
+        yield variables[str(k)]
+
+
+def _datasets(group: Object) -> Iterator[Object]:
+    """All datasets below a group but the states of random numbers."""
+    waiting = [group]
+    while waiting:
+        here = waiting.pop()
+        if not here.is_group:
+            yield here
+        waiting += [here[name] for name in here if name not in _RANDOM]
+
+
+# --- .h5 of Keras 2 and of `save` of Keras 3: a group for each outermost layer --------------------
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """The weights of a cell in a group of an outermost layer."""
+
+    scope: str
+    """Their name without the last part."""
+    group: Object
+    names: Sequence[str]
+
+    def tensors(self) -> Weights:
+        """Return them: kernel, recurrent_kernel and bias.
+
+        Raises
+        ------
+        ValueError
+            There are others.
+        """
+        expected = ["kernel", "recurrent_kernel", "bias"]
+        leaves = [re.sub(r"(_\\d+)?(:0)?$", "", name.rpartition("/")[2]) for name in self.names]
+        if leaves != expected[: len(leaves)]:
+            raise ValueError(f"{self.scope}: expected {', '.join(expected)}, got {leaves}")
+        return [self.group[name].tensor() for name in self.names]
+
+
+def cells_in_order(group: Object) -> list[Cell]:
+    """The recurrent cells whose weights an outermost layer's group has."""
+    scopes: dict[str, list[str]] = {}
+    names = group.texts("weight_names")
+    for name in names:
+        scopes.setdefault(name.rpartition("/")[0], []).append(name)
+    return [
+        Cell(scope, group, inside)
+        for scope, inside in scopes.items()
+        if any("recurrent_kernel" in name.rpartition("/")[2] for name in inside)
+    ]
+
+
+# --- weights without a configuration --------------------------------------------------------------
+
+
+def find_weights(root: Object) -> dict[str, Found]:
+    """Find recurrent layers in a file that has weights only, by the names of these."""
+    root = root.get("model_weights") or root
+    found: dict[str, Found] = {}
+    for outermost in root.texts("layer_names"):
+        for name, cells in _layers_of(outermost, cells_in_order(root[outermost])):
+            if name in found:
+                raise ValueError(f"{name!r}: expected one layer of this name, the file has two")
+            found[name] = Found(functools.partial(_tensors, cells))
+    return found or _find_groups(root)
+
+
+def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
+    """The layers whose cells an outermost layer's group has: both directions are one."""
+    layers: list[tuple[str, list[Cell]]] = []
+    for cell in cells:
+        parts = cell.scope.split("/")
+        side = next((k for k, p in enumerate(parts) if p.startswith(("forward_", "backward_"))), 0)
+        if side:  # called by what is before that
+            name = "/".join(parts[:side])
+            if layers and layers[-1][0] == name and len(layers[-1][1]) == 1:
+                layers[-1][1].append(cell)
+                continue
+        else:
+            name = "/".join(parts[:-1] or parts)
+        layers.append((name, [cell]))
+    for name, both in layers:
+        if len(both) == 2 and "/backward_" in f"/{both[0].scope}":  # one that is not trainable
+            both.reverse()
+        yield outermost if len(layers) == 1 else f"{outermost}/{name}", both
+
+
+def _tensors(cells: Sequence[Cell]) -> list[Tensor]:
+    return [tensor for cell in cells for tensor in cell.tensors()]
+
+
+def _find_groups(root: Object) -> dict[str, Found]:
+    found: dict[str, Found] = {}
+    waiting = [root]
+    while waiting:
+        group = waiting.pop()
+        if not group.is_group:
+            continue
+        if _is_layer(group):
+            said = group["vars"].text("name") if "vars" in group else ""
+            name = said if said and said not in found else group.path.lstrip("/")
+            kind = _class_of_group(group.path)
+            found[name] = Found(functools.partial(group_weights, group), kind, {} if kind else None)
+        else:
+            waiting += reversed([group[name] for name in group])
+    return found
+
+
+def _is_layer(group: Object) -> bool:
+    if "forward_layer" in group and "backward_layer" in group:
+        return True
+    cell = group.get("cell")
+    return cell is not None and "vars" in cell and len(cell["vars"]) > 0
+
+
+def _class_of_group(path: str) -> str:
+    """The class of a layer by its group, where that says it and it is none that is read."""
+    container, _, key = path.rpartition("/")
+    key = re.sub(r"_\d+$", "", key)
+    named = container.endswith(("/layers", "/_layer_checkpoint_dependencies"))
+    return key if named and key not in _CLASSES else ""

@@ -1,0 +1,53 @@
+"""What Keras calls its layers, and a recurrent one as its readers find it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+from ._tensors import Tensor
+
+CELLS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
+CELL_CLASSES = {f"{name}Cell": name for name in CELLS}
+# Seen, so that they can be refused by name.
+_REFUSED = ("CuDNNLSTM", "CuDNNGRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "StackedRNNCells")
+RECURRENT = (*CELLS, *CELL_CLASSES, *_REFUSED, "Bidirectional", "RNN")
+# Gives the layer in it other sequences, and changes nothing in it.
+TRANSPARENT = "TimeDistributed"
+
+Weights: TypeAlias = "Sequence[Tensor]"
+_PACKAGES = ("keras", "tf_keras", "tensorflow")
+
+
+@dataclass
+class Found:
+    """A recurrent layer of Keras: how it was configured, and its weights in Keras' order."""
+
+    weights: Callable[[], Weights]
+    class_name: str = ""  # and no config: of a file with weights only
+    config: Mapping[str, Any] | None = None
+    version: str = ""
+    layer: Any = None
+    """The object itself, where it is one."""
+
+
+def is_of_keras(module: str) -> bool:
+    """Whether a module is of Keras."""
+    return module.partition(".")[0] in _PACKAGES
+
+
+def class_of(layer: Mapping[str, Any]) -> str:
+    """Return the class of a configured layer, or what it is called where it is not Keras' own."""
+    name, module = layer["class_name"], layer.get("module")
+    registered = layer.get("registered_name") or name
+    if not isinstance(name, str) or not isinstance(registered, str):
+        raise ValueError(f"class_name: expected text, got {name!r:.50}")
+    if registered != name or not (module is None or is_of_keras(str(module))):
+        return f"{registered} (a class of its own, not Keras')"
+    return name
+
+
+def wrapped(wrapper: str, name: str) -> str:
+    """What a layer is called within a wrapper that may change what it computes."""
+    return f"{name} in a {wrapper}"

@@ -1,0 +1,106 @@
+"""Recurrent layers in layers and models of Keras in memory. Keras is never imported."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from ._keras_layers import CELLS, RECURRENT, TRANSPARENT, Found, is_of_keras, wrapped
+from ._tensors import FLOATS, Tensor, as_layers_float
+
+# What a class may define and still compute what its base does.
+_HARMLESS = ("__init__", "get_config", "from_config")
+
+
+def find_in_object(source: Any) -> dict[str, Found]:
+    """Find recurrent layers in a layer or model."""
+    found: dict[str, Found] = {}
+    seen: set[int] = set()
+    is_model = hasattr(source, "layers") and not hasattr(source, "forward_layer")
+    # A layer, its name with those of the models around it, and a wrapper that is not understood.
+    waiting = [(source, "" if is_model else str(source.name), "")]
+    while waiting:
+        layer, name, wrapper = waiting.pop()
+        if id(layer) in seen:
+            continue
+        seen.add(id(layer))
+        kind = _kind(layer)
+        if kind is not None:
+            number, first = 1, name
+            while name in found:  # models of the user's own may have two of a name
+                number += 1
+                name = f"{first}#{number}"
+            found[name] = _found(layer, kind if not wrapper else wrapped(wrapper, kind))
+            continue
+        inner = getattr(layer, "layer", None)
+        if inner is not None and hasattr(inner, "name"):
+            other = "" if type(layer).__name__ == TRANSPARENT else type(layer).__name__
+            waiting.append((inner, f"{name}/{inner.name}", wrapper or other))
+        waiting += [
+            (part, f"{name}/{part.name}" if name else str(part.name), wrapper)
+            for part in reversed(list(getattr(layer, "layers", ())))
+        ]
+    return found
+
+
+def _kind(layer: Any) -> str | None:
+    """The recurrent class of Keras that a layer's class is or inherits from."""
+    classes = [c.__name__ for c in type(layer).__mro__ if is_of_keras(c.__module__)]
+    return next((name for name in classes if name in RECURRENT), None)
+
+
+def _found(layer: Any, kind: str) -> Found:
+    own: Any = next(c for c in type(layer).__mro__ if is_of_keras(c.__module__))
+    changes = next(_changes(layer), None)
+    if changes is not None:
+        kind = f"{type(layer).__name__} ({changes})"
+    package = sys.modules[own.__module__.partition(".")[0]]
+    version = str(getattr(package, "__version__", ""))
+    weights = functools.partial(_weights, layer)
+    return Found(weights, kind, own.get_config(layer), version, layer)
+
+
+def _changes(layer: Any) -> Iterator[str]:
+    """What makes a layer, or one in it, compute something else than Keras' own class does."""
+    for cls in type(layer).__mro__:
+        if is_of_keras(cls.__module__):
+            break
+        for name, value in vars(cls).items():
+            if (callable(value) or isinstance(value, property)) and name not in _HARMLESS:
+                yield f"a class of its own: it defines {name}"
+    yield from (f"its {name} was replaced" for name in ("call", "step") if name in vars(layer))
+    for name in ("activation", "recurrent_activation"):
+        function = getattr(layer, name, None)
+        module = str(getattr(function, "__module__", ""))
+        if callable(function) and not is_of_keras(module):
+            yield f"{name}: expected a function of Keras, got {module}.{_name(function)}"
+    for name in ("cell", "forward_layer", "backward_layer"):
+        inner = getattr(layer, name, None)
+        if inner is None:
+            continue
+        if _kind(layer) in CELLS and _kind(inner) != f"{_kind(layer)}Cell":
+            yield f"its cell is a {type(inner).__name__}"
+        yield from (f"{name}: {change}" for change in _changes(inner))
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def _weights(layer: Any) -> list[Tensor]:
+    return [_tensor(np.asarray(value)) for value in layer.get_weights()]
+
+
+def _tensor(array: Any) -> Tensor:
+    name = array.dtype.name
+
+    def read() -> Any:
+        if name not in FLOATS:
+            raise ValueError(f"expected floats, got {name}")
+        return as_layers_float(array.view("u2") if name == "bfloat16" else array, name)
+
+    return Tensor(array.shape, read)
