@@ -15,8 +15,8 @@ from typing import Any
 from fastlstm._files import what_it_is_instead
 
 from ._hdf5 import Object, open_hdf5
-from ._keras_groups import cells_in_order, find_weights, group_weights
-from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, wrapped
+from ._keras_groups import all_weights, cells_in_order, find_weights, group_weights
+from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 from ._tensors import DAMAGE, read_member
 
 # JSON becomes up to 25 times as large in memory.
@@ -202,7 +202,7 @@ def _places(model: Mapping[str, Any]) -> Iterator[_Place]:
         if isinstance(layers, list):
             inner, used = [], dict[str, int]()
             for layer in layers:
-                key = _snake_case(class_of(layer))
+                key = _snake_case(entry(layer, "class_name", str))
                 used[key] = used.get(key, -1) + 1
                 key = f"{key}_{used[key]}" if used[key] else key
                 inner.append(place.inner(layer, 1, ("layers", key)))
@@ -211,7 +211,7 @@ def _places(model: Mapping[str, Any]) -> Iterator[_Place]:
 
 def _snake_case(name: str) -> str:
     """What a .keras file calls the first layer of a class."""
-    name = re.sub(r"\W+", "", name)
+    name = re.sub(r"\W+", "", name.rpartition(">")[2])
     name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
     return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
 
@@ -242,11 +242,13 @@ def _weights_by_order(root: Object, place: _Place, places: Sequence[_Place]) -> 
     """
     group = root[place.names[0]]
     in_file = cells_in_order(group)
+    beside = [other for other in places if other.names[0] == place.names[0]]
+    if not in_file and len(beside) == 1:  # with names of its own
+        return all_weights(group)
     # Which cell of which layer, and whether it is trainable.
     wanted = [
         (other, direction, trainable)
-        for other in places
-        if other.names[0] == place.names[0]
+        for other in beside
         for direction, trainable in enumerate(other.cells())
     ]
     wanted.sort(key=lambda cell: not cell[2])
@@ -276,12 +278,3 @@ def _check_scope(scope: str, place: _Place, direction: int) -> None:
     bare = [p.removeprefix("forward_").removeprefix("backward_") for p in parts]
     if len(place.names) > 1 and not set(own) & {*parts, *bare}:
         raise ValueError(f"{scope}: expected weights of {'/'.join(own)!r}")
-
-
-def entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
-    """Return an entry of a configuration, which must be there and of a type."""
-    value = config.get(name)
-    if not isinstance(value, kind):
-        said = f"got {type(value).__name__}" if name in config else "it is missing"
-        raise ValueError(f"{name}: expected {kind.__name__.lower()} in the configuration, {said}")
-    return value

@@ -100,6 +100,14 @@ def cells_in_order(group: Object) -> list[Cell]:
     ]
 
 
+def all_weights(group: Object) -> Weights:
+    """All weights of an outermost layer's group."""
+    names = group.texts("weight_names")
+    if len(names) > 6:
+        raise ValueError(f"{group.path}: expected weights of one layer, got {len(names)}")
+    return [group[name].tensor() for name in names]
+
+
 # --- weights without a configuration --------------------------------------------------------------
 
 

@@ -39,10 +39,8 @@ def is_of_keras(module: str) -> bool:
 
 def class_of(layer: Mapping[str, Any]) -> str:
     """Return the class of a configured layer, or what it is called where it is not Keras' own."""
-    name, module = layer["class_name"], layer.get("module")
+    name, module = str(entry(layer, "class_name", str)), layer.get("module")
     registered = layer.get("registered_name") or name
-    if not isinstance(name, str) or not isinstance(registered, str):
-        raise ValueError(f"class_name: expected text, got {name!r:.50}")
     if registered != name or not (module is None or is_of_keras(str(module))):
         return f"{registered} (a class of its own, not Keras')"
     return name
@@ -51,3 +49,12 @@ def class_of(layer: Mapping[str, Any]) -> str:
 def wrapped(wrapper: str, name: str) -> str:
     """What a layer is called within a wrapper that may change what it computes."""
     return f"{name} in a {wrapper}"
+
+
+def entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
+    """Return an entry of a configuration, which must be there and of a type."""
+    value = config.get(name)
+    if not isinstance(value, kind):
+        said = f"got {type(value).__name__}" if name in config else "it is missing"
+        raise ValueError(f"{name}: expected {kind.__name__.lower()} in the configuration, {said}")
+    return value

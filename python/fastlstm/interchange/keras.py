@@ -16,8 +16,8 @@ from fastlstm._checks import FloatArray, readable_path, shape_text
 
 from ._description import Description, build, choose
 from ._gates import GATES, KERAS_GATES, cell_of_rows, reordered
-from ._keras_files import entry, open_file
-from ._keras_layers import CELL_CLASSES, CELLS, Found, Weights, class_of
+from ._keras_files import open_file
+from ._keras_layers import CELL_CLASSES, CELLS, Found, Weights, class_of, entry
 from ._keras_objects import find_in_object
 from ._tensors import DAMAGE
 
@@ -105,9 +105,11 @@ def _describe_one(
 ) -> Description:
     name, layer = choose_layer(found, name, where or "layers")
     try:
+        if layer.class_name not in ("", "RNN", "Bidirectional", *CELLS, *CELL_CLASSES):
+            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {layer.class_name}")
         if layer.config is None:
             return _from_weights(layer.weights(), options)
-        if options and layer.config:
+        if options:
             raise ValueError(f"{next(iter(options))}: expected nothing, as the source says it")
         return _from_config(layer.class_name, layer.config, layer.weights(), layer.version)
     except DAMAGE as error:
