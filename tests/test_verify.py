@@ -139,6 +139,16 @@ def test_more_of_torch() -> None:
     assert_same(single, module.double())
 
 
+def test_a_report_says_what_it_did_not_look_at() -> None:
+    module = torch.nn.LSTM(I, H)
+    layer = fastlstm.from_torch(module)
+    assert assert_same(layer, module).not_looked_at == ()
+    report = assert_same(layer, module.state_dict())
+    (line,) = report.not_looked_at
+    assert line.endswith("a torch.nn.LSTM was made of them")
+    assert f"\nNot looked at: {line}.\n" in str(report)
+
+
 @pytest.mark.parametrize("kind", ["LSTM", "GRU", "SimpleRNN"])
 def test_keras(kind: str) -> None:
     layers: list[Any] = [make(kind), make(kind, go_backwards=True), make(kind, dtype="float64")]

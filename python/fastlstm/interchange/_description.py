@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import itertools
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ from fastlstm._checks import FloatArray
 from fastlstm.layers import LAYERS
 
 T = TypeVar("T")
+_MOST_LISTED = 10  # names in a line
 
 
 @dataclass
@@ -52,6 +54,13 @@ def common_dtype(params: Mapping[str, FloatArray]) -> str:
         texts = ", ".join(f"{name} is {dtype}" for dtype, name in dtypes.items())
         raise ValueError(f"expected parameters of one type, but {texts}")
     return str(next(iter(dtypes)))
+
+
+def listed(names: Collection[str]) -> str:
+    """Return names as a line of an error or report: of many, the first."""
+    more = len(names) - _MOST_LISTED
+    text = ", ".join(itertools.islice(names, _MOST_LISTED))
+    return f"{text} and {more} more" if more > 0 else text
 
 
 def choose(found: Mapping[str, T], wanted: str | None, where: str, argument: str) -> tuple[str, T]:

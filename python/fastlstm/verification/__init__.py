@@ -64,7 +64,8 @@ def verify(
     -------
     Report
         Whether they are the same (``ok``), the largest errors for each kind of inputs, and the
-        first step, gate and unit that differ. It prints as a table.
+        first step, gate and unit that differ; what of the source did not take part
+        (``not_looked_at``). It prints as a table.
 
     Raises
     ------
@@ -122,7 +123,8 @@ def compare(pair: Pair, *, special: bool) -> Report:
         checks.append(_check(compared))
         if first is None and not compared.ok:
             first = locate(pair, compared)
-    return Report(repr(pair.layer), pair.source.title, tuple(checks), first)
+    source = pair.source
+    return Report(repr(pair.layer), source.title, tuple(checks), first, source.not_looked_at)
 
 
 def _check(compared: Compared) -> Check:

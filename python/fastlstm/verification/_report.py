@@ -37,6 +37,8 @@ class Report:
     """One for each kind of inputs."""
     first_difference: Difference | None
     """In the first kind of inputs that shows one; None: there is none."""
+    not_looked_at: tuple[str, ...] = ()
+    """What of the source did not take part: a line for each thing."""
 
     @property
     def ok(self) -> bool:
@@ -58,6 +60,7 @@ class Report:
             numbers = f"{c.error:>10.1e}{c.relative_error:>10.1e}{part:>12}"
             lines.append(f"{c.name:16}{c.T:>5}{c.B:>3}{numbers}{'' if c.ok else '  DIFFERS'}")
         lines.append("")
+        lines += [f"Not looked at: {thing}." for thing in self.not_looked_at]
         if self.first_difference is None:
             lines.append("The same, up to rounding.")
         else:

@@ -39,6 +39,8 @@ class Source(Protocol):
     """How exact a step is: its functions and sums, in ULP of the largest value."""
     dtype: np.dtype[Any]
     """What it computes in."""
+    not_looked_at: tuple[str, ...]
+    """What of the source does not run here: a line for each thing, without a full stop."""
 
     def __call__(self, inputs: Inputs) -> Results:
         """Run it."""
@@ -97,6 +99,7 @@ class TorchSource:
     """An LSTM, GRU or RNN of torch.nn, or a cell of these, run step by step."""
 
     ulps = 8
+    not_looked_at: tuple[str, ...]
 
     def __init__(self, source: Any, prefix: str | None, nonlinearity: str | None) -> None:
         import torch
@@ -106,6 +109,7 @@ class TorchSource:
         if isinstance(source, (str, os.PathLike)):
             torch_reader.find_layers(source)  # has clear errors for other files
             source = self._load(os.fspath(source))
+        self.not_looked_at = ()
         if isinstance(source, Mapping):
             module = self._module_of(dict(_flat(source)), prefix)
         else:
@@ -159,6 +163,10 @@ class TorchSource:
             for name, tensor in chosen.tensors.items()
         }
         description = self.describe()
+        self.not_looked_at = (
+            "what the model does with these weights: a torch.nn."
+            f"{description.cell} was made of them",
+        )
         options = {n: v for n, v in description.options.items() if n not in _NOT_NEEDED}
         double = values["weight_ih_l0"].dtype == torch.float64
         dtype = torch.float64 if double else torch.float32
@@ -241,6 +249,7 @@ class KerasSource:
     # Also for layers in float64: Keras on PyTorch is then 1e-7 from NumPy in all its loops (GRU
     # with reset_after=False, SimpleRNN, masks), where others are 3e-16.
     dtype = np.dtype(np.float32)
+    not_looked_at: tuple[str, ...] = ()
 
     def __init__(self, source: Any, name: str | None) -> None:
         keras = _import_keras()
@@ -335,6 +344,7 @@ class OnnxSource:
 
     takes_lengths = True
     ulps = 64  # its approximations of functions: 52 measured, with ScaledTanh
+    not_looked_at: tuple[str, ...] = ()
 
     def __init__(self, source: Any, node: str | None) -> None:
         import onnxruntime
