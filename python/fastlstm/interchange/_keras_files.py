@@ -14,8 +14,9 @@ from typing import Any
 
 from fastlstm._files import what_it_is_instead
 
+from ._description import listed
 from ._hdf5 import Object, open_hdf5
-from ._keras_groups import all_weights, cells_in_order, find_weights, group_weights
+from ._keras_groups import Cell, all_weights, cells_in_order, find_weights, group_weights
 from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 from ._tensors import DAMAGE, read_member
 
@@ -142,6 +143,11 @@ class _Place:
         found: Mapping[str, Any] = entry(self.layer, "config", Mapping)
         return found
 
+    @property
+    def own_names(self) -> set[str]:
+        """Its own name, and those of its wrappers."""
+        return set(self.names[-self.own :])
+
     def inner(self, layer: Any, own: int, group: tuple[str, ...], around: str = "") -> _Place:
         """A layer in this one."""
         if not isinstance(layer, Mapping):
@@ -222,7 +228,7 @@ def _snake_case(name: str) -> str:
 def _weights_at(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
     """Return the weights of a layer."""
     if "model_weights" in root:  # saved as .h5: in groups of the outermost layers
-        return _weights_by_order(root["model_weights"], place, places)
+        return _weights_beside(root["model_weights"], place, places)
     group = root
     for step, name in place.groups:
         if step == "layers" and step not in group:  # of Keras 2.12
@@ -234,47 +240,62 @@ def _weights_at(root: Object, place: _Place, places: Sequence[_Place]) -> Weight
     return group_weights(group)
 
 
-def _weights_by_order(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
-    """Return weights from a group of those of an outermost layer, which has them in Keras' order.
+def _weights_beside(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
+    """Return weights from the group that has all of an outermost layer, a model perhaps.
 
-    That is what Keras itself goes by when it loads them: those that are trainable first, then the
-    others. Their names lack those of models between (Keras 2), or all but the last (Keras 3).
+    Their names lack those of models between (Keras 2), or all but the last (Keras 3). Where they do
+    not tell layers apart, the order does, by which Keras itself loads them.
     """
     group = root[place.names[0]]
     in_file = cells_in_order(group)
     beside = [other for other in places if other.names[0] == place.names[0]]
     if not in_file and len(beside) == 1:  # with names of its own
         return all_weights(group)
-    # Which cell of which layer, and whether it is trainable.
-    wanted = [
-        (other, direction, trainable)
-        for other in beside
-        for direction, trainable in enumerate(other.cells())
-    ]
-    wanted.sort(key=lambda cell: not cell[2])
+    named = [cell for cell in in_file if cell.parts & place.own_names]
+    if len(beside) == 1:
+        mine = in_file
+    elif named and not any(
+        cell.parts & other.own_names for other in beside if other is not place for cell in named
+    ):
+        mine = named
+    else:
+        mine = _in_order(in_file, place, beside)
+        if any(cell not in named for cell in mine):
+            raise ValueError(f"{mine[0].scope}: expected weights of {place.names[-1]!r}")
+    if len(mine) != len(place.cells()):
+        scopes = listed([cell.scope for cell in in_file]) or "none"
+        raise ValueError(f"{group.path}: expected weights of the layer, got those of {scopes}")
+    return [tensor for cell in _by_direction(mine, place) for tensor in cell.tensors()]
+
+
+def _in_order(in_file: list[Cell], place: _Place, beside: list[_Place]) -> list[Cell]:
+    """The cells of a layer by Keras' order: those that are trainable first, then the others."""
+    wanted = [(other, trainable) for other in beside for trainable in other.cells()]
+    wanted.sort(key=lambda cell: not cell[1])
     if len(in_file) != len(wanted):
         raise ValueError(
-            f"{group.path}: expected the weights of {len(wanted)} cells, got {len(in_file)}: "
-            f"{', '.join(cell.scope for cell in in_file) or 'none'}"
+            f"expected weights of {len(wanted)} cells, got {len(in_file)} in "
+            f"{listed([cell.scope for cell in in_file]) or 'none'}"
         )
-    mine = sorted(
-        (direction, cell)
-        for (other, direction, _), cell in zip(wanted, in_file, strict=True)
-        if other is place
-    )
-    for direction, cell in mine:
-        _check_scope(cell.scope, place, direction)
-    return [tensor for _, cell in mine for tensor in cell.tensors()]
+    return [cell for (other, _), cell in zip(wanted, in_file, strict=True) if other is place]
 
 
-def _check_scope(scope: str, place: _Place, direction: int) -> None:
-    """Raise ValueError where the name of weights says that they are another layer's."""
-    parts = scope.split("/")
-    if class_of(place.layer) == "Bidirectional":
-        side, other = ("forward_", "backward_")[:: -1 if direction else 1]
-        if not any(p.startswith(side) for p in parts) or any(p.startswith(other) for p in parts):
-            raise ValueError(f"{scope}: expected weights of the {side}layer")
-    own = place.names[-place.own :]
-    bare = [p.removeprefix("forward_").removeprefix("backward_") for p in parts]
-    if len(place.names) > 1 and not set(own) & {*parts, *bare}:
-        raise ValueError(f"{scope}: expected weights of {'/'.join(own)!r}")
+def _by_direction(cells: list[Cell], place: _Place) -> list[Cell]:
+    """Both directions, forward first: the other way round in the file if only one is trainable."""
+    if len(cells) < 2:
+        return cells
+    layers = [place.config["layer"], place.config.get("backward_layer") or place.config["layer"]]
+    names = [layer["config"].get("name") for layer in layers]
+    sides = [
+        [
+            any(part.startswith(prefix) for part in cell.parts)
+            or (names[0] != names[1] and name in cell.parts)
+            for prefix, name in zip(("forward_", "backward_"), names, strict=True)
+        ]
+        for cell in cells
+    ]
+    if sides == [[False, True], [True, False]]:
+        return cells[::-1]
+    if sides != [[True, False], [False, True]]:
+        raise ValueError(f"{cells[0].scope}: its name does not say of which direction it is")
+    return cells

@@ -14,6 +14,7 @@ from ._tensors import Tensor
 # Other groups that a layer's may have: they have the state of random numbers.
 _RANDOM = ("seed_generator", "_random_generator")
 # Of layers in `layers`, whose groups are called by their classes.
+_SIDES = ("forward_", "backward_")
 _CLASSES = ("lstm", "gru", "simple_rnn", "rnn", "bidirectional")
 
 
@@ -63,7 +64,7 @@ def _datasets(group: Object) -> Iterator[Object]:
 # --- .h5 of Keras 2 and of `save` of Keras 3: a group for each outermost layer --------------------
 
 
-@dataclass(frozen=True, order=True)
+@dataclass(frozen=True)
 class Cell:
     """The weights of a cell in a group of an outermost layer."""
 
@@ -71,6 +72,12 @@ class Cell:
     """Their name without the last part."""
     group: Object
     names: Sequence[str]
+
+    @functools.cached_property
+    def parts(self) -> set[str]:
+        """The parts of the scope, those of a Bidirectional also as the layer in it is called."""
+        parts = self.scope.split("/")
+        return {part.removeprefix(side) for part in parts for side in ("", *_SIDES)}
 
     def tensors(self) -> Weights:
         """Return them: kernel, recurrent_kernel and bias.
@@ -128,7 +135,7 @@ def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, lis
     layers: list[tuple[str, list[Cell]]] = []
     for cell in cells:
         parts = cell.scope.split("/")
-        side = next((k for k, p in enumerate(parts) if p.startswith(("forward_", "backward_"))), 0)
+        side = next((k for k, p in enumerate(parts) if p.startswith(_SIDES)), 0)
         if side:  # called by what is before that
             name = "/".join(parts[:side])
             if layers and layers[-1][0] == name and len(layers[-1][1]) == 1:
@@ -138,7 +145,7 @@ def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, lis
             name = "/".join(parts[:-1] or parts)
         layers.append((name, [cell]))
     for name, both in layers:
-        if len(both) == 2 and "/backward_" in f"/{both[0].scope}":  # one that is not trainable
+        if len(both) == 2 and f"/{_SIDES[1]}" in f"/{both[0].scope}":  # one that is not trainable
             both.reverse()
         yield outermost if len(layers) == 1 else f"{outermost}/{name}", both
 

@@ -92,7 +92,10 @@ def _name(function: Any) -> str:
 
 
 def _weights(layer: Any) -> list[Tensor]:
-    return [_tensor(np.asarray(value)) for value in layer.get_weights()]
+    # Not a Bidirectional's own list: Keras 2 has what is not trainable at its end.
+    sides = ("forward_layer", "backward_layer")
+    parts = [getattr(layer, side) for side in sides] if hasattr(layer, sides[0]) else [layer]
+    return [_tensor(np.asarray(value)) for part in parts for value in part.get_weights()]
 
 
 def _tensor(array: Any) -> Tensor:

@@ -105,13 +105,12 @@ def _describe_one(
 ) -> Description:
     name, layer = choose_layer(found, name, where or "layers")
     try:
-        if layer.class_name not in ("", "RNN", "Bidirectional", *CELLS, *CELL_CLASSES):
-            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {layer.class_name}")
         if layer.config is None:
             return _from_weights(layer.weights(), options)
         if options:
             raise ValueError(f"{next(iter(options))}: expected nothing, as the source says it")
-        return _from_config(layer.class_name, layer.config, layer.weights(), layer.version)
+        kind, config = _without_rnn(layer.class_name, layer.config)
+        return _from_config(kind, config, layer.weights(), layer.version)
     except DAMAGE as error:
         raise ValueError(f"{where and f'{where}: '}{name}: {error}") from error
 
@@ -162,19 +161,30 @@ def _from_weights(weights: Weights, given: Mapping[str, Any]) -> Description:
     return _from_config("Bidirectional", {"layer": inner, **wrapper}, weights, "3")
 
 
-def _from_config(
-    kind: str, config: Mapping[str, Any], weights: Weights, version: str
-) -> Description:
+def _without_rnn(kind: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the layer's class and configuration, those of the cell for an RNN of one.
+
+    Raises
+    ------
+    ValueError
+        It is none that can be read.
+    """
     if kind == "RNN":
         if isinstance(config.get("cell"), (list, tuple)):
             raise ValueError("expected an LSTM, GRU or SimpleRNN, got an RNN of several cells")
-        cell_of = entry(config, "cell", Mapping)
-        kind, config = class_of(cell_of), {**config, **entry(cell_of, "config", Mapping)}
+        cell = entry(config, "cell", Mapping)
+        kind, config = class_of(cell), {**config, **entry(cell, "config", Mapping)}
+    kind = CELL_CLASSES.get(kind, kind)
+    if kind not in (*CELLS, "Bidirectional"):
+        raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
+    return kind, config
+
+
+def _from_config(
+    kind: str, config: Mapping[str, Any], weights: Weights, version: str
+) -> Description:
     if kind == "Bidirectional":
         return _from_bidirectional(config, weights, version)
-    kind = CELL_CLASSES.get(kind, kind)
-    if kind not in CELLS:
-        raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
     if not weights:
         raise ValueError("expected a layer with weights; it was never built")
     cell = CELLS[kind]
@@ -195,15 +205,15 @@ def _from_config(
 def _from_bidirectional(config: Mapping[str, Any], weights: Weights, version: str) -> Description:
     first = entry(config, "layer", Mapping)
     second = entry(config, "backward_layer", Mapping) if config.get("backward_layer") else first
-    configs = [entry(layer, "config", Mapping) for layer in (first, second)]
-    if configs[0].get("go_backwards"):
+    layers = [
+        _without_rnn(class_of(layer), entry(layer, "config", Mapping)) for layer in (first, second)
+    ]
+    if layers[0][1].get("go_backwards"):
         raise ValueError("Bidirectional: expected a first layer with go_backwards=False")
     half = len(weights) // 2
     forward, backward = (
-        _from_config(class_of(layer), {**inner, "go_backwards": False}, part, version)
-        for layer, inner, part in zip(
-            (first, second), configs, (weights[:half], weights[half:]), strict=True
-        )
+        _from_config(kind, {**inner, "go_backwards": False}, part, version)
+        for (kind, inner), part in zip(layers, (weights[:half], weights[half:]), strict=True)
     )
     if forward.cell != backward.cell:
         raise ValueError(f"Bidirectional: a {forward.cell} forward, a {backward.cell} backward")
