@@ -173,7 +173,9 @@ class Object:
         def read() -> FloatArray:
             file.spend(size)
             values = np.frombuffer(file.data, stored, math.prod(shape), start)
-            return as_layers_float(values, name).reshape(shape)
+            # What is a layer's float already stays where it is.
+            floats = values if stored in (np.float32, np.float64) else as_layers_float(values, name)
+            return floats.reshape(shape)
 
         return Tensor(shape, read)
 

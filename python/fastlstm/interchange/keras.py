@@ -301,14 +301,17 @@ def _params(
             raise ValueError(
                 f"{name}: expected {shape_text(shape)}, got {shape_text(weight.shape)}"
             )
-    arrays = {name: weight.read() for name, weight in zip(shapes, weights, strict=True)}
+
+    def ours(array: FloatArray) -> FloatArray:
+        return reordered(array, KERAS_GATES[cell], GATES[cell])
+
+    # One after the other, so that what is read is not in memory for all at once.
     params = {
-        "weight_ih_l0": arrays["kernel"].T,
-        "weight_hh_l0": arrays["recurrent_kernel"].T,
+        name: ours(np.asarray(weight.read()).T)
+        for name, weight in zip(("weight_ih_l0", "weight_hh_l0"), weights, strict=False)
     }
     if use_bias:
-        bias = arrays["bias"] if two_biases else np.stack([arrays["bias"], 0 * arrays["bias"]])
-        params["bias_ih_l0"], params["bias_hh_l0"] = bias
-    return {
-        name: reordered(array, KERAS_GATES[cell], GATES[cell]) for name, array in params.items()
-    }
+        bias = np.asarray(weights[2].read())
+        params["bias_ih_l0"] = ours(bias[0] if two_biases else bias)
+        params["bias_hh_l0"] = ours(bias[1] if two_biases else 0 * bias)
+    return params
