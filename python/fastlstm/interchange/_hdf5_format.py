@@ -112,8 +112,13 @@ class Bytes:
 
     def text(self, start: int, end: int) -> str:
         """Return a text that ends with a zero byte before end, or at end."""
+        self.check(start, 0)
+        end = min(end, len(self.data))
         zero = self.data.find(b"\0", start, end)
-        return self.take(start, (end if zero < 0 else zero) - start).decode()
+        try:
+            return self.take(start, (end if zero < 0 else zero) - start).decode()
+        except UnicodeDecodeError:
+            raise ValueError(f"damaged: what is at {start} is no text") from None
 
     # --- the file -------------------------------------------------------------------------------
 

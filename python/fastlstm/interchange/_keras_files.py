@@ -42,6 +42,14 @@ class File:
         found = {} if self.config is None else _find_in_config(self.config, self.root, self.version)
         return found or find_weights(self.root)
 
+    def names(self) -> list[str]:
+        """What there is besides, for errors: the layers' classes, or names of groups."""
+        if self.config is None:
+            return [name for name in self.root if name != "top_level_model_weights"]
+        config = self.config.get("config")
+        layers = config.get("layers") if isinstance(config, Mapping) else None
+        return [class_of(layer) for layer in layers] if isinstance(layers, list) else []
+
 
 @contextlib.contextmanager
 def open_file(path: str) -> Iterator[File]:

@@ -123,7 +123,12 @@ def find_weights(root: Object) -> dict[str, Found]:
     root = root.get("model_weights") or root
     found: dict[str, Found] = {}
     for outermost in root.texts("layer_names"):
-        for name, cells in _layers_of(outermost, cells_in_order(root[outermost])):
+        try:
+            layers = list(_layers_of(outermost, cells_in_order(root[outermost])))
+        except ValueError as error:  # which counts where it is the layer that is asked for
+            found[outermost] = Found(functools.partial(_refuse, error))
+            continue
+        for name, cells in layers:
             if name in found:
                 raise ValueError(f"{name!r}: expected one layer of this name, the file has two")
             found[name] = Found(functools.partial(_tensors, cells))
@@ -148,6 +153,10 @@ def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, lis
         if len(both) == 2 and f"/{_SIDES[1]}" in f"/{both[0].scope}":  # one that is not trainable
             both.reverse()
         yield outermost if len(layers) == 1 else f"{outermost}/{name}", both
+
+
+def _refuse(error: ValueError) -> Weights:
+    raise error
 
 
 def _tensors(cells: Sequence[Cell]) -> list[Tensor]:

@@ -30,6 +30,8 @@ class Found:
     version: str = ""
     layer: Any = None
     """The object itself, where it is one."""
+    around: str = ""
+    """The wrappers around that."""
 
 
 def is_of_keras(module: str) -> bool:

@@ -21,10 +21,11 @@ def find_in_object(source: Any) -> dict[str, Found]:
     found: dict[str, Found] = {}
     seen: set[int] = set()
     is_model = hasattr(source, "layers") and not hasattr(source, "forward_layer")
-    # A layer, its name with those of the models around it, and a wrapper that is not understood.
-    waiting = [(source, "" if is_model else str(source.name), "")]
+    # A layer, its name with those of the models around it, and the wrappers around it.
+    waiting: list[tuple[Any, str, tuple[str, ...]]]
+    waiting = [(source, "" if is_model else str(source.name), ())]
     while waiting:
-        layer, name, wrapper = waiting.pop()
+        layer, name, wrappers = waiting.pop()
         if id(layer) in seen:
             continue
         seen.add(id(layer))
@@ -34,14 +35,13 @@ def find_in_object(source: Any) -> dict[str, Found]:
             while name in found:  # models of the user's own may have two of a name
                 number += 1
                 name = f"{first}#{number}"
-            found[name] = _found(layer, kind if not wrapper else wrapped(wrapper, kind))
+            found[name] = _found(layer, kind, wrappers)
             continue
         inner = getattr(layer, "layer", None)
         if inner is not None and hasattr(inner, "name"):
-            other = "" if type(layer).__name__ == TRANSPARENT else type(layer).__name__
-            waiting.append((inner, f"{name}/{inner.name}", wrapper or other))
+            waiting.append((inner, f"{name}/{inner.name}", (*wrappers, type(layer).__name__)))
         waiting += [
-            (part, f"{name}/{part.name}" if name else str(part.name), wrapper)
+            (part, f"{name}/{part.name}" if name else str(part.name), wrappers)
             for part in reversed(list(getattr(layer, "layers", ())))
         ]
     return found
@@ -53,15 +53,17 @@ def _kind(layer: Any) -> str | None:
     return next((name for name in classes if name in RECURRENT), None)
 
 
-def _found(layer: Any, kind: str) -> Found:
+def _found(layer: Any, kind: str, wrappers: tuple[str, ...]) -> Found:
     own: Any = next(c for c in type(layer).__mro__ if is_of_keras(c.__module__))
     changes = next(_changes(layer), None)
     if changes is not None:
         kind = f"{type(layer).__name__} ({changes})"
+    unknown = [wrapper for wrapper in wrappers if wrapper != TRANSPARENT]
+    kind = wrapped(unknown[0], kind) if unknown else kind
     package = sys.modules[own.__module__.partition(".")[0]]
     version = str(getattr(package, "__version__", ""))
     weights = functools.partial(_weights, layer)
-    return Found(weights, kind, own.get_config(layer), version, layer)
+    return Found(weights, kind, own.get_config(layer), version, layer, " and the ".join(wrappers))
 
 
 def _changes(layer: Any) -> Iterator[str]:

@@ -6,15 +6,16 @@ what they mean.
 
 from __future__ import annotations
 
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, TypeAlias
 
 import numpy as np
 
-from fastlstm._checks import FloatArray, readable_path, shape_text
+from fastlstm._checks import FloatArray, as_bool, readable_path, shape_text
 
-from ._description import Description, build, choose
+from ._description import Description, build, choose, listed
 from ._gates import GATES, KERAS_GATES, cell_of_rows, reordered
 from ._keras_files import open_file
 from ._keras_layers import CELL_CLASSES, CELLS, Found, Weights, class_of, entry
@@ -76,7 +77,12 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     --------
     >>> lstm = fastlstm.from_keras("model.keras", name="lstm")  # doctest: +SKIP
     """
-    return build(describe(source, name, **options))
+    description = describe(source, name, **options)
+    try:
+        return build(description)
+    except ValueError as error:  # of sizes that no layer has
+        where = type(source).__name__ if hasattr(source, "get_config") else os.fspath(source)
+        raise ValueError(f"{where}: {error}") from error
 
 
 def describe(source: Any, name: str | None = None, **options: Any) -> Description:
@@ -85,11 +91,14 @@ def describe(source: Any, name: str | None = None, **options: Any) -> Descriptio
         raise TypeError(f"name: expected text, got {type(name).__name__}")
     if isinstance(source, type):
         raise TypeError(f"source: expected a layer, a model or a path, got the class {source!r}")
+    _check_options(options)
     if hasattr(source, "get_config"):
-        return _describe_one(type(source).__name__, find_in_object(source), name, options)
+        found = find_in_object(source)
+        there = [type(layer).__name__ for layer in getattr(source, "layers", ())]
+        return _describe_one(type(source).__name__, found, there, name, options)
     path = readable_path("source", source, "a layer, a model or a path")
     with open_file(path) as file:
-        return _describe_one("", file.find(), name, options)
+        return _describe_one("", file.find(), file.names(), name, options)
 
 
 def choose_layer(found: Mapping[str, Found], name: str | None, where: str) -> tuple[str, Found]:
@@ -100,9 +109,28 @@ def choose_layer(found: Mapping[str, Found], name: str | None, where: str) -> tu
     return choose(found, name, where, "name")
 
 
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in ("reset_after", "go_backwards"):
+            as_bool(name, value)
+        elif name in ("activation", "recurrent_activation", "merge_mode") and not (
+            value is None or isinstance(value, str)
+        ):
+            raise TypeError(f"{name}: expected text or None, got {type(value).__name__}")
+
+
 def _describe_one(
-    where: str, found: Mapping[str, Found], name: str | None, options: Mapping[str, Any]
+    where: str,
+    found: Mapping[str, Found],
+    there: Sequence[str],
+    name: str | None,
+    options: Mapping[str, Any],
 ) -> Description:
+    if there and not found:
+        raise ValueError(
+            f"{where and f'{where}: '}expected an LSTM, GRU or RNN, found none among "
+            f"{listed(there)}"
+        )
     name, layer = choose_layer(found, name, where or "layers")
     try:
         if layer.config is None:
@@ -195,9 +223,9 @@ def _from_config(
         "input_size": params["weight_ih_l0"].shape[1],
         "hidden_size": H,
         "bias": use_bias,
-        "batch_first": not config.get("time_major", False),
+        "batch_first": not _flag(config, "time_major"),
     }
-    if config.get("go_backwards", False):
+    if _flag(config, "go_backwards"):
         options["reverse"] = True
     return Description(cell, options, params)
 
@@ -251,9 +279,13 @@ def _options(cell: str, config: Mapping[str, Any], version: str) -> dict[str, An
     if (recurrent, activation) != ("Sigmoid", "Tanh"):
         count = 2 if cell == "LSTM" else 1
         options["activations"] = (recurrent, *[activation] * count)
-    if cell == "GRU" and not config.get("reset_after", False):
+    if cell == "GRU" and not _flag(config, "reset_after"):
         options["reset_after"] = False
     return options
+
+
+def _flag(config: Mapping[str, Any], name: str) -> bool:
+    return name in config and bool(entry(config, name, bool))
 
 
 def _activation(name: str, config: Mapping[str, Any], version: str) -> Activation:

@@ -249,7 +249,7 @@ class KerasSource:
     # Also for layers in float64: Keras on PyTorch is then 1e-7 from NumPy in all its loops (GRU
     # with reset_after=False, SimpleRNN, masks), where others are 3e-16.
     dtype = np.dtype(np.float32)
-    not_looked_at: tuple[str, ...] = ()
+    not_looked_at: tuple[str, ...]
 
     def __init__(self, source: Any, name: str | None) -> None:
         keras = _import_keras()
@@ -269,6 +269,8 @@ class KerasSource:
         found = find_in_object(source)
         self._name, chosen = keras_reader.choose_layer(found, name, type(source).__name__)
         layer = chosen.layer
+        self._description = keras_reader.describe(self._source, self._name)
+        self.not_looked_at = tuple(_not_looked_at(layer, chosen.around))
         self._layer = _with_all_results(keras, layer)
         config = self._layer.get_config()
         self._directions = 2 if "layer" in config else 1
@@ -278,7 +280,7 @@ class KerasSource:
         self.title = f"keras.layers.{type(layer).__name__} (Keras {version})"
 
     def describe(self) -> Description:
-        return keras_reader.describe(self._source, self._name)
+        return self._description
 
     def __call__(self, inputs: Inputs) -> Results:
         D = self._directions
@@ -309,22 +311,35 @@ def _import_keras() -> Any:
     return keras
 
 
+def _not_looked_at(layer: Any, around: str) -> Iterator[str]:
+    if around:
+        yield f"the {around} around it: the layer in it was run by itself"
+    if _is_half(layer):
+        yield f"its arithmetic in {layer.compute_dtype}: it was run in float32"
+    if getattr(layer, "stateful", False):
+        yield "that it keeps its state between calls"
+
+
+def _is_half(layer: Any) -> bool:
+    return str(layer.compute_dtype) in ("float16", "bfloat16")
+
+
 def _with_all_results(keras: Any, layer: Any) -> Any:
-    flags = {"return_sequences": True, "return_state": True, "stateful": False}
-    if not hasattr(layer, "return_sequences") and hasattr(layer, "state_size"):  # a cell
-        return keras.layers.RNN(layer, return_sequences=True, return_state=True)
-    if type(layer).__name__ == "RNN":
-        flags["go_backwards"] = layer.go_backwards
-        return type(layer)(layer.cell, **flags)
+    """A copy; what computes in half precision is widened, as its conversion is."""
+    flags: dict[str, Any] = {"return_sequences": True, "return_state": True, "stateful": False}
     config = layer.get_config()
-    for inner in ("layer", "backward_layer"):
+    wide = {"dtype": "float32"} if _is_half(layer) else {}
+    config.update(wide)
+    for inner in ("layer", "backward_layer", "cell"):
         if config.get(inner):
-            config[inner]["config"].update(flags)
-    if "layer" not in config:
-        config.update(flags)
-    copied = type(layer).from_config(config)
-    copied.build((None, None, layer.weights[0].shape[0]))
-    copied.set_weights(layer.get_weights())
+            config[inner]["config"].update(wide if inner == "cell" else flags | wide)
+    if not hasattr(layer, "return_sequences") and hasattr(layer, "state_size"):  # a cell
+        copied = keras.layers.RNN(type(layer).from_config(config), **flags, **wide)
+    else:
+        copied = type(layer).from_config(config if "layer" in config else config | flags)
+    weights = [np.asarray(w, np.float32) if wide else w for w in layer.get_weights()]
+    copied.build((None, None, weights[0].shape[0]))
+    copied.set_weights(weights)
     return copied
 
 
