@@ -465,7 +465,10 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
         ({"shape": (2**20, 2**20)}, "its values are missing"),
         ({"shape": (3, 4)}, r"kernel: expected \(I, 24\), got \(3, 4\)"),
         ({"shape": (3, 24), "dtype": "i4"}, "kernel:0: expected floats, got int32"),
-        ({"shape": (2**12, 24), "compression": "gzip", "chunks": True}, "in chunks, perhaps compressed"),
+        (
+            {"shape": (2**12, 24), "compression": "gzip", "chunks": True},
+            "in chunks, perhaps compressed",
+        ),
     ],
 )
 def test_wrong_weights(change: dict[str, Any], message: str, tmp_path: Path) -> None:

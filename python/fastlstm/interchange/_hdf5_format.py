@@ -42,7 +42,7 @@ _FLOATS = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Message:
     """A message of an object header."""
 
@@ -115,8 +115,10 @@ class Bytes:
         self.check(start, 0)
         end = min(end, len(self.data))
         zero = self.data.find(b"\0", start, end)
+        length = (end if zero < 0 else zero) - start
+        self.spend(3 * length)  # a character may take four bytes
         try:
-            return self.take(start, (end if zero < 0 else zero) - start).decode()
+            return self.take(start, length).decode()
         except UnicodeDecodeError:
             raise ValueError(f"damaged: what is at {start} is no text") from None
 
@@ -179,7 +181,7 @@ class Bytes:
         message: Message,
         end: int,
     ) -> None:
-        self.spend(64)
+        self.spend(96)
         if message.end > end:
             raise ValueError(
                 f"damaged: a message at {message.start} ends after its object's header"
@@ -216,7 +218,7 @@ class Bytes:
         return found if is_group else None
 
     def _link(self, found: dict[str, Target], name: str, target: Target) -> None:
-        self.spend(128)
+        self.spend(192)
         if name in found:
             raise ValueError(f"damaged: a group has {name!r} twice")
         found[name] = target
@@ -350,7 +352,7 @@ class Bytes:
                 break
             if at + 16 + size > end:
                 raise ValueError(f"damaged: an object of the heap at {heap} ends after it")
-            self.spend(128)
+            self.spend(256)
             found[index] = (at + 16, size)
             at += 16 + -(-size // 8) * 8
         return found

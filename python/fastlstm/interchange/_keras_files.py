@@ -20,7 +20,7 @@ from ._keras_groups import Cell, all_weights, cells_in_order, find_weights, grou
 from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 from ._tensors import DAMAGE, read_member
 
-# JSON becomes up to 25 times as large in memory.
+# JSON becomes up to 28 times as large in memory.
 _MOST_JSON = 2 << 20
 _MOST_DEPTH = 30
 _MOST_NAMES = 4 << 20
@@ -108,7 +108,7 @@ def _another_format(head: bytes) -> str:
 
 
 def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:
-    if len(text) > _MOST_JSON + size // 8:
+    if len(text) > _MOST_JSON + size // 16:
         raise ValueError(f"{what}: {len(text)} bytes are too many for a configuration")
     try:
         read = json.loads(text, parse_int=_integer)
@@ -158,8 +158,6 @@ class _Place:
 
     def inner(self, layer: Any, own: int, group: tuple[str, ...], around: str = "") -> _Place:
         """A layer in this one."""
-        if not isinstance(layer, Mapping):
-            raise ValueError(f"the configuration: expected a layer, got {type(layer).__name__}")
         config = entry(layer, "config", Mapping)
         name = config.get("name", layer.get("name", ""))
         if not isinstance(name, str):

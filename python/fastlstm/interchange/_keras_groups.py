@@ -124,7 +124,7 @@ def find_weights(root: Object) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for outermost in root.texts("layer_names"):
         try:
-            layers = list(_layers_of(outermost, cells_in_order(root[outermost])))
+            layers = _layers_of(outermost, cells_in_order(root[outermost]))
         except ValueError as error:  # which counts where it is the layer that is asked for
             found[outermost] = Found(functools.partial(_refuse, error))
             continue
@@ -137,22 +137,18 @@ def find_weights(root: Object) -> dict[str, Found]:
 
 def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, list[Cell]]]:
     """The layers whose cells an outermost layer's group has: both directions are one."""
-    layers: list[tuple[str, list[Cell]]] = []
+    layers: dict[str, dict[str, list[Cell]]] = {}
     for cell in cells:
         parts = cell.scope.split("/")
-        side = next((k for k, p in enumerate(parts) if p.startswith(_SIDES)), 0)
-        if side:  # called by what is before that
-            name = "/".join(parts[:side])
-            if layers and layers[-1][0] == name and len(layers[-1][1]) == 1:
-                layers[-1][1].append(cell)
-                continue
-        else:
-            name = "/".join(parts[:-1] or parts)
-        layers.append((name, [cell]))
-    for name, both in layers:
-        if len(both) == 2 and f"/{_SIDES[1]}" in f"/{both[0].scope}":  # one that is not trainable
-            both.reverse()
-        yield outermost if len(layers) == 1 else f"{outermost}/{name}", both
+        at = next((k for k, part in enumerate(parts) if part.startswith(_SIDES)), None)
+        if at is None:
+            layers.setdefault(cell.scope, {})[""] = [cell]
+        else:  # called by what is before the direction
+            side = next(side for side in _SIDES if parts[at].startswith(side))
+            layers.setdefault("/".join(parts[:at]), {}).setdefault(side, []).append(cell)
+    for name, sides in layers.items():
+        inside = [cell for side in ("", *_SIDES) for cell in sides.get(side, ())]
+        yield outermost if len(layers) == 1 else f"{outermost}/{name}", inside
 
 
 def _refuse(error: ValueError) -> Weights:
@@ -171,13 +167,21 @@ def _find_groups(root: Object) -> dict[str, Found]:
         if not group.is_group:
             continue
         if _is_layer(group):
-            said = group["vars"].text("name") if "vars" in group else ""
+            said = _said(group)
             name = said if said and said not in found else group.path.lstrip("/")
             kind = _class_of_group(group.path)
             found[name] = Found(functools.partial(group_weights, group), kind, {} if kind else None)
         else:
             waiting += reversed([group[name] for name in group])
     return found
+
+
+def _said(group: Object) -> str:
+    """The name that a layer's group says it has; "" where it does not, or no text."""
+    try:
+        return group["vars"].text("name") if "vars" in group else ""
+    except ValueError:
+        return ""
 
 
 def _is_layer(group: Object) -> bool:

@@ -55,6 +55,8 @@ def wrapped(wrapper: str, name: str) -> str:
 
 def entry(config: Mapping[str, Any], name: str, kind: type) -> Any:
     """Return an entry of a configuration, which must be there and of a type."""
+    if not isinstance(config, Mapping):
+        raise ValueError(f"the configuration: expected a layer, got {type(config).__name__}")
     value = config.get(name)
     if not isinstance(value, kind):
         said = f"got {type(value).__name__}" if name in config else "it is missing"

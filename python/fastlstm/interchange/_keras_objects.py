@@ -55,15 +55,17 @@ def _kind(layer: Any) -> str | None:
 
 def _found(layer: Any, kind: str, wrappers: tuple[str, ...]) -> Found:
     own: Any = next(c for c in type(layer).__mro__ if is_of_keras(c.__module__))
-    changes = next(_changes(layer), None)
-    if changes is not None:
+    changes, config = next(_changes(layer), None), {}
+    if changes is None:
+        config = own.get_config(layer)
+    else:
         kind = f"{type(layer).__name__} ({changes})"
     unknown = [wrapper for wrapper in wrappers if wrapper != TRANSPARENT]
     kind = wrapped(unknown[0], kind) if unknown else kind
     package = sys.modules[own.__module__.partition(".")[0]]
     version = str(getattr(package, "__version__", ""))
     weights = functools.partial(_weights, layer)
-    return Found(weights, kind, own.get_config(layer), version, layer, " and the ".join(wrappers))
+    return Found(weights, kind, config, version, layer, " and the ".join(wrappers))
 
 
 def _changes(layer: Any) -> Iterator[str]:
@@ -73,7 +75,7 @@ def _changes(layer: Any) -> Iterator[str]:
             break
         for name, value in vars(cls).items():
             if (callable(value) or isinstance(value, property)) and name not in _HARMLESS:
-                yield f"a class of its own: it defines {name}"
+                yield f"{cls.__name__}, a class of its own, defines {name}"
     yield from (f"its {name} was replaced" for name in ("call", "step") if name in vars(layer))
     for name in ("activation", "recurrent_activation"):
         function = getattr(layer, name, None)

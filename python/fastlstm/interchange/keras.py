@@ -135,9 +135,9 @@ def _describe_one(
     try:
         if layer.config is None:
             return _from_weights(layer.weights(), options)
+        kind, config = _without_rnn(layer.class_name, layer.config)
         if options:
             raise ValueError(f"{next(iter(options))}: expected nothing, as the source says it")
-        kind, config = _without_rnn(layer.class_name, layer.config)
         return _from_config(kind, config, layer.weights(), layer.version)
     except DAMAGE as error:
         raise ValueError(f"{where and f'{where}: '}{name}: {error}") from error
@@ -296,7 +296,10 @@ def _activation(name: str, config: Mapping[str, Any], version: str) -> Activatio
     if value is None:
         return _ACTIVATIONS["linear"]
     if not isinstance(value, str):
-        said = value.get("class_name") if isinstance(value, Mapping) else type(value).__name__
+        said: Any = type(value).__name__
+        if isinstance(value, Mapping):  # a function's name, or the class of something else
+            of = value.get("config")
+            said = of if isinstance(of, str) else value.get("class_name")
         raise ValueError(f"{name}: expected the name of a function of Keras, got {said}")
     if value == "hard_sigmoid" and major in ("1", "2", "3"):  # the slope was changed
         return ("HardSigmoid", 1 / 6 if major == "3" else 0.2, 0.5)
