@@ -124,7 +124,7 @@ def find_weights(root: Object) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for outermost in root.texts("layer_names"):
         try:
-            layers = _layers_of(outermost, cells_in_order(root[outermost]))
+            layers = list(_layers_of(outermost, cells_in_order(root[outermost])))
         except ValueError as error:  # which counts where it is the layer that is asked for
             found[outermost] = Found(functools.partial(_refuse, error))
             continue
@@ -147,6 +147,8 @@ def _layers_of(outermost: str, cells: Sequence[Cell]) -> Iterator[tuple[str, lis
             side = next(side for side in _SIDES if parts[at].startswith(side))
             layers.setdefault("/".join(parts[:at]), {}).setdefault(side, []).append(cell)
     for name, sides in layers.items():
+        if "" not in sides and [len(sides.get(side, ())) for side in _SIDES] != [1, 1]:
+            raise ValueError(f"{outermost}/{name}: expected a forward and a backward layer")
         inside = [cell for side in ("", *_SIDES) for cell in sides.get(side, ())]
         yield outermost if len(layers) == 1 else f"{outermost}/{name}", inside
 
