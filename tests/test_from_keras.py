@@ -452,10 +452,13 @@ def test_archives_that_are_refused(tmp_path: Path) -> None:
                     archive.writestr(name, data)
         with pytest.raises(ValueError, match=f"{missing} is missing"):
             fastlstm.from_keras(path)
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, data in members.items():
-            archive.writestr(name, data)
-    with pytest.raises(ValueError, match="is compressed"):
+    for method in (zipfile.ZIP_DEFLATED, zipfile.ZIP_LZMA):
+        with zipfile.ZipFile(path, "w", method) as archive:
+            for name, data in members.items():
+                archive.writestr(name, data)
+        if method == zipfile.ZIP_DEFLATED:
+            assert fastlstm.from_keras(path).hidden_size == 2
+    with pytest.raises(ValueError, match=r"config.json is compressed by another method"):
         fastlstm.from_keras(path)
 
 

@@ -549,6 +549,15 @@ def test_hostile_configurations(config: str, message: str, tmp_path: Path) -> No
     assert_refused(path, message)
 
 
+@pytest.mark.parametrize("name", ["config.json", "metadata.json", "model.weights.h5"])
+def test_members_that_grow(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "m.keras"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+        for other in ("config.json", "metadata.json", "model.weights.h5"):
+            file.writestr(other, b" " * (3 << 24) if other == name else b"{}")
+    assert_refused(path, f"{name}: 50331648 bytes are too many for what the file has")
+
+
 def test_names_that_are_long_and_many(tmp_path: Path) -> None:
     """Each of 2000 layers would have a name of 200,000 letters."""
     model = within("Sequential", "m", layers=[lstm(f"l{n}") for n in range(2000)])

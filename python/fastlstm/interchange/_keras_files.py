@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import mmap
+import os
 import re
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +19,7 @@ from ._description import listed
 from ._hdf5 import Object, open_hdf5
 from ._keras_groups import Cell, all_weights, cells_in_order, find_weights, group_weights
 from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
-from ._tensors import DAMAGE, read_member
+from ._tensors import DAMAGE
 
 # JSON becomes up to 28 times as large in memory.
 _MOST_JSON = 2 << 20
@@ -89,15 +90,30 @@ def _open_archive(path: str) -> File:
             raise ValueError(f"not a .keras archive: config.json is missing; it has {some}")
         if "model.weights.npz" in names and "model.weights.h5" not in names:
             raise ValueError("weights in .npz are not read: save them as .h5")
-        config = read_member(archive, "config.json")
-        metadata = read_member(archive, "metadata.json")
-        weights = read_member(archive, "model.weights.h5")
+        size = os.path.getsize(path)
+        config = _member(archive, "config.json", _most_json(size))
+        metadata = _member(archive, "metadata.json", _most_json(size))
+        weights = _member(archive, "model.weights.h5", 2 * size + _MOST_JSON)
     root = open_hdf5(weights)
     if root is None:
         raise ValueError("model.weights.h5: expected an HDF5 file")
-    model = _json(config, "config.json", len(weights))
-    version = _json(metadata, "metadata.json", 0).get("keras_version", "")
+    model = _json(config, "config.json", size)
+    version = _json(metadata, "metadata.json", size).get("keras_version", "")
     return File(root, model, str(version))
+
+
+def _member(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """Return a file of an archive, which Keras does not compress, but others may have."""
+    try:
+        info = archive.getinfo(name)
+    except KeyError:
+        raise ValueError(f"{name} is missing") from None
+    if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+        raise ValueError(f"{name} is compressed by another method than deflate")
+    # Room is made for both before they are read.
+    if max(info.file_size, info.compress_size) > most:
+        raise ValueError(f"{name}: {info.file_size} bytes are too many for what the file has")
+    return archive.read(info)
 
 
 def _another_format(head: bytes) -> str:
@@ -108,7 +124,7 @@ def _another_format(head: bytes) -> str:
 
 
 def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:
-    if len(text) > _MOST_JSON + size // 16:
+    if len(text) > _most_json(size):
         raise ValueError(f"{what}: {len(text)} bytes are too many for a configuration")
     try:
         read = json.loads(text, parse_int=_integer)
@@ -119,6 +135,10 @@ def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:
     if not isinstance(read, Mapping):
         raise ValueError(f"{what}: expected an object, got {type(read).__name__}")
     return read
+
+
+def _most_json(size: int) -> int:
+    return _MOST_JSON + size // 16
 
 
 def _integer(text: str) -> int:
