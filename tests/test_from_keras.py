@@ -310,7 +310,7 @@ def test_files_with_weights_only(model: Any, tmp_path: Path) -> None:
 def test_no_need_for_keras(files: dict[str, Path]) -> None:
     program = (
         f"import sys; sys.path[:] = {sys.path}\n"
-        "for name in ('keras', 'tensorflow', 'torch'): sys.modules[name] = None\n"
+        "for name in ('keras', 'tensorflow', 'torch', 'h5py'): sys.modules[name] = None\n"
         "import fastlstm\n"
         f"for path in {[str(p) for p in files.values()]}:\n"
         "    print(fastlstm.from_keras(path, 'first'))"

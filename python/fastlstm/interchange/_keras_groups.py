@@ -13,8 +13,9 @@ from ._tensors import Tensor
 
 # Other groups that a layer's may have: they have the state of random numbers.
 _RANDOM = ("seed_generator", "_random_generator")
-# Of layers in `layers`, whose groups are called by their classes.
+# What the layers of a Bidirectional are called after.
 _SIDES = ("forward_", "backward_")
+# Of layers in `layers`, whose groups are called by their classes.
 _CLASSES = ("lstm", "gru", "simple_rnn", "rnn", "bidirectional")
 
 
@@ -88,7 +89,7 @@ class Cell:
             There are others.
         """
         expected = ["kernel", "recurrent_kernel", "bias"]
-        leaves = [re.sub(r"(_\\d+)?(:0)?$", "", name.rpartition("/")[2]) for name in self.names]
+        leaves = [re.sub(r"(_\d+)?(:0)?$", "", name.rpartition("/")[2]) for name in self.names]
         if leaves != expected[: len(leaves)]:
             raise ValueError(f"{self.scope}: expected {', '.join(expected)}, got {leaves}")
         return [self.group[name].tensor() for name in self.names]

@@ -14,6 +14,8 @@ from ._tensors import FLOATS, Tensor, as_layers_float
 
 # What a class may define and still compute what its base does.
 _HARMLESS = ("__init__", "get_config", "from_config")
+# Methods of layers and cells that compute.
+_REPLACED = ("call", "inner_loop", "step")
 
 
 def find_in_object(source: Any) -> dict[str, Found]:
@@ -76,7 +78,7 @@ def _changes(layer: Any) -> Iterator[str]:
         for name, value in vars(cls).items():
             if (callable(value) or isinstance(value, property)) and name not in _HARMLESS:
                 yield f"{cls.__name__}, a class of its own, defines {name}"
-    yield from (f"its {name} was replaced" for name in ("call", "step") if name in vars(layer))
+    yield from (f"its {name} was replaced" for name in _REPLACED if name in vars(layer))
     for name in ("activation", "recurrent_activation"):
         function = getattr(layer, name, None)
         module = str(getattr(function, "__module__", ""))
