@@ -477,6 +477,17 @@ def test_what_is_no_file_of_keras(data: bytes, message: str, tmp_path: Path) -> 
     assert str(path) in str(error.value)
 
 
+def test_a_model_of_its_own_class(tmp_path: Path) -> None:
+    """Its configuration says nothing of its layers, whatever it calls so."""
+    weights = tmp_path / "w.h5"
+    write_groups(weights, {"encoder/cell": 0})
+    path = tmp_path / "m.keras"
+    config = json.dumps(within("own>Model", "m", layers=[64, 32], cell="LSTM"))
+    members = {"config__json": config, "metadata__json": "{}"}
+    path.write_bytes(archive(model__weights__h5=weights.read_bytes(), **members))
+    assert fastlstm.from_keras(path, "encoder", **GATES).hidden_size == H
+
+
 def test_wrong_types(tmp_path: Path) -> None:
     with pytest.raises(TypeError, match=r"source: expected a layer.* got the class"):
         fastlstm.from_keras(keras.layers.LSTM)
@@ -527,7 +538,14 @@ def nest(levels: int) -> dict[str, Any]:
         ("[" + "{}," * 1_000_000 + "0]", "config.json: 3000003 bytes are too many"),
         ("[1]", "config.json: expected an object, got list"),
         ("{}", "class_name: expected str in the configuration, it is missing"),
-        ('{"class_name": "M", "config": {"layers": [3]}}', "expected a layer, got int"),
+        (
+            '{"class_name": "M", "config": {"layers": [{"class_name": 3}]}}',
+            "class_name: expected str in the conf",
+        ),
+        (
+            json.dumps(within("M", "m", layers=[within("LSTM", "l", cell={})] * 2)),
+            "expected one la",
+        ),
         (json.dumps(nest(60)), "too deep, or with names that are too long"),
         (json.dumps(within("M", "m", layers=[lstm("l" * 99)] * 5)), "expected one layer of this"),
         (

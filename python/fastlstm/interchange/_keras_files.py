@@ -47,9 +47,7 @@ class File:
         """What there is besides, for errors: the layers' classes, or names of groups."""
         if self.config is None:
             return [name for name in self.root if name != "top_level_model_weights"]
-        config = self.config.get("config")
-        layers = config.get("layers") if isinstance(config, Mapping) else None
-        return [class_of(layer) for layer in layers] if isinstance(layers, list) else []
+        return [class_of(layer) for layer in _layers(_Place(self.config).config)]
 
 
 @contextlib.contextmanager
@@ -224,21 +222,30 @@ def _places(model: Mapping[str, Any]) -> Iterator[_Place]:
         if len(place.names) > _MOST_DEPTH or letters > _MOST_NAMES:
             raise ValueError("the configuration: too deep, or with names that are too long")
         kind, config = class_of(place.layer), place.config
-        if kind in RECURRENT or "recurrent_initializer" in config or "cell" in config:
+        if kind in RECURRENT or "recurrent_initializer" in config or _is_layer(config.get("cell")):
             yield place
             continue
-        layer, layers = config.get("layer"), config.get("layers")
-        if isinstance(layer, Mapping) and "class_name" in layer:
+        layer = config.get("layer")
+        if _is_layer(layer):
             around = "" if kind == TRANSPARENT else kind
             waiting.append(place.inner(layer, place.own + 1, ("layer",), around))
-        if isinstance(layers, list):
-            inner, used = [], dict[str, int]()
-            for layer in layers:
-                key = _snake_case(entry(layer, "class_name", str))
-                used[key] = used.get(key, -1) + 1
-                key = f"{key}_{used[key]}" if used[key] else key
-                inner.append(place.inner(layer, 1, ("layers", key)))
-            waiting += reversed(inner)
+        inner, used = [], dict[str, int]()
+        for layer in _layers(config):
+            key = _snake_case(entry(layer, "class_name", str))
+            used[key] = used.get(key, -1) + 1
+            key = f"{key}_{used[key]}" if used[key] else key
+            inner.append(place.inner(layer, 1, ("layers", key)))
+        waiting += reversed(inner)
+
+
+def _is_layer(value: Any) -> bool:
+    return isinstance(value, Mapping) and "class_name" in value
+
+
+def _layers(config: Mapping[str, Any]) -> list[Any]:
+    """The layers of a model; none where that word is something else to a model of its own class."""
+    layers = config.get("layers")
+    return layers if isinstance(layers, list) and all(map(_is_layer, layers)) else []
 
 
 def _snake_case(name: str) -> str:
