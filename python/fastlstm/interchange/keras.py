@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -202,6 +203,8 @@ def _without_rnn(kind: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str
             raise ValueError("expected an LSTM, GRU or SimpleRNN, got an RNN of several cells")
         cell = entry(config, "cell", Mapping)
         kind, config = class_of(cell), {**config, **entry(cell, "config", Mapping)}
+        if kind not in CELL_CLASSES:
+            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got an RNN of a {kind}")
     kind = CELL_CLASSES.get(kind, kind)
     if kind not in (*CELLS, "Bidirectional"):
         raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
@@ -217,7 +220,8 @@ def _from_config(
         raise ValueError("expected a layer with weights; it was never built")
     cell = CELLS[kind]
     options = _options(cell, config, version)
-    use_bias, H = bool(entry(config, "use_bias", bool)), int(entry(config, "units", int))
+    # Keras takes a number for a truth, and NumPy's numbers.
+    use_bias, H = bool(entry(config, "use_bias", Integral)), int(entry(config, "units", Integral))
     params = _params(cell, H, use_bias, options, weights)
     options |= {
         "input_size": params["weight_ih_l0"].shape[1],
@@ -236,6 +240,8 @@ def _from_bidirectional(config: Mapping[str, Any], weights: Weights, version: st
     layers = [
         _without_rnn(class_of(layer), entry(layer, "config", Mapping)) for layer in (first, second)
     ]
+    if any(kind not in CELLS for kind, _ in layers):
+        raise ValueError("Bidirectional: expected an LSTM, GRU or SimpleRNN in it")
     if layers[0][1].get("go_backwards"):
         raise ValueError("Bidirectional: expected a first layer with go_backwards=False")
     half = len(weights) // 2
@@ -285,7 +291,7 @@ def _options(cell: str, config: Mapping[str, Any], version: str) -> dict[str, An
 
 
 def _flag(config: Mapping[str, Any], name: str) -> bool:
-    return name in config and bool(entry(config, name, bool))
+    return name in config and bool(entry(config, name, Integral))
 
 
 def _activation(name: str, config: Mapping[str, Any], version: str) -> Activation:
