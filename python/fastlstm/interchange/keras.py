@@ -204,7 +204,7 @@ def _without_rnn(kind: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str
         cell = entry(config, "cell", Mapping)
         kind, config = class_of(cell), {**config, **entry(cell, "config", Mapping)}
         if kind not in CELL_CLASSES:
-            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got an RNN of a {kind}")
+            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind} in an RNN")
     kind = CELL_CLASSES.get(kind, kind)
     if kind not in (*CELLS, "Bidirectional"):
         raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
