@@ -37,7 +37,6 @@ WRITERS: dict[str, Callable[[Any], None]] = {
     [
         ("fastlstm.to_onnx(lstm, 'x')", "onnx", "to_onnx needs {}: pip install 'fastlstm[onnx]'"),
         ("fastlstm.from_onnx('x')", "onnx", "from_onnx needs {}: pip install 'fastlstm[onnx]'"),
-        ("fastlstm.from_keras('x')", "h5py", "from_keras needs {}: pip install 'fastlstm[keras]'"),
         (
             "fastlstm.verify(lstm, {'weight_ih_l0': 0})",
             "torch",

@@ -1,80 +1,197 @@
-"""HDF5 files, read so that a damaged one cannot ask for more memory than it has itself."""
+"""HDF5 files: groups, attributes and datasets, read without the HDF5 library.
+
+That library follows links to other files, and damaged files make it run for ever or ask for more
+memory than they have themselves. What Keras writes is little of what it can do.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+import mmap
+from collections.abc import Iterator, Mapping
 
 import numpy as np
-import numpy.typing as npt
+
+from fastlstm._checks import FloatArray
+
+from ._hdf5_format import (
+    ATTRIBUTE,
+    ATTRIBUTE_INFO,
+    EXTERNAL,
+    LAYOUT,
+    NOWHERE,
+    SIGNATURE,
+    SPACE,
+    TYPE,
+    Bytes,
+    Message,
+    Target,
+)
+from ._tensors import FLOATS, Tensor, as_layers_float
 
 
-class Hdf5:
-    """An open file, and its bytes."""
+def open_hdf5(data: bytes | mmap.mmap) -> Object | None:
+    """Return the root group of a file; None where it is no HDF5 file."""
+    start = 0
+    while data[start : start + len(SIGNATURE)] != SIGNATURE:
+        start = max(512, 2 * start)  # a file may begin with a block of the user's own
+        if start >= len(data):
+            return None
+    file = File(data[start:] if start else data)
+    return file.object(file.bytes.root(), "")
 
-    def __init__(self, file: Any, data: Any) -> None:
-        self.file = file
-        self._data = data
-        self._checked: set[str] = set()
 
-    def text(self, group: Any, name: str) -> str:
+class File:
+    """What has been read of a file: objects are read once, however many links lead to them."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self.bytes = Bytes(data)
+        self._read: dict[int, tuple[list[Message], Mapping[str, Target] | None]] = {}
+
+    def object(self, address: int, path: str) -> Object:
+        """Return an object, which is called by the path that led to it."""
+        self.bytes.spend(64 + len(path))
+        if address not in self._read:
+            messages = self.bytes.messages(address)
+            self._read[address] = messages, self.bytes.links(messages)
+        return Object(self, path, *self._read[address])
+
+
+class Object:
+    """A group or a dataset.
+
+    Attributes
+    ----------
+    path : str
+        From the root; "" is the root itself.
+    """
+
+    def __init__(
+        self,
+        file: File,
+        path: str,
+        messages: list[Message],
+        links: Mapping[str, Target] | None,
+    ) -> None:
+        self.path = path
+        self._file, self._messages, self._links = file, messages, links
+
+    @property
+    def is_group(self) -> bool:
+        """Whether it is no dataset."""
+        return self._links is not None
+
+    def __contains__(self, name: str) -> bool:
+        return name in (self._links or {})
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of what a group has."""
+        return iter(self._links or {})
+
+    def __len__(self) -> int:
+        return len(self._links or {})
+
+    def __getitem__(self, path: str) -> Object:
+        """Return what is at a path below a group.
+
+        Raises
+        ------
+        ValueError
+            There is nothing; or a link leads there, within the file or to another.
+        """
+        found = self
+        for name in path.split("/"):
+            where = f"{found.path}/{name}"
+            target = (found._links or {}).get(name)
+            if target is None:
+                raise ValueError(f"{where}: missing")
+            if isinstance(target, str):
+                raise ValueError(f"{where}: {target}, which is not followed")
+            found = self._file.object(target, where)
+        return found
+
+    def get(self, name: str) -> Object | None:
+        """Return what a group has of a name; None where there is no such."""
+        if name not in self:
+            return None
+        return self[name]
+
+    # --- attributes -----------------------------------------------------------------------------
+
+    def text(self, name: str) -> str:
         """Return an attribute that is text, or "" where there is none."""
-        values = self.texts(group, name)
+        values = self.texts(name)
         return values[0] if values else ""
 
-    def texts(self, group: Any, name: str) -> list[str]:
-        """Return an attribute that is one text or several."""
-        if name not in group.attrs:
-            return []
-        attribute = group.attrs.get_id(name)
-        if attribute.get_storage_size() > len(self._data):
-            raise ValueError(f"attribute {name} is larger than the file")
-        if name not in self._checked:
-            for length in self._text_lengths(name):
-                if length > len(self._data):
-                    raise ValueError(f"attribute {name} has a text that is larger than the file")
-            self._checked.add(name)
-        values = np.atleast_1d(np.asarray(group.attrs[name])).ravel().tolist()
-        return [v.decode() if isinstance(v, bytes) else str(v) for v in values]
+    def texts(self, name: str) -> list[str]:
+        """Return an attribute that is one text or several, or is divided because it was long."""
+        found = self._texts(name)
+        if found is None:
+            parts: list[list[str]] = []
+            while (part := self._texts(f"{name}{len(parts)}")) is not None:
+                parts.append(part)
+            found = [text for part in parts for text in part]
+        return found
 
-    def _text_lengths(self, name: str) -> Iterator[int]:
-        """The lengths of texts of any length, in all attributes of a name.
-
-        The HDF5 library makes room of the length that an attribute states, up to 4 GB, before it
-        looks whether there is such a text. So we look first: at the attribute messages (IV.A.2.m of
-        the format's specification), which are found by their name.
-        """
-        data, wanted = self._data, name.encode() + b"\0"
-        at = data.find(wanted)
-        while at >= 0:
-            for start, versions, align in ((at - 8, (1,), 8), (at - 8, (2,), 1), (at - 9, (3,), 1)):
-                if start < 0 or data[start] not in versions or self._int(start + 2) != len(wanted):
-                    continue
-                kind = at + -(-len(wanted) // align) * align
-                space = kind + -(-self._int(start + 4) // align) * align
-                values = space + -(-self._int(start + 6) // align) * align
-                if values > len(data) or data[kind] & 15 != 9:  # the class of variable lengths
-                    continue
-                dims = space + (8 if data[space] == 1 else 4)
-                count = math.prod(
-                    self._int(dims + 8 * k, 8) for k in range(min(data[space + 1], 32))
+    def _texts(self, name: str) -> list[str] | None:
+        file = self._file.bytes
+        for message in self._messages:
+            if message.kind == ATTRIBUTE and file.attribute_name(message) == name:
+                try:
+                    return file.attribute(message)
+                except ValueError as error:
+                    raise ValueError(f"{self.path or '/'}: attribute {name}: {error}") from error
+            if message.kind == ATTRIBUTE_INFO and file.has_dense_attributes(message):
+                raise ValueError(
+                    f"{self.path or '/'}: attributes in a form that Keras does not write (a heap)"
                 )
-                if count > len(data):
-                    raise ValueError(f"attribute {name} is larger than the file")
-                yield from (self._int(values + 16 * k, 4) for k in range(count))
-            at = data.find(wanted, at + 1)
+        return None
 
-    def _int(self, at: int, size: int = 2) -> int:
-        return int.from_bytes(self._data[at : at + size], "little")
+    # --- values ---------------------------------------------------------------------------------
 
-    def array(self, dataset: Any) -> npt.NDArray[Any]:
-        """Return the values of a dataset. They must be in the file as they are."""
-        if dataset.external or dataset.is_virtual:
-            raise ValueError(f"{dataset.name}: its values are in another file")
-        size = dataset.size * dataset.dtype.itemsize
-        if dataset.id.get_storage_size() < size or size > len(self._data):
-            raise ValueError(f"{dataset.name}: its values are missing or compressed")
-        if dataset.dtype.kind != "f":
-            raise ValueError(f"{dataset.name}: expected floats, got {dataset.dtype}")
-        return np.asarray(dataset[...])
+    def tensor(self) -> Tensor:
+        """Return a dataset of floats. Its values must be in the file as they are."""
+        found = {message.kind: message for message in self._messages}
+        if self.is_group or not {SPACE, TYPE, LAYOUT} <= found.keys():
+            raise ValueError(f"{self.path}: expected a dataset")
+        file = self._file.bytes
+        if EXTERNAL in found:
+            raise ValueError(f"{self.path}: its values are in another file")
+        if any(found[kind].shared for kind in (SPACE, TYPE, LAYOUT)):
+            raise ValueError(f"{self.path}: its type is elsewhere, in a form Keras does not write")
+        shape, kind = file.shape(found[SPACE].start), file.type(found[TYPE].start)
+        name = kind.name
+        if kind.size == 2 and name in ("bytes", "uint16"):  # HDF5 had no name for bfloat16
+            said = self.text("dtype")
+            name = "bfloat16" if said == "bfloat16" or (name == "bytes" and not said) else name
+        if name not in FLOATS:
+            raise ValueError(f"{self.path}: expected floats, got {name}")
+        size = math.prod(shape) * kind.size
+        start = self._values(found[LAYOUT], size)
+        stored = np.dtype(kind.order + FLOATS[name])
+
+        def read() -> FloatArray:
+            file.spend(size)
+            values = np.frombuffer(file.data, stored, math.prod(shape), start)
+            # What is a layer's float already stays where it is.
+            floats = values if stored in (np.float32, np.float64) else as_layers_float(values, name)
+            return floats.reshape(shape)
+
+        return Tensor(shape, read)
+
+    def _values(self, layout: Message, size: int) -> int:
+        """Where a dataset's values start."""
+        file, start = self._file.bytes, layout.start
+        version, kind = file.integer(start, 1), file.integer(start + 1, 1)
+        if version not in (3, 4, 5):
+            raise ValueError(f"{self.path}: a layout of version {version}, which Keras never wrote")
+        if kind not in (0, 1):
+            what = {2: "in chunks, perhaps compressed", 3: "in other files"}.get(kind, "nowhere")
+            raise ValueError(f"{self.path}: its values are {what}, not in one piece")
+        if kind == 0:
+            at, stored = start + 4, file.integer(start + 2, 2)
+        else:
+            at, stored = file.integer(start + 2), file.integer(start + 10)
+        if at == NOWHERE or stored < size or at + size > len(file.data):
+            raise ValueError(f"{self.path}: its values are missing")
+        return at

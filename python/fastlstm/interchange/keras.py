@@ -1,43 +1,28 @@
-"""Layers from Keras: layer objects, and files read by h5py alone. Keras is never imported."""
+"""Layers from Keras: layer objects, and files. Keras is never imported.
+
+:mod:`._keras_objects` finds recurrent layers in objects, :mod:`._keras_files` in files; this says
+what they mean.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import functools
-import io
-import json
-import mmap
-import re
-import sys
+import os
 import warnings
-import zipfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from numbers import Integral
 from typing import Any, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 
-from fastlstm._checks import FloatArray, readable_path
-from fastlstm._extras import needs_extra
+from fastlstm._checks import FloatArray, as_bool, readable_path, shape_text
 
-from ._description import Description, build, choose
+from ._description import Description, build, choose, listed
 from ._gates import GATES, KERAS_GATES, cell_of_rows, reordered
-from ._hdf5 import Hdf5
-from ._tensors import DAMAGE, read_member
+from ._keras_files import open_file
+from ._keras_layers import CELL_CLASSES, CELLS, Found, Weights, class_of, entry
+from ._keras_objects import find_in_object
+from ._tensors import DAMAGE
 
-_CELLS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
-_CELL_CLASSES = {f"{name}Cell": name for name in _CELLS}
-# Seen, so that they can be refused by name.
-_REFUSED = ("CuDNNLSTM", "CuDNNGRU", "ConvLSTM1D", "ConvLSTM2D", "ConvLSTM3D", "StackedRNNCells")
-_RECURRENT = (*_CELLS, *_CELL_CLASSES, *_REFUSED, "Bidirectional", "RNN")
-_MODELS = ("Sequential", "Functional", "Model")
-
-Arrays: TypeAlias = "Sequence[npt.NDArray[Any]]"
-# Of a layer within models: the names of all, and what Keras 3 calls them in a file.
-Path: TypeAlias = Sequence[tuple[str, str]]
-# Of an open file: its HDF5 part, the model's configuration if it is there, Keras' version.
-_Opened: TypeAlias = tuple[Hdf5, "Mapping[str, Any] | None", str]
 Activation: TypeAlias = str | tuple[Any, ...]
 _ACTIVATIONS: dict[str, Activation] = {
     "tanh": "Tanh",
@@ -50,16 +35,6 @@ _ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-@dataclass
-class _Found:
-    """A recurrent layer of Keras: how it was configured, and its weights in Keras' order."""
-
-    weights: Callable[[], Arrays]
-    class_name: str = ""  # and no config: of a file with weights only
-    config: Mapping[str, Any] | None = None
-    version: str = ""
-
-
 def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     """Make a layer from a recurrent layer of Keras, with the same results.
 
@@ -67,10 +42,11 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     ----------
     source : Layer, or path-like
         An LSTM, GRU or SimpleRNN of Keras, its cell, or a Bidirectional or RNN of one; a model
-        that contains some; or a file: ``.keras``, ``.h5``, ``.weights.h5``. Reading a file needs
-        h5py (``fastlstm[keras]``), not Keras.
+        that contains some, also in other models or TimeDistributed; or a file: ``.keras``,
+        ``.h5``, ``.weights.h5``. Reading a file needs neither Keras nor h5py.
     name : str, optional
-        Which layer; within another model "outer/inner". May be left out where there is only one.
+        Which layer; within another model or a wrapper "outer/inner". May be left out where there
+        is only one.
     **options
         For a file with weights only, which does not say how the layer was configured:
         ``activation``, ``recurrent_activation`` (LSTM, GRU), ``merge_mode`` (Bidirectional),
@@ -85,14 +61,13 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     Raises
     ------
     ValueError
-        The layer cannot be represented, the file is damaged, or there is not exactly one such
-        layer; the message names them all.
+        The layer cannot be represented (it is of a class of its own, say), the file is damaged,
+        refers to other files, or is none of Keras, or there is not exactly one such layer; the
+        message names them all.
     TypeError
         An argument has another type than stated.
     OSError
         The file cannot be read.
-    ModuleNotFoundError
-        The source is a file, and h5py is not installed.
 
     Warns
     -----
@@ -103,217 +78,96 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     --------
     >>> lstm = fastlstm.from_keras("model.keras", name="lstm")  # doctest: +SKIP
     """
-    return build(describe(source, name, **options))
+    description = describe(source, name, **options)
+    try:
+        return build(description)
+    except ValueError as error:  # of sizes that no layer has
+        where = type(source).__name__ if hasattr(source, "get_config") else os.fspath(source)
+        raise ValueError(f"{where}: {error}") from error
 
 
 def describe(source: Any, name: str | None = None, **options: Any) -> Description:
     """Do all of :func:`from_keras` but make the layer."""
     if name is not None and not isinstance(name, str):
         raise TypeError(f"name: expected text, got {type(name).__name__}")
+    if isinstance(source, type):
+        raise TypeError(f"source: expected a layer, a model or a path, got the class {source!r}")
+    _check_options(options)
     if hasattr(source, "get_config"):
-        return _describe_one(type(source).__name__, find_in_object(source), name, options)
+        found = find_in_object(source)
+        there = [type(layer).__name__ for layer in getattr(source, "layers", ())]
+        return _describe_one(type(source).__name__, found, there, name, options)
     path = readable_path("source", source, "a layer, a model or a path")
-    with open_file(path) as (hdf5, config, version):
-        found = {} if config is None else dict(_find_in_config(config, hdf5, version))
-        if not found:
-            found = _find_weights(hdf5)
-        return _describe_one("", found, name, options)
+    with open_file(path) as file:
+        return _describe_one("", file.find(), file.names(), name, options)
+
+
+def choose_layer(found: Mapping[str, Found], name: str | None, where: str) -> tuple[str, Found]:
+    """Return the one layer that is wanted: of its name, or the only one in a wrapper of that."""
+    if name is not None and name not in found:
+        below = [one for one in found if one.startswith(f"{name}/")]
+        name = below[0] if len(below) == 1 else name
+    return choose(found, name, where, "name")
+
+
+def _check_options(options: Mapping[str, Any]) -> None:
+    for name, value in options.items():
+        if name in ("reset_after", "go_backwards"):
+            as_bool(name, value)
+        elif name in ("activation", "recurrent_activation", "merge_mode") and not (
+            value is None or isinstance(value, str)
+        ):
+            raise TypeError(f"{name}: expected text or None, got {type(value).__name__}")
 
 
 def _describe_one(
-    where: str, found: Mapping[str, _Found], name: str | None, options: Mapping[str, Any]
+    where: str,
+    found: Mapping[str, Found],
+    there: Sequence[str],
+    name: str | None,
+    options: Mapping[str, Any],
 ) -> Description:
-    name, layer = choose(found, name, where or "layers", "name")
+    if there and not found:
+        raise ValueError(
+            f"{where and f'{where}: '}expected an LSTM, GRU or RNN, found none among "
+            f"{listed(there)}"
+        )
+    name, layer = choose_layer(found, name, where or "layers")
     try:
         if layer.config is None:
             return _from_weights(layer.weights(), options)
+        kind, config = _without_rnn(layer.class_name, layer.config)
         if options:
             raise ValueError(f"{next(iter(options))}: expected nothing, as the source says it")
-        return _from_config(layer.class_name, layer.config, layer.weights(), layer.version)
+        return _from_config(kind, config, layer.weights(), layer.version)
     except DAMAGE as error:
         raise ValueError(f"{where and f'{where}: '}{name}: {error}") from error
-
-
-@contextlib.contextmanager
-def open_file(path: str) -> Iterator[_Opened]:
-    """Open a file: its HDF5 part, the model's configuration if it is there, Keras' version.
-
-    Raises
-    ------
-    ValueError
-        It is no file of Keras, or damaged: also where the block that reads it finds that out.
-    ModuleNotFoundError
-        h5py is not installed.
-    """
-    try:
-        with _open(path) as opened:
-            yield opened
-    except ModuleNotFoundError:
-        raise
-    except DAMAGE as error:
-        raise ValueError(f"{path}: {error}") from error
-
-
-# --- what there is --------------------------------------------------------------------------------
-
-
-def find_in_object(source: Any) -> dict[str, _Found]:
-    """Find recurrent layers in a layer or model."""
-    found: dict[str, _Found] = {}
-
-    def visit(layer: Any, name: str) -> None:
-        classes = [c for c in type(layer).__mro__ if "keras" in c.__module__.partition(".")[0]]
-        kind = next((c.__name__ for c in classes if c.__name__ in _RECURRENT), None)
-        if kind is not None:
-            package = sys.modules[classes[0].__module__.partition(".")[0]]
-            version = str(getattr(package, "__version__", ""))
-            found[name] = _Found(layer.get_weights, kind, layer.get_config(), version)
-            return
-        for inner in getattr(layer, "layers", ()):
-            visit(inner, f"{name}/{inner.name}" if name else inner.name)
-
-    top = hasattr(source, "layers") and not hasattr(source, "forward_layer")
-    visit(source, "" if top else source.name)
-    return found
-
-
-@contextlib.contextmanager
-def _open(path: str) -> Iterator[_Opened]:
-    with needs_extra("from_keras", "keras"):
-        import h5py
-
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            config = json.loads(read_member(archive, "config.json"))
-            version = json.loads(read_member(archive, "metadata.json")).get("keras_version", "")
-            weights = read_member(archive, "model.weights.h5")
-        with h5py.File(io.BytesIO(weights), "r") as file:
-            yield Hdf5(file, weights), config, str(version)
-        return
-    try:
-        opened = h5py.File(path, "r")
-    except OSError as error:
-        raise ValueError(f"neither a .keras archive nor an HDF5 file: {error}") from error
-    with open(path, "rb") as raw:
-        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    with opened as file:
-        hdf5 = Hdf5(file, data)
-        text = hdf5.text(file, "model_config")
-        yield hdf5, json.loads(text) if text else None, hdf5.text(file, "keras_version")
-
-
-def _find_in_config(
-    model: Mapping[str, Any], hdf5: Hdf5, version: str
-) -> Iterator[tuple[str, _Found]]:
-    """Find the recurrent layers of a model, and where the file has their weights."""
-
-    def visit(model: Mapping[str, Any], outer: Path, depth: int) -> Iterator[tuple[str, _Found]]:
-        used: dict[str, int] = {}
-        for layer in model["config"]["layers"] if depth < 20 else ():
-            kind, config = layer["class_name"], layer["config"]
-            key = _snake_case(kind)
-            used[key] = used.get(key, -1) + 1
-            key = f"{key}_{used[key]}" if used[key] else key
-            path = (*outer, (config.get("name", layer.get("name", "")), key))
-            if kind in _RECURRENT:
-                weights = functools.partial(_weights_at, hdf5, path)
-                yield "/".join(name for name, _ in path), _Found(weights, kind, config, version)
-            elif isinstance(config.get("layers"), list):
-                yield from visit(layer, path, depth + 1)
-
-    config = model["config"]
-    if isinstance(config, Mapping) and isinstance(config.get("layers"), list):
-        yield from visit(model, (), 0)
-
-
-def _snake_case(name: str) -> str:
-    """What a .keras file calls the first layer of a class."""
-    name = re.sub(r"\W+", "", name)
-    name = re.sub("(.)([A-Z][a-z]+)", r"\1_\2", name)
-    return re.sub("([a-z])([A-Z])", r"\1_\2", name).lower()
-
-
-def _weights_at(hdf5: Hdf5, path: Path) -> Arrays:
-    """Return the weights of a layer within models."""
-    if "model_weights" in hdf5.file:  # saved as .h5: in groups of the outermost layers
-        names = [name for name, _ in path]
-        group = hdf5.file["model_weights"][names[0]]
-        weights = [w for w in hdf5.texts(group, "weight_names") if _within(w, names)]
-        return [hdf5.array(group[weight]) for weight in weights]
-    group = hdf5.file
-    for name, key in path:
-        container = next(k for k in ("layers", "_layer_checkpoint_dependencies") if k in group)
-        group = group[container][key]
-        said = hdf5.text(group["vars"], "name") if "vars" in group else ""
-        if said and said != name:
-            raise ValueError(f"{group.name}: expected weights of {name!r}, got {said!r}")
-    return _cell_weights(hdf5, group)
-
-
-def _within(weight: str, names: Sequence[str]) -> bool:
-    """Whether a weight belongs to a layer within the models of these names."""
-    parts = iter(weight.split("/"))
-    return all(name in parts for name in names[1:])
-
-
-def _cell_weights(hdf5: Hdf5, group: Any) -> Arrays:
-    """The weights of a layer's group in a .keras file."""
-    if "forward_layer" in group:
-        directions = (group["forward_layer"], group["backward_layer"])
-        return [array for one in directions for array in _cell_weights(hdf5, one)]
-    variables = group["cell"]["vars"] if "cell" in group else group["vars"]
-    return [hdf5.array(variables[str(k)]) for k in range(len(variables))]
-
-
-def _find_weights(hdf5: Hdf5) -> dict[str, _Found]:
-    """Find recurrent layers in a file that has weights only, by the names of these."""
-    found: dict[str, _Found] = {}
-    root = hdf5.file.get("model_weights", hdf5.file)
-    for name in hdf5.texts(root, "layer_names"):  # of Keras 2
-        names = hdf5.texts(root[name], "weight_names")
-        if any("recurrent_kernel" in weight for weight in names):
-            found[name] = _Found(functools.partial(_weights_at_names, hdf5, root[name], names))
-
-    def visit(path: str, group: Any) -> None:
-        if not hasattr(group, "keys") or re.search("/(forward|backward)_layer$", path):
-            return
-        if "forward_layer" in group or ("cell" in group and "vars" in group["cell"]):
-            said = hdf5.text(group["vars"], "name") if "vars" in group else ""
-            name = said if said and said not in found else path
-            found[name] = _Found(functools.partial(_cell_weights, hdf5, group))
-
-    if not found:
-        root.visititems(visit)
-    return found
-
-
-def _weights_at_names(hdf5: Hdf5, group: Any, names: Sequence[str]) -> Arrays:
-    return [hdf5.array(group[name]) for name in names]
 
 
 # --- what it means --------------------------------------------------------------------------------
 
 
-def _from_weights(weights: Arrays, given: Mapping[str, Any]) -> Description:
+def _from_weights(weights: Weights, given: Mapping[str, Any]) -> Description:
     """A layer of which only the weights are known, and what the caller says."""
     options = dict(given)
     two = len(weights) in (4, 6)
     count = len(weights) // 2 if two else len(weights)
-    if count not in (2, 3) or any(np.ndim(w) not in (1, 2) for w in weights):
-        raise ValueError(f"expected kernel, recurrent_kernel and bias, got {len(weights)} weights")
-    H, columns = np.shape(weights[1])
+    if count not in (2, 3) or len(weights[1].shape) != 2:
+        shapes = ", ".join(shape_text(weight.shape) for weight in weights) or "none"
+        raise ValueError(f"expected kernel, recurrent_kernel and bias, got weights of {shapes}")
+    H, columns = weights[1].shape
     cell = cell_of_rows(columns, H)
     if cell is None:
         raise ValueError(
             "recurrent_kernel: expected (H, 4H) (LSTM), (H, 3H) (GRU) or (H, H) (SimpleRNN), got "
             f"{(H, columns)}"
         )
-    kind = next(name for name, ours in _CELLS.items() if ours == cell)
+    kind = next(name for name, ours in CELLS.items() if ours == cell)
     needed = ["activation"] if kind == "SimpleRNN" else ["activation", "recurrent_activation"]
     config: dict[str, Any] = {"units": H, "use_bias": count == 3}
     if kind == "GRU":
         if count == 3:
-            config["reset_after"] = np.ndim(weights[2]) == 2
+            config["reset_after"] = len(weights[2].shape) == 2
         else:
             needed.append("reset_after")
     wrapper = {"merge_mode": options.pop("merge_mode")} if "merge_mode" in options else {}
@@ -336,41 +190,64 @@ def _from_weights(weights: Arrays, given: Mapping[str, Any]) -> Description:
     return _from_config("Bidirectional", {"layer": inner, **wrapper}, weights, "3")
 
 
-def _from_config(
-    kind: str, config: Mapping[str, Any], weights: Arrays, version: str
-) -> Description:
+def _without_rnn(kind: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
+    """Return the layer's class and configuration, those of the cell for an RNN of one.
+
+    Raises
+    ------
+    ValueError
+        It is none that can be read.
+    """
     if kind == "RNN":
-        kind, config = config["cell"]["class_name"], {**config, **config["cell"]["config"]}
+        if isinstance(config.get("cell"), (list, tuple)):
+            raise ValueError("expected an LSTM, GRU or SimpleRNN, got an RNN of several cells")
+        cell = entry(config, "cell", Mapping)
+        kind, config = class_of(cell), {**config, **entry(cell, "config", Mapping)}
+        if kind not in CELL_CLASSES:
+            raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind} in an RNN")
+    kind = CELL_CLASSES.get(kind, kind)
+    if kind not in (*CELLS, "Bidirectional"):
+        raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
+    return kind, config
+
+
+def _from_config(
+    kind: str, config: Mapping[str, Any], weights: Weights, version: str
+) -> Description:
     if kind == "Bidirectional":
         return _from_bidirectional(config, weights, version)
-    kind = _CELL_CLASSES.get(kind, kind)
-    if kind not in _CELLS:
-        raise ValueError(f"expected an LSTM, GRU or SimpleRNN, got a {kind}")
     if not weights:
         raise ValueError("expected a layer with weights; it was never built")
-    cell = _CELLS[kind]
+    cell = CELLS[kind]
     options = _options(cell, config, version)
-    use_bias = bool(config["use_bias"])
-    params = _params(cell, int(config["units"]), use_bias, options, weights)
+    # Keras takes a number for a truth, and NumPy's numbers.
+    use_bias, H = bool(entry(config, "use_bias", Integral)), int(entry(config, "units", Integral))
+    params = _params(cell, H, use_bias, options, weights)
     options |= {
         "input_size": params["weight_ih_l0"].shape[1],
-        "hidden_size": int(config["units"]),
+        "hidden_size": H,
         "bias": use_bias,
-        "batch_first": not config.get("time_major", False),
+        "batch_first": not _flag(config, "time_major"),
     }
-    if config.get("go_backwards", False):
+    if _flag(config, "go_backwards"):
         options["reverse"] = True
     return Description(cell, options, params)
 
 
-def _from_bidirectional(config: Mapping[str, Any], weights: Arrays, version: str) -> Description:
-    layers = [config["layer"], config.get("backward_layer") or config["layer"]]
-    if layers[0]["config"].get("go_backwards"):
+def _from_bidirectional(config: Mapping[str, Any], weights: Weights, version: str) -> Description:
+    first = entry(config, "layer", Mapping)
+    second = entry(config, "backward_layer", Mapping) if config.get("backward_layer") else first
+    layers = [
+        _without_rnn(class_of(layer), entry(layer, "config", Mapping)) for layer in (first, second)
+    ]
+    if any(kind not in CELLS for kind, _ in layers):
+        raise ValueError("Bidirectional: expected an LSTM, GRU or SimpleRNN in it")
+    if layers[0][1].get("go_backwards"):
         raise ValueError("Bidirectional: expected a first layer with go_backwards=False")
     half = len(weights) // 2
     forward, backward = (
-        _from_config(layer["class_name"], {**layer["config"], "go_backwards": False}, part, version)
-        for layer, part in zip(layers, (weights[:half], weights[half:]), strict=True)
+        _from_config(kind, {**inner, "go_backwards": False}, part, version)
+        for (kind, inner), part in zip(layers, (weights[:half], weights[half:]), strict=True)
     )
     if forward.cell != backward.cell:
         raise ValueError(f"Bidirectional: a {forward.cell} forward, a {backward.cell} backward")
@@ -380,7 +257,7 @@ def _from_bidirectional(config: Mapping[str, Any], weights: Arrays, version: str
             raise ValueError(f"Bidirectional: {name} is {ours!r} forward, {theirs!r} backward")
     params = forward.params | {f"{n}_reverse": value for n, value in backward.params.items()}
     options = forward.options | {"bidirectional": True}
-    mode = config["merge_mode"]
+    mode = config.get("merge_mode", "")
     if mode not in ("concat", "sum", "mul", "ave", None):
         raise ValueError(f"merge_mode: expected concat, sum, mul, ave or None, got {mode!r}")
     if mode != "concat":
@@ -396,7 +273,7 @@ def _options(cell: str, config: Mapping[str, Any], version: str) -> dict[str, An
                 "will not. Its results in inference are the same",
                 stacklevel=6,
             )
-    activation = _activation("activation", config["activation"], version)
+    activation = _activation("activation", config, version)
     options: dict[str, Any] = {}
     if cell == "RNN":
         if activation in ("Tanh", "Relu"):
@@ -404,22 +281,31 @@ def _options(cell: str, config: Mapping[str, Any], version: str) -> dict[str, An
         else:
             options["activations"] = (activation,)
         return options
-    recurrent = _activation("recurrent_activation", config["recurrent_activation"], version)
+    recurrent = _activation("recurrent_activation", config, version)
     if (recurrent, activation) != ("Sigmoid", "Tanh"):
         count = 2 if cell == "LSTM" else 1
         options["activations"] = (recurrent, *[activation] * count)
-    if cell == "GRU" and not config.get("reset_after", False):
+    if cell == "GRU" and not _flag(config, "reset_after"):
         options["reset_after"] = False
     return options
 
 
-def _activation(name: str, value: Any, version: str) -> Activation:
+def _flag(config: Mapping[str, Any], name: str) -> bool:
+    return name in config and bool(entry(config, name, Integral))
+
+
+def _activation(name: str, config: Mapping[str, Any], version: str) -> Activation:
     """Keras' activation as ONNX calls it."""
-    major = version.partition(".")[0]
+    if name not in config:
+        raise ValueError(f"{name}: missing in the configuration")
+    value, major = config[name], version.partition(".")[0]
     if value is None:
         return _ACTIVATIONS["linear"]
     if not isinstance(value, str):
-        said = value.get("class_name") if isinstance(value, Mapping) else type(value).__name__
+        said: Any = type(value).__name__
+        if isinstance(value, Mapping):  # a function's name, or the class of something else
+            of = value.get("config")
+            said = of if isinstance(of, str) else value.get("class_name")
         raise ValueError(f"{name}: expected the name of a function of Keras, got {said}")
     if value == "hard_sigmoid" and major in ("1", "2", "3"):  # the slope was changed
         return ("HardSigmoid", 1 / 6 if major == "3" else 0.2, 0.5)
@@ -435,7 +321,7 @@ def _params(
     H: int,
     use_bias: bool,
     options: Mapping[str, Any],
-    weights: Arrays,
+    weights: Weights,
 ) -> dict[str, FloatArray]:
     """Keras' weights, transposed and with the gates in our order."""
     rows = len(GATES[cell]) * H
@@ -448,25 +334,25 @@ def _params(
         shapes["bias"] = (2, rows) if two_biases else (rows,)
     if len(weights) != len(shapes):
         raise ValueError(f"expected {', '.join(shapes)}, got {len(weights)} weights")
-    arrays: dict[str, FloatArray] = {}
-    for (name, shape), value in zip(shapes.items(), weights, strict=True):
-        array = np.asarray(value)
-        same = len(shape) == array.ndim and all(
-            isinstance(n, str) or n == m for n, m in zip(shape, array.shape, strict=True)
+    for (name, shape), weight in zip(shapes.items(), weights, strict=True):
+        same = len(shape) == len(weight.shape) and all(
+            isinstance(n, str) or n == m for n, m in zip(shape, weight.shape, strict=True)
         )
         if not same:
-            raise ValueError(f"{name}: expected {shape}, got {array.shape}")
-        if array.dtype.kind != "f":
-            raise ValueError(f"{name}: expected floats, got {array.dtype}")
-        arrays[name] = array.astype(np.float64 if array.dtype.itemsize == 8 else np.float32)
+            raise ValueError(
+                f"{name}: expected {shape_text(shape)}, got {shape_text(weight.shape)}"
+            )
 
+    def ours(array: FloatArray) -> FloatArray:
+        return reordered(array, KERAS_GATES[cell], GATES[cell])
+
+    # One after the other, so that what is read is not in memory for all at once.
     params = {
-        "weight_ih_l0": arrays["kernel"].T,
-        "weight_hh_l0": arrays["recurrent_kernel"].T,
+        name: ours(np.asarray(weight.read()).T)
+        for name, weight in zip(("weight_ih_l0", "weight_hh_l0"), weights, strict=False)
     }
     if use_bias:
-        bias = arrays["bias"] if two_biases else np.stack([arrays["bias"], 0 * arrays["bias"]])
-        params["bias_ih_l0"], params["bias_hh_l0"] = bias
-    return {
-        name: reordered(array, KERAS_GATES[cell], GATES[cell]) for name, array in params.items()
-    }
+        bias = np.asarray(weights[2].read())
+        params["bias_ih_l0"] = ours(bias[0] if two_biases else bias)
+        params["bias_hh_l0"] = ours(bias[1] if two_biases else 0 * bias)
+    return params
