@@ -11,6 +11,7 @@
 #include "arrays.hpp"
 #include "config.hpp"
 #include "fastlstm/stack.hpp"
+#include "interpreter.hpp"
 #include "register.hpp"
 
 namespace py = pybind11;
@@ -61,7 +62,7 @@ Stack<T> make_stack(const py::dict& values, const std::vector<ParameterArrays<T>
   for (const ParameterArrays<T>& cell : cells) {
     params.push_back(read_parameters(config, static_cast<Index>(params.size()), cell));
   }
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   return Stack<T>(config, params.data());
 }
 
@@ -72,7 +73,7 @@ Stack<T> with_params(const Stack<T>& stack, const std::map<Index, ParameterArray
     require(0 <= k && k < stack.config().cells(), "index of a cell");
     params.emplace_back(k, read_parameters(stack.config(), k, arrays));
   }
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   Stack<T> other = stack;
   for (const auto& [k, of_cell] : params) other = other.with_params(k, of_cell);
   return other;
@@ -111,7 +112,7 @@ void forward(const Stack<T>& stack, const Array<T>& x, const StateArrays<T>& ini
              bool batch_first) {
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   stack.forward(call);
 }
 
@@ -123,7 +124,7 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
   const Regularisation of_call = regularisation_of(regularisation);
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   return {stack.config(),
           {call.steps, call.B, batch_first},
           stack.forward_train(call, of_call, memory_limit)};

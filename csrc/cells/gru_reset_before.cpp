@@ -65,7 +65,7 @@ class GruResetBeforeForward final : public ForwardCell<T> {
     call.panel = w_.R.view();
     call.out = from_h_.data();
     call.ld_out = w_.R.layout().columns();
-    kernels<T>().project_rows(call);
+    project_rows(call);
   }
 
   const CellWeights<T>& w_;

@@ -62,7 +62,7 @@ void multiply_inputs(const CellWeights<T>& w, Index n, const T* x, const T** poi
   call.panel = w.input->W.view();
   call.out = from_x;
   call.ld_out = layout.columns();
-  kernels<T>().project_rows(call);
+  project_rows(call);
 }
 
 template <class T>
@@ -89,7 +89,7 @@ class NormalisedForward final : public ForwardCell<T> {
     product.out = from_h_.data();
     product.ld_out = ld;
     product.down = tile.down;
-    kernels<T>().project_rows(product);
+    project_rows(product);
     s.share.wait();
     LstmNormStep<T> call{};
     call.rows = tile.rows;

@@ -8,6 +8,7 @@
 
 #include "kernels/panel.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/interrupt.hpp"
 #include "runtime/targets.hpp"
 
 namespace fastlstm {
@@ -62,7 +63,7 @@ struct PanelLayout {
   Index blocks_, parts_;  // asked for at each step of a stream: not divided again
 };
 
-/// A matrix [gates * units, K], packed.
+/// A matrix [gates * units, K], packed. To be made outside regions: an interruption ends it.
 template <class T>
 class WeightPanel {
  public:
@@ -70,7 +71,9 @@ class WeightPanel {
 
   /// matrix: [gates * units] rows of K, in.
   WeightPanel(const PanelLayout& layout, Index K, const T* matrix) : WeightPanel(layout, K) {
+    InterruptChecks checks;
     for (Index block = 0; block < layout.all_blocks(); ++block) {
+      checks.after(K * layout.width());
       pack_block(block, [&](Index j) {
         const Index row = layout.row(block, j);
         return row < 0 ? nullptr : matrix + row * K;
@@ -83,7 +86,9 @@ class WeightPanel {
   WeightPanel changed(Change change) const {
     WeightPanel other(layout_, K_);
     Buffer<T> rows(layout_.width(), K_);  // of one block
+    InterruptChecks checks;
     for (Index block = 0; block < layout_.all_blocks(); ++block) {
+      checks.after(K_ * layout_.width());
       unpack_block(block, rows.data());
       for (Index j = 0; j < layout_.width(); ++j) {
         const Index row = layout_.row(block, j);
@@ -101,8 +106,10 @@ class WeightPanel {
   WeightPanel transposed(Index first, Index end) const {
     WeightPanel other(PanelLayout::of_matrix(1, K_, kernels<T>().lanes), end - first);
     const Index width = other.layout_.width(), stride = layout_.width();
+    InterruptChecks checks;
     // All rows of some inputs before the next: their lines stay near until each lane is read.
     for (Index k = 0; k < other.layout_.columns(); k += kLine) {
+      checks.after((end - first) * kLine);
       T* to = other.values_.data() + k / width * other.K_ * width + k % width;
       const Index n = std::clamp<Index>(K_ - k, 0, kLine);
       for (Index row = first, some; row < end; row += some) {

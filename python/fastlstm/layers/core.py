@@ -110,6 +110,9 @@ class Stream(Protocol):
     def set_state(self, state: Sequence[FloatArray], /) -> None:
         """Copy a state."""
 
+    def reset(self, rows: npt.NDArray[np.bool_], /) -> None:
+        """Set the state of the rows that are marked to zero. rows: [B]"""
+
 
 def parameters(config: Config) -> list[dict[str, tuple[tuple[int, ...], str]]]:
     """Return those of each cell in PyTorch's order: short name -> shape and initial value.
