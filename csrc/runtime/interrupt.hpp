@@ -5,28 +5,15 @@
 #include <atomic>
 #include <exception>
 #include <thread>
+#include <utility>
+
+#include "fastlstm/types.hpp"
 
 namespace fastlstm {
 
 /// Calls what set_interrupt_check gave, at most every 50 ms for each thread. It may throw, and then
 /// ends the call. To be called by the calling thread, outside regions.
 void check_interrupt();
-
-/// The same of loops that need long for each of few items and little for each of many: it asks
-/// after a million values.
-class InterruptChecks {
- public:
-  void after(long long values) {
-    values_ += values;
-    if (values_ < kMost) return;
-    values_ = 0;
-    check_interrupt();
-  }
-
- private:
-  static constexpr long long kMost = 1 << 20;
-  long long values_ = 0;
-};
 
 /// What some threads do together (TeamLease::run). It can end early: who finds it `interrupted`
 /// leaves out what is left of the work, but still comes to every barrier.
@@ -75,6 +62,35 @@ class Region {
 /// many multiply-adds, or as long. On the calling thread it calls what set_interrupt_check gave now
 /// and then, as check_interrupt does.
 bool interrupted(double products) noexcept;
+
+/// The same before so many values are copied, or as much is done with them.
+inline bool interrupted_before(Index values) noexcept {
+  constexpr Index kNotWorthAsking = 1 << 12;
+  constexpr double kProductsPerValue = 32;  // as long as a value takes that comes from afar
+  return values >= kNotWorthAsking && interrupted(kProductsPerValue * static_cast<double>(values));
+}
+
+/// The same for loops over many items, of which each may be small.
+class SmallItems {
+ public:
+  bool interrupted_before(Index values) noexcept {
+    constexpr Index kMost = 1 << 18;
+    values_ += values;
+    return values_ >= kMost && fastlstm::interrupted_before(std::exchange(values_, 0));
+  }
+
+ private:
+  Index values_ = 0;
+};
+
+/// Runs body on this thread alone as a region. Throws what interrupted it.
+template <class Body>
+void in_region(const Body& body) {
+  Region region(1);
+  const Region::Part part(region);
+  body();
+  region.rethrow();
+}
 
 /// Whether this process is a fork from the middle of this thread's region: others come no more.
 bool orphaned() noexcept;

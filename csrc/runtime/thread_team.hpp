@@ -61,20 +61,20 @@ class TeamLease {
   /// what interrupted it (Region).
   template <class Body>
   void run(const Body& body) {
+    if (threads_ == 1) {
+      in_region([&] { body(0); });
+      return;
+    }
     Region region(threads_);
     const Region::Part part(region);
-    if (threads_ == 1) {
-      body(0);
-    } else {
-      const auto on_thread = [&](int rank) noexcept {
-        const Region::Part its_part(region);
-        body(rank);
-      };
-      const RegionBody call = [](void* context, int rank) noexcept {
-        (*static_cast<const decltype(on_thread)*>(context))(rank);
-      };
-      run(call, const_cast<void*>(static_cast<const void*>(&on_thread)));
-    }
+    const auto on_thread = [&](int rank) noexcept {
+      const Region::Part its_part(region);
+      body(rank);
+    };
+    const RegionBody call = [](void* context, int rank) noexcept {
+      (*static_cast<const decltype(on_thread)*>(context))(rank);
+    };
+    run(call, const_cast<void*>(static_cast<const void*>(&on_thread)));
     region.rethrow();
   }
 
