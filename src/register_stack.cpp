@@ -144,7 +144,7 @@ std::pair<Index, double> training_memory(const Stack<T>& stack, Index steps, Ind
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Stack<T>>(m, ("Stack" + suffix).c_str())
-      .def(py::init(&make_stack<T>), py::arg("config"), py::arg("cells").noconvert())
+      .def_static("make", &make_stack<T>, py::arg("config"), py::arg("cells").noconvert())
       .def("with_params", &with_params<T>, py::arg("cells").noconvert())
       .def("forward", &forward<T>, py::arg("x").noconvert(), py::arg("initial").noconvert(),
            py::arg("lengths").noconvert(), py::arg("output").noconvert(),

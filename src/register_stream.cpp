@@ -6,6 +6,7 @@
 #include <atomic>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrays.hpp"
@@ -24,6 +25,7 @@ namespace {
 template <class T>
 struct PyStream {
   PyStream(const Stack<T>& stack, Index batch_size) : stream(stack, batch_size) {}
+  PyStream(PyStream&& unused) noexcept : stream(std::move(unused.stream)) {}
 
   Stream<T> stream;
   std::atomic<bool> in_use{false};
@@ -193,7 +195,10 @@ void reset(PyStream<T>& of, const Array<bool>& rows) {
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<PyStream<T>>(m, ("Stream" + suffix).c_str())
-      .def(py::init<const Stack<T>&, Index>(), py::arg("stack"), py::arg("batch_size"))
+      .def_static(
+          "make",
+          [](const Stack<T>& stack, Index batch_size) { return PyStream<T>(stack, batch_size); },
+          py::arg("stack"), py::arg("batch_size"))
       .def("step", &step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("stepper", &stepper<T>)
       .def("run", &run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),

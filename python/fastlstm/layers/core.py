@@ -129,11 +129,11 @@ def state_parts(config: Config) -> list[tuple[str, int]]:
 
 def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
     """Pack the parameters of all cells."""
-    stack: Stack = _STACKS[dtype.name](dict(config), cells)
+    stack: Stack = _STACKS[dtype.name].make(dict(config), cells)
     return stack
 
 
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:
     """Return a stream whose state is zeros."""
-    stream: Stream = _STREAMS[dtype.name](stack, batch_size)
+    stream: Stream = _STREAMS[dtype.name].make(stack, batch_size)
     return stream
