@@ -1,4 +1,4 @@
-"""Every allocation of a call fails in turn, small ones too: MemoryError, and the process goes on."""
+"""Every allocation of a call fails in turn, small ones too: that is a MemoryError, no end."""
 
 from __future__ import annotations
 
@@ -84,10 +84,20 @@ print("done")
 """
 
 # Those of the program above.
-WORK = (
-    "call forward backward trace training_memory make update stream step run state set_state reset "
-    "optimiser show_config"
-).split()
+WORK = [
+    *(
+        "call",
+        "forward",
+        "backward",
+        "trace",
+        "training_memory",
+        "make",
+        "update",
+        "stream",
+        "step",
+    ),
+    *("run", "state", "set_state", "reset", "optimiser", "show_config"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -74,6 +74,8 @@ bool interrupted(double products) noexcept {
   return region->ended_.load(std::memory_order_relaxed);
 }
 
-bool orphaned() noexcept { return t_region != nullptr && t_region->orphaned_; }
+bool orphaned() noexcept {
+  return t_region != nullptr && t_region->orphaned_.load(std::memory_order_relaxed);
+}
 
 }  // namespace fastlstm

@@ -54,7 +54,7 @@ class Region {
   const std::thread::id caller_ = std::this_thread::get_id();
   double products_left_;  // until the caller looks
   std::atomic<bool> ended_{false};
-  bool orphaned_ = false;
+  std::atomic<bool> orphaned_{false};
   std::exception_ptr error_;
 };
 

@@ -82,6 +82,11 @@ class Stream(Generic[StateT]):
             An array has another shape or type than stated, or `x` and `out` share memory.
         RuntimeError
             Another call uses the stream: so with `run`, `reset` and `state`, too.
+
+        Notes
+        -----
+        After a step that is interrupted (by Ctrl-C) the state means nothing: assign one, or
+        `reset`. `run` leaves the state as it was.
         """
         if out is None:
             out = np.empty(self._step_shape, self._dtype)
