@@ -84,6 +84,25 @@ sys.exit(3)
     assert (done.returncode, done.stdout, done.stderr) == (3, "(100, 16, 256)\n", "")
 
 
+def test_calls_import_nothing() -> None:
+    """A fork in the middle of an import leaves the child a lock that nobody releases."""
+    done = run("""
+        import sys, fastlstm, numpy as np
+        lstm = fastlstm.LSTM(3, 4, seed=0)
+        x = np.ones((2, 1, 3), np.float32)
+        before = set(sys.modules)
+        lstm(x)
+        lstm.forward(x)
+        lstm.update(dict(lstm.params))
+        stream = lstm.stream()
+        stream.step(x[0])
+        stream.run(x)
+        stream.reset()
+        print(sorted(set(sys.modules) - before))
+    """)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
 class InterruptError(Exception):
     pass
 

@@ -109,7 +109,9 @@ def as_dtype(dtype: npt.DTypeLike) -> np.dtype[Any]:
 def to_numpy(name: str, value: Any) -> npt.NDArray[Any]:
     """Return what NumPy makes of an array, a DLPack or ``__array__`` object, or nested lists."""
     if isinstance(value, np.ndarray):
-        if np.ma.is_masked(value):
+        # np.ma is imported when it is first asked for: a fork by another thread in the meantime
+        # would leave the child with the import's lock.
+        if type(value) is not np.ndarray and np.ma.is_masked(value):
             raise TypeError(f"{name}: expected an array without masked values; fill them first")
         return value
     if hasattr(value, "detach"):  # a PyTorch tensor, perhaps one that requires gradients
