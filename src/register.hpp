@@ -1,4 +1,8 @@
 // What the files of the module give each other.
+//
+// Classes have no constructors but functions that make their objects: in what pybind11 does around
+// a constructor, a failed allocation would end the process. They return values: what holds a
+// pointer would be released twice.
 #pragma once
 
 #include <pybind11/pybind11.h>

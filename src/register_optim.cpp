@@ -4,9 +4,9 @@
 #include <stdexcept>
 
 #include "arrays.hpp"
+#include "core_call.hpp"
 #include "fastlstm/optim.hpp"
 #include "register.hpp"
-#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -22,8 +22,7 @@ void require_size(const Array<T>& array, py::ssize_t size) {
 template <class T>
 double sum_of(const Array<T>& x) {
   const T* const values = x.data();
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   return sum_of_squares<T>(x.size(), values);
 }
 
@@ -32,8 +31,7 @@ void scale_into(const Array<T>& x, double factor, Array<T> y) {
   require_size(y, x.size());
   const T* const from = x.data();
   T* const to = y.mutable_data();
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   scale<T>(x.size(), from, factor, to);
 }
 
@@ -60,8 +58,7 @@ void adam_on(const Array<T>& p, const Array<T>& g, Array<T> m, Array<T> v, Array
   call.m = m.mutable_data();
   call.v = v.mutable_data();
   call.p_new = p_new.mutable_data();
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   adam<T>(call);
 }
 

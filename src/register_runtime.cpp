@@ -1,5 +1,10 @@
 #include <pybind11/stl.h>
 
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
+
+#include <atomic>
 #include <cstdint>
 #include <string>
 #include <tuple>
@@ -40,8 +45,25 @@ void set_blas_addresses(std::uintptr_t sgemm, std::uintptr_t dgemm, std::uintptr
   set_blas(table);
 }
 
-/// Runs Python's signal handlers; what they raise ends the call that asked.
+/// Python's number of the thread that runs signal handlers. In the child of a fork it is the one
+/// that forked.
+std::atomic<unsigned long> g_main_thread{0};
+
+void note_main_thread() {
+  const py::object main_thread = py::module_::import("threading").attr("main_thread")();
+  g_main_thread.store(main_thread.attr("ident").cast<unsigned long>());
+#if defined(__unix__) || defined(__APPLE__)
+  static const int fork_handler =
+      pthread_atfork(nullptr, nullptr, [] { g_main_thread.store(PyThread_get_thread_ident()); });
+  static_cast<void>(fork_handler);
+#endif
+}
+
+/// Runs Python's signal handlers; what they raise ends the call that asked. In other threads, for
+/// which it would be in vain, it does not ask for the interpreter's lock: where the interpreter
+/// ends, that would end the thread in the middle of its work.
 void check_signals() {
+  if (PyThread_get_thread_ident() != g_main_thread.load(std::memory_order_relaxed)) return;
   const py::gil_scoped_acquire acquire;
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
@@ -67,6 +89,7 @@ const char* machine_name() {
 }  // namespace
 
 void register_runtime(py::module_& m) {
+  note_main_thread();
   set_interrupt_check(&check_signals);
   m.def("available_isas", &available_isas);
   m.def("isa", &isa);

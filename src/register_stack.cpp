@@ -10,9 +10,9 @@
 
 #include "arrays.hpp"
 #include "config.hpp"
+#include "core_call.hpp"
 #include "fastlstm/stack.hpp"
 #include "register.hpp"
-#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -62,7 +62,7 @@ Stack<T> make_stack(const py::dict& values, const std::vector<ParameterArrays<T>
   for (const ParameterArrays<T>& cell : cells) {
     params.push_back(read_parameters(config, static_cast<Index>(params.size()), cell));
   }
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   return Stack<T>(config, params.data());
 }
 
@@ -73,7 +73,7 @@ Stack<T> with_params(const Stack<T>& stack, const std::map<Index, ParameterArray
     require(0 <= k && k < stack.config().cells(), "index of a cell");
     params.emplace_back(k, read_parameters(stack.config(), k, arrays));
   }
-  const py::gil_scoped_release release;
+  const WithoutLock without_lock;
   Stack<T> other = stack;
   for (const auto& [k, of_cell] : params) other = other.with_params(k, of_cell);
   return other;
@@ -112,8 +112,7 @@ void forward(const Stack<T>& stack, const Array<T>& x, const StateArrays<T>& ini
              bool batch_first) {
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   stack.forward(call);
 }
 
@@ -125,8 +124,7 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
   const Regularisation of_call = regularisation_of(regularisation);
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   return {stack.config(),
           {call.steps, call.B, batch_first},
           stack.forward_train(call, of_call, memory_limit)};
@@ -147,7 +145,7 @@ std::pair<Index, double> training_memory(const Stack<T>& stack, Index steps, Ind
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Stack<T>>(m, ("Stack" + suffix).c_str())
-      .def(py::init(&make_stack<T>), py::arg("config"), py::arg("cells").noconvert())
+      .def_static("make", &make_stack<T>, py::arg("config"), py::arg("cells").noconvert())
       .def("with_params", &with_params<T>, py::arg("cells").noconvert())
       .def("forward", &forward<T>, py::arg("x").noconvert(), py::arg("initial").noconvert(),
            py::arg("lengths").noconvert(), py::arg("output").noconvert(),

@@ -2,15 +2,17 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
-#include <memory>
+#include <algorithm>
+#include <atomic>
 #include <stdexcept>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "arrays.hpp"
+#include "core_call.hpp"
 #include "register.hpp"
 #include "runtime/tuning.hpp"
-#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -18,14 +20,45 @@ namespace fastlstm::python {
 
 namespace {
 
+/// A stream, which one thread at a time may use: another is refused, and so is what a signal's
+/// handler or a finaliser wants of it in the middle of a step.
 template <class T>
-std::unique_ptr<Stream<T>> make_stream(const Stack<T>& stack, Index batch_size) {
+struct PyStream {
+  PyStream(const Stack<T>& stack, Index batch_size) : stream(stack, batch_size) {}
+  PyStream(PyStream&& unused) noexcept : stream(std::move(unused.stream)) {}
+
+  Stream<T> stream;
+  std::atomic<bool> in_use{false};
+};
+
+/// The use of a stream.
+template <class T>
+class Use {
+ public:
+  explicit Use(PyStream<T>& stream) : in_use_(stream.in_use) {
+    if (in_use_.exchange(true, std::memory_order_acquire)) {
+      throw std::runtime_error(
+          "stream: in use by another call (one thread at a time may use a stream)");
+    }
+  }
+  ~Use() { in_use_.store(false, std::memory_order_release); }
+  Use(const Use&) = delete;
+  Use& operator=(const Use&) = delete;
+
+ private:
+  std::atomic<bool>& in_use_;
+};
+
+template <class T>
+PyStream<T> make_stream(const Stack<T>& stack, Index batch_size) {
   const ThreadsOfContext threads;
-  return std::make_unique<Stream<T>>(stack, batch_size);
+  return {stack, batch_size};
 }
 
 template <class T>
-void run_step(Stream<T>& stream, const T* x, T* out) {
+void run_step(PyStream<T>& of, const T* x, T* out) {
+  const Use<T> use(of);
+  Stream<T>& stream = of.stream;
   const double products =
       stream.config().products_per_row() * static_cast<double>(stream.batch_size());
   if (products < tuning().products_per_spinner) {  // not worth a second thread
@@ -36,17 +69,16 @@ void run_step(Stream<T>& stream, const T* x, T* out) {
   if (products < tuning().products_to_release) {
     stream.step(x, out);
   } else {
-    const py::gil_scoped_release release;
+    const WithoutLock without_lock;
     stream.step(x, out);
   }
 }
 
 template <class T>
-void step(Stream<T>& stream, const Array<T>& x, Array<T> out) {
-  const StackConfig& config = stream.config();
-  const Index B = stream.batch_size();
-  run_step(stream, read(x, {B, config.input_size}, "x"),
-           write(out, {B, config.output_size()}, "out"));
+void step(PyStream<T>& of, const Array<T>& x, Array<T> out) {
+  const StackConfig& config = of.stream.config();
+  const Index B = of.stream.batch_size();
+  run_step(of, read(x, {B, config.input_size}, "x"), write(out, {B, config.output_size()}, "out"));
 }
 
 /// The data of an array that can be used as it is, [rows, columns] of T; null otherwise. It looks
@@ -67,16 +99,16 @@ T* plain_matrix(py::handle object, Index rows, Index columns, bool writable) {
 
 /// The quick way into a step: false, with nothing done, where x or out need checks or conversions.
 template <class T>
-bool try_step(Stream<T>& stream, py::handle x, py::handle out) {
-  const StackConfig& config = stream.config();
-  const Index B = stream.batch_size();
+bool try_step(PyStream<T>& of, py::handle x, py::handle out) {
+  const StackConfig& config = of.stream.config();
+  const Index B = of.stream.batch_size();
   const T* from = plain_matrix<T>(x, B, config.input_size, false);
   T* to = plain_matrix<T>(out, B, config.output_size(), true);
   if (from == nullptr || to == nullptr) return false;
   const T* from_end = from + B * config.input_size;
   const T* to_end = to + B * config.output_size();
   if (to < from_end && from < to_end) return false;
-  run_step(stream, from, to);
+  run_step(of, from, to);
   return true;
 }
 
@@ -89,7 +121,7 @@ PyObject* c_try_step(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
     return nullptr;
   }
   try {
-    auto& stream = *static_cast<Stream<T>*>(PyCapsule_GetPointer(self, nullptr));
+    auto& stream = *static_cast<PyStream<T>*>(PyCapsule_GetPointer(self, nullptr));
     return PyBool_FromLong(try_step(stream, arguments[0], arguments[1]));
   } catch (py::error_already_set& error) {
     error.restore();
@@ -110,7 +142,7 @@ py::object stepper(const py::object& stream) {
       "try_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&c_try_step<T>)),
       METH_FASTCALL, "try_step(x, out): False, with nothing done, where they need conversions."};
   const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(
-      stream.cast<Stream<T>*>(), nullptr,
+      stream.cast<PyStream<T>*>(), nullptr,
       [](PyObject* self) { Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(self))); }));
   if (!capsule) throw py::error_already_set();
   PyCapsule_SetContext(capsule.ptr(), py::object(stream).release().ptr());
@@ -118,47 +150,70 @@ py::object stepper(const py::object& stream) {
 }
 
 template <class T>
-void run(Stream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first) {
-  const Index I = stream.config().input_size, width = stream.config().merged_size();
+void run(PyStream<T>& of, const Array<T>& x, Array<T> output, bool batch_first) {
+  const StackConfig& config = of.stream.config();
+  const Index I = config.input_size, width = config.merged_size();
   const Layout layout = layout_of(x, batch_first);
-  require(layout.B == stream.batch_size(), "x");
+  require(layout.B == of.stream.batch_size(), "x");
   const auto from = layout.view(read(x, layout.shape(I), "x"), I);
   const auto to = layout.view(write(output, layout.shape(width), "output"), width);
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
-  stream.run(layout.steps, from, to);
+  const Use<T> use(of);
+  const CoreCall core_call;
+  of.stream.run(layout.steps, from, to);
 }
 
 /// The parts of the state: [L, B, width] each.
 template <class T>
-std::vector<Array<T>> state(const Stream<T>& stream) {
+std::vector<Array<T>> state(PyStream<T>& of) {
   T* pointers[kMostStateParts] = {};
   auto arrays =
-      new_state(stream.config(), {stream.config().cells(), stream.batch_size()}, pointers);
-  stream.get_state(pointers);
+      new_state(of.stream.config(), {of.stream.config().cells(), of.stream.batch_size()}, pointers);
+  const Use<T> use(of);
+  of.stream.get_state(pointers);
   return arrays;
 }
 
 template <class T>
-void set_state(Stream<T>& stream, const StateArrays<T>& state) {
+void set_state(PyStream<T>& of, const StateArrays<T>& state) {
   const T* pointers[kMostStateParts] = {};
   require(state.has_value(), "state");
   for (const OptionalArray<T>& part : *state) require(part.has_value(), "state");
-  read_state(stream.config(), state, {stream.config().cells(), stream.batch_size()}, "state",
-             pointers);
-  stream.set_state(pointers);
+  read_state(of.stream.config(), state, {of.stream.config().cells(), of.stream.batch_size()},
+             "state", pointers);
+  const Use<T> use(of);
+  of.stream.set_state(pointers);
+}
+
+/// Sets the state of some rows to zero. rows: [B] which
+template <class T>
+void reset(PyStream<T>& of, const Array<bool>& rows) {
+  const StackConfig& config = of.stream.config();
+  const Index B = of.stream.batch_size();
+  const bool* which = read(rows, {B}, "rows");
+  T* pointers[kMostStateParts] = {};
+  auto arrays = new_state(config, {config.cells(), B}, pointers);
+  const Use<T> use(of);
+  of.stream.get_state(pointers);
+  const std::vector<StatePart> parts = config.state_parts();
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    for (Index row = 0; row < config.cells() * B; ++row) {
+      if (which[row % B]) std::fill_n(pointers[p] + row * parts[p].width, parts[p].width, T(0));
+    }
+  }
+  of.stream.set_state(pointers);
 }
 
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
-  py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
-      .def(py::init(&make_stream<T>), py::arg("stack"), py::arg("batch_size"))
+  py::class_<PyStream<T>>(m, ("Stream" + suffix).c_str())
+      .def_static("make", &make_stream<T>, py::arg("stack"), py::arg("batch_size"))
       .def("step", &step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("stepper", &stepper<T>)
       .def("run", &run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
            py::arg("batch_first"))
       .def("state", &state<T>)
-      .def("set_state", &set_state<T>, py::arg("state").noconvert());
+      .def("set_state", &set_state<T>, py::arg("state").noconvert())
+      .def("reset", &reset<T>, py::arg("rows").noconvert());
 }
 
 }  // namespace

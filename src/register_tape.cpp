@@ -6,8 +6,8 @@
 #include <vector>
 
 #include "arrays.hpp"
+#include "core_call.hpp"
 #include "register.hpp"
-#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -34,8 +34,7 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
   write_state(config, d_initial, {cells, layout.B}, "d_initial", call.d_state_0);
   call.d_params = params.data();
   write_state(config, d_steps, {cells, layout.steps, layout.B}, "d_steps", call.d_state_steps);
-  const ThreadsOfContext threads;
-  const py::gil_scoped_release release;
+  const CoreCall core_call;
   of_call.tape.backward(call);
 }
 
@@ -51,7 +50,7 @@ Array<T> gates(const PyTape<T>& of_call, Index k) {
   Array<T> to({layout.steps, layout.B, of_call.tape.gates_width()});
   T* const values = to.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const WithoutLock without_lock;
     of_call.tape.copy_gates(k, values);
   }
   return to;
@@ -66,7 +65,7 @@ Array<T> state(const PyTape<T>& of_call, Index k, Index part) {
   Array<T> to({layout.steps, layout.B, parts[static_cast<std::size_t>(part)].width});
   T* const values = to.mutable_data();
   {
-    const py::gil_scoped_release release;
+    const WithoutLock without_lock;
     of_call.tape.copy_state(k, part, values);
   }
   return to;

@@ -6,6 +6,7 @@ import copy
 import doctest
 import math
 import pickle
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -542,3 +543,28 @@ def test_clip_type_errors() -> None:
         clip_by_global_norm({"w": W}, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"grads\['w'\]: expected float32 or float64, got int64"):
         clip_by_global_norm({"w": np.arange(3)}, 1.0)
+
+
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_a_step_in_the_middle_of_a_step_is_refused() -> None:
+    optimizer = Adam()
+    params = {f"w{k}": np.ones((400, 300), np.float32) for k in range(200)}
+    refusals: list[str] = []
+
+    def handle(*_: object) -> None:
+        try:
+            optimizer.step({"w": np.ones(2)}, {"w": np.ones(2)})
+        except RuntimeError as error:
+            refusals.append(str(error))
+
+    before = signal.signal(signal.SIGALRM, handle)
+    try:
+        while not refusals:
+            signal.setitimer(signal.ITIMER_REAL, 0.005)
+            optimizer.step(params, params)
+            signal.setitimer(signal.ITIMER_REAL, 0)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+    optimizer.step({"w": np.ones(2)}, {"w": np.ones(2)})
+    assert "in use" in refusals[0]

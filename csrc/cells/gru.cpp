@@ -49,9 +49,9 @@ class Gru final : public Cell<T> {
   Index saved_gates() const override { return 4; }  // r z n, or their sums, and R_n h' + b_Rn
   bool keeps_h_apart() const override { return true; }
 
-  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>&, Room&) const override {
+  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room&) const override {
     const CellOptions& options = this->config().options;
-    return std::make_unique<OneKernelForward<T>>(kernels<T>().gru_step_tile,
+    return std::make_unique<OneKernelForward<T>>(shape.weights, kernels<T>().gru_step_tile,
                                                  step_options<T>(options), options.plain());
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape,

@@ -44,10 +44,11 @@ class GruResetBeforeForward final : public ForwardCell<T> {
     call.options = plain_ ? nullptr : &options_;
     multiply(s, tile.h_prev, 0);
     multiply(s, tile.h_prev, 1);
-    kernels<T>().gru_reset(call);
+    const Index values = call.rows * (call.end - call.first);
+    if (!interrupted_before(values)) kernels<T>().gru_reset(call);
     s.share.wait();
     multiply(s, reset_h_.data(), 2);
-    kernels<T>().gru_candidate(call);
+    if (!interrupted_before(values)) kernels<T>().gru_candidate(call);
   }
 
  private:
@@ -65,7 +66,7 @@ class GruResetBeforeForward final : public ForwardCell<T> {
     call.panel = w_.R.view();
     call.out = from_h_.data();
     call.ld_out = w_.R.layout().columns();
-    kernels<T>().project_rows(call);
+    project_rows(call);
   }
 
   const CellWeights<T>& w_;

@@ -62,7 +62,7 @@ void multiply_inputs(const CellWeights<T>& w, Index n, const T* x, const T** poi
   call.panel = w.input->W.view();
   call.out = from_x;
   call.ld_out = layout.columns();
-  kernels<T>().project_rows(call);
+  project_rows(call);
 }
 
 template <class T>
@@ -89,7 +89,7 @@ class NormalisedForward final : public ForwardCell<T> {
     product.out = from_h_.data();
     product.ld_out = ld;
     product.down = tile.down;
-    kernels<T>().project_rows(product);
+    project_rows(product);
     s.share.wait();
     LstmNormStep<T> call{};
     call.rows = tile.rows;
@@ -114,9 +114,10 @@ class NormalisedForward final : public ForwardCell<T> {
     call.ld_saved_c = tile.ld_saved_memory;
     call.keep_c = keep_c_;
     call.ld_keep_c = ld_;
-    kernels<T>().lstm_norm_gates(call);
+    const Index values = call.rows * (call.end - call.first);
+    if (!interrupted_before(values)) kernels<T>().lstm_norm_gates(call);
     s.share.wait();
-    kernels<T>().lstm_norm_hidden(call);
+    if (!interrupted_before(values)) kernels<T>().lstm_norm_hidden(call);
   }
 
   void finish_inputs(Index n, T* from_x, Index ld, const Share& share) noexcept override {
@@ -130,7 +131,7 @@ class NormalisedForward final : public ForwardCell<T> {
     call.bias = w_.bias.data();
     call.sums = from_x + first * ld;
     call.ld = ld;
-    kernels<T>().normalise_sums(call);
+    if (!interrupted_before(call.rows * call.H)) kernels<T>().normalise_sums(call);
     share.wait();
   }
 

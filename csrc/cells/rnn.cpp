@@ -22,10 +22,10 @@ class Rnn final : public Cell<T> {
   }
   bool saves_sums() const override { return false; }  // it has no gates to be looked at
 
-  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>&, Room&) const override {
+  std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room&) const override {
     const CellOptions& options = this->config().options;
     return std::make_unique<OneKernelForward<T>>(
-        relu() ? kernels<T>().rnn_relu_step_tile : kernels<T>().rnn_tanh_step_tile,
+        shape.weights, relu() ? kernels<T>().rnn_relu_step_tile : kernels<T>().rnn_tanh_step_tile,
         step_options<T>(options), options.plain());
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape, Room&) const override {

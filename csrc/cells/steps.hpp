@@ -5,6 +5,7 @@
 
 #include "cells/cell.hpp"
 #include "runtime/targets.hpp"
+#include "schedule/parts.hpp"
 
 namespace fastlstm {
 
@@ -27,15 +28,47 @@ class OneKernelForward final : public ForwardCell<T> {
  public:
   using Kernel = void (*)(const CellStepTile<T>&) noexcept;
 
-  OneKernelForward(Kernel kernel, const StepOptions<T>& options, bool plain)
-      : kernel_(kernel), options_(options), plain_(plain) {}
+  OneKernelForward(const CellWeights<T>& weights, Kernel kernel, const StepOptions<T>& options,
+                   bool plain)
+      : block_width_(weights.R.layout().width()),
+        kernel_(kernel),
+        options_(options),
+        plain_(plain) {}
 
   void step(ForwardStep<T>& step) noexcept override {
-    step.tile.options = plain_ ? nullptr : &options_;
-    kernel_(step.tile);
+    CellStepTile<T>& tile = step.tile;
+    tile.options = plain_ ? nullptr : &options_;
+    const Index terms = tile.P + (tile.x != nullptr ? tile.I : 0);
+    in_parts(tile, terms * block_width_, [this](const CellStepTile<T>& part, Index first_row) {
+      if (first_row == 0) {
+        kernel_(part);
+      } else {
+        run_from(first_row, part);
+      }
+    });
   }
 
  private:
+  /// The part's rows come after first_row others.
+  void run_from(Index first_row, CellStepTile<T> part) const noexcept {
+    StepOptions<T> options = options_;
+    if (options.keep_c != nullptr) options.keep_c += first_row * options.ld_keep_c;
+    if (part.options != nullptr) part.options = &options;
+    if (part.x != nullptr) part.x += first_row;
+    if (part.projected != nullptr) part.projected += first_row * part.ld_projected;
+    part.h_prev += first_row * part.ld_h_prev;
+    part.h_past_R += first_row * part.ld_h_prev;
+    for (T*& memory : part.memory) {
+      if (memory != nullptr) memory += first_row * part.ld_memory;
+    }
+    part.h += first_row * part.ld_h;
+    if (part.output != nullptr) part.output += first_row;
+    if (part.gates != nullptr) part.gates += first_row * part.ld_gates;
+    if (part.saved_memory != nullptr) part.saved_memory += first_row * part.ld_saved_memory;
+    kernel_(part);
+  }
+
+  const Index block_width_;
   const Kernel kernel_;
   const StepOptions<T> options_;
   const bool plain_;
@@ -100,7 +133,7 @@ void multiply_by_R(const BackwardStep<T>& s, const CellWeights<T>& w, std::size_
   call.out = product + s.first * ld_product;
   call.ld_out = ld_product;
   call.down = s.down;
-  kernels<T>().project_rows(call);
+  project_rows(call);
 }
 
 /// The gradient of a step whose gates are followed by one product with R. units(from, to,

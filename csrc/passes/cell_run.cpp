@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "runtime/tuning.hpp"
+#include "schedule/parts.hpp"
 
 namespace fastlstm {
 
@@ -144,7 +145,7 @@ void CellRun<T>::run_ahead(const Run& run, const Share& share, RowPointers<T>& p
   call.bias = w_.bias_panel.data();
   call.out = projected_.data();
   call.ld_out = ld;
-  kernels<T>().project_rows(call);
+  project_rows(call);
   Index row = 0, next_row = kAheadSteps;  // of projected_
   for (Index first = run.steps.first; first < run.steps.end; first += kAheadSteps) {
     const Index end = std::min(first + kAheadSteps, run.steps.end);
@@ -196,7 +197,7 @@ void CellRun<T>::project_inputs(const Run& run, StepRange steps, const Share& sh
   for (Index part = 0; part < layout_.parts(); ++part) {
     call.first_block = part * layout_.blocks() + first_block;
     call.end_block = part * layout_.blocks() + end_block;
-    kernels<T>().project_rows(call);
+    project_rows(call);
   }
   cell_->finish_inputs(n, projected_.data(), layout_.columns(), share);
 }
@@ -275,7 +276,7 @@ void CellRun<T>::project_h(Index s, const Share& share, RowPointers<T>& pointers
   call.panel = w_.W_hr.view();
   call.out = h(s + 1);
   call.ld_out = ld_h_;
-  kernels<T>().project_rows(call);
+  project_rows(call);
   const Index from = first_column * columns, to = std::min(w_.P, end_column * columns);
   for (Index b = 0; b < live && from < to; ++b) {
     std::copy_n(h(s + 1) + b * ld_h_ + from, to - from,

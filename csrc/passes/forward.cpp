@@ -289,11 +289,15 @@ void forward_layers(const Layers<T>& layers, const ForwardCall<T>& call, const R
   ForwardCall<T> unmerged = call;
   unmerged.output = {both.data(), call.B * 2 * P, 2 * P};
   forward_unmerged(layers, unmerged, rows, saved);
-  for (Index t = 0; t < call.steps; ++t) {
-    for (Index b = 0; b < call.B; ++b) {
-      merge_row<T>(config.merge, unmerged.output.row(t, b), P, call.output.row(t, b));
+  in_region([&] {
+    SmallItems asks;
+    for (Index t = 0; t < call.steps; ++t) {
+      if (asks.interrupted_before(call.B * 2 * P)) return;
+      for (Index b = 0; b < call.B; ++b) {
+        merge_row<T>(config.merge, unmerged.output.row(t, b), P, call.output.row(t, b));
+      }
     }
-  }
+  });
 }
 
 template <class T>

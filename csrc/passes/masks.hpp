@@ -7,6 +7,7 @@
 #include <cstdint>
 
 #include "fastlstm/stack.hpp"
+#include "runtime/interrupt.hpp"
 #include "runtime/targets.hpp"
 #include "schedule/row_schedule.hpp"
 
@@ -26,7 +27,9 @@ template <class T>
 void drop_rows(const RowSchedule& rows, const Regularisation& regularisation, Index layer,
                const T* x, Index width, T* dropped) {
   const KernelTable<T>& kernel = kernels<T>();
+  SmallItems asks;
   for (Index t = 0; t < rows.steps(); ++t) {
+    if (asks.interrupted_before(rows.live(t) * width)) return;
     for (Index b = 0; b < rows.live(t); ++b) {
       const Index at = rows.packed_row(t, b) * width;
       kernel.dropout_row({width, regularisation.seed, mask_stream(MaskKind::kDropout, layer),

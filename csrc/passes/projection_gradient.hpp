@@ -6,6 +6,7 @@
 
 #include "runtime/blas.hpp"
 #include "runtime/room.hpp"
+#include "schedule/parts.hpp"
 #include "weights/cell_weights.hpp"
 
 namespace fastlstm {
@@ -41,7 +42,11 @@ class ProjectionGradient {
   /// d_weight += the gradient from n rows of a block; null: not asked for.
   void add_gradient(Index n, T* d_weight) noexcept {
     if (d_weight == nullptr) return;
-    gemm<T>(w_.P, w_.H, n, {d_h_.data(), w_.P, true}, {hidden_.data(), w_.H}, 1, d_weight, w_.H);
+    const Index H = w_.H, P = w_.P;
+    in_parts_of_rows(P, H * n, [&](Index first, Index rows) {
+      gemm<T>(rows, H, n, {d_h_.data() + first, P, true}, {hidden_.data(), H}, 1,
+              d_weight + first * H, H);
+    });
   }
 
  private:

@@ -18,7 +18,7 @@ const T* layer_input(Saved<T>& saved, Index layer, const RowSchedule& rows, Inde
   const T* x = saved.output(layer - 1) + first_row * width;
   if (saved.regularisation.dropout == 0) return x;
   dropped.reserve(rows.rows(), width);
-  drop_rows(rows, saved.regularisation, layer - 1, x, width, dropped.data());
+  in_region([&] { drop_rows(rows, saved.regularisation, layer - 1, x, width, dropped.data()); });
   return dropped.data();
 }
 
@@ -101,9 +101,12 @@ void forward_in_segments(Saved<T>& saved, const ForwardCall<T>& call, const Memo
   const T* output = saved.output(config.num_layers - 1);
   if (config.merge == Merge::kConcat) return unpack_rows(rows, output, width, width, call.output);
   Buffer<T> merged(rows.rows(), P);
-  for (Index row = 0; row < rows.rows(); ++row) {
-    merge_row(config.merge, output + row * width, P, merged.data() + row * P);
-  }
+  in_region([&] {
+    SmallItems asks;
+    for (Index row = 0; row < rows.rows() && !asks.interrupted_before(width); ++row) {
+      merge_row(config.merge, output + row * width, P, merged.data() + row * P);
+    }
+  });
   unpack_rows(rows, merged.data(), P, P, call.output);
 }
 

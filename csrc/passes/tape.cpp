@@ -63,8 +63,10 @@ class StackBackward {
       if (layer > lowest) d_layer_x.resize(rows.rows(), width_);
       for (Index d = 0; d < D_; ++d) run_cell(layer, d, d_layer_x.data());
       if (layer > lowest && saved_.regularisation.dropout > 0) {
-        drop_rows(rows, saved_.regularisation, layer - 1, d_layer_x.data(), width_,
-                  d_layer_x.data());
+        in_region([&] {
+          drop_rows(rows, saved_.regularisation, layer - 1, d_layer_x.data(), width_,
+                    d_layer_x.data());
+        });
       }
       d_layer_output_ = std::move(d_layer_x);
       d_output_ = {};
@@ -252,10 +254,13 @@ class StackBackward {
   const T* unmerged(const T* d_output, Index rows, Index first_row) {
     d_both_.reserve(longest_.rows, width_);
     const T* both = saved_.output(config_.num_layers - 1) + first_row * width_;
-    for (Index row = 0; row < rows; ++row) {
-      merge_row_backward(config_.merge, both + row * width_, P_, d_output + row * P_,
-                         d_both_.data() + row * width_);
-    }
+    in_region([&] {
+      SmallItems asks;
+      for (Index row = 0; row < rows && !asks.interrupted_before(width_); ++row) {
+        merge_row_backward(config_.merge, both + row * width_, P_, d_output + row * P_,
+                           d_both_.data() + row * width_);
+      }
+    });
     return d_both_.data();
   }
 

@@ -5,6 +5,7 @@
 
 #include "runtime/blas.hpp"
 #include "runtime/tuning.hpp"
+#include "schedule/parts.hpp"
 
 namespace fastlstm {
 
@@ -94,15 +95,17 @@ void WeightGradients<T>::add_products(const T* d_sums, Index k, Index first, Ind
   first = std::max(first, rows.first);
   end = std::min(end, rows.first + rows.size);
   if (first >= end) return;
-  d_sums += first;
   values += p.first;
-  d_weight += first * columns + p.first;
-  if (on_tiles(columns)) {
-    kernels<T>().add_outer_products(
-        {n, end - first, p.size, d_sums, GH, values, columns, d_weight, columns});
-  } else {
-    gemm<T>(end - first, p.size, n, {d_sums, GH, true}, {values, columns}, 1, d_weight, columns);
-  }
+  in_parts_of_rows(end - first, p.size * n, [&](Index skipped, Index height) {
+    const Index row = first + skipped;
+    T* const d = d_weight + row * columns + p.first;
+    if (on_tiles(columns)) {
+      kernels<T>().add_outer_products(
+          {n, height, p.size, d_sums + row, GH, values, columns, d, columns});
+    } else {
+      gemm<T>(height, p.size, n, {d_sums + row, GH, true}, {values, columns}, 1, d, columns);
+    }
+  });
 }
 
 template <class T>
@@ -128,7 +131,7 @@ void WeightGradients<T>::d_x_product(Piece p) noexcept {
   call.panel = W.view();
   call.out = padded;
   call.ld_out = ld;
-  kernels<T>().project_rows(call);
+  project_rows(call);
   if (direct) return;
   for (Index row = 0; row < p.size; ++row, d_x += I, padded += ld) {
     for (Index j = 0; j < I; ++j) d_x[j] = out_.add_to_d_x ? d_x[j] + padded[j] : padded[j];

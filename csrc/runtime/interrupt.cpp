@@ -1,15 +1,29 @@
 #include "runtime/interrupt.hpp"
 
-#include <atomic>
 #include <chrono>
+#include <stdexcept>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <unistd.h>
+#endif
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/tuning.hpp"
 
 namespace fastlstm {
 
 namespace {
 
 std::atomic<void (*)()> g_check{nullptr};
+thread_local Region* t_region = nullptr;
+
+long this_process() noexcept {
+#if defined(__unix__) || defined(__APPLE__)
+  return getpid();
+#else
+  return 0;
+#endif
+}
 
 }  // namespace
 
@@ -25,6 +39,43 @@ void check_interrupt() {
   if (now - last < kInterval) return;
   last = now;
   check();
+}
+
+Region::Region(int threads)
+    : threads_(threads),
+      products_left_(threads > 1 ? tuning().products_before_look : tuning().products_per_part) {}
+
+Region::Part::Part(Region& region) noexcept : before_(t_region) { t_region = &region; }
+Region::Part::~Part() { t_region = before_; }
+
+void Region::look() noexcept {
+  const long process = this_process();
+  try {
+    check_interrupt();
+    if (threads_ > 1 && process != this_process()) {
+      throw std::runtime_error("fastlstm: a fork in the middle of a step: the child lacks threads");
+    }
+  } catch (...) {
+    error_ = std::current_exception();
+    orphaned_ = threads_ > 1 && process != this_process();
+    ended_.store(true, std::memory_order_relaxed);
+  }
+}
+
+bool interrupted(double products) noexcept {
+  Region* const region = t_region;
+  if (region == nullptr) return false;
+  if (region->ended_.load(std::memory_order_relaxed)) return true;
+  if (region->caller_ != std::this_thread::get_id()) return false;
+  region->products_left_ -= products;
+  if (region->products_left_ > 0) return false;
+  region->products_left_ = tuning().products_per_part;
+  region->look();
+  return region->ended_.load(std::memory_order_relaxed);
+}
+
+bool orphaned() noexcept {
+  return t_region != nullptr && t_region->orphaned_.load(std::memory_order_relaxed);
 }
 
 }  // namespace fastlstm

@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <memory>
 #include <stdexcept>
 
 #include "fastlstm/runtime.hpp"
@@ -43,12 +44,13 @@ const Target kTargets[] = {
 }  // namespace
 
 const std::vector<Target>& supported_targets() {
-  static const std::vector<Target> supported = [] {
-    std::vector<Target> list;
+  // Never destroyed: threads may compute until the process is gone.
+  static const std::vector<Target>& supported = *[] {
+    auto list = std::make_unique<std::vector<Target>>();
     for (const Target& target : kTargets) {
-      if (target.supported()) list.push_back(target);
+      if (target.supported()) list->push_back(target);
     }
-    return list;
+    return list.release();
   }();
   return supported;
 }

@@ -80,7 +80,9 @@ class Team {
     }
     if (sleepers_.load(std::memory_order_acquire) > 0) wake_.notify_all();
     body(context, 0);
-    for (Backoff backoff; unfinished_.load(std::memory_order_acquire) > 0;) backoff.pause();
+    for (Backoff backoff; unfinished_.load(std::memory_order_acquire) > 0; backoff.pause()) {
+      if (orphaned()) return;
+    }
   }
 
  private:
@@ -164,7 +166,9 @@ bool SpinBarrier::arrive() noexcept {
 void SpinBarrier::wait() noexcept {
   const unsigned phase = phase_.load(std::memory_order_relaxed);
   if (arrive()) return;
-  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) backoff.pause();
+  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase; backoff.pause()) {
+    if (orphaned()) return;
+  }
 }
 
 void SpinBarrier::wait_briefly() noexcept {
@@ -172,6 +176,7 @@ void SpinBarrier::wait_briefly() noexcept {
   if (arrive()) return;
   Clock::time_point start = Clock::time_point::max();  // of the part that is not brief
   for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) {
+    if (orphaned()) return;
     if (backoff.count() == tuned<int>(&Tuning::spins_before_yield)) start = Clock::now();
     backoff.pause();
   }

@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "fastlstm/types.hpp"
+#include "runtime/interrupt.hpp"
 
 namespace fastlstm {
 
@@ -56,17 +57,25 @@ class TeamLease {
   bool granted() const { return threads_ == wanted_; }
   int threads() const { return threads_; }
 
-  /// Runs body(rank) on each thread, and returns when all are done. body must not throw.
+  /// Runs body(rank) on each thread, and returns when all are done. body must not throw. Throws
+  /// what interrupted it (Region).
   template <class Body>
   void run(const Body& body) {
     if (threads_ == 1) {
-      body(0);
+      in_region([&] { body(0); });
       return;
     }
-    const RegionBody call = [](void* context, int rank) noexcept {
-      (*static_cast<const Body*>(context))(rank);
+    Region region(threads_);
+    const Region::Part part(region);
+    const auto on_thread = [&](int rank) noexcept {
+      const Region::Part its_part(region);
+      body(rank);
     };
-    run(call, const_cast<Body*>(&body));
+    const RegionBody call = [](void* context, int rank) noexcept {
+      (*static_cast<const decltype(on_thread)*>(context))(rank);
+    };
+    run(call, const_cast<void*>(static_cast<const void*>(&on_thread)));
+    region.rethrow();
   }
 
   /// Runs task(k) for 0 <= k < n, each on whichever thread is free. task must not throw.

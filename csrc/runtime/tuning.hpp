@@ -81,6 +81,8 @@ enum class Machine { kFastL3, kSlowL3 };
   X(rows_down, 24, 24, "rows up to which every other step reads panels from the end")            \
   X(gradients_in_L2, 3 << 19, 3 << 19, "bytes of gradients that the L2 cache has room for")      \
   X(products_per_stretch, 1e9, 1e9, "multiply-adds between two looks for an interruption")       \
+  X(products_per_part, 2.5e8, 2.5e8, "the same within a long step")                              \
+  X(products_before_look, 2e9, 2e9, "a thread's before the first look while others work")        \
   X(products_per_spinner, 8e4, 8e4, "multiply-adds of a stream's step worth a spinning thread")  \
   X(products_per_sleeper, 2e6, 2e6, "the same for one that sleeps")                              \
   X(spinning_us, 20, 20, "microseconds after a stream's step in which workers still spin")       \

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "runtime/buffer.hpp"
+#include "runtime/interrupt.hpp"
 
 namespace fastlstm {
 
@@ -79,7 +80,9 @@ void RowSchedule::set_offsets() {
 template <class T>
 void copy_steps(const RowSchedule& rows, Index first, Index end, const RowView<const T>& from,
                 Index width, const RowView<T>& to) {
+  SmallItems asks;
   for (Index t = first; t < end; ++t) {
+    if (asks.interrupted_before(rows.live(t) * width)) return;
     for (Index b = 0; b < rows.live(t); ++b) {
       std::copy_n(from.row(rows, t, b), width, to.row(rows, t, b));
     }
@@ -88,23 +91,31 @@ void copy_steps(const RowSchedule& rows, Index first, Index end, const RowView<c
 
 template <class T>
 void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed) {
-  copy_steps(rows, 0, rows.steps(), RowView<const T>(from), width, RowView<T>(packed, width));
+  in_region([&] {
+    copy_steps(rows, 0, rows.steps(), RowView<const T>(from), width, RowView<T>(packed, width));
+  });
 }
 
 template <class T>
 void unpack_rows(const RowSchedule& rows, const T* packed, Index ld, Index width,
                  SequenceView<T> to) {
-  copy_steps(rows, 0, rows.steps(), RowView<const T>(packed, ld), width, RowView<T>(to));
+  in_region([&] {
+    copy_steps(rows, 0, rows.steps(), RowView<const T>(packed, ld), width, RowView<T>(to));
+  });
   clear_padding(rows, width, to);
 }
 
 template <class T>
 void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence) {
-  for (Index b = 0; b < rows.B(); ++b) {
-    for (Index t = rows.length(b); t < rows.all_steps(); ++t) {
-      std::fill_n(sequence.row(t, rows.place(b)), width, T(0));
+  in_region([&] {
+    SmallItems asks;
+    for (Index b = 0; b < rows.B(); ++b) {
+      for (Index t = rows.length(b); t < rows.all_steps(); ++t) {
+        if (asks.interrupted_before(width)) return;
+        std::fill_n(sequence.row(t, rows.place(b)), width, T(0));
+      }
     }
-  }
+  });
 }
 
 template <class T>

@@ -8,6 +8,7 @@
 
 #include "kernels/panel.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/interrupt.hpp"
 #include "runtime/targets.hpp"
 
 namespace fastlstm {
@@ -70,12 +71,16 @@ class WeightPanel {
 
   /// matrix: [gates * units] rows of K, in.
   WeightPanel(const PanelLayout& layout, Index K, const T* matrix) : WeightPanel(layout, K) {
-    for (Index block = 0; block < layout.all_blocks(); ++block) {
-      pack_block(block, [&](Index j) {
-        const Index row = layout.row(block, j);
-        return row < 0 ? nullptr : matrix + row * K;
-      });
-    }
+    in_region([&] {
+      SmallItems asks;
+      for (Index block = 0; block < layout.all_blocks(); ++block) {
+        if (asks.interrupted_before(K * layout.width())) return;
+        pack_block(block, [&](Index j) {
+          const Index row = layout.row(block, j);
+          return row < 0 ? nullptr : matrix + row * K;
+        });
+      }
+    });
   }
 
   /// The same with other values: change(row, values) changes the [K] values of a matrix row.
@@ -83,16 +88,20 @@ class WeightPanel {
   WeightPanel changed(Change change) const {
     WeightPanel other(layout_, K_);
     Buffer<T> rows(layout_.width(), K_);  // of one block
-    for (Index block = 0; block < layout_.all_blocks(); ++block) {
-      unpack_block(block, rows.data());
-      for (Index j = 0; j < layout_.width(); ++j) {
-        const Index row = layout_.row(block, j);
-        if (row >= 0) change(row, rows.data() + j * K_);
+    in_region([&] {
+      SmallItems asks;
+      for (Index block = 0; block < layout_.all_blocks(); ++block) {
+        if (asks.interrupted_before(K_ * layout_.width())) return;
+        unpack_block(block, rows.data());
+        for (Index j = 0; j < layout_.width(); ++j) {
+          const Index row = layout_.row(block, j);
+          if (row >= 0) change(row, rows.data() + j * K_);
+        }
+        other.pack_block(block, [&](Index j) {
+          return layout_.row(block, j) < 0 ? nullptr : rows.data() + j * K_;
+        });
       }
-      other.pack_block(block, [&](Index j) {
-        return layout_.row(block, j) < 0 ? nullptr : rows.data() + j * K_;
-      });
-    }
+    });
     return other;
   }
 
@@ -100,28 +109,14 @@ class WeightPanel {
   /// multiplies gradients of them.
   WeightPanel transposed(Index first, Index end) const {
     WeightPanel other(PanelLayout::of_matrix(1, K_, kernels<T>().lanes), end - first);
-    const Index width = other.layout_.width(), stride = layout_.width();
-    // All rows of some inputs before the next: their lines stay near until each lane is read.
-    for (Index k = 0; k < other.layout_.columns(); k += kLine) {
-      T* to = other.values_.data() + k / width * other.K_ * width + k % width;
-      const Index n = std::clamp<Index>(K_ - k, 0, kLine);
-      for (Index row = first, some; row < end; row += some) {
-        // Neighbouring columns of one block.
-        const Index unit = row % layout_.units, in_block = unit % layout_.block_units;
-        some = std::min({end - row, layout_.units - unit, layout_.block_units - in_block});
-        const Index column = layout_.column(row);
-        const T* from = values_.data() + (column / stride * K_ + std::min(k, K_ - 1)) * stride +
-                        column % stride;
-        for (Index r = 0; r < some; ++r, ++from, to += width) {
-          if (n == kLine) {
-            for (Index j = 0; j < kLine; ++j) to[j] = from[j * stride];
-          } else {
-            for (Index j = 0; j < n; ++j) to[j] = from[j * stride];
-            for (Index j = n; j < kLine; ++j) to[j] = T(0);
-          }
-        }
+    in_region([&] {
+      SmallItems asks;
+      // All rows of some inputs before the next: their lines stay near until each lane is read.
+      for (Index k = 0; k < other.layout_.columns(); k += kLine) {
+        if (asks.interrupted_before((end - first) * kLine)) return;
+        transpose_line(k, first, end, other);
       }
-    }
+    });
     return other;
   }
 
@@ -174,6 +169,29 @@ class WeightPanel {
       const Index n = std::min(kLine, K_ - first);
       for (Index j = 0; j < width; ++j) {
         for (Index k = 0; k < n; ++k) rows[j * K_ + first + k] = panel[(first + k) * width + j];
+      }
+    }
+  }
+
+  /// The inputs k <= j < k + kLine of some rows, into their columns of the other panel.
+  void transpose_line(Index k, Index first, Index end, WeightPanel& other) const {
+    const Index width = other.layout_.width(), stride = layout_.width();
+    T* to = other.values_.data() + k / width * other.K_ * width + k % width;
+    const Index n = std::clamp<Index>(K_ - k, 0, kLine);
+    for (Index row = first, some; row < end; row += some) {
+      // Neighbouring columns of one block.
+      const Index unit = row % layout_.units, in_block = unit % layout_.block_units;
+      some = std::min({end - row, layout_.units - unit, layout_.block_units - in_block});
+      const Index column = layout_.column(row);
+      const T* from =
+          values_.data() + (column / stride * K_ + std::min(k, K_ - 1)) * stride + column % stride;
+      for (Index r = 0; r < some; ++r, ++from, to += width) {
+        if (n == kLine) {
+          for (Index j = 0; j < kLine; ++j) to[j] = from[j * stride];
+        } else {
+          for (Index j = 0; j < n; ++j) to[j] = from[j * stride];
+          for (Index j = n; j < kLine; ++j) to[j] = T(0);
+        }
       }
     }
   }

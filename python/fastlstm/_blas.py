@@ -8,7 +8,7 @@ import threading
 
 from . import _core
 
-_lock = threading.Lock()
+_lock = threading.RLock()  # which a signal's handler may find taken by its own thread
 _library = "not loaded"
 
 # The thread settings are not part of the BLAS interface; these are the names in the builds of
@@ -16,14 +16,11 @@ _library = "not loaded"
 _PREFIXES = ("scipy_openblas", "openblas")
 
 
-def _renew_lock() -> None:
-    """In the child of a fork, which lacks the thread that may have held it."""
-    global _lock
-    _lock = threading.Lock()
-
-
+# A fork waits for another thread's import, whose locks nobody would release in the child.
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_renew_lock)
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def _address(library: ctypes.CDLL, name: str) -> int:

@@ -28,7 +28,9 @@ def read_array(value: Any) -> npt.NDArray[Any]:
         Any: of NumPy or the object's library, which cannot read it.
     """
     if isinstance(value, np.ndarray):
-        if np.ma.is_masked(value):
+        # np.ma is imported when it is first asked for: a fork by another thread in the meantime
+        # would leave the child with the import's lock.
+        if type(value) is not np.ndarray and np.ma.is_masked(value):
             raise RefusedError("an array without masked values; fill them first")
         return _without_bfloat16(value)
     if type(value) in (list, tuple):

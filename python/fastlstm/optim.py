@@ -20,7 +20,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.weight_decay = _number("weight_decay", weight_decay)
         self._state: dict[str, _State] = {}
+        self._in_use: dict[None, object] = {}
 
     @property
     def lr(self) -> float:
@@ -92,12 +94,31 @@ class Optimizer(ABC):
         TypeError
             `params` or `grads` is no mapping (of a layer's gradients pass ``grads.params``), or an
             array is not of floating-point numbers. The optimiser is as it was.
+        RuntimeError
+            Another call is in the middle of a step. The optimiser is as it was.
 
         Notes
         -----
-        A step that is interrupted (``KeyboardInterrupt``), or runs out of memory, has moved the
-        moments of some parameters and not of others: go on from an earlier :meth:`state_dict`.
+        A step that is interrupted (by Ctrl-C, or where memory runs out) may have changed some of
+        the moments: go on from an earlier `state_dict`.
         """
+        with self._alone():
+            return self._step(params, grads)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Refuse what comes in the middle of a step: another thread, or a signal's handler."""
+        this = object()
+        if self._in_use.setdefault(None, this) is not this:  # one operation of a dictionary
+            raise RuntimeError("optimizer: in use by another call (one thread at a time may step)")
+        try:
+            yield
+        finally:
+            self._in_use.clear()
+
+    def _step(
+        self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
+    ) -> dict[str, Array]:
         check_mapping("params", params)
         check_mapping("grads", grads)
         missing = sorted(set(params) - set(grads), key=str)

@@ -2,6 +2,8 @@
 // must have the bits of a lonely call.
 #include <algorithm>
 #include <atomic>
+#include <memory>
+#include <mutex>
 #include <thread>
 #include <vector>
 
@@ -133,5 +135,62 @@ TEST(streams) {
   const std::vector<float> want = run();
   Flag wrong;
   on_threads([&](int, int) { wrong.raise_if(run() != want); });
+  CHECK(!wrong.raised());
+}
+
+TEST(a_stream_in_turns) {
+  Problem p = problem();
+  p.config.bidirectional = false;
+  p.cells.clear();
+  p.lengths.clear();
+  p.fill(6);
+  const Stack<float> lstm = CoreProblem<float>::stack(p);
+  const std::vector<float> x(p.x.begin(), p.x.end());
+  const auto step = [&](Stream<float>& stream, Index t) {
+    std::vector<float> out(static_cast<std::size_t>(p.B * p.P()));
+    stream.step(x.data() + t * p.B * p.I(), out.data());
+    return out;
+  };
+  Stream<float> alone(lstm, p.B), shared(lstm, p.B);
+  std::vector<std::vector<float>> want;
+  for (Index t = 0; t < p.T; ++t) want.push_back(step(alone, t));
+  std::mutex mutex;
+  Index next = 0;
+  Flag wrong;
+  on_threads([&](int, int) {
+    const std::lock_guard<std::mutex> lock(mutex);
+    if (next == p.T) return;
+    wrong.raise_if(step(shared, next) != want[static_cast<std::size_t>(next)]);
+    ++next;
+  });
+  CHECK_EQUAL(next, p.T);
+  CHECK(!wrong.raised());
+}
+
+// Calls go on with the values that they started with, or those that have replaced them.
+TEST(updates_between_calls) {
+  const Problem p = problem();
+  std::shared_ptr<const Stack<double>> current =
+      std::make_shared<const Stack<double>>(CoreProblem<double>::stack(p));
+  CoreProblem<double> alone(p);
+  current->forward(alone.call());
+  Flag wrong;
+  on_threads([&](int k, int) {
+    const std::shared_ptr<const Stack<double>> stack = std::atomic_load(&current);
+    CoreProblem<double> core(p);
+    const Tape<double> tape = stack->forward_train(core.call(), p.regularisation);
+    core.backward(tape);
+    stack->forward(core.call());
+    wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
+                               alone.output.data()));
+    const Cell& cell = p.cells[static_cast<std::size_t>(k)];
+    CellParams<const double> params;
+    params.weight_ih = cell.weight_ih.data();
+    params.weight_hh = cell.weight_hh.data();
+    params.bias_ih = cell.bias_ih.data();
+    params.bias_hh = cell.bias_hh.data();
+    std::atomic_store(&current,
+                      std::make_shared<const Stack<double>>(stack->with_params(k, params)));
+  });
   CHECK(!wrong.raised());
 }

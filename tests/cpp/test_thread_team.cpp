@@ -6,6 +6,7 @@
 #include <atomic>
 #include <chrono>
 #include <cstdlib>
+#include <stdexcept>
 #include <thread>
 #include <vector>
 
@@ -197,3 +198,73 @@ TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
   std::this_thread::sleep_for(std::chrono::milliseconds(1950));  // the longest that it lasts
   CHECK(!cpus_are_crowded());
 }
+
+namespace {
+
+/// Works until the region is interrupted, with a meeting each time.
+void work(int n) {
+  TeamLease lease(n);
+  SpinBarrier barrier(lease.threads());
+  lease.run([&](int) noexcept {
+    for (bool ended = false; !ended;) {
+      std::this_thread::sleep_for(std::chrono::milliseconds(1));
+      ended = interrupted(1e9);
+      barrier.wait();  // where some know of it before the others
+      barrier.wait();
+      ended = interrupted(0);
+      barrier.wait();
+    }
+  });
+}
+
+}  // namespace
+
+TEST(an_interruption_ends_a_region) {
+  struct Interruption {};
+  set_interrupt_check([] { throw Interruption(); });
+  for (const int n : {1, 2, 3}) {
+    NOTE("n = " << n);
+    CHECK_THROWS(work(n), Interruption);
+    CHECK_EQUAL(runs_on(n), n);  // the team is free again
+  }
+  set_interrupt_check(nullptr);
+}
+
+// What interrupts a region may make another, which is not interrupted with it.
+TEST(a_region_within_an_interruption) {
+  static std::atomic<int> runs{0};
+  struct Interruption {};
+  set_interrupt_check([] {
+    runs += runs_on(2);
+    CHECK(interrupted(0) == false);
+    throw Interruption();
+  });
+  CHECK_THROWS(work(2), Interruption);
+  CHECK_EQUAL(runs.load(), 1);  // the team is taken
+  set_interrupt_check(nullptr);
+}
+
+#if !defined(__SANITIZE_THREAD__)  // which dies of a fork with threads
+TEST(a_fork_in_the_middle_of_a_region) {
+  static pid_t child = -1;
+  static int forks = 0;
+  set_interrupt_check([] {
+    if (forks++ == 0) child = fork();
+    if (child != 0 && forks > 2) throw 1;  // the parent goes on for a while
+  });
+  bool thrown = false, ended = false;
+  try {
+    work(2);
+  } catch (const std::runtime_error&) {
+    thrown = true;
+  } catch (int) {
+    ended = true;
+  }
+  if (child == 0) _exit(thrown && runs_on(2) == 2 ? 0 : 1);
+  CHECK(ended);
+  int status = -1;
+  CHECK_EQUAL(waitpid(child, &status, 0), child);
+  CHECK_EQUAL(status, 0);
+  set_interrupt_check(nullptr);
+}
+#endif

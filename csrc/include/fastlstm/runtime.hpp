@@ -29,9 +29,9 @@ int set_thread_local_num_threads(int n);
 
 // --- interruption -----------------------------------------------------------------------------
 
-/// A function that long calls call now and then on the caller's thread; it may throw, which ends
-/// the call: states, outputs and gradients are then unspecified, layers are as they were. Null:
-/// none.
+/// A function that long calls call now and then on the caller's thread, also in the middle of long
+/// steps; it may throw, which ends the call: states, outputs and gradients are then unspecified,
+/// layers are as they were. It may make other calls, but not use the same stream. Null: none.
 void set_interrupt_check(void (*check)());
 
 // --- BLAS -------------------------------------------------------------------------------------

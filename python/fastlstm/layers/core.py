@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
+import numpy.typing as npt
 
 from fastlstm import _core
 from fastlstm._checks import FloatArray, IndexArray
@@ -110,6 +111,9 @@ class Stream(Protocol):
     def set_state(self, state: Sequence[FloatArray], /) -> None:
         """Copy a state."""
 
+    def reset(self, rows: npt.NDArray[np.bool_], /) -> None:
+        """Set the state of the rows that are marked to zero. rows: [B]"""
+
 
 def read_only(array: FloatArray) -> FloatArray:
     """Return the same values in an array that cannot be made writable."""
@@ -131,11 +135,11 @@ def state_parts(config: Config) -> list[tuple[str, int]]:
 
 def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
     """Pack the parameters of all cells."""
-    stack: Stack = _STACKS[dtype.name](dict(config), cells)
+    stack: Stack = _STACKS[dtype.name].make(dict(config), cells)
     return stack
 
 
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:
     """Return a stream whose state is zeros."""
-    stream: Stream = _STREAMS[dtype.name](stack, batch_size)
+    stream: Stream = _STREAMS[dtype.name].make(stack, batch_size)
     return stream

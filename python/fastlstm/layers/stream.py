@@ -28,7 +28,9 @@ class Stream(Generic[StateT]):
     """A layer that runs step by step and keeps its state: for serving, audio, trading, control.
 
     Made by a layer's ``stream``. It keeps the parameters that the layer had then; a later
-    ``update`` does not change it. One thread at a time may use it.
+    ``update`` does not change it. One thread at a time may use it: several may take turns, but what
+    comes in the middle of another call raises RuntimeError, and so does what the handler of a
+    signal asks of the stream that it interrupts.
 
     Examples
     --------
@@ -78,6 +80,13 @@ class Stream(Generic[StateT]):
         ------
         ValueError, TypeError
             An array has another shape or type than stated, or `x` and `out` share memory.
+        RuntimeError
+            Another call uses the stream: so with `run`, `reset` and `state`, too.
+
+        Notes
+        -----
+        After a step that is interrupted (by Ctrl-C) the state means nothing: assign one, or
+        `reset`. `run` leaves the state as it was.
         """
         if out is None:
             out = np.empty(self._step_shape, self._dtype)
@@ -148,12 +157,11 @@ class Stream(Generic[StateT]):
         index = slice(None) if rows is None else rows
         if isinstance(index, (list, tuple)):
             index = np.asarray(index, dtype=np.intp if len(index) == 0 else None)
-        states = self._core.state()
+        which = np.zeros(self._batch_size, np.bool_)
         try:
-            for array in states:
-                array[:, index] = 0
+            which[index] = True
         except IndexError as error:
             raise ValueError(
                 f"rows: expected indices of {self._batch_size} sequences: {error}"
             ) from None
-        self._core.set_state(states)
+        self._core.reset(which)

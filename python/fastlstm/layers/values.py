@@ -95,7 +95,7 @@ class Values:
 
     def copies(self) -> dict[str, FloatArray]:
         """The same, to be changed."""
-        return {name: array.copy() for name, array in self.now().arrays.items()}
+        return {name: _copied(array) for name, array in self.now().arrays.items()}
 
     def update(self, values: Any) -> None:
         """Replace some arrays by copies of others; nothing is replaced after an error."""
@@ -125,7 +125,7 @@ class Values:
                 )
             array = as_float_array(name, value, self._spec.dtype)
             check_shape(name, array, shapes[name])
-            new[name] = read_only(array.copy())
+            new[name] = read_only(_copied(array))
         return new
 
 
@@ -140,7 +140,9 @@ def initial_values(spec: Spec, random: np.random.Generator) -> dict[str, FloatAr
     values = {}
     for cell in spec.parameters:
         for parameter in cell.values():
-            drawn = random.uniform(-bound, bound, parameter.shape).astype(spec.dtype)
+            drawn = np.empty(parameter.shape, spec.dtype)
+            for rows in _pieces(drawn):
+                drawn[rows] = random.uniform(-bound, bound, drawn[rows].shape)
             if parameter.initial in constants:
                 drawn[:] = constants[parameter.initial]
             values[parameter.name] = drawn
@@ -168,3 +170,17 @@ def check_names(spec: Spec, state_dict: Any, layer: str) -> None:
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
+
+
+def _pieces(array: FloatArray) -> Iterator[slice]:
+    """Rows of a few megabytes: what goes through large arrays lets signals in between them."""
+    at_once = max(1, 2**20 * len(array) // max(1, array.size))
+    for first in range(0, len(array), at_once):
+        yield slice(first, first + at_once)
+
+
+def _copied(array: FloatArray) -> FloatArray:
+    copy = np.empty(array.shape, array.dtype)
+    for rows in _pieces(array):
+        copy[rows] = array[rows]
+    return copy

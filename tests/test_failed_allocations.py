@@ -1,0 +1,128 @@
+"""Every allocation of a call fails in turn, small ones too: that is a MemoryError, no end."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pytest
+
+# glibc's functions have other names, too. Only the thread that asks for it is without memory.
+SHIM = """
+#include <errno.h>
+#include <stddef.h>
+void* __libc_malloc(size_t);
+void* __libc_calloc(size_t, size_t);
+void* __libc_realloc(void*, size_t);
+void* __libc_memalign(size_t, size_t);
+static __thread long left = -1;
+static __thread int failed = 0;
+void fail_after(long n) { left = n; failed = 0; }
+int has_failed(void) { left = -1; return failed; }
+static int fails(void) {
+  if (left < 0 || left-- > 0) return 0;
+  errno = ENOMEM;
+  return failed = 1;
+}
+void* malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
+void* calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
+void* realloc(void* p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
+void* aligned_alloc(size_t to, size_t n) { return fails() ? NULL : __libc_memalign(to, n); }
+"""
+
+PROGRAM = """
+import ctypes, sys
+import fastlstm, numpy as np
+shim = ctypes.PyDLL(sys.argv[1])  # it keeps the interpreter's lock
+lstm = fastlstm.LSTM(5, 9, 2, seed=0)
+x, values = np.ones((4, 3, 5), np.float32), dict(lstm.params)
+stream = lstm.stream(3)
+output, state, tape = lstm.forward(x)
+grads = tape.backward(output).params
+optimizer = fastlstm.optim.Adam()
+optimizer.step(values, grads)
+want = output.copy()
+work = {
+    "call": lambda: lstm(x),
+    "forward": lambda: lstm.forward(x),
+    "backward": lambda: tape.backward(output),
+    "trace": lambda: lstm.trace(x),
+    "training_memory": lambda: lstm.training_memory(4, 3),
+    "make": lambda: fastlstm.LSTM(5, 9, 2, seed=0),
+    "update": lambda: lstm.update(values),
+    "stream": lambda: lstm.stream(3),
+    "step": lambda: stream.step(x[0]),
+    "run": lambda: stream.run(x),
+    "state": lambda: stream.state,
+    "set_state": lambda: setattr(stream, "state", state),
+    "reset": lambda: stream.reset(),
+    "optimiser": lambda: optimizer.step(values, grads),
+    "show_config": lambda: fastlstm.show_config(all=True),
+}[sys.argv[2]]
+work()
+n = 0
+while True:
+    said = None
+    shim.fail_after(n)
+    try:
+        work()
+    except Exception as error:
+        said = error
+    failed = shim.has_failed()
+    # Python says of a lock that it has no memory for: RuntimeError.
+    assert said is None or isinstance(said, MemoryError) or "allocate lock" in str(said), repr(said)
+    if not failed:
+        break
+    n += 1
+assert (lstm(x)[0] == want).all()
+print("done")
+"""
+
+# Those of the program above.
+WORK = [
+    *(
+        "call",
+        "forward",
+        "backward",
+        "trace",
+        "training_memory",
+        "make",
+        "update",
+        "stream",
+        "step",
+    ),
+    *("run", "state", "set_state", "reset", "optimiser", "show_config"),
+]
+
+
+@pytest.fixture(scope="module")
+def shim(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    compiler = shutil.which("cc")
+    if compiler is None or platform.libc_ver()[0] != "glibc" or "LD_PRELOAD" in os.environ:
+        pytest.skip("needs a C compiler, and to replace glibc's functions")
+    folder = tmp_path_factory.mktemp("shim")
+    (folder / "shim.c").write_text(SHIM)
+    library = folder / "shim.so"
+    subprocess.run(
+        [compiler, "-shared", "-fPIC", "-o", str(library), str(folder / "shim.c")], check=True
+    )
+    return library
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("work", WORK)
+def test_a_failed_allocation_is_a_memory_error(work: str, shim: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(PROGRAM), str(shim), work],
+        env={**os.environ, "LD_PRELOAD": str(shim)},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

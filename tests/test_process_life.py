@@ -1,0 +1,251 @@
+"""The end of the process, interruptions in the middle of a step, and forks there."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import Callable
+from typing import Any
+
+import fastlstm
+import numpy as np
+import pytest
+
+
+def run(program: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)],
+        capture_output=True,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+
+
+SETUP = """
+import sys, threading, time, fastlstm, numpy as np
+lstm = fastlstm.LSTM(64, 256, seed=0)
+tiny = fastlstm.GRU(2, 3, seed=0)
+x, tiny_x = np.ones((100, 16, 64), np.float32), np.ones((1, 1, 2), np.float32)
+values = dict(lstm.params)
+output, _, tape = lstm.forward(x)
+grads = tape.backward(output).params
+optimizer = fastlstm.optim.Adam()
+"""
+
+# What threads do when the process ends; {k} is the thread's number.
+WORK = {
+    "call": "lstm(x)",
+    "tiny call": "tiny(tiny_x)",
+    "training": "output, _, tape = lstm.forward(x); tape.backward(output)",
+    "backward": "tape.backward(output)",
+    "trace": "lstm.trace(x)",
+    "stream": "streams[k].step(step_x)",
+    "run": "streams[k].run(x)",
+    "update": "lstm.update(values)",
+    "make": "fastlstm.LSTM(64, 256)",
+    "optimiser": "fastlstm.optim.Adam().step(values, grads)",
+}
+
+
+@pytest.mark.parametrize("work", WORK)
+def test_threads_in_the_middle_of_calls_do_not_disturb_the_end(work: str) -> None:
+    program = f"""
+{SETUP}
+streams = [lstm.stream(16) for _ in range(3)]
+step_x = np.ones((16, 64), np.float32)
+def work(k):
+    while True:
+        {WORK[work]}
+for k in range(3):
+    threading.Thread(target=work, args=(k,), daemon=True).start()
+time.sleep(0.2)
+"""
+    done = run(program)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_call_at_exit() -> None:
+    program = f"""
+import atexit
+{SETUP}
+class Last:
+    def __del__(self):
+        lstm(x)
+last = Last()
+atexit.register(lambda: print(lstm(x)[0].shape))
+threading.Thread(target=lambda: [lstm(x) for _ in range(10000)], daemon=True).start()
+sys.exit(3)
+"""
+    done = run(program)
+    assert (done.returncode, done.stdout, done.stderr) == (3, "(100, 16, 256)\n", "")
+
+
+def test_calls_import_nothing() -> None:
+    """A fork in the middle of an import leaves the child a lock that nobody releases."""
+    done = run("""
+        import sys, fastlstm, numpy as np
+        lstm = fastlstm.LSTM(3, 4, seed=0)
+        x = np.ones((2, 1, 3), np.float32)
+        before = set(sys.modules)
+        lstm(x)
+        lstm.forward(x)
+        lstm.update(dict(lstm.params))
+        stream = lstm.stream()
+        stream.step(x[0])
+        stream.run(x)
+        stream.reset()
+        print(sorted(set(sys.modules) - before))
+    """)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_forks_while_blas_is_loaded() -> None:
+    done = run("""
+        import os, signal, threading, time, warnings, fastlstm, numpy as np
+        warnings.simplefilter("ignore")  # of a fork with threads
+        lstm = fastlstm.LSTM(3, 4, seed=0)
+        output, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
+        first = threading.Thread(target=lambda: tape.backward(output))
+        first.start()
+        children = []
+        for _ in range(5):
+            time.sleep(0.02)
+            child = os.fork()
+            if child == 0:
+                signal.alarm(60)
+                tape.backward(output)
+                os._exit(0)
+            children.append(child)
+        first.join()
+        print([os.waitpid(child, 0)[1] for child in children])
+    """)
+    # Python's logging, which SciPy imports meanwhile, complains of its own lock.
+    assert done.stdout == "[0, 0, 0, 0, 0]\n", done.stderr
+
+
+class InterruptError(Exception):
+    pass
+
+
+def interrupt(*_: object) -> None:
+    raise InterruptError
+
+
+def ends_early(act: Callable[[], object]) -> None:
+    """A timer interrupts what takes long: it ends in less than half of its time."""
+    started = time.perf_counter()
+    act()
+    whole = time.perf_counter() - started
+    before = signal.signal(signal.SIGALRM, interrupt)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, whole / 10)
+        started = time.perf_counter()
+        with pytest.raises(InterruptError):
+            act()
+        assert time.perf_counter() - started < whole / 2
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+LAYERS = {
+    "LSTM": lambda: fastlstm.LSTM(512, 512, seed=0),
+    "GRU": lambda: fastlstm.GRU(512, 512, seed=0),
+    "GRU, reset before": lambda: fastlstm.GRU(512, 512, reset_after=False, seed=0),
+    "RNN": lambda: fastlstm.RNN(1024, 1024, seed=0),
+    "layer norm": lambda: fastlstm.LSTM(512, 512, layer_norm=True, seed=0),
+    "projection": lambda: fastlstm.LSTM(512, 640, proj_size=256, seed=0),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+@pytest.mark.parametrize(("layer", "threads"), [*((layer, 2) for layer in LAYERS), ("LSTM", 1)])
+def test_one_long_step_can_be_interrupted(layer: str, threads: int) -> None:
+    """1 to 2e10 multiply-adds in each act."""
+    made = LAYERS[layer]()
+    x = np.zeros((1, 8000, made.input_size), np.float32)
+    with fastlstm.num_threads(threads):
+        want = made(x[:, :5])[0]
+        ends_early(lambda: made(x))
+        stream = made.stream(x.shape[1])
+        ends_early(lambda: stream.step(x[0]))
+        stream.reset()
+        np.testing.assert_array_equal(stream.step(x[0])[:5], want[0])  # all is as before
+        output, _, tape = made.forward(x)
+        ends_early(lambda: tape.backward(output))
+        np.testing.assert_array_equal(made(x[:, :5])[0], want)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+def test_an_update_can_be_interrupted() -> None:
+    lstm = fastlstm.LSTM(2048, 2048, seed=0)
+    values, other = dict(lstm.params), {k: v + 1 for k, v in lstm.params.items()}
+    lstm.update(values)  # the memory is there
+    ends_early(lambda: lstm.update(values))
+    assert all(lstm.params[name] is not other[name] for name in values)
+    np.testing.assert_array_equal(lstm.params["bias_ih_l0"], values["bias_ih_l0"])
+
+
+def test_a_fork_in_the_middle_of_a_step() -> None:
+    """The child lacks the other threads: its call ends, and the next one is right."""
+    program = """
+        import os, signal, warnings, fastlstm, numpy as np
+        warnings.simplefilter("ignore")  # of a fork with threads
+        fastlstm.set_num_threads(2)
+        lstm = fastlstm.LSTM(512, 512, seed=0)
+        x = np.zeros((1, 20000, 512), np.float32)
+        want = lstm(x)[0]
+        child = None
+        def fork(*_):
+            global child
+            child = os.fork()
+        signal.signal(signal.SIGALRM, fork)
+        signal.setitimer(signal.ITIMER_REAL, 0.15)
+        try:
+            right = bool((lstm(x)[0] == want).all())
+        except RuntimeError as error:
+            right = child == 0 and "fork in the middle" in str(error)
+        if child == 0:
+            signal.alarm(60)
+            os._exit(0 if right and (lstm(x[:, :9])[0] == want[:, :9]).all() else 1)
+        print(right, os.waitpid(child, 0)[1])
+    """
+    done = run(program)
+    assert (done.stdout, done.stderr) == ("True 0\n", "")
+
+
+def parts(state: Any) -> tuple[np.ndarray, ...]:
+    return state if isinstance(state, tuple) else (state,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "LSTM(512, 8, seed=0)",
+        "LSTM(512, 8, peepholes=True, zoneout=(0.1, 0.2), seed=0)",
+        "LSTM(512, 9, proj_size=7, seed=0)",
+        "GRU(512, 8, seed=0)",
+        "RNN(512, 40, seed=0)",
+    ],
+)
+def test_parts_of_a_step_change_no_bits(layer: str) -> None:
+    """A step of so many rows that even a block of units is computed in parts."""
+    made = eval(layer, vars(fastlstm))
+    B = 32000
+    x = np.random.default_rng(0).standard_normal((2, B, 512), dtype=np.float32)
+    output, state = made(x)
+    if not made.zoneout:  # which training draws
+        np.testing.assert_array_equal(made.forward(x)[0], output)
+    for first in range(0, B, B // 5):
+        rows = slice(first, first + 100)
+        few, few_state = made(np.ascontiguousarray(x[:, rows]))
+        np.testing.assert_array_equal(output[:, rows], few)
+        for whole, part in zip(parts(state), parts(few_state), strict=True):
+            np.testing.assert_array_equal(whole[:, rows], part)
