@@ -6,6 +6,7 @@
 #include "arrays.hpp"
 #include "fastlstm/optim.hpp"
 #include "register.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -21,6 +22,7 @@ void require_size(const Array<T>& array, py::ssize_t size) {
 template <class T>
 double sum_of(const Array<T>& x) {
   const T* const values = x.data();
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   return sum_of_squares<T>(x.size(), values);
 }
@@ -30,6 +32,7 @@ void scale_into(const Array<T>& x, double factor, Array<T> y) {
   require_size(y, x.size());
   const T* const from = x.data();
   T* const to = y.mutable_data();
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   scale<T>(x.size(), from, factor, to);
 }
@@ -57,6 +60,7 @@ void adam_on(const Array<T>& p, const Array<T>& g, Array<T> m, Array<T> v, Array
   call.m = m.mutable_data();
   call.v = v.mutable_data();
   call.p_new = p_new.mutable_data();
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   adam<T>(call);
 }

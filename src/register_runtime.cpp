@@ -8,6 +8,7 @@
 #include "fastlstm/runtime.hpp"
 #include "register.hpp"
 #include "runtime/tuning.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -45,6 +46,11 @@ void check_signals() {
   if (PyErr_CheckSignals() != 0) throw py::error_already_set();
 }
 
+int num_threads_here() {
+  const ThreadsOfContext threads;
+  return num_threads();
+}
+
 /// Name, value and meaning of all that is tuned for this machine.
 std::vector<std::tuple<std::string, double, std::string>> tuning_of_machine() {
   std::vector<std::tuple<std::string, double, std::string>> entries;
@@ -65,9 +71,9 @@ void register_runtime(py::module_& m) {
   m.def("available_isas", &available_isas);
   m.def("isa", &isa);
   m.def("usable_cpus", &usable_cpus);
-  m.def("num_threads", &num_threads);
+  m.def("num_threads", &num_threads_here);
   m.def("set_num_threads", &set_num_threads, py::arg("n"));
-  m.def("set_thread_local_num_threads", &set_thread_local_num_threads, py::arg("n"));
+  m.def("set_threads_variable", &set_threads_variable, py::arg("variable"));
   m.def("has_blas", &has_blas);
   m.def("set_blas", &set_blas_addresses, py::arg("sgemm"), py::arg("dgemm"),
         py::arg("get_num_threads"), py::arg("set_num_threads"));

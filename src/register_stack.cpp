@@ -12,6 +12,7 @@
 #include "config.hpp"
 #include "fastlstm/stack.hpp"
 #include "register.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -111,6 +112,7 @@ void forward(const Stack<T>& stack, const Array<T>& x, const StateArrays<T>& ini
              bool batch_first) {
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   stack.forward(call);
 }
@@ -123,6 +125,7 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
   const ForwardCall<T> call =
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
   const Regularisation of_call = regularisation_of(regularisation);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   return {stack.config(),
           {call.steps, call.B, batch_first},
@@ -135,6 +138,7 @@ std::pair<Index, double> training_memory(const Stack<T>& stack, Index steps, Ind
                                          bool batch_first, const py::dict& regularisation,
                                          Index memory_limit) {
   const Index* of_rows = lengths ? read(*lengths, {B}, "lengths") : nullptr;
+  const ThreadsOfContext threads;
   const TrainingMemory memory = stack.training_memory(
       steps, B, of_rows, batch_first, regularisation_of(regularisation), memory_limit);
   return {memory.bytes, memory.extra_time};
@@ -157,9 +161,22 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("memory_limit"));
 }
 
+/// The values of an array in another that cannot be made writable: the first is where nobody in
+/// Python comes to it, unlike the base of a view.
+py::array read_only(const py::array& array) {
+  void* const kept = py::object(array).release().ptr();
+  const py::capsule owner(kept, [](void* it) { Py_DECREF(static_cast<PyObject*>(it)); });
+  const Shape shape(array.shape(), array.shape() + array.ndim());
+  const Shape strides(array.strides(), array.strides() + array.ndim());
+  py::array values(array.dtype(), shape, strides, array.data(), owner);
+  py::detail::array_proxy(values.ptr())->flags &= ~py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
+  return values;
+}
+
 }  // namespace
 
 void register_stack(py::module_& m) {
+  m.def("read_only", &read_only, py::arg("array"));
   m.def("parameters", &parameters, py::arg("config"));
   m.def("state_parts", &state_parts, py::arg("config"));
   register_for<float>(m, "Float32");

@@ -2,6 +2,7 @@
 #include <pybind11/numpy.h>
 #include <pybind11/stl.h>
 
+#include <memory>
 #include <stdexcept>
 #include <string>
 #include <vector>
@@ -9,6 +10,7 @@
 #include "arrays.hpp"
 #include "register.hpp"
 #include "runtime/tuning.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -17,9 +19,20 @@ namespace fastlstm::python {
 namespace {
 
 template <class T>
+std::unique_ptr<Stream<T>> make_stream(const Stack<T>& stack, Index batch_size) {
+  const ThreadsOfContext threads;
+  return std::make_unique<Stream<T>>(stack, batch_size);
+}
+
+template <class T>
 void run_step(Stream<T>& stream, const T* x, T* out) {
   const double products =
       stream.config().products_per_row() * static_cast<double>(stream.batch_size());
+  if (products < tuning().products_per_spinner) {  // not worth a second thread
+    stream.step(x, out);
+    return;
+  }
+  const ThreadsOfContext threads;
   if (products < tuning().products_to_release) {
     stream.step(x, out);
   } else {
@@ -111,6 +124,7 @@ void run(Stream<T>& stream, const Array<T>& x, Array<T> output, bool batch_first
   require(layout.B == stream.batch_size(), "x");
   const auto from = layout.view(read(x, layout.shape(I), "x"), I);
   const auto to = layout.view(write(output, layout.shape(width), "output"), width);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   stream.run(layout.steps, from, to);
 }
@@ -138,7 +152,7 @@ void set_state(Stream<T>& stream, const StateArrays<T>& state) {
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Stream<T>>(m, ("Stream" + suffix).c_str())
-      .def(py::init<const Stack<T>&, Index>(), py::arg("stack"), py::arg("batch_size"))
+      .def(py::init(&make_stream<T>), py::arg("stack"), py::arg("batch_size"))
       .def("step", &step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("stepper", &stepper<T>)
       .def("run", &run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),

@@ -7,6 +7,7 @@
 
 #include "arrays.hpp"
 #include "register.hpp"
+#include "threads_of_context.hpp"
 
 namespace py = pybind11;
 
@@ -33,6 +34,7 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
   write_state(config, d_initial, {cells, layout.B}, "d_initial", call.d_state_0);
   call.d_params = params.data();
   write_state(config, d_steps, {cells, layout.steps, layout.B}, "d_steps", call.d_state_steps);
+  const ThreadsOfContext threads;
   const py::gil_scoped_release release;
   of_call.tape.backward(call);
 }

@@ -273,6 +273,44 @@ def test_wrong_arguments(change: dict[str, Any], error: type[Exception], message
             layer.forward(np.zeros((5, 3, 2)), **change)
 
 
+# In a process that may take 100 MB more than it has.
+PREDICT = """
+import resource, sys
+import fastlstm
+
+with open("/proc/self/status") as file:
+    now = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmSize"))
+resource.setrlimit(resource.RLIMIT_AS, (now + 100 * 2**20,) * 2)
+T, B = map(int, sys.argv[1:])
+for options in ({}, {"bidirectional": True, "num_layers": 2, "dropout": 0.5}):
+    layer = fastlstm.LSTM(2, 3, **options)
+    whole = layer.training_memory(T, B).bytes
+    try:
+        layer.training_memory(T, B, memory_limit=1)
+    except ValueError as error:
+        least = int(str(error).partition("at least ")[2].split()[0])
+    limited = layer.training_memory(T, B, memory_limit=(least + whole) // 2)
+    assert limited.bytes <= (least + whole) // 2
+    print(whole, least)
+"""
+
+
+@pytest.mark.parametrize(("T", "B"), [(1, 2**28 - 1), (2**28 - 1, 1), (2**16, 2**16)])
+def test_predictions_take_no_memory(T: int, B: int) -> None:
+    """Whatever the sizes: a small call's prediction, and a large one's, which is in proportion."""
+    run = subprocess.run(
+        [sys.executable, "-c", PREDICT, str(T), str(B)],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OPENBLAS_NUM_THREADS": "1"},
+    )
+    assert run.returncode == 0, run.stderr
+    for line in run.stdout.splitlines():
+        whole, least = map(int, line.split())
+        assert 4 * (2 + 6 * 3) * T * B < whole < 4 * 1000 * T * B
+        assert least <= whole
+
+
 # Memory of a process before a training call, and at most until its end; less the caller's arrays.
 MEASURE = """
 import ctypes, json, sys

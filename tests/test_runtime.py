@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextvars
+import itertools
 import os
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 from pathlib import Path
 
 import fastlstm
@@ -174,6 +178,136 @@ def test_num_threads_is_for_one_block_and_one_thread(restored_threads: int) -> N
     with pytest.raises(KeyError), fastlstm.num_threads(7):
         raise KeyError
     assert fastlstm.get_num_threads() == 4
+
+
+def test_a_block_ends_with_the_innermost_that_is_open(restored_threads: int) -> None:
+    """Generators share their caller's context: their blocks end in any order."""
+
+    def block(n: int) -> Iterator[None]:
+        with fastlstm.num_threads(n):
+            yield
+
+    fastlstm.set_num_threads(2)
+    for order in itertools.permutations(range(3)):
+        blocks = dict(enumerate(map(block, (5, 6, 7))))
+        for generator in blocks.values():
+            next(generator)
+        assert fastlstm.get_num_threads() == 7
+        for n in order:
+            blocks.pop(n).close()
+            expected = max((5 + k for k in blocks), default=2)
+            assert fastlstm.get_num_threads() == expected
+
+
+def test_blocks_of_generators_that_overlap_without_end(restored_threads: int) -> None:
+    """Nothing grows."""
+
+    def block(n: int) -> Iterator[None]:
+        with fastlstm.num_threads(n):
+            yield
+
+    before = None
+    for n in range(1, 100):
+        now = block(n)
+        next(now)
+        before = now  # which ends the one before
+        assert fastlstm.get_num_threads() == n
+        kept = {var.name: value for var, value in contextvars.copy_context().items()}
+        assert len(kept["fastlstm.num_threads"]) <= 2
+    del before, now
+    assert fastlstm.get_num_threads() == restored_threads
+
+
+def test_tasks_have_their_own_numbers(restored_threads: int) -> None:
+    fastlstm.set_num_threads(2)
+    layer = fastlstm.LSTM(3, 4, seed=0)
+    x = np.ones((5, 2, 3), np.float32)
+
+    async def task(n: int, begins: int, ends: int) -> list[int]:
+        seen = []
+        for step in range(8):
+            if step == begins:
+                block = fastlstm.num_threads(n)
+                block.__enter__()
+            if step == ends:
+                block.__exit__(None, None, None)
+            layer(x)
+            seen.append(fastlstm.get_num_threads())
+            await asyncio.sleep(0)
+        return seen
+
+    async def main() -> list[list[int]]:
+        return await asyncio.gather(task(5, 1, 4), task(7, 2, 6), task(3, 3, 5))
+
+    assert asyncio.run(main()) == [
+        [2, 5, 5, 5, 2, 2, 2, 2],
+        [2, 2, 7, 7, 7, 7, 2, 2],
+        [2, 2, 2, 3, 3, 2, 2, 2],
+    ]
+    assert fastlstm.get_num_threads() == 2
+
+
+def test_what_begins_in_a_block_has_its_number(restored_threads: int) -> None:
+    fastlstm.set_num_threads(2)
+    seen = []
+
+    async def main() -> None:
+        async def note() -> None:
+            seen.append(fastlstm.get_num_threads())
+            await asyncio.sleep(0.01)
+            seen.append(fastlstm.get_num_threads())  # the block has ended
+
+        with fastlstm.num_threads(5):
+            task = asyncio.create_task(note())
+            await asyncio.sleep(0)
+            seen.append(await asyncio.to_thread(fastlstm.get_num_threads))
+        await task
+
+    asyncio.run(main())
+    assert seen == [5, 5, 2]
+
+
+def test_a_block_may_end_in_another_thread(restored_threads: int) -> None:
+    """As that of an abandoned generator does, where the garbage collector runs."""
+    fastlstm.set_num_threads(2)
+    block = fastlstm.num_threads(5)
+    block.__enter__()
+    thread = threading.Thread(target=block.__exit__, args=(None, None, None))
+    thread.start()
+    thread.join()
+    assert fastlstm.get_num_threads() == 2
+    with fastlstm.num_threads(6):
+        assert fastlstm.get_num_threads() == 6
+    assert fastlstm.get_num_threads() == 2
+
+
+def test_calls_have_the_number_of_their_context() -> None:
+    """What a call uses, by the threads that it starts: in a block of one, none."""
+    code = """
+import os, fastlstm, numpy as np
+fastlstm.set_num_threads(4)
+layer = fastlstm.LSTM(64, 256, seed=0)
+x = np.ones((10, 16, 64), np.float32)
+def threads():
+    return len(os.listdir("/proc/self/task"))
+before = threads()
+with fastlstm.num_threads(1):
+    output, _, tape = layer.forward(x)
+    tape.backward(output)
+    stream = fastlstm.LSTM(256, 512).stream(8)
+    stream.step(np.ones((8, 256), np.float32))
+    stream.run(np.ones((2, 8, 256), np.float32))
+    params = {"w": np.ones(1 << 22, np.float32)}
+    fastlstm.optim.Adam().step(params, params)
+    print(threads() - before)
+    with fastlstm.num_threads(3):
+        layer(x)
+        print(threads() - before)
+layer(x)
+print(threads() - before)
+"""
+    lines = output_of(code, FASTLSTM_ISA=fastlstm.isa(), OPENBLAS_NUM_THREADS="1").split()
+    assert lines == ["0", "2", "3"]
 
 
 def test_the_environment_sets_the_number_of_threads() -> None:

@@ -9,8 +9,6 @@
 #include "passes/forward.hpp"
 #include "passes/saved.hpp"
 #include "runtime/room.hpp"
-#include "runtime/tuning.hpp"
-#include "schedule/step_blocks.hpp"
 
 namespace fastlstm {
 
@@ -51,7 +49,7 @@ class Planner {
     Index again = 0;
     LongestSegments longest;
     for (Index d = 0; d < config_.directions(); ++d) {
-      for (const Segment& s : segments_of(rows_, config_.runs_backward(d), plan)) {
+      for_each_segment(rows_, config_.runs_backward(d), plan, [&](const Segment& s) {
         const Index n = rows_.offset(s.end) - rows_.offset(s.first);
         longest.count(rows_, s.first, s.end, s.kept);
         values = values + Count(config_.num_layers) * rows_.live(s.first) * (P + M);
@@ -60,7 +58,7 @@ class Planner {
         } else {
           again += n;
         }
-      }
+      });
     }
     Room kept(Room::Use::kCounts);
     const Saved<T> counted(layers_, rows_, false, kept);
@@ -81,7 +79,9 @@ class Planner {
   Index segments(Index segment_blocks) const {
     MemoryPlan plan;
     plan.segment_blocks = segment_blocks;
-    return static_cast<Index>(segments_of(rows_, config_.runs_backward(0), plan).size());
+    Index segments = 0;
+    for_each_segment(rows_, config_.runs_backward(0), plan, [&](const Segment&) { ++segments; });
+    return segments;
   }
 
  private:
@@ -159,16 +159,8 @@ MemoryPlan plan_memory(const Layers<T>& layers, const RowSchedule& rows,
 }
 
 std::vector<Segment> segments_of(const RowSchedule& rows, bool backward, const MemoryPlan& plan) {
-  std::vector<Segment> segments;  // in the order of the backward pass
-  Index blocks = 0;
-  for_each_step_block(rows, !backward, kBackwardRows, [&](const StepBlock& block) {
-    if (blocks++ % plan.segment_blocks == 0) {
-      const bool kept = static_cast<Index>(segments.size()) < plan.kept_segments;
-      segments.push_back({block.first, block.end, kept});
-    }
-    segments.back().first = std::min(segments.back().first, block.first);
-    segments.back().end = std::max(segments.back().end, block.end);
-  });
+  std::vector<Segment> segments;
+  for_each_segment(rows, backward, plan, [&](const Segment& s) { segments.push_back(s); });
   std::reverse(segments.begin(), segments.end());
   return segments;
 }

@@ -5,6 +5,8 @@
 #include <vector>
 
 #include "passes/layers.hpp"
+#include "runtime/tuning.hpp"
+#include "schedule/step_blocks.hpp"
 
 namespace fastlstm {
 
@@ -46,5 +48,21 @@ MemoryPlan plan_memory(const Layers<T>& layers, const RowSchedule& rows,
 /// The segments of a cell in the order of its run; they are whole blocks of the backward pass, so
 /// that its sums over rows are the same however many segments there are.
 std::vector<Segment> segments_of(const RowSchedule& rows, bool backward, const MemoryPlan& plan);
+
+/// Calls body(segment) for the same, in the order of the backward pass.
+template <class Body>
+void for_each_segment(const RowSchedule& rows, bool backward, const MemoryPlan& plan, Body body) {
+  Segment segment{};
+  Index blocks = 0, segments = 0;
+  for_each_step_block(rows, !backward, kBackwardRows, [&](const StepBlock& block) {
+    if (blocks++ % plan.segment_blocks == 0) {
+      if (segments > 0) body(segment);
+      segment = {block.first, block.end, segments++ < plan.kept_segments};
+    }
+    segment.first = std::min(segment.first, block.first);
+    segment.end = std::max(segment.end, block.end);
+  });
+  if (segments > 0) body(segment);
+}
 
 }  // namespace fastlstm

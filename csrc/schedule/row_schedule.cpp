@@ -8,13 +8,13 @@
 namespace fastlstm {
 
 RowSchedule::RowSchedule(Index steps, Index B, const Index* lengths)
-    : steps_(steps), call_steps_(steps), batch_(B), order_(static_cast<std::size_t>(B)) {
+    : steps_(steps), call_steps_(steps), batch_(B), uniform_(lengths == nullptr), all_batch_(B) {
+  if (uniform_) return;
+  order_.resize(static_cast<std::size_t>(B));
   std::iota(order_.begin(), order_.end(), Index{0});
-  if (lengths != nullptr) {
-    std::stable_sort(order_.begin(), order_.end(),
-                     [lengths](Index a, Index b) { return lengths[a] > lengths[b]; });
-  }
-  for (const Index b : order_) lengths_.push_back(lengths != nullptr ? lengths[b] : steps);
+  std::stable_sort(order_.begin(), order_.end(),
+                   [lengths](Index a, Index b) { return lengths[a] > lengths[b]; });
+  for (const Index b : order_) lengths_.push_back(lengths[b]);
   set_offsets();
 }
 
@@ -22,14 +22,22 @@ RowSchedule::RowSchedule(const RowSchedule& all, Index first, Index stride)
     : steps_(all.steps_),
       call_steps_(all.call_steps_),
       first_step_(all.first_step_),
+      batch_(first < all.B() ? (all.B() - first + stride - 1) / stride : 0),
+      uniform_(all.uniform_),
       all_offsets_(all.offsets_),
+      all_batch_(all.B()),
       all_first_(first),
       all_stride_(stride) {
+  if (uniform_) {
+    place_first_ = all.place(first);
+    place_stride_ = all.place_stride_ * stride;
+    dense_ = batch_ == 0 || (place_first_ == 0 && (place_stride_ == 1 || batch_ == 1));
+    return;
+  }
   for (Index b = first; b < all.B(); b += stride) {
     order_.push_back(all.place(b));
     lengths_.push_back(all.length(b));
   }
-  batch_ = static_cast<Index>(order_.size());
   set_offsets();
 }
 
@@ -38,6 +46,14 @@ RowSchedule RowSchedule::steps_of(Index first, Index end) const {
   part.steps_ = end - first;
   part.call_steps_ = call_steps_;
   part.first_step_ = first_step_ + first;
+  part.uniform_ = uniform_;
+  if (uniform_) {
+    part.batch_ = part.all_batch_ = first < steps_ ? batch_ : 0;
+    part.place_first_ = place_first_;
+    part.place_stride_ = place_stride_;
+    part.dense_ = part.batch_ == 0 || dense_;
+    return part;
+  }
   for (Index b = 0; b < batch_ && length(b) > first; ++b) {
     part.order_.push_back(place(b));
     part.lengths_.push_back(std::min(length(b), end) - first);
@@ -52,6 +68,7 @@ void RowSchedule::set_offsets() {
   dense_ = batch_ == 0 || lengths_.back() == steps_;
   for (Index b = 0; b < batch_; ++b) dense_ = dense_ && place(b) == b;
   offsets_.reserve(static_cast<std::size_t>(longest) + 1);
+  offsets_.push_back(0);
   Index live = batch_;
   for (Index t = 0; t < longest; ++t) {
     while (length(live - 1) <= t) --live;

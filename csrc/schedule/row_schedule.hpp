@@ -21,7 +21,7 @@ namespace fastlstm {
 class RowSchedule {
  public:
   RowSchedule() = default;
-  /// lengths: [B] 0 <= length <= steps; null: all are of all steps.
+  /// lengths: [B] 0 <= length <= steps; null: all are of all steps, which takes no memory.
   RowSchedule(Index steps, Index B, const Index* lengths);
 
   /// The sorted rows first, first + stride, ... of another schedule: a share of its rows that has
@@ -36,16 +36,26 @@ class RowSchedule {
   /// The caller's T.
   Index all_steps() const { return steps_; }
   /// Steps with live rows: the longest length.
-  Index steps() const { return static_cast<Index>(offsets_.size()) - 1; }
+  Index steps() const {
+    if (uniform_) return batch_ > 0 ? steps_ : 0;
+    return static_cast<Index>(offsets_.size()) - 1;
+  }
+  /// Whether all rows were made to live in all steps; they may do so otherwise, too.
+  bool uniform() const { return uniform_; }
   Index live(Index t) const { return offset(t + 1) - offset(t); }
   /// The first packed row of step t; offset(steps()) is the number of packed rows.
-  Index offset(Index t) const { return offsets_[static_cast<std::size_t>(t)]; }
-  Index rows() const { return offsets_.back(); }
+  Index offset(Index t) const {
+    return uniform_ ? t * batch_ : offsets_[static_cast<std::size_t>(t)];
+  }
+  Index rows() const { return offset(steps()); }
   /// The place in the caller's batch of sorted row b.
-  Index place(Index b) const { return order_[static_cast<std::size_t>(b)]; }
+  Index place(Index b) const {
+    return uniform_ ? place_first_ + b * place_stride_ : order_[static_cast<std::size_t>(b)];
+  }
 
   /// The packed row of sorted row b at step t; for a share of rows, among all rows.
   Index packed_row(Index t, Index b) const {
+    if (uniform_) return t * all_batch_ + all_first_ + b * all_stride_;
     return all_offsets_.empty()
                ? offset(t) + b
                : all_offsets_[static_cast<std::size_t>(t)] + all_first_ + b * all_stride_;
@@ -55,7 +65,7 @@ class RowSchedule {
     return static_cast<std::uint64_t>(place(b) * call_steps_ + first_step_ + t);
   }
   /// The steps of sorted row b: its length.
-  Index length(Index b) const { return lengths_[static_cast<std::size_t>(b)]; }
+  Index length(Index b) const { return uniform_ ? steps_ : lengths_[static_cast<std::size_t>(b)]; }
 
   /// Whether a sequence with these strides is in packed order already, row after row of width.
   template <class T>
@@ -71,12 +81,16 @@ class RowSchedule {
   Index call_steps_ = 0;  // of the call that these steps are a part of,
   Index first_step_ = 0;  // and where they begin in it
   Index batch_ = 0;
-  bool dense_ = true;           // all lengths are T, and the order is the caller's
+  bool dense_ = true;    // all lengths are T, and the order is the caller's
+  bool uniform_ = true;  // all lengths are T: places are regular, and there are no arrays
+  Index place_first_ = 0;
+  Index place_stride_ = 1;
   std::vector<Index> order_;    // [B]
   std::vector<Index> lengths_;  // [B] sorted
-  std::vector<Index> offsets_{0};
+  std::vector<Index> offsets_;  // [steps() + 1]
   // Of a share of rows: the packing of all of them.
   std::vector<Index> all_offsets_;
+  Index all_batch_ = 0;  // of uniform rows instead
   Index all_first_ = 0;
   Index all_stride_ = 1;
 };

@@ -1,6 +1,8 @@
 // The order of time steps, and their grouping into blocks for the products over many steps.
 #pragma once
 
+#include <algorithm>
+
 #include "schedule/row_schedule.hpp"
 
 namespace fastlstm {
@@ -20,6 +22,10 @@ void for_each_step_block(const RowSchedule& schedule, bool backward, Index least
     Index first = backward ? steps - done - 1 : done;
     Index end = first + 1;
     const auto rows = [&] { return schedule.offset(end) - schedule.offset(first); };
+    if (schedule.uniform()) {  // so that millions of steps take no time
+      const Index more = std::min((least - 1) / schedule.B(), steps - done - 1);
+      (backward ? first : end) += backward ? -more : more;
+    }
     while (rows() < least && (backward ? first > 0 : end < steps)) {
       if (backward) {
         --first;

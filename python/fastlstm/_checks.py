@@ -193,11 +193,24 @@ def check_out(name: str, array: Any, dtype: np.dtype[Any], shape: Sequence[int])
     return array
 
 
-def check_apart(outs: dict[str, FloatArray], others: dict[str, FloatArray | None]) -> None:
-    """Raise ValueError where an array to write to shares memory with any other array."""
-    seen = dict(others)
-    for name, out in outs.items():
-        for other_name, other in seen.items():
-            if other is not None and np.may_share_memory(out, other):
-                raise ValueError(f"{name}: expected memory of its own, got some of {other_name}'s")
-        seen[name] = out
+def check_apart(outs: Mapping[str, FloatArray], others: Mapping[str, FloatArray | None]) -> None:
+    """Raise ValueError where an array to write to shares memory with any other array.
+
+    All are contiguous, so that where they begin and end says it.
+    """
+    arrays = {**others, **outs}
+    spans = []
+    for name, array in arrays.items():
+        if array is not None and array.size > 0:
+            start = array.__array_interface__["data"][0]
+            spans.append((start, start + array.nbytes, name))
+    # How far those reach that begin before: all of them, and those that are written to.
+    furthest = furthest_out = (0, "")
+    for start, end, name in sorted(spans):
+        reach, other = furthest if name in outs else furthest_out
+        if reach > start:
+            first, last = sorted((name, other), key=list(arrays).index)
+            raise ValueError(f"{last}: expected memory of its own, got some of {first}'s")
+        furthest = max(furthest, (end, name))
+        if name in outs:
+            furthest_out = max(furthest_out, (end, name))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 
 import numpy as np
 
@@ -15,9 +16,14 @@ from ._version import __version__
 
 _MOST = 4096  # the core's limit
 
+# The blocks of `num_threads` of this context, the innermost last: a list with the block's number,
+# empty once it has ended. What a context has of them may have ended in another.
+_blocks: ContextVar[tuple[list[int], ...]] = ContextVar("fastlstm.num_threads", default=())
+_core.set_threads_variable(_blocks)
+
 
 def get_num_threads() -> int:
-    """Return how many threads a call from this thread may use.
+    """Return how many threads a call from here may use.
 
     The default is the number of CPUs that this process may use (its affinity, limited by the
     container's CPU quota), or what the environment variable ``FASTLSTM_NUM_THREADS`` says.
@@ -39,6 +45,8 @@ def get_num_threads() -> int:
 def set_num_threads(n: int) -> None:
     """Set how many threads a call may use, for the whole process.
 
+    Inside a block of :func:`num_threads` its number stays.
+
     Parameters
     ----------
     n : int
@@ -54,7 +62,12 @@ def set_num_threads(n: int) -> None:
 
 @contextmanager
 def num_threads(n: int) -> Iterator[None]:
-    """Set how many threads calls from the calling thread may use, inside a ``with`` block.
+    """Set how many threads calls may use inside a ``with`` block.
+
+    The number is the context's (:mod:`contextvars`): a task of asyncio and a thread have their own.
+    A task that begins inside the block, and ``asyncio.to_thread``, have the block's; a new thread
+    has that of the process. The innermost block that has not ended counts, in whatever order
+    blocks end: those of generators, which share a context with their callers, end in any.
 
     Parameters
     ----------
@@ -66,11 +79,17 @@ def num_threads(n: int) -> Iterator[None]:
     ValueError, TypeError
         `n` is something else.
     """
-    before = _core.set_thread_local_num_threads(as_int("n", n, 1, _MOST))
+    block = [as_int("n", n, 1, _MOST)]
+    _blocks.set((*_open_blocks(), block))
     try:
         yield
     finally:
-        _core.set_thread_local_num_threads(before)
+        block.clear()
+        _blocks.set(_open_blocks())
+
+
+def _open_blocks() -> tuple[list[int], ...]:
+    return tuple([block for block in _blocks.get() if block])
 
 
 def available_isas() -> list[str]:

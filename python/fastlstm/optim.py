@@ -92,6 +92,11 @@ class Optimizer(ABC):
         TypeError
             `params` or `grads` is no mapping (of a layer's gradients pass ``grads.params``), or an
             array is not of floating-point numbers. The optimiser is as it was.
+
+        Notes
+        -----
+        A step that is interrupted (``KeyboardInterrupt``), or runs out of memory, has moved the
+        moments of some parameters and not of others: go on from an earlier :meth:`state_dict`.
         """
         check_mapping("params", params)
         check_mapping("grads", grads)
@@ -235,7 +240,8 @@ class SGD(Optimizer):
             g = g + self.weight_decay * p
         if not self.momentum:
             return p - self.lr * g, {}
-        v = self.momentum * moments["velocity"] + g if moments else g
+        # The first gradient is copied: its owner may change it.
+        v = self.momentum * moments["velocity"] + g if moments else g.copy()
         return p - self.lr * (g + self.momentum * v if self.nesterov else v), {"velocity": v}
 
 

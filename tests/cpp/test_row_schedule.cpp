@@ -78,6 +78,57 @@ TEST(no_lengths_are_full_lengths) {
   CHECK(RowSchedule(1, 2, nullptr).is_packed(SequenceView<float>{nullptr, 7, 7}, 7));
 }
 
+TEST(no_lengths_are_full_lengths_in_every_part) {
+  const auto check_same = [](const RowSchedule& none, const RowSchedule& full) {
+    CHECK(none.uniform());
+    CHECK_EQUAL(none.B(), full.B());
+    CHECK_EQUAL(none.steps(), full.steps());
+    CHECK_EQUAL(none.all_steps(), full.all_steps());
+    CHECK_EQUAL(none.rows(), full.rows());
+    for (Index t = 0; t < full.steps(); ++t) {
+      CHECK_EQUAL(none.live(t), full.live(t));
+      for (Index b = 0; b < full.B(); ++b) {
+        CHECK_EQUAL(none.place(b), full.place(b));
+        CHECK_EQUAL(none.length(b), full.length(b));
+        CHECK_EQUAL(none.packed_row(t, b), full.packed_row(t, b));
+        CHECK_EQUAL(none.unique_row(t, b), full.unique_row(t, b));
+      }
+    }
+    const SequenceView<float> time_major{nullptr, full.B() * 7, 7};
+    CHECK_EQUAL(none.is_packed(time_major, 7), full.is_packed(time_major, 7));
+    for (const bool backward : {false, true}) {
+      Lengths blocks[2];
+      for (const bool of_full : {false, true}) {
+        for_each_step_block(of_full ? full : none, backward, 4, [&](const StepBlock& block) {
+          blocks[of_full].insert(blocks[of_full].end(),
+                                 {block.first, block.end, block.first_row, block.rows});
+        });
+      }
+      CHECK(blocks[0] == blocks[1]);
+    }
+  };
+  for (const Index T : {1, 2, 7}) {
+    for (const Index B : {1, 2, 5}) {
+      const Lengths lengths(static_cast<std::size_t>(B), T);
+      const RowSchedule none(T, B, nullptr), full = schedule(T, lengths);
+      check_same(none, full);
+      for (const Index stride : {1, 2, 3}) {
+        for (Index first = 0; first < stride; ++first) {
+          NOTE("T = " << T << ", B = " << B << ", rows " << first << ", + " << stride);
+          const RowSchedule share(none, first, stride), of_full(full, first, stride);
+          check_same(share, of_full);
+          check_same(RowSchedule(share, 1, 2), RowSchedule(of_full, 1, 2));
+          check_same(share.steps_of(T / 2, T), of_full.steps_of(T / 2, T));
+        }
+      }
+      const RowSchedule part = none.steps_of(T / 3, T), of_full = full.steps_of(T / 3, T);
+      check_same(part, of_full);
+      check_same(RowSchedule(part, 1, 2), RowSchedule(of_full, 1, 2));
+      check_same(none.steps_of(0, T / 2), full.steps_of(0, T / 2));
+    }
+  }
+}
+
 TEST(empty_batches_and_sequences) {
   const RowSchedule no_rows(3, 0, nullptr), no_steps(0, 3, nullptr), neither;
   for (const RowSchedule& rows : {no_rows, no_steps, neither}) {

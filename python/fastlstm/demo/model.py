@@ -7,9 +7,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file
 
 import fastlstm
+from fastlstm._saving import write_safetensors
 
 from .data import INPUT_SIZE, Climate, Series, windows
 
@@ -143,7 +144,7 @@ class Forecaster:
             "normal": self.climate.normal,
             "scale": np.array(self.climate.scale),
         }
-        save_file(rest, folder / "head.safetensors")
+        write_safetensors(folder / "head.safetensors", rest, {})
 
     @classmethod
     def load(cls, folder: Path) -> Forecaster:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm import _core
 from fastlstm._checks import FloatArray, IndexArray, as_bool, as_float_array, as_int, check_shape
 
 from ._saved import save
@@ -57,6 +58,10 @@ class Embeddings:
         # Backwards, for the first of equal words to be the one that stays.
         places = range(len(self._words) - 1, -1, -1)
         self._index = dict(zip(reversed(self._words), places, strict=True))
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._vectors = read_only(self._vectors)  # pickles forget it
 
     @property
     def words(self) -> tuple[str, ...]:
@@ -193,7 +198,8 @@ class Embeddings:
         Parameters
         ----------
         path : path-like
-            The file is complete or not there.
+            The file, written as a layer's: complete or as it was before, with the mode and owner
+            that it had.
 
         Raises
         ------
@@ -257,7 +263,6 @@ def _refuse(words: Iterable[str]) -> None:
 
 
 def read_only(array: FloatArray) -> FloatArray:
-    """Return a view that cannot be written to."""
-    view: FloatArray = array.view()
-    view.flags.writeable = False
-    return view
+    """Return the same values in an array that cannot be made writable."""
+    # What is mapped is read-only as it is.
+    return _core.read_only(array) if array.flags.writeable else array

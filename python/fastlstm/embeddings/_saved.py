@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm._checks import FloatArray, check_shape
-from fastlstm._files import write_whole
+from fastlstm._saving import write_safetensors
 
 # The metadata's entry, and the version of its meaning: words (UTF-8, one after the other), where
 # each of them ends, and vectors (V, dim).
@@ -36,17 +36,7 @@ def save(words: Iterable[str], vectors: FloatArray, path: str | os.PathLike[str]
         "word_ends": np.cumsum([len(word) for word in encoded], dtype=np.int64),
         "words": np.frombuffer(b"".join(encoded), np.uint8),
     }
-    header: dict[str, Any] = {"__metadata__": {_KEY: _FORMAT}}
-    offset = 0
-    for name, array in tensors.items():
-        kind = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}[array.dtype.str[1:]]
-        offsets = [offset, offset + array.nbytes]
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": offsets}
-        offset = offsets[1]
-    text = json.dumps(header).encode()
-    text += b" " * (-(8 + len(text)) % _ALIGNMENT)
-    arrays = [np.ascontiguousarray(array).data for array in tensors.values()]
-    write_whole(path, len(text).to_bytes(8, "little"), text, *arrays)
+    write_safetensors(path, tensors, {_KEY: _FORMAT}, alignment=_ALIGNMENT)
 
 
 def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatArray]:

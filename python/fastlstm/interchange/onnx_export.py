@@ -12,7 +12,7 @@ import numpy.typing as npt
 from fastlstm._activations import ActivationName
 from fastlstm._checks import FloatArray, as_bool, as_path
 from fastlstm._extras import needs_extra
-from fastlstm._files import write_whole
+from fastlstm._saving import write_whole
 from fastlstm._version import __version__
 from fastlstm.layers import LAYERS, RecurrentLayer, check_layer, spec_of, table_of
 
@@ -52,7 +52,7 @@ def to_onnx(
         The layer. ``dropout``, ``recurrent_dropout`` and ``weight_dropout``, which act in training
         only, leave no trace in the model.
     path : path-like
-        The file. One that was there is replaced only when the new one is complete.
+        The file, written as a layer's: complete or as it was before (docs/files.md).
     lengths, states : bool
         Whether the model has the input ``lengths``, and the inputs ``h_0`` and ``c_0``. Inputs
         that it has must be given in each call; without them all sequences have all steps, and

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from fastlstm._blas import require_blas
-from fastlstm._checks import FloatArray, as_float_array, check_shape
+from fastlstm._checks import FloatArray, as_float_array, check_apart, check_shape
 
 from . import core
 from .layouts import Layout
 from .spec import Spec
-from .states import empty, from_tuple, items
+from .states import empty, from_tuple, items, names
 
 
 def back_propagate(
@@ -27,6 +27,7 @@ def back_propagate(
     needs_x: bool,
     needs_state: bool,
     steps: Sequence[FloatArray] | None = None,
+    others: Mapping[str, FloatArray] | None = None,
 ) -> tuple[Any, Any]:
     """Back-propagate through time.
 
@@ -42,6 +43,9 @@ def back_propagate(
         Whether gradients of the input and of the initial state are asked for.
     steps : sequence of ndarray, optional
         Out: gradients of the state after each step, (L * D, T, B, width) for each part.
+    others : mapping of str to ndarray, optional
+        Where `params` are the caller's arrays, by names of their own: more of them, which they may
+        not share memory with, as with each other and with `d_output` and `d_state`.
 
     Returns
     -------
@@ -57,6 +61,10 @@ def back_propagate(
             d_output = np.concatenate(d_output, axis=-1)
         d_output = layout.core_sequence(d_output)
     d_final = None if d_state is None else _gradients_of_final(spec, d_state, layout)
+    if others is not None:
+        gradients = dict(zip(names(spec, "d_state"), d_final or (), strict=False))
+        outs = {label(name): array for name, array in params.items()}
+        check_apart(outs, {**others, "d_output": d_output, **gradients})
     d_x = np.empty(layout.shape(spec.input_size), spec.dtype) if needs_x else None
     d_initial = empty(spec, layout) if needs_state else None
     tape.backward(
@@ -68,6 +76,11 @@ def back_propagate(
         d_steps=steps,
     )
     return d_x, None if d_initial is None else from_tuple(d_initial)
+
+
+def label(name: str) -> str:
+    """What errors call an array that is added to."""
+    return f"accumulate.params[{name!r}]"
 
 
 def _gradients_of_final(spec: Spec, d_state: Any, layout: Layout) -> list[FloatArray | None]:

@@ -111,6 +111,11 @@ class Stream(Protocol):
         """Copy a state."""
 
 
+def read_only(array: FloatArray) -> FloatArray:
+    """Return the same values in an array that cannot be made writable."""
+    return _core.read_only(array)
+
+
 def parameters(config: Config) -> list[dict[str, tuple[tuple[int, ...], str]]]:
     """Return those of each cell in PyTorch's order: short name -> shape and initial value.
 

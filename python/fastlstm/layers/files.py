@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastlstm._checks import FloatArray
-from fastlstm._files import write_whole
 from fastlstm._safetensors import StoredTensor, read_header
+from fastlstm._saving import write_safetensors
 
 # The metadata's entry, and the version of its meaning.
 KEY = "fastlstm"
@@ -20,9 +20,9 @@ def write_layer(
     path: str | os.PathLike[str],
     kind: str,
     options: Mapping[str, Any],
-    tensors: dict[str, FloatArray],
+    tensors: Mapping[str, FloatArray],
 ) -> None:
-    """Write a layer to a file, which is complete or not there.
+    """Write a layer to a file, which is complete or as it was before.
 
     Parameters
     ----------
@@ -31,10 +31,8 @@ def write_layer(
     options : mapping
         The values of all its options.
     """
-    import safetensors.numpy
-
     config = {"format": FORMAT, "layer": kind, "options": options}
-    write_whole(path, safetensors.numpy.save(tensors, metadata={KEY: json.dumps(config)}))
+    write_safetensors(path, dict(sorted(tensors.items())), {KEY: json.dumps(config)})
 
 
 def read_layer(path: str) -> tuple[str, dict[str, StoredTensor]]:

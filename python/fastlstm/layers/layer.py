@@ -143,7 +143,11 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
     @property
     def params(self) -> Mapping[str, FloatArray]:
-        """The parameters: a read-only mapping from PyTorch's names to read-only arrays."""
+        """The parameters: a read-only mapping from PyTorch's names to read-only arrays.
+
+        No array of Python leads to their memory and can be made writable. (``torch.from_numpy``,
+        which warns of it, and ``ctypes`` do not ask: what they write is undefined behaviour.)
+        """
         return self._values.params()
 
     @property
@@ -214,7 +218,9 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         """Save the layer as a safetensors file that :func:`fastlstm.load` reads.
 
         The tensors have PyTorch's names; the configuration is in the metadata. A file that was
-        there is replaced only when the new one is complete.
+        there is replaced, whole, once the disk has the new one, which keeps its mode and owner.
+        Symbolic links lead to the file that is replaced. What a save does to folders, links and
+        devices stands in docs/files.md.
 
         Parameters
         ----------
@@ -224,11 +230,12 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         Raises
         ------
         OSError
-            It cannot be written.
+            It cannot be written, or the user may not write to the one that is there; that one is
+            as it was.
         TypeError
             The path is neither text nor path-like.
         """
-        write_layer(path, type(self).__name__, self._options, self.state_dict())
+        write_layer(path, type(self).__name__, self._options, self.params)
 
     # --- calls --------------------------------------------------------------------------------
 

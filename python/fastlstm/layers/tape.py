@@ -9,14 +9,14 @@ from typing import Any, Generic
 
 import numpy as np
 
-from fastlstm._checks import FloatArray, check_out
+from fastlstm._checks import FloatArray, as_float_array, check_out, check_shape
 
 from . import core
-from .backward import back_propagate
+from .backward import back_propagate, label
 from .layouts import Layout, StateT
 from .public import public
 from .spec import Spec
-from .states import as_tuple
+from .states import as_states, as_tuple, names
 
 
 @public
@@ -39,6 +39,10 @@ class Gradients(Generic[StateT]):
     state: StateT
     params: dict[str, FloatArray]
     _tape: int = field(repr=False)  # the number of the tape it came from
+
+
+# The number of no tape: of gradients from several.
+OF_NO_TAPE = -1
 
 
 def as_names(needs: str | Iterable[str]) -> list[str]:
@@ -89,9 +93,10 @@ class Tape(Generic[StateT]):
             and either of two may be None.
         accumulate : Gradients, optional
             An earlier result. The gradients of the parameters are added into its arrays, which the
-            result shares. Those of the input and the state are added if it came from this tape (the
-            result has new arrays); for another call's, which had another input, they are this
-            call's alone.
+            result shares, and which share no memory with other arguments or each other. Those of
+            the input and the state are added if it came from this tape (the result has new arrays);
+            for another call's, which had another input, they are this call's alone. A call that is
+            interrupted, or runs out of memory, may have added a part: use its arrays no more.
         needs : str or iterable of str, optional
             What gradients are asked for: "x", "state", "params", or names of single parameters; by
             default all. The others are not computed, nor are layers below the lowest that is asked
@@ -107,7 +112,8 @@ class Tape(Generic[StateT]):
         ------
         ValueError
             An array has another shape than stated, `needs` has an unknown name, or `accumulate`
-            lacks a gradient that is to be added to, or has others of parameters.
+            lacks a gradient that is to be added to, has others of parameters, or shares memory.
+            Nothing has been added then.
         TypeError
             An argument has another type than stated.
 
@@ -124,7 +130,7 @@ class Tape(Generic[StateT]):
         spec, asked = self._spec, self._asked(needs)
         shapes = {n: s for n, s in spec.shapes.items() if "params" in asked or n in asked}
         params = self._parameter_gradients(accumulate, asked, shapes)
-        again = accumulate is not None and accumulate._tape == self._number
+        earlier = {} if accumulate is None else self._earlier(accumulate, asked)
         d_x, d_first = back_propagate(
             spec,
             self._layout,
@@ -134,16 +140,13 @@ class Tape(Generic[StateT]):
             params,
             needs_x="x" in asked,
             needs_state="state" in asked,
+            others=None if accumulate is None else earlier,
         )
-        grads: Gradients[StateT] = Gradients(d_x, d_first, params, self._number)
-        if accumulate is not None and again:
-            if "x" in asked:
-                grads.x += accumulate.x
-            if "state" in asked:
-                states = zip(as_tuple(grads.state), as_tuple(accumulate.state), strict=True)
-                for d, earlier in states:
-                    d += earlier
-        return grads
+        new = {"accumulate.x": d_x}
+        new |= zip(names(spec, "accumulate.state"), as_tuple(d_first), strict=False)
+        for name, array in earlier.items():
+            new[name] += array
+        return Gradients(d_x, d_first, params, self._number)
 
     def _asked(self, needs: str | Iterable[str]) -> list[str]:
         known = ("x", "state", "params", *self._spec.shapes)
@@ -159,7 +162,7 @@ class Tape(Generic[StateT]):
         asked: list[str],
         shapes: dict[str, tuple[int, ...]],
     ) -> dict[str, FloatArray]:
-        """The arrays that gradients of parameters are added to. Checks all of `accumulate`."""
+        """The arrays that gradients of parameters are added to."""
         if accumulate is None:
             return {name: np.zeros(shape, self._spec.dtype) for name, shape in shapes.items()}
         if not isinstance(accumulate, Gradients):
@@ -169,9 +172,24 @@ class Tape(Generic[StateT]):
                 f"accumulate: expected gradients of the parameters that are asked for "
                 f"({', '.join(shapes) or 'none'}), got {', '.join(accumulate.params) or 'none'}"
             )
-        for name in ("x", "state") if accumulate._tape == self._number else ():
+        for name, array in accumulate.params.items():
+            check_out(label(name), array, self._spec.dtype, shapes[name])
+        return accumulate.params
+
+    def _earlier(self, accumulate: Gradients[StateT], asked: list[str]) -> dict[str, FloatArray]:
+        """The gradients of input and state that new ones are added to: those of this tape."""
+        if accumulate._tape != self._number:
+            return {}
+        for name in ("x", "state"):
             if name in asked and getattr(accumulate, name) is None:
                 raise ValueError(f"accumulate: expected a gradient of {name}, which is asked for")
-        for name, array in accumulate.params.items():
-            check_out(f"accumulate.params[{name!r}]", array, self._spec.dtype, shapes[name])
-        return accumulate.params
+        spec, layout = self._spec, self._layout
+        earlier = {}
+        if "x" in asked:
+            x = as_float_array("accumulate.x", accumulate.x, spec.dtype)
+            check_shape("accumulate.x", x, layout.shape(spec.input_size))
+            earlier["accumulate.x"] = x
+        if "state" in asked:
+            states = as_states(spec, "accumulate.state", accumulate.state, layout)
+            earlier |= zip(names(spec, "accumulate.state"), states, strict=True)
+        return earlier

@@ -15,7 +15,7 @@ from .layer import RecurrentLayer, check_layer, draw_seed, spec_of
 from .layouts import StateT
 from .public import public
 from .states import as_states, from_tuple
-from .tape import Gradients, Tape, as_names
+from .tape import OF_NO_TAPE, Gradients, Tape, as_names
 
 
 @public
@@ -91,9 +91,10 @@ class Chunk(Generic[StateT]):
             d_output, d_state = None, grads.state
             d_x.append(grads.x)
         assert grads is not None
-        if len(d_x) > 1 and grads.x is not None:
-            grads.x = np.concatenate(d_x[::-1], axis=self._time_axis)
-        return grads
+        if len(d_x) == 1:
+            return grads
+        x: Any = None if grads.x is None else np.concatenate(d_x[::-1], axis=self._time_axis)
+        return Gradients(x, grads.state, grads.params, OF_NO_TAPE)
 
 
 def truncated_bptt(

@@ -14,7 +14,7 @@ import numpy as np
 
 from fastlstm._checks import FloatArray, as_float_array, check_mapping, check_shape
 
-from .core import Stack, make_stack
+from .core import Stack, make_stack, read_only
 from .spec import Spec
 
 
@@ -72,12 +72,12 @@ class Values:
     spec : Spec
         Of the layer.
     arrays : mapping of str to ndarray
-        All parameters, in order. Nobody else may hold a writable view of them.
+        All parameters, in order. Nobody else may hold them, or a writable view of them.
     """
 
     def __init__(self, spec: Spec, arrays: Mapping[str, FloatArray]) -> None:
         self._spec = spec
-        frozen = {name: _read_only(array) for name, array in arrays.items()}
+        frozen = {name: read_only(array) for name, array in arrays.items()}
         cells = [spec.cell_arrays(frozen, k) for k in range(spec.cells)]
         self._snapshot = Snapshot(frozen, make_stack(spec.dtype, spec.config, cells))
         self._turns = Turns()
@@ -125,7 +125,7 @@ class Values:
                 )
             array = as_float_array(name, value, self._spec.dtype)
             check_shape(name, array, shapes[name])
-            new[name] = _read_only(array.copy())
+            new[name] = read_only(array.copy())
         return new
 
 
@@ -168,11 +168,3 @@ def check_names(spec: Spec, state_dict: Any, layer: str) -> None:
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
-
-
-def _read_only(array: FloatArray) -> FloatArray:
-    if not array.flags.writeable:
-        return array
-    array.flags.writeable = False
-    view: FloatArray = array.view()  # unlike the owner, it cannot be made writable again
-    return view

@@ -1,0 +1,228 @@
+"""Files that are written so that they are complete or as they were before."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import fcntl
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from ._checks import as_path
+
+_MOST_LINKS = 40  # as many as Linux follows
+_ACCESS_LIST = "system.posix_acl_access"
+# Attributes of a file that say who may use it and what its owner noted. Others describe its content
+# ("security.ima") and would be wrong of the next.
+_KEPT_ATTRIBUTES = (_ACCESS_LIST, "user.", "security.selinux")
+_KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}
+
+
+def write_safetensors(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, npt.NDArray[Any]],
+    metadata: Mapping[str, str],
+    *,
+    alignment: int = 8,
+) -> None:
+    """Write a safetensors file, as :func:`write_whole` does, without a copy of the tensors.
+
+    Parameters
+    ----------
+    tensors : mapping of str to ndarray
+        In the order in which their values stand in the file.
+    alignment : int
+        Of the first tensor's values.
+    """
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offset = 0
+    for name, array in tensors.items():
+        end = offset + array.nbytes
+        header[name] = {
+            "dtype": _KINDS[array.dtype.str[1:]],
+            "shape": list(array.shape),
+            "data_offsets": [offset, end],
+        }
+        offset = end
+    text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+    text += b" " * (-(8 + len(text)) % alignment)
+    values = (np.ascontiguousarray(array).data for array in tensors.values())
+    write_whole(path, len(text).to_bytes(8, "little"), text, *values)
+
+
+def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> None:
+    """Write parts to a file, which is complete or as it was before, whatever happens.
+
+    They go to a temporary file in the same folder, which takes the old one's place once the disk
+    has it. Links lead to the file that is replaced; devices and pipes are written to.
+
+    Raises
+    ------
+    TypeError
+        The path is none.
+    OSError
+        The file cannot be written, or the user may not write to it.
+    """
+    path = as_path("path", path)
+    try:
+        target = _end_of_links(path)
+        old = _file_at(path)
+        if _has_place(target, old):
+            _replace(target, old, parts)
+        else:
+            with open(path, "wb") as file:
+                file.writelines(parts)
+    except OSError as error:  # of the temporary file, or without a name
+        raise OSError(error.errno, error.strerror, path) from None
+
+
+def _end_of_links(path: str) -> str:
+    """The path of what symbolic links lead to, which may not be there yet."""
+    for _ in range(_MOST_LINKS + 1):
+        try:
+            link = os.readlink(path)
+        except OSError:  # no link, or nothing
+            return path
+        path = os.path.join(os.path.dirname(path), link)
+    raise OSError(errno.ELOOP, os.strerror(errno.ELOOP))
+
+
+def _file_at(path: str) -> os.stat_result | None:
+    try:
+        return os.stat(path)
+    except FileNotFoundError:
+        return None
+
+
+def _has_place(target: str, old: os.stat_result | None) -> bool:
+    """Whether a new file can stand at target: no device is there, nor what only /proc leads to."""
+    if old is None:
+        return os.path.basename(target) != ""
+    there = _file_at(target)
+    return stat.S_ISREG(old.st_mode) and there is not None and os.path.samestat(there, old)
+
+
+def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | memoryview]) -> None:
+    folder, name = os.path.split(target)
+    if old is not None:
+        _check_replaceable(target, folder)
+    digest = hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
+    prefix = os.path.join(folder, f".fastlstm-{digest}-")  # short, however long the name
+    _remove_left_behind(prefix)
+    with _locked_file(prefix, 0o666 if old is None else 0o600) as (descriptor, temporary):
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.writelines(parts)
+            if old is not None:
+                _take_after(target, old, descriptor)
+            os.fsync(descriptor)
+            os.replace(temporary, target)
+        except BaseException:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+    _sync_folder(folder or os.curdir)
+
+
+def _check_replaceable(target: str, folder: str) -> None:
+    """Raise OSError where the user may not write to the file, or only to it."""
+    if not os.access(target, os.W_OK, effective_ids=True):
+        os.close(os.open(target, os.O_WRONLY))  # says why
+    if not os.access(folder or os.curdir, os.W_OK | os.X_OK, effective_ids=True):
+        text = "its folder takes no new file, which a save needs to replace this one"
+        raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {text}")
+
+
+@contextlib.contextmanager
+def _locked_file(prefix: str, mode: int) -> Iterator[tuple[int, str]]:
+    """Make a file that is locked until the block, or the process, ends."""
+    while True:
+        temporary = prefix + os.urandom(8).hex()
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
+        try:
+            if _lock(descriptor) and os.path.lexists(temporary):
+                yield descriptor, temporary
+                return
+            # Another writer took it for one that was left behind, before it was locked.
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(temporary)
+        finally:
+            os.close(descriptor)
+
+
+def _lock(descriptor: int) -> bool:
+    """Lock a file; return whether nobody else has."""
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system without locks: there nobody removes anything
+        pass
+    return True
+
+
+def _remove_left_behind(prefix: str) -> None:
+    """Remove the temporary files of writers that were killed: those that are not locked."""
+    folder, start = os.path.split(prefix)
+    try:
+        names = os.listdir(folder or os.curdir)
+    except OSError:  # one that may be written to, but not listed
+        return
+    for name in names:
+        if name.startswith(start):
+            with contextlib.suppress(OSError):  # a living writer's, or without locks
+                _remove_unless_locked(os.path.join(folder, name))
+
+
+def _remove_unless_locked(path: str) -> None:
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        os.unlink(path)
+    finally:
+        os.close(descriptor)
+
+
+def _take_after(target: str, old: os.stat_result, descriptor: int) -> None:
+    """Give a new file the owner, attributes and mode of the old one, where the system lets."""
+    for owner in (old.st_uid, -1):
+        with contextlib.suppress(OSError):
+            os.fchown(descriptor, owner, old.st_gid)
+            break
+    with contextlib.suppress(OSError):
+        os.removexattr(descriptor, _ACCESS_LIST)  # which its folder gave it
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(target):
+            if name.startswith(_KEPT_ATTRIBUTES):
+                with contextlib.suppress(OSError):
+                    os.setxattr(descriptor, name, os.getxattr(target, name))
+    new = os.fstat(descriptor)
+    mode = stat.S_IMODE(old.st_mode)
+    if new.st_uid != old.st_uid:
+        mode &= ~stat.S_ISUID
+    if new.st_gid != old.st_gid:  # another group may do what everybody may, at most
+        mode &= ~(stat.S_ISGID | stat.S_IRWXG) | ((mode & stat.S_IRWXO) << 3)
+    with contextlib.suppress(OSError):  # of a file system without modes
+        os.fchmod(descriptor, mode)
+
+
+def _sync_folder(folder: str) -> None:
+    """Put the new name onto the disk."""
+    try:
+        descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    except PermissionError:  # one that may be written to, but not listed
+        return
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as some systems have it of folders
+            raise
+    finally:
+        os.close(descriptor)
