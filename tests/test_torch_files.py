@@ -209,6 +209,15 @@ def test_arrays_as_numpy_has_them(change: Any, protocol: int, tmp_path: Path) ->
     assert_read(path, weights=expected)
 
 
+@pytest.mark.parametrize("protocol", [2, 5])
+def test_large_arrays(protocol: int, tmp_path: Path) -> None:
+    """Of which the older protocols make text, and bytes of that."""
+    module = torch.nn.LSTM(1200, 1200)
+    weights = {name: value.numpy() for name, value in module.state_dict().items()}
+    torch.save(weights, tmp_path / "m", pickle_protocol=protocol)
+    assert_read(tmp_path / "m", weights=weights)
+
+
 @pytest.mark.parametrize("half", [np.float16, "bfloat16"])
 def test_half_precision_in_arrays(half: Any, tmp_path: Path) -> None:
     if half == "bfloat16":

@@ -301,7 +301,7 @@ class _Values:
         return np.negative(array, out=array) if tensor.negative else array
 
     def numpy(self, array: NumpyArray) -> FloatArray:
-        self._count(array, math.prod(array.shape) * 4 + len(array.data))
+        self._count(array, max(4 * math.prod(array.shape), len(array.data)))
         return array.read()
 
     def other(self, tensor: OtherTensor) -> NoReturn:
