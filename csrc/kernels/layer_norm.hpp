@@ -7,14 +7,17 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// What normalises the values of a row: (x - mean) * scale.
+/// What normalises the values of a row: (x shrink - mean) scale. shrink is 1, and a power of two
+/// where differences of values could be infinite, or their scale denormal.
 template <class T>
 struct Moments {
-  T mean, scale;
+  T mean, scale, shrink;
 
   FASTLSTM_INLINE Vec<T> normalised(Vec<T> x) const {
-    return (x - Vec<T>::broadcast(mean)) * Vec<T>::broadcast(scale);
+    return (x * Vec<T>::broadcast(shrink) - Vec<T>::broadcast(mean)) * Vec<T>::broadcast(scale);
   }
+  /// What a small change of x is multiplied with.
+  FASTLSTM_INLINE T slope() const { return scale * shrink; }
 };
 
 /// The sum of all lanes, half by half.
@@ -38,6 +41,42 @@ FASTLSTM_INLINE T sum_of_vectors(const Vec<T> (&v)[Parts]) {
     static_assert(Parts == 1);
     return sum_of_lanes(v[0]);
   }
+}
+
+/// The moments of any row, one value at a time in float64: of values so large that their squares
+/// are infinite, or so nearly equal that the rounding of their mean counts. The values are divided
+/// by a power of two near the largest, and the mean is corrected by the mean of what is left: equal
+/// values give zero.
+template <int Parts, class T, class At>
+FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
+  constexpr Index kLanes = Vec<T>::kLanes;
+  const auto for_each = [&](auto body) FASTLSTM_INLINE_LAMBDA {
+    for (int k = 0; k < Parts; ++k) {
+      for (Index j = 0; j < H; ++j) body(double(at(k, j / kLanes * kLanes)[j % kLanes]));
+    }
+  };
+  double most = 0;
+  for_each([&](double x) { most = __builtin_fabs(x) > most ? __builtin_fabs(x) : most; });
+  uint64_t bits;
+  memcpy(&bits, &most, sizeof bits);
+  bits &= uint64_t(0x7FF) << 52;
+  double unit;  // the power of two
+  memcpy(&unit, &bits, sizeof unit);
+  const double n = double(Parts * H);
+  double mean = 0, left = 0, squares = 0;
+  for_each([&](double x) { mean += x / unit; });
+  mean /= n;
+  for_each([&](double x) {
+    const double d = x / unit - mean;
+    left += d;
+    squares += d * d;
+  });
+  left /= n;
+  const double variance = squares / n - left * left;
+  constexpr double kLarge = sizeof(T) == 4 ? 0x1p120 : 0x1p1016;
+  const double shrink = most >= kLarge ? 0x1p-8 : 1, shrunk = unit * shrink;
+  const double scale = 1 / (shrunk * __builtin_sqrt(variance + kNormEpsilon / unit / unit));
+  return {T((mean + left) * shrunk), T(scale), T(shrink)};
 }
 
 /// The moments of a row in Parts parts of H values. at(k, j): where value j of part k stands, for j
@@ -64,8 +103,11 @@ FASTLSTM_INLINE Moments<T> moments(Index H, At at) {
       squares[k] = fma(x, x, squares[k]);
     }
   });
-  const double variance = double(sum_of_vectors(squares) / n);
-  return {mean, T(1 / __builtin_sqrt(variance + kNormEpsilon))};
+  const T variance = sum_of_vectors(squares) / n;
+  constexpr T kMost = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1016);
+  const bool usual = mean * mean * T(0x1p-20) <= variance && variance <= kMost;
+  if (__builtin_expect(!usual, false)) return careful_moments<Parts, T>(H, at);
+  return {mean, T(1 / __builtin_sqrt(double(variance) + kNormEpsilon)), 1};
 }
 
 /// The place in a row of sums of unit j of a gate; j starts a vector.
