@@ -7,17 +7,14 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-/// What normalises the values of a row: (x shrink - mean) scale. shrink is 1, and a power of two
-/// where differences of values could be infinite, or their scale denormal.
+/// What normalises the values of a row: (x - mean) * scale.
 template <class T>
 struct Moments {
-  T mean, scale, shrink;
+  T mean, scale;
 
   FASTLSTM_INLINE Vec<T> normalised(Vec<T> x) const {
-    return (x * Vec<T>::broadcast(shrink) - Vec<T>::broadcast(mean)) * Vec<T>::broadcast(scale);
+    return (x - Vec<T>::broadcast(mean)) * Vec<T>::broadcast(scale);
   }
-  /// What a small change of x is multiplied with.
-  FASTLSTM_INLINE T slope() const { return scale * shrink; }
 };
 
 /// The sum of all lanes, half by half.
@@ -46,7 +43,7 @@ FASTLSTM_INLINE T sum_of_vectors(const Vec<T> (&v)[Parts]) {
 /// The moments of any row, one value at a time in float64: of values so large that their squares
 /// are infinite, or so nearly equal that the rounding of their mean counts. The values are divided
 /// by a power of two near the largest, and the mean is corrected by the mean of what is left: equal
-/// values give zero.
+/// values give zero. NaN where a difference is beyond T's range, or the scale is denormal.
 template <int Parts, class T, class At>
 FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
   constexpr Index kLanes = Vec<T>::kLanes;
@@ -55,28 +52,33 @@ FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
       for (Index j = 0; j < H; ++j) body(double(at(k, j / kLanes * kLanes)[j % kLanes]));
     }
   };
+  const auto larger = [](double x, double most) FASTLSTM_INLINE_LAMBDA {
+    return __builtin_fabs(x) > most ? __builtin_fabs(x) : most;
+  };
   double most = 0;
-  for_each([&](double x) { most = __builtin_fabs(x) > most ? __builtin_fabs(x) : most; });
+  for_each([&](double x) { most = larger(x, most); });
   uint64_t bits;
   memcpy(&bits, &most, sizeof bits);
   bits &= uint64_t(0x7FF) << 52;
   double unit;  // the power of two
   memcpy(&unit, &bits, sizeof unit);
   const double n = double(Parts * H);
-  double mean = 0, left = 0, squares = 0;
+  double mean = 0, left = 0, squares = 0, farthest = 0;
   for_each([&](double x) { mean += x / unit; });
   mean /= n;
   for_each([&](double x) {
     const double d = x / unit - mean;
     left += d;
     squares += d * d;
+    farthest = larger(d, farthest);
   });
   left /= n;
   const double variance = squares / n - left * left;
-  constexpr double kLarge = sizeof(T) == 4 ? 0x1p120 : 0x1p1016;
-  const double shrink = most >= kLarge ? 0x1p-8 : 1, shrunk = unit * shrink;
-  const double scale = 1 / (shrunk * __builtin_sqrt(variance + kNormEpsilon / unit / unit));
-  return {T((mean + left) * shrunk), T(scale), T(shrink)};
+  const double scale = 1 / (unit * __builtin_sqrt(variance + kNormEpsilon / unit / unit));
+  constexpr double kLeastScale = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
+  constexpr double kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+  if (scale < kLeastScale || farthest * unit > kMost) mean = __builtin_nan("");
+  return {T((mean + left) * unit), T(scale)};
 }
 
 /// The moments of a row in Parts parts of H values. at(k, j): where value j of part k stands, for j
@@ -107,7 +109,7 @@ FASTLSTM_INLINE Moments<T> moments(Index H, At at) {
   constexpr T kMost = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1016);
   const bool usual = mean * mean * T(0x1p-20) <= variance && variance <= kMost;
   if (__builtin_expect(!usual, false)) return careful_moments<Parts, T>(H, at);
-  return {mean, T(1 / __builtin_sqrt(double(variance) + kNormEpsilon)), 1};
+  return {mean, T(1 / __builtin_sqrt(double(variance) + kNormEpsilon))};
 }
 
 /// The place in a row of sums of unit j of a gate; j starts a vector.

@@ -25,7 +25,7 @@ struct NormGradient {
   }
   /// The gradient of a value.
   FASTLSTM_INLINE Vec<T> of(Vec<T> d, Vec<T> normalised, const Moments<T>& m) const {
-    return Vec<T>::broadcast(m.slope()) * (d - sum - normalised * along);
+    return Vec<T>::broadcast(m.scale) * (d - sum - normalised * along);
   }
 };
 
