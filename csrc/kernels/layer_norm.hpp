@@ -82,7 +82,7 @@ FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
 }
 
 /// The moments of a row in Parts parts of H values. at(k, j): where value j of part k stands, for j
-/// that start a vector.
+/// that start a vector; it holds copies, since careful_moments is not inlined (below).
 ///
 /// The order of the sums follows from Parts and H alone. The mean comes first: the difference of
 /// two sums would lose the digits of a variance that is small beside the mean.
@@ -120,8 +120,8 @@ FASTLSTM_INLINE Index gate_at(const GateStrides& strides, Index gate, Index j) {
 
 /// The moments of the sums of all four gates of a row.
 template <class T>
-FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, const GateStrides& strides) {
-  return moments<4, T>(H, [&](int gate, Index j) FASTLSTM_INLINE_LAMBDA {
+FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, GateStrides strides) {
+  return moments<4, T>(H, [=](int gate, Index j) FASTLSTM_INLINE_LAMBDA {
     return row + gate_at<T>(strides, gate, j);
   });
 }

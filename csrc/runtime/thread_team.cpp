@@ -37,8 +37,9 @@ using Clock = std::chrono::steady_clock;
 std::atomic<Clock::rep> g_crowded_until{0};
 
 #if defined(__unix__) || defined(__APPLE__)
-/// A worker's stack: twice what the deepest call took of it in a build for finding faults, and ten
-/// times what it takes otherwise. The system's own may be smaller (musl: 128 KB; ulimit -s).
+/// A worker's stack. Calls take up to 16 KB of one (tests/cpp/test_small_stacks.cpp), with BLAS
+/// less than 32, and several times as much with sanitizers. The system's own may be smaller (musl:
+/// 128 KB; ulimit -s).
 constexpr std::size_t kWorkerStack = std::size_t{256} << 10;
 
 /// Runs body() in a thread of its own. Throws where the system starts no more.
