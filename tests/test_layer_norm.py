@@ -381,14 +381,19 @@ def test_squares_beyond_the_range(scale: float) -> None:
     x = rng.uniform(-1, 1, (6, 5, 4)).astype(np.float32)
     for H in (1, 9, 40):
         layer = fastlstm.LSTM(4, H, layer_norm=True, seed=0)
-        large = {key: layer.params[key] * np.float32(scale) for key in ("weight_hh_l0",)}
+        large = {"weight_hh_l0": layer.params["weight_hh_l0"] * np.float32(scale)}
         for inputs, params in ((x * np.float32(scale), {}), (x, large)):
             layer.update(params)
             output, _, tape = layer.forward(inputs)
-            expected, _, _ = reference_forward(layer, inputs)
+            expected, _, expected_tape = reference_forward(layer, inputs)
             assert_close(output, expected, NORMALISED_FORWARD["float32"], f"H = {H}")
-            grads = gradient_arrays(tape.backward(np.ones_like(output)))
-            assert all(np.isfinite(array).all() for array in grads.values())
+            if scale > 1e30:  # gradients of sums are denormal
+                continue
+            grads = tape.backward(np.ones_like(output)).params
+            wanted = reference_backward(layer, expected_tape, np.ones_like(expected), None).params
+            for key in grads:
+                if H > 1 or not key.startswith("weight"):
+                    assert_close(grads[key], wanted[key], NORMALISED_BACKWARD["float32"], key)
 
 
 def test_float64_squares_beyond_the_range() -> None:
@@ -405,13 +410,15 @@ def test_a_row_of_equal_values_becomes_zero(dtype: str) -> None:
     """However large they are, and whatever their mean is rounded to."""
     for H in (1, 3, 37, 64):
         layer = fastlstm.LSTM(1, H, layer_norm=True, dtype=dtype, seed=0)
-        expected = layer(np.zeros((3, 2, 1), dtype))[0]
+
+        def set_weights(value: float) -> None:
+            for key in ("weight_ih_l0", "weight_hh_l0"):
+                layer.update({key: np.full_like(layer.params[key], value)})
+
+        set_weights(0)
+        expected = layer(np.ones((3, 2, 1), dtype))[0]
         for value in (0.1, 1e3 / 3, 1e8 / 3, 1e30 / 3):
-            equal = {
-                "weight_ih_l0": np.full((4 * H, 1), value, dtype),
-                "weight_hh_l0": np.full((4 * H, H), value, dtype),
-            }
-            layer.update(equal)
+            set_weights(value)
             assert_same_bits(layer(np.ones((3, 2, 1), dtype))[0], expected, f"{value:g}")
 
 
