@@ -73,8 +73,10 @@ FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
     farthest = larger(d, farthest);
   });
   left /= n;
-  const double variance = squares / n - left * left;
-  const double scale = 1 / (unit * __builtin_sqrt(variance + kNormEpsilon / unit / unit));
+  const double variance = squares / n - left * left;  // of equal values, rounding below zero
+  const double deviation = unit * __builtin_sqrt(variance > 0 ? variance : 0);
+  const double scale =
+      deviation < 1e100 ? 1 / __builtin_sqrt(deviation * deviation + kNormEpsilon) : 1 / deviation;
   constexpr double kLeastScale = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
   constexpr double kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
   if (scale < kLeastScale || farthest * unit > kMost) mean = __builtin_nan("");
