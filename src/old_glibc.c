@@ -28,6 +28,12 @@ int __wrap_pthread_create(pthread_t* thread, const pthread_attr_t* attributes,
   return old_pthread_create(thread, attributes, start, argument);
 }
 
+OLD(pthread_attr_setstacksize, FIRST_VERSION);
+int old_pthread_attr_setstacksize(pthread_attr_t*, size_t);
+int __wrap_pthread_attr_setstacksize(pthread_attr_t* attributes, size_t size) {
+  return old_pthread_attr_setstacksize(attributes, size);
+}
+
 OLD(pthread_detach, FIRST_VERSION);
 int old_pthread_detach(pthread_t);
 int __wrap_pthread_detach(pthread_t thread) { return old_pthread_detach(thread); }

@@ -29,6 +29,8 @@ from support import (
     make_problem,
     map_state,
     named_states,
+    reference_backward,
+    reference_forward,
     solve,
     time_major,
 )
@@ -385,6 +387,26 @@ def test_every_activation(name: str, dtype: str) -> None:
         assert_close(output, expected.output, FORWARD[dtype], f"output of {cell}, {options}")
         grads = tape.backward(p.d_output, p.d_state)
         assert_gradients_close(grads, expected.grads, BACKWARD[dtype])
+
+
+@pytest.mark.parametrize("clip", [None, 0.5, 3.0])
+@pytest.mark.parametrize("name", NAMES)
+def test_every_activation_and_clip_over_many_steps(name: str, clip: float | None) -> None:
+    """New layers, inputs of about one: docs/numerics.md has the bounds."""
+    function = (name, *{"Affine": (0.7, 0.1), "ScaledTanh": (1.2, 0.7)}.get(name, ()))
+    x = np.random.default_rng(1).normal(size=(40, 3, 16)).astype(np.float32)
+    for layer in (
+        fastlstm.LSTM(16, 33, clip=clip, activations=("Sigmoid", function, function), seed=0),
+        fastlstm.GRU(16, 33, clip=clip, activations=("Sigmoid", function), seed=0),
+        fastlstm.RNN(16, 33, clip=clip, activations=(function,), seed=0),
+    ):
+        output, _, tape = layer.forward(x)
+        expected, _, expected_tape = reference_forward(layer, x)
+        assert_close(output, expected, FORWARD["float32"], repr(layer))
+        grads = tape.backward(np.ones_like(output)).params
+        wanted = reference_backward(layer, expected_tape, np.ones_like(expected), None).params
+        for key, array in wanted.items():
+            assert_close(grads[key], array, BACKWARD["float32"], f"{key} of {layer!r}")
 
 
 def test_options_of_functions(tmp_path: Path) -> None:

@@ -17,13 +17,18 @@ from support import (
     assert_same_bits,
     gradient_arrays,
     make_problem,
+    reference_backward,
     reference_forward,
     solve,
 )
 from tolerances import (
     NORMALISED_BACKWARD,
     NORMALISED_FORWARD,
+    NORMALISED_STEP,
+    NORMALISED_STEP_BACKWARD,
+    TORCH_RATIO,
     assert_close,
+    relative_error,
 )
 
 NORM: dict[str, Any] = {"layer_norm": True}
@@ -286,3 +291,145 @@ def test_rows_without_deviation_are_finite() -> None:
     assert np.isfinite(output).all()
     grads = tape.backward(np.ones_like(output))
     assert all(np.isfinite(array).all() for array in gradient_arrays(grads).values())
+
+
+# --- how exact it is ----------------------------------------------------------------------------
+
+
+def one_step_errors(layer: Any, x: np.ndarray) -> tuple[float, float]:
+    """The largest relative error of a step and of its gradients, each from our state before it."""
+    forward = backward = 0.0
+    state = None
+    for t in range(len(x)):
+        output, after, tape = layer.forward(x[t : t + 1], state)
+        expected, expected_after, expected_tape = reference_forward(layer, x[t : t + 1], state)
+        for ours, theirs in zip((output, *after), (expected, *expected_after), strict=True):
+            forward = max(forward, relative_error(ours, theirs))
+        grads = tape.backward(np.ones_like(output))
+        wanted = reference_backward(layer, expected_tape, np.ones_like(expected), None)
+        for key in grads.params:
+            backward = max(backward, relative_error(grads.params[key], wanted.params[key]))
+        state = after
+    return forward, backward
+
+
+@every_dtype
+@pytest.mark.parametrize("scale", [1.0, 4.0])
+def test_each_step_is_exact(dtype: str, scale: float) -> None:
+    for seed, H in enumerate((9, 64, 64, 130)):
+        layer = fastlstm.LSTM(64, H, layer_norm=True, dtype=dtype, seed=seed)
+        layer.update({key: scale * a for key, a in layer.params.items() if "_ln_" not in key})
+        x = np.random.default_rng(seed).normal(size=(20, 4, 64)).astype(dtype)
+        forward, backward = one_step_errors(layer, x)
+        assert forward <= NORMALISED_STEP[dtype].bound
+        assert backward <= NORMALISED_STEP_BACKWARD[dtype].bound
+
+
+def torch_output(torch: Any, layer: Any, x: np.ndarray) -> np.ndarray:
+    """The same equations of PyTorch's functions, layer by layer, in float32."""
+    norm = torch.nn.functional.layer_norm
+    params = {key: torch.tensor(np.asarray(array)) for key, array in layer.params.items()}
+    sequence, H = torch.from_numpy(x), layer.hidden_size
+    for k in range(layer.num_layers):
+        W, R, gain_x, gain_h, gain_c, bias_c = (
+            params[f"{key}_l{k}"]
+            for key in (
+                "weight_ih",
+                "weight_hh",
+                "weight_ln_ih",
+                "weight_ln_hh",
+                "weight_ln_c",
+                "bias_ln_c",
+            )
+        )
+        bias = params[f"bias_ih_l{k}"] + params[f"bias_hh_l{k}"]
+        h = c = torch.zeros(x.shape[1], H)
+        outputs = []
+        for step in sequence:
+            sums = norm(step @ W.T, (4 * H,), gain_x) + norm(h @ R.T, (4 * H,), gain_h) + bias
+            i, f, g, o = sums.chunk(4, 1)
+            c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+            h = o.sigmoid() * norm(c, (H,), gain_c, bias_c).tanh()
+            outputs.append(h)
+        sequence = torch.stack(outputs)
+    return np.asarray(sequence.numpy())
+
+
+@pytest.mark.parametrize("layers", [1, 3])
+def test_float32_is_as_accurate_as_pytorch(layers: int) -> None:
+    """Steps stretch what was rounded before, in both alike: the mean over several layers."""
+    torch = pytest.importorskip("torch")
+    logs = []
+    for seed in range(12):
+        layer = fastlstm.LSTM(64, 64, layers, layer_norm=True, seed=seed)
+        x = np.random.default_rng(seed).normal(size=(60, 4, 64)).astype(np.float32)
+        expected, _, _ = reference_forward(layer, x)
+        ours, theirs = (
+            np.sqrt(np.mean((output - expected) ** 2))
+            for output in (layer(x)[0], torch_output(torch, layer, x))
+        )
+        logs.append(np.log(ours / theirs))
+    ratio = float(np.exp(np.mean(logs)))
+    print(f"\n{layers} layers: {ratio:.2f} times PyTorch's error")
+    assert ratio <= TORCH_RATIO.bound
+
+
+@pytest.mark.parametrize("scale", [1e15, 1e18, 1e20, 1e30, 1e37])
+def test_squares_beyond_the_range(scale: float) -> None:
+    """Sums of inputs and of h, whose squares and their sums float32 has not."""
+    rng = np.random.default_rng(0)
+    x = rng.uniform(-1, 1, (6, 5, 4)).astype(np.float32)
+    for H in (1, 9, 40):
+        layer = fastlstm.LSTM(4, H, layer_norm=True, seed=0)
+        large = {"weight_hh_l0": layer.params["weight_hh_l0"] * np.float32(scale)}
+        for inputs, params in ((x * np.float32(scale), {}), (x, large)):
+            layer.update(params)
+            output, _, tape = layer.forward(inputs)
+            expected, _, expected_tape = reference_forward(layer, inputs)
+            assert_close(output, expected, NORMALISED_FORWARD["float32"], f"H = {H}")
+            if scale > 1e30:  # gradients of sums are denormal
+                continue
+            grads = tape.backward(np.ones_like(output)).params
+            wanted = reference_backward(layer, expected_tape, np.ones_like(expected), None).params
+            for key in grads:
+                if H > 1 or not key.startswith("weight"):
+                    assert_close(grads[key], wanted[key], NORMALISED_BACKWARD["float32"], key)
+
+
+def test_float64_squares_beyond_the_range() -> None:
+    """The reference has them not either: what is normalised does not depend on its size."""
+    layer = fastlstm.LSTM(4, 9, layer_norm=True, dtype="float64", seed=0)
+    x = np.random.default_rng(0).uniform(-1, 1, (6, 5, 4))
+    expected = layer(1e20 * x)[0]
+    for scale in (1e150, 1e154, 1e200, 1e300):
+        assert_close(layer(scale * x)[0], expected, NORMALISED_FORWARD["float64"], f"{scale:g}")
+
+
+@every_dtype
+def test_a_row_of_equal_values_becomes_zero(dtype: str) -> None:
+    """However large they are, and whatever their mean is rounded to."""
+    for H in (1, 3, 37, 64):
+        layer = fastlstm.LSTM(1, H, layer_norm=True, dtype=dtype, seed=0)
+
+        outputs = []
+        for value in (0, 0.1, 1e3 / 3, 1e8 / 3, 1e30 / 3):
+            for key in ("weight_ih_l0", "weight_hh_l0"):
+                layer.update({key: np.full_like(layer.params[key], value)})
+            outputs.append(layer(np.ones((3, 2, 1), dtype))[0])
+        for output in outputs:
+            assert_same_bits(output, outputs[0], f"H = {H}")
+
+
+def test_the_promise_on_bits_holds_for_large_and_equal_values() -> None:
+    rng = np.random.default_rng(0)
+    layer = fastlstm.LSTM(4, 40, layer_norm=True, seed=0)
+    x = rng.uniform(-1, 1, (8, 6, 4)).astype(np.float32)
+    x[:, 1] *= 1e30
+    x[:, 2] = 0
+    whole = layer(x)[0]
+    for b in range(6):
+        assert_same_bits(layer(x[:, [b]])[0], whole[:, [b]], f"row {b}")
+    stream = layer.stream(6)
+    assert_same_bits(np.concatenate([stream.run(part) for part in np.split(x, 4)]), whole, "chunks")
+    with fastlstm.num_threads(2):
+        assert_same_bits(layer(x)[0], whole, "threads")

@@ -111,13 +111,13 @@ Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>
 
 // As many terms as a block of steps in the backward pass has.
 template <class T>
-Work set_up(AddOuterProducts<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+Work set_up(AddOuterProducts<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const Index n = size.B == 1 ? 100 : 512, H = size.H;
   a = {n,     4 * H,
        H,     arrays(n * 4 * H, -1, 1),
        4 * H, arrays(n * H, -1, 1),
        H,     arrays(4 * H * H, 0, 0),
-       H};
+       H,     arrays(outer_products_room(n, H, table.lanes), 0, 0)};
   return {true, 2.0 * static_cast<double>(n * 4 * H * H)};
 }
 
@@ -140,6 +140,7 @@ Work set_up(CellStepTile<T>& a, const KernelTable<T>& table, Size size, Arrays<T
   a.output = arrays.rows(B, H);
   a.gates = G == 1 ? nullptr : arrays(B * 4 * H, 0, 0);
   a.saved_memory = arrays(B * H, 0, 0);
+  a.sums = arrays(step_sums(B, blocks, 4 * table.lanes), 0, 0);
   a.ld_h_prev = a.ld_memory = a.ld_h = a.ld_saved_memory = H;
   a.ld_gates = 4 * H;
   return {true, 2.0 * static_cast<double>(B * G * H * 2 * H)};

@@ -32,33 +32,34 @@ FASTLSTM_INLINE void prefetch_rows(Index rows, Index n, const T* values, Index l
   }
 }
 
-/// The columns first <= j < first + n, at most Panels times V vectors.
-template <int V, int Panels, class T>
+/// The columns first <= j < first + n.
+template <int V, class T>
 FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index first, Index n) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
-  constexpr Index kTerms = 128;  // at once: a panel of 32 KB with AVX-512
-  constexpr Index kCopied = 8;   // terms of these
-  constexpr int kMostRows = tile_rows(V) < 12 ? tile_rows(V) : 12;
-  alignas(64) T panels[Panels][kTerms * kWidth];
-  alignas(64) T copy[kTerms * kMostRows];
-  alignas(64) T edge[kMostRows * kWidth];  // of out, where its rows end within the vectors
+  constexpr Index kCopied = 8;  // terms at once
+  constexpr int kMostRows = tile_rows(V) < kOuterRows ? tile_rows(V) : kOuterRows;
+  const Index most_terms = p.n < kOuterTerms ? p.n : kOuterTerms;
+  const Index ld_panel = most_terms * kWidth;
+  T* const edge = p.room;  // [kMostRows][kWidth] of out, where its rows end within the vectors
+  T* const panels = edge + kMostRows * kWidth;  // [n / kWidth, rounded up] of ld_panel
+  T* const copy = panels + (n + kWidth - 1) / kWidth * ld_panel;  // [most_terms][kMostRows]
   if (n % kWidth != 0) {
-    memset(panels[n / kWidth], 0, sizeof panels[0]);
-    memset(edge, 0, sizeof edge);
+    memset(panels + n / kWidth * ld_panel, 0, size_t(ld_panel) * sizeof(T));
+    memset(edge, 0, kMostRows * kWidth * sizeof(T));
   }
-  for (Index term = 0; term < p.n; term += kTerms) {
-    const Index terms = p.n - term < kTerms ? p.n - term : kTerms;
+  for (Index term = 0; term < p.n; term += kOuterTerms) {
+    const Index terms = p.n - term < kOuterTerms ? p.n - term : kOuterTerms;
     const T* const values = p.values + term * p.ld_values + first;
     const T* const from = p.d_sums + term * p.ld_d_sums;
     for (Index j = 0; j < n; j += kWidth) {
       copy_block(terms, n - j < kWidth ? n - j : kWidth, values + j, p.ld_values,
-                 panels[j / kWidth], kWidth);
+                 panels + j / kWidth * ld_panel, kWidth);
     }
     for_each_row_tile<kMostRows>(p.rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
       constexpr int kRows = height.value;
       for (Index j = 0; j < n; j += kWidth) {
         const Index width = n - j < kWidth ? n - j : kWidth;
-        const T* const panel = panels[j / kWidth];
+        const T* const panel = panels + j / kWidth * ld_panel;
         T* const out = p.out + row * p.ld_out + first + j;
         prefetch_rows(kRows, width, out, p.ld_out);
         Tile<T, V, kRows, 1> tile;
@@ -92,17 +93,17 @@ FASTLSTM_NOINLINE void add_outer_columns(const AddOuterProducts<T>& p, Index fir
 
 template <class T>
 void add_outer_products(const AddOuterProducts<T>& p) noexcept {
-  constexpr Index kLanes = Vec<T>::kLanes, kMost = 16 * kLanes;
+  constexpr Index kLanes = Vec<T>::kLanes, kMost = kOuterVectors * kLanes;
   Index first = 0;
   for (; p.columns - first > 2 * kLanes; first += kMost) {
     const Index left = p.columns - first;
-    add_outer_columns<4, 4>(p, first, left < kMost ? left : kMost);
+    add_outer_columns<4>(p, first, left < kMost ? left : kMost);
   }
   const Index left = p.columns - first;
   if (left > kLanes) {
-    add_outer_columns<2, 1>(p, first, left);
+    add_outer_columns<2>(p, first, left);
   } else if (left > 0) {
-    add_outer_columns<1, 1>(p, first, left);
+    add_outer_columns<1>(p, first, left);
   }
 }
 

@@ -60,7 +60,23 @@ struct AddOuterProducts {
   Index ld_values;
   T* out;  // [rows] of ld_out elements, in and out: [columns] of each
   Index ld_out;
+  T* room;  // [outer_products_room(n, columns, lanes)] for the kernel
 };
+
+/// Terms whose values add_outer_products copies at once: a panel of 32 KB with AVX-512.
+constexpr Index kOuterTerms = 128;
+/// Columns that it takes at once, in vectors; and the most rows of its tiles.
+constexpr Index kOuterVectors = 16;
+constexpr Index kOuterRows = 12;
+
+/// Values of the room of add_outer_products: panels of values, a copy of gradients, and a tile of
+/// out at its edge.
+inline Index outer_products_room(Index n, Index columns, Index lanes) {
+  const Index terms = n < kOuterTerms ? n : kOuterTerms;
+  const Index vectors = (columns + lanes - 1) / lanes;
+  const Index panels = vectors < kOuterVectors ? (vectors + 3) / 4 * 4 : kOuterVectors;
+  return (panels * terms + kOuterRows * 4) * lanes + kOuterRows * terms;
+}
 
 /// Steps whose inputs a tile can project ahead.
 constexpr Index kAheadSteps = 4;
@@ -74,6 +90,16 @@ struct ProjectAhead {
   bool last_step;  // in: do all that is left
   Index block, k;  // in and out: what comes next, of the step's blocks and the inputs
 };
+
+/// Blocks of units whose sums a step keeps until the equations finish them: enough that the CPU
+/// overlaps them, and few enough (24 KB with AVX-512) to stay in the L1 cache.
+constexpr Index kBlocksAtOnce = 48;
+
+/// Values of a step's room for these sums, for at most so many rows and blocks.
+inline Index step_sums(Index rows, Index blocks, Index width) {
+  const Index at_once = rows * blocks < kBlocksAtOnce ? rows * blocks : kBlocksAtOnce;
+  return 2 * at_once * width;
+}
 
 /// One time step of a cell for some rows and blocks of units, products and gates together.
 /// With x == null, `projected` holds the part of the pre-activations that comes from the input.
@@ -104,6 +130,7 @@ struct CellStepTile {
   T* saved_memory;  // [rows] of ld_saved_memory elements, out: the new memory, [H] of each part
                     // side by side; null where nothing is saved
   Index ld_saved_memory;
+  T* sums;  // [step_sums(rows, blocks, V lanes)] for the kernel, aligned to a cache line
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
   ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
   bool down = false;                        // from the last block to the first

@@ -40,8 +40,51 @@ FASTLSTM_INLINE T sum_of_vectors(const Vec<T> (&v)[Parts]) {
   }
 }
 
+/// The moments of any row, one value at a time in float64: of values so large that their squares
+/// are infinite, or so nearly equal that the rounding of their mean counts. The values are divided
+/// by a power of two near the largest, and the mean is corrected by the mean of what is left: equal
+/// values give zero. NaN where a difference is beyond T's range, or the scale is denormal.
+template <int Parts, class T, class At>
+FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
+  constexpr Index kLanes = Vec<T>::kLanes;
+  const auto for_each = [&](auto body) FASTLSTM_INLINE_LAMBDA {
+    for (int k = 0; k < Parts; ++k) {
+      for (Index j = 0; j < H; ++j) body(double(at(k, j / kLanes * kLanes)[j % kLanes]));
+    }
+  };
+  const auto larger = [](double x, double most) FASTLSTM_INLINE_LAMBDA {
+    return __builtin_fabs(x) > most ? __builtin_fabs(x) : most;
+  };
+  double most = 0;
+  for_each([&](double x) { most = larger(x, most); });
+  uint64_t bits;
+  memcpy(&bits, &most, sizeof bits);
+  bits &= uint64_t(0x7FF) << 52;
+  double unit;  // the power of two
+  memcpy(&unit, &bits, sizeof unit);
+  const double n = double(Parts * H);
+  double mean = 0, left = 0, squares = 0, farthest = 0;
+  for_each([&](double x) { mean += x / unit; });
+  mean /= n;
+  for_each([&](double x) {
+    const double d = x / unit - mean;
+    left += d;
+    squares += d * d;
+    farthest = larger(d, farthest);
+  });
+  left /= n;
+  const double variance = squares / n - left * left;  // of equal values, rounding below zero
+  const double deviation = unit * __builtin_sqrt(variance > 0 ? variance : 0);
+  const double scale =
+      deviation < 1e100 ? 1 / __builtin_sqrt(deviation * deviation + kNormEpsilon) : 1 / deviation;
+  constexpr double kLeastScale = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
+  constexpr double kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
+  if (scale < kLeastScale || farthest * unit > kMost) mean = __builtin_nan("");
+  return {T((mean + left) * unit), T(scale)};
+}
+
 /// The moments of a row in Parts parts of H values. at(k, j): where value j of part k stands, for j
-/// that start a vector.
+/// that start a vector; it holds copies, since careful_moments is not inlined (below).
 ///
 /// The order of the sums follows from Parts and H alone. The mean comes first: the difference of
 /// two sums would lose the digits of a variance that is small beside the mean.
@@ -64,8 +107,11 @@ FASTLSTM_INLINE Moments<T> moments(Index H, At at) {
       squares[k] = fma(x, x, squares[k]);
     }
   });
-  const double variance = double(sum_of_vectors(squares) / n);
-  return {mean, T(1 / __builtin_sqrt(variance + kNormEpsilon))};
+  const T variance = sum_of_vectors(squares) / n;
+  constexpr T kMost = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1016);
+  const bool usual = mean * mean * T(0x1p-20) <= variance && variance <= kMost;
+  if (__builtin_expect(!usual, false)) return careful_moments<Parts, T>(H, at);
+  return {mean, T(1 / __builtin_sqrt(double(variance) + kNormEpsilon))};
 }
 
 /// The place in a row of sums of unit j of a gate; j starts a vector.
@@ -76,8 +122,8 @@ FASTLSTM_INLINE Index gate_at(const GateStrides& strides, Index gate, Index j) {
 
 /// The moments of the sums of all four gates of a row.
 template <class T>
-FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, const GateStrides& strides) {
-  return moments<4, T>(H, [&](int gate, Index j) FASTLSTM_INLINE_LAMBDA {
+FASTLSTM_INLINE Moments<T> gate_moments(const T* row, Index H, GateStrides strides) {
+  return moments<4, T>(H, [=](int gate, Index j) FASTLSTM_INLINE_LAMBDA {
     return row + gate_at<T>(strides, gate, j);
   });
 }

@@ -45,7 +45,7 @@ class LstmNormGradient {
     for (Index r = 0; r < n; ++r) gates_again(first + r, r);
     for (Index r = 0; r < n; ++r) {
       const T* c = room(r) + 4 * H;
-      of_c[r] = moments<1, T>(H, [&](int, Index j) FASTLSTM_INLINE_LAMBDA { return c + j; });
+      of_c[r] = moments<1, T>(H, [=](int, Index j) FASTLSTM_INLINE_LAMBDA { return c + j; });
     }
     for (Index r = 0; r < n; ++r) hidden_state(first + r, r);
     for (Index r = 0; r < n; ++r) cell_state(first + r, r);

@@ -43,7 +43,7 @@ void lstm_norm_hidden(const LstmNormStep<T>& arguments) noexcept {
   const LstmNorm<T> norm = *s.norm;
   const auto moments_of = [&](Index row) FASTLSTM_INLINE_LAMBDA {
     const T* c = s.new_c + row * s.ld_c;
-    return moments<1, T>(s.H, [&](int, Index j) FASTLSTM_INLINE_LAMBDA { return c + j; });
+    return moments<1, T>(s.H, [=](int, Index j) FASTLSTM_INLINE_LAMBDA { return c + j; });
   };
   with_moments(s.rows, moments_of, [&](Index row, Moments<T> m) FASTLSTM_INLINE_LAMBDA {
     const T* new_c = s.new_c + row * s.ld_c;

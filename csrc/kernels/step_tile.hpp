@@ -13,10 +13,6 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-// Blocks of units whose sums are kept until the equations finish them: enough that the CPU
-// overlaps them, and few enough (24 KB with AVX-512) to stay in the L1 cache.
-constexpr Index kBlocksAtOnce = 48;
-
 /// Both parts of the pre-activations of some rows and blocks.
 template <class T, int V>
 struct TileSums {
@@ -56,8 +52,8 @@ template <int V, class W, class T, class Finish>
 FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
   using Stored = typename W::Stored;
   constexpr Index kWidth = V * Vec<T>::kLanes;
-  alignas(64) T from_x[kBlocksAtOnce * kWidth];
-  alignas(64) T from_h[kBlocksAtOnce * kWidth];
+  T* const from_x = s.sums;
+  T* const from_h = from_x + step_sums(s.rows, s.end_block - s.first_block, kWidth) / 2;
   const T* h_prev[kBlocksAtOnce];
   const Stored *const all_W = stored<W>(s.W), *const all_R = stored<W>(s.R);
   const Index groups = (s.rows + kBlocksAtOnce - 1) / kBlocksAtOnce;

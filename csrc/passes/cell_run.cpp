@@ -25,6 +25,21 @@ Index projected_rows() { return static_cast<Index>(tuning().projected_rows); }
 }  // namespace
 
 template <class T>
+ThreadBuffers<T>::ThreadBuffers(const Layers<T>& layers, const RowSchedule& rows, Room& room) {
+  const auto most = static_cast<std::size_t>(std::max({projected_rows(), rows.B(), kAheadSteps}));
+  inputs.resize(most);
+  outputs.resize(most);
+  room.add(sums, sums_values(layers, rows));
+}
+
+template <class T>
+Index ThreadBuffers<T>::sums_values(const Layers<T>& layers, const RowSchedule& rows) {
+  if (layers.cell->inputs_first()) return 0;
+  const PanelLayout& layout = layers.weights(0).R.layout();  // that of all layers
+  return step_sums(rows.B(), layout.blocks(), layout.width());
+}
+
+template <class T>
 CellRun<T>::CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
                     const Regularisation* regularisation, Room& room)
     : w_(layers.weights(k)),
@@ -75,11 +90,6 @@ Index CellRun<T>::projected_steps(const RowSchedule& rows) {
 }
 
 template <class T>
-Index CellRun<T>::most_rows(const RowSchedule& rows) {
-  return std::max({projected_rows(), rows.B(), kAheadSteps});
-}
-
-template <class T>
 void CellRun<T>::set_state(const CellState<const T>& state) {
   for (Index b = 0; b < rows_.B(); ++b) {
     const Index place = rows_.place(b);
@@ -124,7 +134,7 @@ bool CellRun<T>::decide_to_project_ahead() const {
 }
 
 template <class T>
-void CellRun<T>::run_ahead(const Run& run, const Share& share, RowPointers<T>& pointers) {
+void CellRun<T>::run_ahead(const Run& run, const Share& share, ThreadBuffers<T>& own) {
   const auto [first_block, end_block] = share.range(layout_.blocks(), grain_);
   const Index ld = layout_.columns();
   const T* x[kAheadSteps];
@@ -153,43 +163,43 @@ void CellRun<T>::run_ahead(const Run& run, const Share& share, RowPointers<T>& p
     ProjectAhead<T> ahead{x, projected_.data() + next_row * ld, ld, false, first_block, 0};
     for (Index s = first; s < end; ++s) {
       ahead.last_step = s + 1 == end;
-      step(run, s, row + s - first, share, pointers, end < run.steps.end ? &ahead : nullptr);
+      step(run, s, row + s - first, share, own, end < run.steps.end ? &ahead : nullptr);
     }
     std::swap(row, next_row);
   }
 }
 
 template <class T>
-void CellRun<T>::run(const Run& run, const Share& share, RowPointers<T>& pointers) {
-  if (projects_ahead_) return run_ahead(run, share, pointers);
+void CellRun<T>::run(const Run& run, const Share& share, ThreadBuffers<T>& own) {
+  if (projects_ahead_) return run_ahead(run, share, own);
   for (Index first = run.steps.first; first < run.steps.end; first += at_once_) {
     const StepRange steps{first, std::min(first + at_once_, run.steps.end)};
-    if (projected_.size() > 0) project_inputs(run, steps, share, pointers);
+    if (projected_.size() > 0) project_inputs(run, steps, share, own);
     // Packed rows follow time, whichever way the steps go.
     const Index first_row = rows_.offset(std::min(time(steps.first), time(steps.end - 1)));
     for (Index s = steps.first; s < steps.end; ++s) {
-      step(run, s, rows_.offset(time(s)) - first_row, share, pointers);
+      step(run, s, rows_.offset(time(s)) - first_row, share, own);
     }
   }
 }
 
 template <class T>
 void CellRun<T>::project_inputs(const Run& run, StepRange steps, const Share& share,
-                                RowPointers<T>& pointers) {
+                                ThreadBuffers<T>& own) {
   const auto [first_block, end_block] = share.range(layout_.blocks(), grain_);
   const Index t_first = std::min(time(steps.first), time(steps.end - 1));
   const Index t_end = t_first + (steps.end - steps.first);
   Index n = 0;
   for (Index t = t_first; t < t_end; ++t) {
     for (Index b = 0; b < rows_.live(t); ++b) {
-      pointers.inputs[static_cast<std::size_t>(n++)] = run.x.row(rows_, t, b);
+      own.inputs[static_cast<std::size_t>(n++)] = run.x.row(rows_, t, b);
     }
   }
   ProjectRows<T> call{};
   call.rows = n;
   call.V = layout_.width() / kernels<T>().lanes;
   call.K = w_.I;
-  call.x = pointers.inputs.data();
+  call.x = own.inputs.data();
   call.panel = w_.input->W.view();
   call.bias = w_.bias_panel.data();
   call.out = projected_.data();
@@ -204,19 +214,19 @@ void CellRun<T>::project_inputs(const Run& run, StepRange steps, const Share& sh
 
 template <class T>
 void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share& share,
-                      RowPointers<T>& pointers, ProjectAhead<T>* ahead) {
+                      ThreadBuffers<T>& own, ProjectAhead<T>* ahead) {
   const Index t = time(s), live = rows_.live(t);
   const bool fused = projected_.size() == 0;
   const auto [first_block, end_block] = share.range(layout_.blocks(), grain_);
   for (Index b = 0; b < live; ++b) {
-    if (fused) pointers.inputs[static_cast<std::size_t>(b)] = run.x.row(rows_, t, b);
-    pointers.outputs[static_cast<std::size_t>(b)] = run.output.row(rows_, t, b);
+    if (fused) own.inputs[static_cast<std::size_t>(b)] = run.x.row(rows_, t, b);
+    own.outputs[static_cast<std::size_t>(b)] = run.output.row(rows_, t, b);
   }
   const bool save = run.gates != nullptr || run.memory != nullptr;
   const Index saved_row = save ? rows_.packed_row(t, 0) : 0;
   const Index saved_stride = save && live > 1 ? rows_.packed_row(t, 1) - saved_row : 1;
 
-  ForwardStep<T> cell_step{share, {}, pointers.inputs.data()};
+  ForwardStep<T> cell_step{share, {}, own.inputs.data()};
   CellStepTile<T>& call = cell_step.tile;
   call.rows = live;
   call.first_block = first_block;
@@ -224,7 +234,7 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   call.H = w_.H;
   call.I = w_.I;
   call.P = w_.P;
-  call.x = fused ? pointers.inputs.data() : nullptr;
+  call.x = fused ? own.inputs.data() : nullptr;
   call.W = w_.input->W.view();
   call.bias = w_.bias_panel.data();
   call.bias_h = w_.bias_h.data();
@@ -238,11 +248,12 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   call.ld_memory = ld_units_;
   call.h = w_.projects ? hidden_.data() : h(s + 1);
   call.ld_h = w_.projects ? ld_units_ : ld_h_;
-  call.output = w_.projects ? nullptr : pointers.outputs.data();
+  call.output = w_.projects ? nullptr : own.outputs.data();
   call.gates = save && gates_width_ > 0 ? run.gates + saved_row * gates_width_ : nullptr;
   call.ld_gates = saved_stride * gates_width_;
   call.saved_memory = save ? run.memory + saved_row * w_.M : nullptr;
   call.ld_saved_memory = saved_stride * w_.M;
+  call.sums = own.sums.data();
   call.ahead = ahead;
   call.down = live <= most_rows_down_ && side(s) != 0;  // as reads_down; goes on in a stream
   const Index units = layout_.block_units;
@@ -254,17 +265,17 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
     }
   }
   cell_->step(cell_step);
-  if (!w_.projects) regularise(s, first_unit, end_unit, pointers);
+  if (!w_.projects) regularise(s, first_unit, end_unit, own);
   share.wait();
-  if (w_.projects) project_h(s, share, pointers);
+  if (w_.projects) project_h(s, share, own);
 }
 
 template <class T>
-void CellRun<T>::project_h(Index s, const Share& share, RowPointers<T>& pointers) {
+void CellRun<T>::project_h(Index s, const Share& share, ThreadBuffers<T>& own) {
   const Index live = rows_.live(time(s)), columns = w_.W_hr.layout().width();
   const auto [first_column, end_column] = share.range(w_.W_hr.layout().blocks(), 1);
   for (Index b = 0; b < live; ++b) {
-    pointers.inputs[static_cast<std::size_t>(b)] = hidden_.data() + b * ld_units_;
+    own.inputs[static_cast<std::size_t>(b)] = hidden_.data() + b * ld_units_;
   }
   ProjectRows<T> call{};
   call.rows = live;
@@ -272,7 +283,7 @@ void CellRun<T>::project_h(Index s, const Share& share, RowPointers<T>& pointers
   call.end_block = end_column;
   call.V = 4;
   call.K = w_.H;
-  call.x = pointers.inputs.data();
+  call.x = own.inputs.data();
   call.panel = w_.W_hr.view();
   call.out = h(s + 1);
   call.ld_out = ld_h_;
@@ -280,14 +291,14 @@ void CellRun<T>::project_h(Index s, const Share& share, RowPointers<T>& pointers
   const Index from = first_column * columns, to = std::min(w_.P, end_column * columns);
   for (Index b = 0; b < live && from < to; ++b) {
     std::copy_n(h(s + 1) + b * ld_h_ + from, to - from,
-                pointers.outputs[static_cast<std::size_t>(b)] + from);
+                own.outputs[static_cast<std::size_t>(b)] + from);
   }
-  regularise(s, from, to, pointers);
+  regularise(s, from, to, own);
   share.wait();
 }
 
 template <class T>
-void CellRun<T>::regularise(Index s, Index first, Index end, RowPointers<T>& pointers) {
+void CellRun<T>::regularise(Index s, Index first, Index end, ThreadBuffers<T>& own) {
   if (!masks_.zones_h() && !masks_.drops_h()) return;
   const Index t = time(s);
   for (Index b = 0; b < rows_.live(t); ++b) {
@@ -298,7 +309,7 @@ void CellRun<T>::regularise(Index s, Index first, Index end, RowPointers<T>& poi
       if (masks_.draws_zoneout()) {
         masks_.keep_h(t, b, first, end - first, keep_h_.data() + row + first);
       }
-      T* output = pointers.outputs[static_cast<std::size_t>(b)];
+      T* output = own.outputs[static_cast<std::size_t>(b)];
       for (Index j = first; j < end; ++j) {
         new_h[j] = keep[j] * old_h[j] + (1 - keep[j]) * new_h[j];
         output[j] = new_h[j];
@@ -312,6 +323,8 @@ void CellRun<T>::regularise(Index s, Index first, Index end, RowPointers<T>& poi
   }
 }
 
+template struct ThreadBuffers<float>;
+template struct ThreadBuffers<double>;
 template class CellRun<float>;
 template class CellRun<double>;
 

@@ -10,15 +10,17 @@
 
 namespace fastlstm {
 
-/// Pointers to rows that one thread needs in a run of steps.
+/// What one thread needs of its own in a run of steps.
 template <class T>
-struct RowPointers {
-  /// rows: the most that one kernel call gets.
-  explicit RowPointers(Index rows)
-      : inputs(static_cast<std::size_t>(rows)), outputs(static_cast<std::size_t>(rows)) {}
+struct ThreadBuffers {
+  /// Of the runs of these layers over this schedule.
+  ThreadBuffers(const Layers<T>& layers, const RowSchedule& rows, Room& room);
+  /// The values of sums.
+  static Index sums_values(const Layers<T>& layers, const RowSchedule& rows);
 
-  std::vector<const T*> inputs;
+  std::vector<const T*> inputs;  // pointers to as many rows as one kernel call gets
   std::vector<T*> outputs;
+  Buffer<T> sums;  // CellStepTile::sums; empty where no step is such a kernel
 };
 
 /// Steps s of a run, counted in the order in which they are computed.
@@ -46,7 +48,7 @@ class CellRun {
   };
 
   /// All threads of a share call it with the same run.
-  void run(const Run& run, const Share& share, RowPointers<T>& pointers);
+  void run(const Run& run, const Share& share, ThreadBuffers<T>& own);
 
   /// Lets the schedule begin again from the state after its last step, or from the one just set.
   void restart() { swap_ ^= rows_.steps() & 1; }
@@ -54,25 +56,22 @@ class CellRun {
   /// The steps that a run projects at once, ahead of the recurrence. With 1 it does not:
   /// each step then multiplies inputs and states in one go.
   static Index projected_steps(const RowSchedule& rows);
-  /// The rows that pointers must have for this schedule.
-  static Index most_rows(const RowSchedule& rows);
 
  private:
   /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
   /// for one row, of which each step waits for R to come from the memory.
   bool decide_to_project_ahead() const;
   /// Projects the inputs of kAheadSteps steps at once, then those of the next within these steps.
-  void run_ahead(const Run& run, const Share& share, RowPointers<T>& pointers);
+  void run_ahead(const Run& run, const Share& share, ThreadBuffers<T>& own);
   /// The time step of step s, and the other way round.
   Index time(Index s) const { return backward_ ? rows_.steps() - 1 - s : s; }
-  void project_inputs(const Run& run, StepRange steps, const Share& share,
-                      RowPointers<T>& pointers);
-  void step(const Run& run, Index s, Index projected_row, const Share& share,
-            RowPointers<T>& pointers, ProjectAhead<T>* ahead = nullptr);
+  void project_inputs(const Run& run, StepRange steps, const Share& share, ThreadBuffers<T>& own);
+  void step(const Run& run, Index s, Index projected_row, const Share& share, ThreadBuffers<T>& own,
+            ProjectAhead<T>* ahead = nullptr);
   /// h = W_hr times what the cell gave.
-  void project_h(Index s, const Share& share, RowPointers<T>& pointers);
+  void project_h(Index s, const Share& share, ThreadBuffers<T>& own);
   /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
-  void regularise(Index s, Index first, Index end, RowPointers<T>& pointers);
+  void regularise(Index s, Index first, Index end, ThreadBuffers<T>& own);
 
   /// Which of two buffers step s reads; it writes the other.
   Index side(Index s) const { return (s ^ swap_) & 1; }

@@ -76,7 +76,7 @@ class DirectionPass {
   /// Each task takes some rows through all steps of a block.
   void steps_by_rows(const StepBlock& block, TeamLease& team) {
     const Index B = run_.rows.B();
-    team.run_tasks(pieces(B, shape_.step_rows), [&](Index task) noexcept {
+    team.run_tasks(pieces(B, shape_.step_rows), [&](Index task, int) noexcept {
       const Piece rows = piece(B, task, shape_.step_rows);
       for_each_step(block, !shape_.backward,
                     [&](Index t) { steps_.step(block, t, task, rows, Share{}); });
@@ -111,11 +111,11 @@ class DirectionPass {
     weights_.begin(
         {block.first_row, block.rows, steps_.d_gates(), steps_.cell().d_from_h(steps_.d_gates())});
     const Index small = weights_.first_tasks();  // the place of the task of all small ones
-    team.run_tasks(1 + weights_.tasks(), [&](Index task) noexcept {
+    team.run_tasks(1 + weights_.tasks(), [&](Index task, int rank) noexcept {
       if (task == small) {
         steps_.add_gradients(block.rows, run_.d_params);
       } else {
-        weights_.run(task < small ? task : task - 1);
+        weights_.run(task < small ? task : task - 1, rank);
       }
     });
   }

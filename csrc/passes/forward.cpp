@@ -73,7 +73,7 @@ class RowGroup {
       step_barriers_.emplace_back(plan.units);
     }
     for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
-      pointers_.emplace_back(CellRun<T>::most_rows(rows_));
+      buffers_.emplace_back(layers, rows_, room);
     }
     const Index at_once = CellRun<T>::projected_steps(rows_);
     block_steps_ = rows_.steps();
@@ -175,22 +175,22 @@ class RowGroup {
   void run_layer(Index layer, StepRange steps, int rank) noexcept {
     const int owner = rank / plan_.units;  // of a direction or of layers, if they are divided
     const Share share = share_of(rank);
-    RowPointers<T>& pointers = pointers_[static_cast<std::size_t>(rank)];
+    ThreadBuffers<T>& own = buffers_[static_cast<std::size_t>(rank)];
     for (Index d = 0; d < layers_.config.directions(); ++d) {
-      if (plan_.directions == 1 || d == owner) run_cell(layer, d, steps, share, pointers);
+      if (plan_.directions == 1 || d == owner) run_cell(layer, d, steps, share, own);
     }
     if (plan_.directions > 1) barrier_.wait();
   }
 
   void run_cell(Index layer, Index d, StepRange steps, const Share& share,
-                RowPointers<T>& pointers) noexcept {
+                ThreadBuffers<T>& own) noexcept {
     const StackConfig& config = layers_.config;
     const Index k = layer * config.directions() + d;
     const RowView<T> output = layer_output(layer, steps);
     const typename CellRun<T>::Run run{
         steps, layer_input(layer, steps), output.from_column(d * config.output_size()),
         saved_ ? saved_->gates(k) : nullptr, saved_ ? saved_->memory(k) : nullptr};
-    runs_[static_cast<std::size_t>(k)].run(run, share, pointers);
+    runs_[static_cast<std::size_t>(k)].run(run, share, own);
   }
 
   /// Rows that pass between layers in inference: those of the block of steps where the layers
@@ -241,7 +241,7 @@ class RowGroup {
   T* const dropped_;  // [rows, D * P] packed: a layer's input after dropout
   Index block_steps_ = 0;
   std::deque<CellRun<T>> runs_;
-  std::vector<RowPointers<T>> pointers_;
+  std::vector<ThreadBuffers<T>> buffers_;
   SpinBarrier barrier_;
   std::deque<SpinBarrier> step_barriers_;  // by direction or owner of layers
   std::vector<Buffer<T>> between_;
@@ -308,10 +308,12 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   for (Index k = 0; k < config.cells(); ++k) CellRun<T>(layers, k, rows, &regularisation, room);
   const Count width = config.directions() * config.output_size(), size = sizeof(T);
   // Threads that own rows project inputs of their own.
-  const Index groups = std::clamp<Index>(rows.B(), 1, threads_worth(products_of(config, rows)));
+  const int threads = threads_worth(products_of(config, rows));
+  const Index groups = std::clamp<Index>(rows.B(), 1, threads);
   const auto projected = std::min(rows.rows(), static_cast<Index>(tuning().projected_rows));
   const Index columns = layers.weights(0).R.layout().columns();
-  Count bytes = room.bytes() + size * (groups - 1) * projected * columns * config.cells();
+  Count bytes = room.bytes() + size * (groups - 1) * projected * columns * config.cells() +
+                size * threads * ThreadBuffers<T>::sums_values(layers, rows);
   if (regularisation.dropout > 0 && config.num_layers > 1) {
     bytes = bytes + width * rows.rows() * size;
   }

@@ -20,7 +20,7 @@ void for_each_piece(Index n, const Body& body) {
   const Index per_thread = static_cast<Index>(tuning().pieces_per_thread);
   const Index pieces = (n + kPieceValues - 1) / kPieceValues;
   TeamLease team(static_cast<int>(std::clamp<Index>(pieces / per_thread, 1, num_threads())));
-  team.run_tasks(pieces, [&](Index k) noexcept {
+  team.run_tasks(pieces, [&](Index k, int) noexcept {
     if (interrupted_before(kPieceValues)) return;
     body(k, k * kPieceValues, std::min(kPieceValues, n - k * kPieceValues));
   });

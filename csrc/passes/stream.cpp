@@ -35,7 +35,7 @@ struct Stream<T>::State {
     spinners = threads_worth_of(products, tuning().products_per_spinner);
     sleepers = std::min(spinners, threads_worth_of(products, tuning().products_per_sleeper));
     for (int thread = 0; thread < spinners; ++thread) {
-      pointers.emplace_back(CellRun<T>::most_rows(one_step));
+      buffers.emplace_back(*shared, one_step, room);
     }
     TeamLease(std::min(spinners, num_threads()));  // starts them: a step allocates nothing
   }
@@ -62,7 +62,7 @@ struct Stream<T>::State {
   RowSchedule one_step;
   Buffer<T> between[2];         // [B, P] outputs of layers below the last
   std::deque<CellRun<T>> runs;  // by layer
-  std::vector<RowPointers<T>> pointers;
+  std::vector<ThreadBuffers<T>> buffers;
   int spinners = 1, sleepers = 1;  // threads worth their while that spin or sleep between steps
   Clock::time_point ended{};       // the last step
 
@@ -85,7 +85,7 @@ struct Stream<T>::State {
            RowView<T>(SequenceView<T>{output, 0, P}),
            nullptr,
            nullptr},
-          share, pointers[static_cast<std::size_t>(share.rank)]);
+          share, buffers[static_cast<std::size_t>(share.rank)]);
       x = output;
     }
   }

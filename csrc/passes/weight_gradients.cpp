@@ -21,7 +21,12 @@ template <class T>
 WeightGradients<T>::WeightGradients(const CellWeights<T>& weights, const Outputs& outputs,
                                     std::vector<RInputs<T>> R_inputs, int threads, Index block_rows,
                                     Room& room)
-    : w_(weights), out_(outputs), R_inputs_(std::move(R_inputs)), threads_(threads) {
+    : w_(weights),
+      out_(outputs),
+      R_inputs_(std::move(R_inputs)),
+      threads_(threads),
+      ld_room_(std::max(room_values(w_.I, block_rows), room_values(w_.P, block_rows))) {
+  room.add(room_, threads, ld_room_);
   if (out_.d_x != nullptr && !writes_d_x()) {
     room.add(d_x_, block_rows, backward_columns<T>(w_.I));
   }
@@ -42,26 +47,35 @@ void WeightGradients<T>::begin(const BlockGradients<T>& block) {
 }
 
 template <class T>
-void WeightGradients<T>::run(Index k) noexcept {
+void WeightGradients<T>::run(Index k, int rank) noexcept {
   const Index of_x = d_x_first_ ? k : k - of_W_ - of_R_;
   if (0 <= of_x && of_x < of_rows_) {
     d_x_product(piece(block_.rows, of_x, kRowsOfX));
     return;
   }
   if (d_x_first_) k -= of_rows_;
+  T* const room = room_.data() + rank * ld_room_;
   if (k < of_W_) {
-    add_products(block_.d_gates, k, 0, w_.GH, out_.x + block_.first_row * w_.I, w_.I, out_.d_W);
+    add_products(block_.d_gates, k, 0, w_.GH, out_.x + block_.first_row * w_.I, w_.I, out_.d_W,
+                 room);
     return;
   }
   for (const RInputs<T>& inputs : R_inputs_) {
     add_products(block_.d_from_h, k - of_W_, inputs.first, inputs.end, inputs.values, w_.P,
-                 out_.d_R);
+                 out_.d_R, room);
   }
 }
 
 template <class T>
 bool WeightGradients<T>::on_tiles(Index columns) {
   return kernels<T>().lanes * static_cast<Index>(sizeof(T)) == 64 || columns <= kOuterColumns;
+}
+
+template <class T>
+Index WeightGradients<T>::room_values(Index columns, Index block_rows) {
+  const Index lanes = kernels<T>().lanes;
+  const Index values = on_tiles(columns) ? outer_products_room(block_rows, columns, lanes) : 0;
+  return (values + 4 * lanes - 1) / (4 * lanes) * (4 * lanes);  // whole lines of the cache
 }
 
 template <class T>
@@ -88,7 +102,8 @@ Index WeightGradients<T>::weight_piece_rows(Index columns) const {
 
 template <class T>
 void WeightGradients<T>::add_products(const T* d_sums, Index k, Index first, Index end,
-                                      const T* values, Index columns, T* d_weight) const noexcept {
+                                      const T* values, Index columns, T* d_weight,
+                                      T* room) const noexcept {
   const Index GH = w_.GH, n = block_.rows, of_rows = pieces(GH, weight_piece_rows(columns));
   const Piece rows = piece(GH, k % of_rows, weight_piece_rows(columns));
   const Piece p = piece(columns, k / of_rows, weight_piece_columns(columns));
@@ -101,7 +116,7 @@ void WeightGradients<T>::add_products(const T* d_sums, Index k, Index first, Ind
     T* const d = d_weight + row * columns + p.first;
     if (on_tiles(columns)) {
       kernels<T>().add_outer_products(
-          {n, height, p.size, d_sums + row, GH, values, columns, d, columns});
+          {n, height, p.size, d_sums + row, GH, values, columns, d, columns, room});
     } else {
       gemm<T>(height, p.size, n, {d_sums + row, GH, true}, {values, columns}, 1, d, columns);
     }

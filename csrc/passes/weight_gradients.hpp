@@ -36,20 +36,23 @@ class WeightGradients {
   Index tasks() const { return of_W_ + of_R_ + of_rows_; }
   /// The tasks that come before all small ones, of other parameters.
   Index first_tasks() const { return d_x_first_ ? of_rows_ : 0; }
-  /// Task k of the block, from any thread. The bits of results do not depend on the threads.
-  void run(Index k) noexcept;
+  /// Task k of the block, on any thread: the one of this rank. The bits of results do not depend on
+  /// the threads.
+  void run(Index k, int rank) noexcept;
 
  private:
   /// Whether the gradient of a weight matrix with so many columns is computed by our own kernel.
   static bool on_tiles(Index columns);
+  /// A thread's room for that.
+  static Index room_values(Index columns, Index block_rows);
   /// The pieces of the gradient of a weight matrix, with so many columns in all.
   Index weight_pieces(Index columns) const;
   Index weight_piece_columns(Index columns) const;
   Index weight_piece_rows(Index columns) const;
   /// Piece k of: d_weight += d_sums^T values, of its rows first <= j < end. d_sums: [n, G H];
-  /// values: [n, columns]; d_weight: [G H, columns].
+  /// values: [n, columns]; d_weight: [G H, columns]; room: the thread's part of room_.
   void add_products(const T* d_sums, Index k, Index first, Index end, const T* values,
-                    Index columns, T* d_weight) const noexcept;
+                    Index columns, T* d_weight, T* room) const noexcept;
   /// Whether the product's rows are those of d_x, or are to be added to it or cut.
   bool writes_d_x() const;
   /// d_x = d_gates W, or d_x += d_gates W, for some rows of the block.
@@ -60,6 +63,8 @@ class WeightGradients {
   const std::vector<RInputs<T>> R_inputs_;
   const int threads_;
   Buffer<T> d_x_;  // [block rows] of I padded to whole blocks of a panel; empty if not needed
+  const Index ld_room_;
+  Buffer<T> room_;  // [threads] of ld_room: for the kernel of products on tiles
   // Of the block in work:
   BlockGradients<T> block_{};
   Index of_W_ = 0, of_R_ = 0, of_rows_ = 0;  // tasks

@@ -7,8 +7,11 @@
 #include <exception>
 #include <memory>
 #include <mutex>
+#include <new>
 #include <stdexcept>
+#include <system_error>
 #include <thread>
+#include <utility>
 
 #if defined(__unix__) || defined(__APPLE__)
 #include <pthread.h>
@@ -33,6 +36,37 @@ N tuned(double Tuning::* field) {
 using Clock = std::chrono::steady_clock;
 std::atomic<Clock::rep> g_crowded_until{0};
 
+#if defined(__unix__) || defined(__APPLE__)
+/// A worker's stack. Calls take up to 16 KB of one (tests/cpp/test_small_stacks.cpp), with BLAS
+/// less than 32, and several times as much with sanitizers. The system's own may be smaller (musl:
+/// 128 KB; ulimit -s).
+constexpr std::size_t kWorkerStack = std::size_t{256} << 10;
+
+/// Runs body() in a thread of its own. Throws where the system starts no more.
+template <class Body>
+void start_thread(Body body) {
+  auto owned = std::make_unique<Body>(std::move(body));
+  pthread_attr_t attributes;
+  if (pthread_attr_init(&attributes) != 0) throw std::bad_alloc();
+  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
+  pthread_attr_setstacksize(&attributes, kWorkerStack);
+  pthread_t thread;
+  const auto start = [](void* given) -> void* {
+    (*std::unique_ptr<Body>(static_cast<Body*>(given)))();
+    return nullptr;
+  };
+  const int error = pthread_create(&thread, &attributes, start, owned.get());
+  pthread_attr_destroy(&attributes);
+  if (error != 0) throw std::system_error(error, std::generic_category());
+  owned.release();  // the thread's
+}
+#else
+template <class Body>
+void start_thread(Body body) {
+  std::thread(std::move(body)).detach();
+}
+#endif
+
 void cpu_relax() {
 #if defined(__x86_64__)
   _mm_pause();
@@ -56,9 +90,8 @@ class Team {
   /// wanted for speed only, and the next call tries again.
   bool grow(int n) noexcept {
     try {
-      while (workers_ < n - 1) {
-        std::thread(&Team::work, this, workers_ + 1, region_.load()).detach();
-        ++workers_;
+      for (; workers_ < n - 1; ++workers_) {
+        start_thread([this, rank = workers_ + 1, seen = region_.load()] { work(rank, seen); });
       }
     } catch (const std::exception&) {
       return false;

@@ -78,12 +78,12 @@ class TeamLease {
     region.rethrow();
   }
 
-  /// Runs task(k) for 0 <= k < n, each on whichever thread is free. task must not throw.
+  /// Runs task(k, rank) for 0 <= k < n, each on whichever thread is free. task must not throw.
   template <class Task>
   void run_tasks(Index n, const Task& task) {
     std::atomic<Index> next{0};
-    run([&](int) noexcept {
-      for (Index k; (k = next.fetch_add(1, std::memory_order_relaxed)) < n;) task(k);
+    run([&](int rank) noexcept {
+      for (Index k; (k = next.fetch_add(1, std::memory_order_relaxed)) < n;) task(k, rank);
     });
   }
 

@@ -50,7 +50,7 @@ TEST(every_task_runs_once) {
     for (const Index tasks : {0, 1, 2, 100}) {
       NOTE("n = " << n << ", tasks = " << tasks);
       std::vector<int> runs(static_cast<std::size_t>(tasks), 0);
-      lease.run_tasks(tasks, [&](Index k) noexcept { ++runs[static_cast<std::size_t>(k)]; });
+      lease.run_tasks(tasks, [&](Index k, int) noexcept { ++runs[static_cast<std::size_t>(k)]; });
       CHECK_EQUAL(std::count(runs.begin(), runs.end(), 1), tasks);
     }
   }

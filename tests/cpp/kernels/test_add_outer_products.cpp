@@ -14,10 +14,11 @@ void check_add_outer_products_at(const KernelTable<T>& table, Index n, Index row
   const Guarded<T> values(random.values<T>(n * ld_values, -1, 1));
   const std::vector<T> before = random.values<T>(rows * ld_out, -1, 1);
   const auto add = [&](Index first_row, Index some_rows, Index first, Index some) {
-    Guarded<T> out(before);
+    Guarded<T> out(before), room(outer_products_room(n, some, table.lanes));
     table.add_outer_products({n, some_rows, some, d_sums.data() + first_row, ld_d_sums,
                               values.data() + first, ld_values,
-                              out.data() + first_row * ld_out + first, ld_out});
+                              out.data() + first_row * ld_out + first, ld_out, room.data()});
+    room.check_guards();
     out.check_guards();
     return out;
   };

@@ -96,12 +96,15 @@ struct TileStep {
     s.ld_gates = 4 * H;
     s.saved_memory = save ? r.saved_c.data() : nullptr;
     s.ld_saved_memory = H;
+    Guarded<T> sums(fastlstm::step_sums(n, end_block - first_block, width));
+    s.sums = sums.data();
     s.down = down;
     s.ahead = ahead;
     fastlstm::StepOptions<T> of_rows = options;
     if (options.keep_c != nullptr) of_rows.keep_c += first_row * options.ld_keep_c;
     s.options = has_options ? &of_rows : nullptr;
     kernel(s);
+    sums.check_guards();
     r.check_guards();
     return r;
   }
