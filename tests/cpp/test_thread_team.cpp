@@ -1,4 +1,5 @@
 // The thread team and the plans for it.
+#include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -43,6 +44,19 @@ TEST(every_rank_runs_once) {
     }
   }
 }
+
+#if defined(__GLIBC__)
+TEST(workers_have_stacks_of_a_known_size) {
+  std::size_t sizes[2] = {};
+  TeamLease(2).run([&](int rank) noexcept {
+    pthread_attr_t attributes;
+    pthread_getattr_np(pthread_self(), &attributes);
+    pthread_attr_getstacksize(&attributes, &sizes[rank]);
+    pthread_attr_destroy(&attributes);
+  });
+  CHECK_EQUAL(sizes[1], std::size_t{256} << 10);
+}
+#endif
 
 TEST(every_task_runs_once) {
   for (const int n : {1, 3}) {
