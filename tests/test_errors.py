@@ -82,6 +82,8 @@ def test_paths_of_wrong_types(path: Any) -> None:
         with pytest.raises(TypeError, match=f"^path: expected str or os.PathLike, got {kind}$"):
             READERS[name](path)
     for name in ("from_torch", "from_keras", "from_onnx"):
+        if name == "from_torch" and isinstance(path, list):
+            continue  # it might hold modules
         with pytest.raises(TypeError, match=f"^source: expected .* or a path, got {kind}$"):
             READERS[name](path)
     for write in WRITERS.values():

@@ -1,23 +1,41 @@
-"""What a file is, told by its first bytes."""
+"""Files that are read in parts, one after the other."""
 
 from __future__ import annotations
 
-_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
+import mmap
+import os
+from typing import BinaryIO
 
 
-def what_it_is_instead(head: bytes) -> str | None:
-    """Say what often stands in the place of a file of weights; None where it is neither.
+class HeldFile:
+    """A file, open until nobody holds it: what takes its name's place meanwhile is another.
 
     Parameters
     ----------
-    head : bytes
-        The file's first bytes, 64 or more where it has them.
+    path : str
+        Its name, for errors afterwards.
     """
-    if head.startswith(b"version https://git-lfs"):
-        return "a git-lfs pointer, not the file that it stands for: fetch that with `git lfs pull`"
-    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PAGE):
-        return "a web page, not the file that it should lead to: download the file itself"
-    if not head:
-        return "an empty file"
-    return None
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._descriptor = os.open(path, os.O_RDONLY)
+        self.size = os.fstat(self._descriptor).st_size
+
+    def __del__(self) -> None:
+        if hasattr(self, "_descriptor"):
+            os.close(self._descriptor)
+
+    def at(self, offset: int) -> BinaryIO:
+        """Return it at a place, for a ``with`` block."""
+        file = open(self._descriptor, "rb", closefd=False)  # noqa: SIM115
+        file.seek(offset)
+        return file
+
+    def read(self, offset: int, size: int) -> bytes:
+        """Return so many bytes, or those that there are."""
+        with self.at(offset) as file:
+            return file.read(size)
+
+    def mapped(self) -> mmap.mmap:
+        """Return all of it, mapped into memory. Empty files cannot be (ValueError)."""
+        return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)

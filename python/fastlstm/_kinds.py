@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from ._files import what_it_is_instead
-
+_PAGE = (b"<!doctype html", b"<html", b"<head", b"<?xml")
 _COMPRESSED = "compressed by {}: decompress it first"
 _BEGINNINGS = {
     b"\x1f\x8b": _COMPRESSED.format("gzip"),
@@ -26,6 +25,24 @@ _BEGINNINGS = {
 }
 # The first fields of an ONNX model: the format's version, then the producer's name or a graph.
 _ONNX = (b"\x12", b"\x1a", b"\x3a", b"\x42")
+
+
+def what_it_is_instead(head: bytes) -> str | None:
+    """Say what often stands in the place of a file of weights; None where it is neither.
+
+    Parameters
+    ----------
+    head : bytes
+        The file's first bytes, 64 or more where it has them.
+    """
+    if head.startswith(b"version https://git-lfs"):
+        return "a git-lfs pointer, not the file that it stands for: fetch that with `git lfs pull`"
+    text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
+    if text.startswith(_PAGE):
+        return "a web page, not the file that it should lead to: download the file itself"
+    if not head:
+        return "an empty file"
+    return None
 
 
 def kind_of(head: bytes) -> str | None:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ._checks import FloatArray
+from ._files import HeldFile
 from ._kinds import kind_of
 from ._stored import FLOATS, Room, as_layers_float
 
@@ -34,7 +34,7 @@ _OBJECTS = 30
 class StoredTensor:
     """One tensor and where the file has it."""
 
-    path: str
+    file: HeldFile
     dtype: str  # as safetensors calls it
     shape: tuple[int, ...]
     offset: int
@@ -51,8 +51,7 @@ class StoredTensor:
         dtype = _FLOATS.get(self.dtype)
         if dtype is None:
             raise ValueError(f"expected a tensor of floats, got one of {self.dtype}")
-        with open(self.path, "rb") as file:
-            file.seek(self.offset)
+        with self.file.at(self.offset) as file:
             values = np.fromfile(file, f"<{FLOATS[dtype]}", math.prod(self.shape))
         values.shape = self.shape  # another size: the file has changed
         return as_layers_float(values, dtype)
@@ -68,19 +67,17 @@ def read_header(path: str) -> tuple[dict[str, str], dict[str, StoredTensor]]:
     OSError
         It cannot be read.
     """
-    size = os.path.getsize(path)
-    with open(path, "rb") as file:
-        head = file.read(4096)
-        length = int.from_bytes(head[:8], "little")
-        try:
-            if head[8:9] != b"{" or 8 + length > size:
-                raise ValueError(kind_of(head) or "it does not begin with a header")
-            Room(size).take(_OBJECTS * length)
-            file.seek(8)
-            header = json.loads(file.read(length), object_pairs_hook=_without_repeats)
-            return _metadata(header), _tensors(path, header, 8 + length, size)
-        except (ValueError, TypeError, RecursionError) as error:
-            raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
+    file = HeldFile(path)
+    head = file.read(0, 4096)
+    length = int.from_bytes(head[:8], "little")
+    try:
+        if head[8:9] != b"{" or 8 + length > file.size:
+            raise ValueError(kind_of(head) or "it does not begin with a header")
+        Room(file.size).take(_OBJECTS * length)
+        header = json.loads(file.read(8, length), object_pairs_hook=_without_repeats)
+        return _metadata(header), _tensors(file, header, 8 + length)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path}: not a safetensors file that can be read: {error}") from error
 
 
 def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -97,9 +94,7 @@ def _metadata(header: dict[str, Any]) -> dict[str, str]:
     return metadata
 
 
-def _tensors(
-    path: str, header: dict[str, Any], start: int, file_size: int
-) -> dict[str, StoredTensor]:
+def _tensors(file: HeldFile, header: dict[str, Any], start: int) -> dict[str, StoredTensor]:
     tensors = {}
     for name, entry in header.items():
         match entry:
@@ -110,15 +105,15 @@ def _tensors(
                 raise ValueError(f"{name}: expected dtype, shape and data_offsets")
         if dtype in _BITS and math.prod(shape) * _BITS[dtype] != 8 * (end - begin):
             raise ValueError(f"{name}: {end - begin} bytes for the shape {tuple(shape)}")
-        tensors[name] = StoredTensor(path, dtype, tuple(shape), start + begin, end - begin)
+        tensors[name] = StoredTensor(file, dtype, tuple(shape), start + begin, end - begin)
     # One after the other, without gaps: nothing hides, and nothing is there twice.
     place = start
     for tensor in sorted(tensors.values(), key=lambda tensor: (tensor.offset, tensor.size)):
         if tensor.offset != place:
             raise ValueError("its tensors do not follow one another")
         place += tensor.size
-    if place != file_size:
-        raise ValueError(f"expected {place} bytes, got {file_size}")
+    if place != file.size:
+        raise ValueError(f"expected {place} bytes, got {file.size}")
     return tensors
 
 

@@ -13,7 +13,7 @@ from typing import BinaryIO, cast
 import numpy.typing as npt
 
 from fastlstm._checks import as_dtype, as_int, readable_path
-from fastlstm._files import what_it_is_instead
+from fastlstm._kinds import what_it_is_instead
 
 from . import _fasttext, _saved, _text, _word2vec
 from ._embeddings import Embeddings

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import itertools
-import json
-import mmap
+import math
 import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from fastlstm._checks import FloatArray, check_shape
+from fastlstm._safetensors import read_header
 from fastlstm._saving import write_safetensors
 
 from ._words import MOST_DIM
@@ -20,7 +21,7 @@ from ._words import MOST_DIM
 # each of them ends, and vectors (V, dim).
 _KEY = "fastlstm.embeddings"
 _FORMAT = "1"
-_TYPES = {"F32": "<f4", "F64": "<f8"}
+_TYPES = {"F32": "<f4", "F64": "<f8", "I64": "<i8", "U8": "u1"}
 _ALIGNMENT = 64
 
 
@@ -43,36 +44,33 @@ def save(words: Iterable[str], vectors: FloatArray, path: str | os.PathLike[str]
 
 def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatArray]:
     """Map a file: its words and vectors."""
-    import safetensors
+    metadata, tensors = read_header(path)
+    if metadata.get(_KEY) != _FORMAT:
+        raise ValueError("a safetensors file, but none that Embeddings.save wrote")
+    if tensors.keys() != {"vectors", "word_ends", "words"}:
+        raise ValueError("expected the tensors vectors, word_ends and words")
+    data = tensors["words"].file.mapped()
 
-    try:
-        with safetensors.safe_open(path, framework="numpy") as file:  # checks the header
-            if (file.metadata() or {}).get(_KEY) != _FORMAT:
-                raise ValueError("a safetensors file, but none that Embeddings.save wrote")
-            if set(file.keys()) != {"vectors", "word_ends", "words"}:
-                raise ValueError("expected the tensors vectors, word_ends and words")
-            ends, text = file.get_tensor("word_ends"), file.get_tensor("words")
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"not a safetensors file that can be read: {error}") from error
-    with open(path, "rb") as raw:
-        data = mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ)
-    start = 8 + int.from_bytes(data[:8], "little")
-    tensor = json.loads(data[8:start])["vectors"]
-    shape = tensor["shape"]
-    if tensor["dtype"] not in _TYPES or len(shape) != 2 or ends.dtype != np.int64:
-        raise ValueError("its tensors are of other types than those of Embeddings.save")
-    check_shape("word_ends", ends, (shape[0],))
-    if shape[0] == 0 and shape[1] > MOST_DIM:  # a size that no data stands for
-        raise ValueError(f"vectors: expected up to {MOST_DIM} dimensions, got {shape[1]}")
+    def mapped(name: str, *types: str) -> npt.NDArray[Any]:
+        tensor = tensors[name]
+        if tensor.dtype not in types:
+            raise ValueError(f"{name}: expected {' or '.join(types)}, got {tensor.dtype}")
+        values = np.frombuffer(data, _TYPES[tensor.dtype], math.prod(tensor.shape), tensor.offset)
+        return values.reshape(tensor.shape)
+
+    vectors, ends = mapped("vectors", "F32", "F64"), mapped("word_ends", "I64")
+    text = mapped("words", "U8")
+    check_shape("vectors", vectors, ("words", "dim"))
+    check_shape("word_ends", ends, (len(vectors),))
+    if len(vectors) == 0 and vectors.shape[1] > MOST_DIM:  # a size that no data stands for
+        raise ValueError(f"vectors: expected up to {MOST_DIM} dimensions, got {vectors.shape[1]}")
     sizes = np.diff(ends, prepend=0)
     if sizes.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != text.nbytes:
         raise ValueError("word_ends: expected the words' ends, one after the other")
     joined = text.tobytes()
-    bounds = itertools.chain([0], memoryview(ends[:limit]))  # integers, but not all at once
+    bounds = itertools.chain([0], memoryview(ends[:limit].data))  # integers, but not all at once
     words = [
         joined[begin:end].decode("utf-8", "surrogatepass")
         for begin, end in itertools.pairwise(bounds)
     ]
-    offset = start + tensor["data_offsets"][0]
-    vectors = np.frombuffer(data, _TYPES[tensor["dtype"]], shape[0] * shape[1], offset)
-    return words, vectors.reshape(shape)[:limit].astype(dtype, copy=False)
+    return words, vectors[:limit].astype(dtype, copy=False)

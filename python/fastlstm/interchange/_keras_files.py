@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastlstm._files import what_it_is_instead
+from fastlstm._kinds import what_it_is_instead
 
 from ._description import listed
 from ._hdf5 import Object, open_hdf5

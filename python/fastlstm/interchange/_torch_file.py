@@ -10,8 +10,6 @@ import functools
 import io
 import itertools
 import math
-import mmap
-import os
 import zlib
 from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
@@ -21,6 +19,7 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastlstm._checks import FloatArray
+from fastlstm._files import HeldFile
 from fastlstm._kinds import kind_of
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
@@ -85,16 +84,16 @@ def read_torch_file(path: str) -> TorchFile:
     ValueError
         It is damaged, or something else.
     """
-    with open(path, "rb") as file:
-        head = file.read(4096)
-    room = Room(os.path.getsize(path))
+    file = HeldFile(path)
+    head = file.read(0, 4096)
+    room = Room(file.size)
     try:
         if head.startswith(b"PK"):
-            value, locate, script = _read_zip(path, room)
+            value, locate, script = _read_zip(file, room)
         else:
-            value, locate = _read_pickles(path, head, room)
+            value, locate = _read_pickles(file, head, room)
             script = _no_script
-        found = _collect(value, script, _Values(path, locate, room))
+        found = _collect(value, script, _Values(file, locate, room))
         if not found.tensors and not found.modules and not head.startswith(b"PK"):
             raise ValueError("a pickle with no tensors or arrays in it")
         return found
@@ -109,8 +108,8 @@ def _no_script(_: Global) -> dict[str, Any]:
 # --- today's format -------------------------------------------------------------------------------
 
 
-def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Script]:
-    archive = Archive(path, room)
+def _read_zip(file: HeldFile, room: Room) -> tuple[Any, Locate, Script]:
+    archive = Archive(file, room)
     members = archive.members
     pickles = [name for name in members if name.split("/")[1:] == ["data.pkl"]]
     if len(pickles) != 1:
@@ -129,7 +128,7 @@ def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Script]:
         if member.full_size != storage.size:
             raise ValueError(f"{name} has {member.full_size} bytes instead of {storage.size}")
         if name not in checked and member.crc:  # PyTorch can be told to leave it out
-            if _check_sum(path, offset, member.size) != member.crc:
+            if _check_sum(file, offset, member.size) != member.crc:
                 raise ValueError(f"{name} is damaged")
             checked.add(name)
         return offset
@@ -145,10 +144,9 @@ def _read_zip(path: str, room: Room) -> tuple[Any, Locate, Script]:
     return value, locate, script
 
 
-def _check_sum(path: str, offset: int, size: int) -> int:
+def _check_sum(held: HeldFile, offset: int, size: int) -> int:
     crc = 0
-    with open(path, "rb") as file:
-        file.seek(offset)
+    with held.at(offset) as file:
         while size > 0 and (chunk := file.read(min(size, _CHUNK))):
             crc = zlib.crc32(chunk, crc)
             size -= len(chunk)
@@ -202,11 +200,10 @@ def _load_storage(data: bytes, room: Room) -> Storage:
     return storage._replace(data=memoryview(data)[offset : offset + storage.size])
 
 
-def _read_pickles(path: str, head: bytes, room: Room) -> tuple[Any, Locate]:
+def _read_pickles(file: HeldFile, head: bytes, room: Room) -> tuple[Any, Locate]:
     try:
         # Unlike a file, mapped memory reads what is there, however much a length asks for.
-        with open(path, "rb") as file:
-            data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        data = file.mapped()
         value = _machine(data, room).run()
     except DAMAGE as error:
         # Pickles of the first protocol are text, too.
@@ -266,9 +263,9 @@ def _read_legacy(file: Any, size: int, room: Room, *, nested: bool = False) -> t
 class _Values:
     """The values of tensors, in memory of their own."""
 
-    def __init__(self, path: str, locate: Locate, room: Room) -> None:
+    def __init__(self, file: HeldFile, locate: Locate, room: Room) -> None:
         self.room = room
-        self._path = path
+        self._file = file
         self._locate = locate
         self._counted: set[int] = set()
 
@@ -288,8 +285,7 @@ class _Values:
         if storage.data is not None:
             memory = np.frombuffer(storage.data, stored, span, begin)
         else:
-            with open(self._path, "rb") as file:
-                file.seek(self._locate(storage) + begin)
+            with self._file.at(self._locate(storage) + begin) as file:
                 memory = np.fromfile(file, stored, span)
         if memory.size != span:
             raise ValueError(f"storage {storage.key} is cut")

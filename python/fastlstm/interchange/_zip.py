@@ -7,11 +7,11 @@ in the file once, as it is there.
 
 from __future__ import annotations
 
-import os
 import struct
 import zlib
 from typing import NamedTuple
 
+from fastlstm._files import HeldFile
 from fastlstm._stored import Room
 
 # A member of the directory, in memory.
@@ -36,8 +36,7 @@ class Archive:
 
     Parameters
     ----------
-    path : str
-        The file's.
+    file : HeldFile
     room : Room
         For its directory, and what is read.
 
@@ -47,10 +46,9 @@ class Archive:
         It is none, or damaged.
     """
 
-    def __init__(self, path: str, room: Room) -> None:
-        self._path = path
+    def __init__(self, file: HeldFile, room: Room) -> None:
+        self._file = file
         self._room = room
-        self._size = os.path.getsize(path)
         self.members = self._read_directory()
 
     def read(self, name: str, *, compressed: bool = False) -> bytes:
@@ -85,11 +83,9 @@ class Archive:
         return self.members[name]
 
     def _bytes(self, offset: int, size: int) -> bytes:
-        if offset + size > self._size:
+        if offset + size > self._file.size:
             raise ValueError("the file is cut, or lengths in it are damaged")
-        with open(self._path, "rb") as file:
-            file.seek(offset)
-            return file.read(size)
+        return self._file.read(offset, size)
 
     def _read_directory(self) -> dict[str, Member]:
         count, size, offset = self._find_directory()
@@ -117,8 +113,8 @@ class Archive:
 
     def _find_directory(self) -> tuple[int, int, int]:
         """The number of members, and the directory's size and place."""
-        tail_start = max(0, self._size - 22 - 65535)
-        tail = self._bytes(tail_start, self._size - tail_start)
+        tail_start = max(0, self._file.size - 22 - 65535)
+        tail = self._bytes(tail_start, self._file.size - tail_start)
         at = tail.rfind(b"PK\5\6")
         if at < 0 or at + 22 > len(tail):
             raise ValueError("a zip archive without a directory: the file is cut")
@@ -141,7 +137,7 @@ class Archive:
             if member.header < end:
                 raise ValueError(f"{name} shares bytes with another")
             end = member.header + 30 + len(name.encode()) + member.size
-        if end > self._size:
+        if end > self._file.size:
             raise ValueError("the file is cut, or lengths in it are damaged")
 
 

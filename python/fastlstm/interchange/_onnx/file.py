@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._checks import readable_path
 from fastlstm._extras import needs_extra
-from fastlstm._files import what_it_is_instead
+from fastlstm._kinds import what_it_is_instead
 from fastlstm.interchange._tensors import DAMAGE
 
 from .protobuf import check_memory
