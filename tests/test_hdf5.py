@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from fastlstm.interchange._hdf5 import Object, open_hdf5
+from fastlstm.interchange._keras.hdf5 import Object, open_hdf5
 
 h5py = pytest.importorskip("h5py")
 

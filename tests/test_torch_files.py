@@ -23,7 +23,7 @@ import fastlstm
 import numpy as np
 import pytest
 from damage import assert_reads_or_refuses
-from fastlstm.interchange._torch_file import read_torch_file
+from fastlstm.interchange._torch.file import read_torch_file
 from support import assert_same_bits
 
 torch = pytest.importorskip("torch")

@@ -9,7 +9,7 @@ import types
 from typing import Any, NamedTuple
 
 import pytest
-from fastlstm.interchange._walk import contents_of, find
+from fastlstm.interchange._torch.walk import contents_of, find
 
 
 class Leaf:

@@ -12,7 +12,7 @@ from typing import Any
 
 import fastlstm
 import numpy as np
-from fastlstm.interchange._keras_files import open_file
+from fastlstm.interchange._keras.files import open_file
 
 T, I, H = 3, 2, 3
 GATES = {"activation": "tanh", "recurrent_activation": "sigmoid"}

@@ -13,7 +13,7 @@ from random import Random
 
 import fastlstm
 import numpy as np
-from fastlstm.interchange._torch_file import read_torch_file
+from fastlstm.interchange._torch.file import read_torch_file
 
 I, H = 3, 4
 SHAPES = {

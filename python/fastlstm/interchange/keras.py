@@ -1,6 +1,6 @@
 """Layers from Keras: layer objects, and files. Keras is never imported.
 
-:mod:`._keras_objects` finds recurrent layers in objects, :mod:`._keras_files` in files; this says
+:mod:`._keras.objects` finds recurrent layers in objects, :mod:`._keras.files` in files; this says
 what they mean.
 """
 
@@ -18,9 +18,9 @@ from fastlstm._checks import FloatArray, as_bool, readable_path, shape_text
 
 from ._description import Description, build, choose, listed
 from ._gates import GATES, KERAS_GATES, cell_of_rows, reordered
-from ._keras_files import open_file
-from ._keras_layers import CELL_CLASSES, CELLS, Found, Weights, class_of, entry
-from ._keras_objects import find_in_object
+from ._keras.files import open_file
+from ._keras.layers import CELL_CLASSES, CELLS, Found, Weights, class_of, entry
+from ._keras.objects import find_in_object
 from ._tensors import DAMAGE
 
 Activation: TypeAlias = str | tuple[Any, ...]

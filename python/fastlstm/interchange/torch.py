@@ -12,8 +12,8 @@ from fastlstm._checks import FloatArray, as_bool, as_real
 from ._description import Description, build
 from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, Tensor
-from ._torch_contents import choose_layer, contents_of_source, facts_about, parameters_in
-from ._torch_modules import ModuleFacts
+from ._torch.contents import choose_layer, contents_of_source, facts_about, parameters_in
+from ._torch.modules import ModuleFacts
 
 
 def from_torch(

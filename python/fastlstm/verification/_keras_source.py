@@ -13,8 +13,8 @@ import numpy as np
 from fastlstm._checks import readable_path
 from fastlstm.interchange import keras as keras_reader
 from fastlstm.interchange._description import Description
-from fastlstm.interchange._keras_files import open_file
-from fastlstm.interchange._keras_objects import find_in_object
+from fastlstm.interchange._keras.files import open_file
+from fastlstm.interchange._keras.objects import find_in_object
 
 from ._results import Array, Inputs, Results, as_results
 

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from fastlstm.interchange._description import Description, listed
-from fastlstm.interchange._torch_contents import choose_layer, contents_of_source, names_in
+from fastlstm.interchange._torch.contents import choose_layer, contents_of_source, names_in
 from fastlstm.interchange.torch import describe
 
 from ._results import Array, Inputs, Results, as_results

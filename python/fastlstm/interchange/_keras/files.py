@@ -14,12 +14,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from fastlstm._kinds import what_it_is_instead
+from fastlstm.interchange._description import listed
+from fastlstm.interchange._tensors import DAMAGE
 
-from ._description import listed
-from ._hdf5 import Object, open_hdf5
-from ._keras_groups import Cell, all_weights, cells_in_order, find_weights, group_weights
-from ._keras_layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
-from ._tensors import DAMAGE
+from .groups import Cell, all_weights, cells_in_order, find_weights, group_weights
+from .hdf5 import Object, open_hdf5
+from .layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 
 # JSON becomes up to 28 times as large in memory.
 _MOST_JSON = 2 << 20

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from ._keras_layers import CELLS, RECURRENT, TRANSPARENT, Found, is_of_keras, wrapped
-from ._tensors import FLOATS, Tensor, as_layers_float
+from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
+
+from .layers import CELLS, RECURRENT, TRANSPARENT, Found, is_of_keras, wrapped
 
 # What a class may define and still compute what its base does.
 _HARMLESS = ("__init__", "get_config", "from_config")

@@ -12,8 +12,8 @@ import numpy.typing as npt
 
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
-from ._pickle import Global, Opaque, as_key
-from ._walk import SAME, Contents
+from .pickle import Global, Opaque, as_key
+from .walk import SAME, Contents
 
 # PyTorch's types of storages -> the type of their elements and its size in bytes.
 _STORAGES = {

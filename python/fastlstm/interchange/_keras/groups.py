@@ -7,9 +7,10 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from ._hdf5 import Object
-from ._keras_layers import Found, Weights
-from ._tensors import Tensor
+from fastlstm.interchange._tensors import Tensor
+
+from .hdf5 import Object
+from .layers import Found, Weights
 
 # Other groups that a layer's may have: they have the state of random numbers.
 _RANDOM = ("seed_generator", "_random_generator")

@@ -13,8 +13,9 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from fastlstm._checks import FloatArray
+from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
 
-from ._hdf5_format import (
+from .hdf5_format import (
     ATTRIBUTE,
     ATTRIBUTE_INFO,
     EXTERNAL,
@@ -27,7 +28,6 @@ from ._hdf5_format import (
     Message,
     Target,
 )
-from ._tensors import FLOATS, Tensor, as_layers_float
 
 
 def open_hdf5(data: bytes | mmap.mmap) -> Object | None:

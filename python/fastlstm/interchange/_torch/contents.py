@@ -13,20 +13,20 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastlstm._checks import FloatArray, readable_path, to_numpy
+from fastlstm.interchange._description import choose, listed
+from fastlstm.interchange._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
 
-from ._description import choose, listed
-from ._safetensors import read_safetensors
-from ._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
-from ._torch_file import read_torch_file
-from ._torch_modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
-from ._torch_objects import OtherTensor
-from ._torch_parameters import (
+from .file import read_torch_file
+from .modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
+from .objects import OtherTensor
+from .parameters import (
     layers_among,
     parameters_of,
     refuse_copies_above,
     with_lists_marked,
 )
-from ._walk import contents_of, find
+from .safetensors import read_safetensors
+from .walk import contents_of, find
 
 
 @dataclass

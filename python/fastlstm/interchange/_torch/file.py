@@ -1,6 +1,6 @@
 """What ``torch.save`` and ``torch.jit.save`` wrote, read without PyTorch.
 
-No code of a file is run: :mod:`._pickle` says how. What a file may take of memory is bounded by its
+No code of a file is run: :mod:`.pickle` says how. What a file may take of memory is bounded by its
 size: :class:`fastlstm._stored.Room` keeps count.
 """
 
@@ -22,10 +22,9 @@ from fastlstm._checks import FloatArray
 from fastlstm._files import HeldFile
 from fastlstm._kinds import kind_of
 from fastlstm._stored import FLOATS, Room, as_layers_float
+from fastlstm.interchange._tensors import DAMAGE, Tensor
 
-from ._pickle import Global, Machine
-from ._tensors import DAMAGE, Tensor
-from ._torch_objects import (
+from .objects import (
     NumpyArray,
     OtherTensor,
     Storage,
@@ -36,10 +35,11 @@ from ._torch_objects import (
     is_script,
     storage_of,
 )
-from ._torch_parameters import with_lists_marked
-from ._torch_script import attributes, code_file, python_class
-from ._walk import Contents, find
-from ._zip import Archive
+from .parameters import with_lists_marked
+from .pickle import Global, Machine
+from .script import attributes, code_file, python_class
+from .walk import Contents, find
+from .zip import Archive
 
 # The first number in files from before PyTorch 1.6.
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C

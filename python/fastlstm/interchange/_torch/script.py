@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ._pickle import Global
+from .pickle import Global
 
 _CLASS = re.compile(r"^class (\w+)\(Module\):\n", re.MULTILINE)
 _CONSTANT = re.compile(r"^  (\w+) : Final\[\w+\] = (True|False|-?[\d.]+|\"\w*\")$", re.MULTILINE)

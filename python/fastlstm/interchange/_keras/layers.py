@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
-from ._tensors import Tensor
+from fastlstm.interchange._tensors import Tensor
 
 CELLS = {"LSTM": "LSTM", "GRU": "GRU", "SimpleRNN": "RNN"}
 CELL_CLASSES = {f"{name}Cell": name for name in CELLS}

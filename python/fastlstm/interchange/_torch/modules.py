@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ._pickle import Global, Opaque
-from ._torch_file import Module
-from ._torch_parameters import is_parameter
+from .file import Module
+from .parameters import is_parameter
+from .pickle import Global, Opaque
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 # Methods of modules that a call runs.

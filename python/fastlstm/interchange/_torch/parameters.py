@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from ._description import listed
-from ._tensors import Tensor
-from ._torch_objects import OtherTensor
+from fastlstm.interchange._description import listed
+from fastlstm.interchange._tensors import Tensor
+
+from .objects import OtherTensor
 
 Array = npt.NDArray[Any]
 

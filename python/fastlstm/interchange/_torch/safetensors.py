@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 
 from fastlstm._safetensors import read_header
+from fastlstm.interchange._tensors import Tensor
 from fastlstm.layers import LAYERS, table_of
-
-from ._tensors import Tensor
 
 # Options of layers that fastlstm saved which the names and shapes of parameters show, or which
 # change nothing that a state_dict of PyTorch stands for.
