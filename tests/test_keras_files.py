@@ -283,6 +283,50 @@ def test_weights_alone_of_keras_2(tmp_path: Path) -> None:
         fastlstm.from_keras(path)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("outermost", ["l", "outer"])
+@pytest.mark.parametrize(
+    "extra", ["l/lstm_cell/norm/gamma:0", "l/lstm_cell/d/x/kernel:0", "l/ln/gamma", "gamma:0"]
+)
+def test_weights_beside_a_cells_in_h5(
+    extra: str, outermost: str, alone: bool, tmp_path: Path
+) -> None:
+    """Those of a layer of Keras' name that computes more; not those of other layers."""
+    path = tmp_path / "m.h5"
+    layer = lstm("l") if outermost == "l" else within("Sequential", "outer", layers=[lstm("l")])
+    options = GATES if alone else {}
+
+    def write(extra: str) -> None:
+        weights = scoped("l/lstm_cell", 1) | {extra: np.ones(4, "f4")}
+        write_keras_2(path, [layer], {outermost: weights})
+        with h5py.File(path, "a") as file:
+            file["model_weights"].attrs["layer_names"] = [outermost]
+            if alone:
+                del file.attrs["model_config"]
+
+    write(extra)
+    if outermost == "l" or extra.startswith("l/"):
+        with pytest.raises(ValueError, match=extra):
+            fastlstm.from_keras(path, **options)
+    else:
+        assert fastlstm.from_keras(path, **options).hidden_size == H
+    write("l/lstm_cell/seed_generator/state")
+    assert fastlstm.from_keras(path, **options).hidden_size == H
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_weights_beside_both_directions(inner: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    both = within("Bidirectional", "b", layer=lstm("l"), merge_mode="sum")
+    layer = within("Sequential", "outer", layers=[both]) if inner else both
+    weights = scoped("b/forward_l/lstm_cell", 1) | scoped("b/backward_l/lstm_cell", 2)
+    for extra in ("b/ln/gamma:0", "b/backward_l/ln/gamma:0", "b/forward_l/lstm_cell/ln/gamma:0"):
+        beside = {extra: np.ones(4, "f4")}
+        write_keras_2(path, [layer], {"outer" if inner else "b": weights | beside})
+        with pytest.raises(ValueError, match=extra):
+            fastlstm.from_keras(path)
+
+
 def write_groups(path: Path, cells: Mapping[str, int], **more: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         for name, seed in cells.items():

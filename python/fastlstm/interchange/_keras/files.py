@@ -17,7 +17,15 @@ from fastlstm._kinds import what_it_is_instead
 from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import DAMAGE
 
-from .groups import Cell, all_weights, cells_in_order, find_weights, group_weights
+from .groups import (
+    Cell,
+    all_weights,
+    cells_in_order,
+    find_weights,
+    group_weights,
+    outer_scope,
+    refuse_beside,
+)
 from .hdf5 import Object, open_hdf5
 from .layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 
@@ -298,6 +306,10 @@ def _weights_beside(root: Object, place: _Place, places: Sequence[_Place]) -> We
     if len(mine) != len(place.cells()):
         scopes = listed([cell.scope for cell in in_file]) or "none"
         raise ValueError(f"{group.path}: expected weights of the layer, got those of {scopes}")
+    if len(place.names) == place.own:  # the group is the layer's own
+        refuse_beside(group, mine)
+    elif len(mine) == 2 and outer_scope(mine[0]).rpartition("/")[2] in place.own_names:
+        refuse_beside(group, in_file, outer_scope(mine[0]))
     return [tensor for cell in _by_direction(mine, place) for tensor in cell.tensors()]
 
 
