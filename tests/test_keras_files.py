@@ -443,6 +443,78 @@ def test_other_classes_are_refused_by_name(kind: str, suffix: str, tmp_path: Pat
         fastlstm.verify(fastlstm.LSTM(I, H, batch_first=True), source)
 
 
+@pytest.mark.parametrize("kind", ["LSTM", "LSTMCell", "Bidirectional", "TimeDistributed"])
+def test_classes_of_keras_names(kind: str, tmp_path: Path) -> None:
+    """A class of a script, with the name of Keras' own, which no .h5 tells from that."""
+    layers = keras.layers
+    own = type(kind, (getattr(layers, kind),), {"__module__": "__main__", "call": lambda *_: None})
+    inner = layers.LSTM(H)
+    layer = {
+        "LSTM": lambda: own(H),
+        "LSTMCell": lambda: layers.RNN(own(H)),
+    }.get(kind, lambda: own(inner))()
+    layer.build((None, T, I) if kind != "TimeDistributed" else (None, 2, T, I))
+    config = keras.saving.serialize_keras_object(layer)
+    assert (config["config"]["cell"] if kind == "LSTMCell" else config)["module"] is None
+    path = tmp_path / "m.keras"
+    weights = tmp_path / "w.h5"
+    write_groups(weights, {})
+    model = json.dumps(within("Sequential", "m", layers=[config]))
+    members = {"config__json": model, "metadata__json": "{}"}
+    path.write_bytes(archive(model__weights__h5=weights.read_bytes(), **members))
+    for source in (path, layer):
+        with pytest.raises(ValueError, match=f"{kind}.*a class of its own"):
+            fastlstm.from_keras(source)
+
+
+@pytest.mark.parametrize("suffix", ["", ".keras", ".h5"])
+def test_a_layer_of_two_models(suffix: str, tmp_path: Path) -> None:
+    """A .keras has its weights once."""
+    shared = keras.layers.LSTM(I, return_sequences=True, name="shared")
+    own = keras.layers.LSTM(I, return_sequences=True, name="own")
+    models = [sequential(shared, name="a"), sequential(own, shared, name="b")]
+    model = filled(sequential(*models))
+    source: Any = model
+    if suffix:
+        source = tmp_path / f"m{suffix}"
+        model.save(source)
+    for name in ("a/shared", "b/shared") if suffix else ("a/shared",):
+        assert_same(reader.describe(source, name), reader.describe(shared))
+    assert_same(reader.describe(source, "b/own"), reader.describe(own))
+
+
+class Block(keras.layers.Layer):
+    """Has layers as attributes, and no list of them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rnn = keras.layers.LSTM(H, return_sequences=True, name="inner")
+        self.more = [keras.layers.GRU(H, name="last"), keras.layers.Dense(2)]
+
+    def build(self, shape: Any) -> None:
+        self.rnn.build(shape)
+        self.more[0].build((None, T, H))
+
+    def call(self, x: Any) -> Any:
+        return self.more[0](self.rnn(x))
+
+
+def test_layers_of_a_layer_of_the_users_own() -> None:
+    block = Block(name="block")
+    model = filled(sequential(block, name="m"))
+    for source in (model, block):
+        assert_same(reader.describe(source, "block/inner"), reader.describe(block.rnn))
+        assert reader.describe(source, "block/last").cell == "GRU"
+
+
+def test_infinite_biases() -> None:
+    layer = filled(sequential(keras.layers.LSTM(H))).layers[0]
+    kernels = layer.get_weights()
+    kernels[2][:] = np.inf
+    layer.set_weights(kernels)
+    assert not reader.describe(layer).params["bias_hh_l0"].any()
+
+
 def test_subclasses_that_compute_the_same() -> None:
     layer = filled(sequential(Plain(H, return_sequences=True))).layers[0]
     ours = fastlstm.from_keras(layer)
