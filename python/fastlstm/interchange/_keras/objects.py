@@ -56,9 +56,10 @@ def _parts(layer: Any) -> list[Any]:
     """The layers of a model, or those that a layer of the user's own has as attributes."""
     if hasattr(layer, "layers"):
         return list(layer.layers)
-    if hasattr(layer, "layer") or not hasattr(layer, "_flatten_layers"):
+    flatten = getattr(layer, "_flatten_layers", None)
+    if flatten is None or hasattr(layer, "layer"):
         return []
-    return list(layer._flatten_layers(include_self=False, recursive=False))
+    return list(flatten(include_self=False, recursive=False))
 
 
 def _kind(layer: Any) -> str | None:
