@@ -69,9 +69,22 @@ def many_links(file: Any) -> None:
         file.create_group(f"{n}").attrs["n"] = str(n)
 
 
+def many_attributes(file: Any) -> None:
+    """More than eight, one of them larger than a block of a heap, some not there any more."""
+    for n in range(300):
+        file.attrs[f"{n}"] = "x" * n
+    file.attrs["large"] = ["y" * 100] * 500
+    for n in range(0, 300, 3):
+        del file.attrs[f"{n}"]
+
+
 @pytest.mark.parametrize(
     ("write", "options"),
     [
+        (many_links, {"libver": "latest"}),
+        (many_links, {"track_order": True}),
+        (many_attributes, {"libver": "latest"}),
+        (many_attributes, {"track_order": True}),
         (many_things, {}),
         (many_things, {"libver": "latest"}),
         (many_things, {"libver": "v108"}),
@@ -245,6 +258,35 @@ def test_trees_in_circles() -> None:
     for other in (top, tree):
         with pytest.raises(ValueError, match="damaged"):
             root_of(patched(data, top + 32, other.to_bytes(8, "little")))
+
+
+@pytest.mark.parametrize("write", [many_links, many_attributes])
+def test_damaged_heaps(write: Callable[[Any], None]) -> None:
+    """Read, or an error, but not for long: each byte of the structures that lead to others."""
+    data = written(write, libver="latest")
+    for signature in (b"FRHP", b"FHIB", b"BTHD", b"BTIN"):
+        at = data.find(signature)
+        for k in range(at, min(at + 150, len(data)), 3) if at >= 0 else ():
+            try:
+                root = root_of(patched(data, k, b"\xff" if data[k] != 0xFF else b"\0"))
+                root.texts("large")
+            except ValueError:
+                pass
+
+
+def test_heaps_in_circles() -> None:
+    data = written(many_links, libver="latest")
+    tree = data.index(b"BTHD")
+    inner = data.index(b"BTIN")
+    count = int.from_bytes(data[tree + 24 : tree + 26], "little")
+    child = inner + 6 + 11 * count
+    deep = patched(data, tree + 12, b"\x10\0")
+    for new in (
+        patched(deep, child, inner.to_bytes(8, "little")),
+        patched(data, child, inner.to_bytes(8, "little")),
+    ):
+        with pytest.raises(ValueError, match="damaged"):
+            root_of(new)
 
 
 def test_headers_in_circles() -> None:

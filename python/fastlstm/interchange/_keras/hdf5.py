@@ -17,7 +17,6 @@ from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
 
 from .hdf5_format import (
     ATTRIBUTE,
-    ATTRIBUTE_INFO,
     EXTERNAL,
     LAYOUT,
     NOWHERE,
@@ -28,6 +27,7 @@ from .hdf5_format import (
     Message,
     Target,
 )
+from .hdf5_heaps import dense_messages
 
 
 def open_hdf5(data: bytes | mmap.mmap) -> Object | None:
@@ -53,6 +53,7 @@ class File:
         self.bytes.spend(64 + len(path))
         if address not in self._read:
             messages = self.bytes.messages(address)
+            messages += dense_messages(self.bytes, messages)
             self._read[address] = messages, self.bytes.links(messages)
         return Object(self, path, *self._read[address])
 
@@ -141,10 +142,6 @@ class Object:
                     return file.attribute(message)
                 except ValueError as error:
                     raise ValueError(f"{self.path or '/'}: attribute {name}: {error}") from error
-            if message.kind == ATTRIBUTE_INFO and file.has_dense_attributes(message):
-                raise ValueError(
-                    f"{self.path or '/'}: attributes in a form that Keras does not write (a heap)"
-                )
         return None
 
     # --- values ---------------------------------------------------------------------------------

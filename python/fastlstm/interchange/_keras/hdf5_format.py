@@ -209,12 +209,6 @@ class Bytes:
                 self._link(found, *self._link_message(start))
             elif message.kind == LINK_INFO:
                 is_group = True
-                flags = self.integer(start + 1, 1)
-                if self.integer(start + 2 + (8 if flags & 1 else 0)) != NOWHERE:
-                    raise ValueError(
-                        "a group in a form that Keras does not write (a heap of links): copy it "
-                        "with h5repack, without -l and -L"
-                    )
         return found if is_group else None
 
     def _link(self, found: dict[str, Target], name: str, target: Target) -> None:
@@ -298,11 +292,6 @@ class Bytes:
         start = message.start
         name = start + (9 if self.integer(start, 1) == 3 else 8)
         return self.text(name, name + self.integer(start + 2, 2))
-
-    def has_dense_attributes(self, message: Message) -> bool:
-        """Whether attributes are in a heap instead of the object's header."""
-        flags = self.integer(message.start + 1, 1)
-        return self.integer(message.start + 2 + (2 if flags & 1 else 0)) != NOWHERE
 
     def attribute(self, message: Message) -> list[str]:
         """Return an attribute that is one text or several."""
