@@ -57,6 +57,25 @@ def many_things(file: Any) -> None:
         group.create_dataset("compact", data=np.ones(2, "f4"), dcpl=compact())
 
 
+CHUNKED: dict[str, dict[str, Any]] = {
+    "plain": {"chunks": True},
+    "growing": {"maxshape": (None, None)},
+    "gzip": {"compression": "gzip"},
+    "all": {"compression": 9, "shuffle": True, "fletcher32": True, "chunks": (7, 5)},
+    "shuffle": {"shuffle": True, "chunks": (64, 40)},
+    "many": {"chunks": (1, 2)},
+}
+
+
+def in_chunks(file: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(64, 40))
+    for dtype in ("f2", "f4", ">f8"):
+        for name, options in CHUNKED.items():
+            file.create_dataset(f"{name} {dtype}", data=values.astype(dtype), **options)
+    file.create_dataset("one", data=values[0], compression="gzip")
+    file.create_dataset("three", data=values.reshape(8, 8, 40), chunks=(3, 3, 7))
+
+
 def compact() -> Any:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
@@ -91,6 +110,8 @@ def many_attributes(file: Any) -> None:
         (many_things, {"track_order": True}),
         (many_things, {"userblock_size": 1024}),
         (many_links, {}),
+        (in_chunks, {}),
+        (in_chunks, {"track_order": True}),
     ],
 )
 def test_as_h5py_reads(write: Callable[[Any], None], options: dict[str, Any]) -> None:
@@ -201,10 +222,19 @@ def of_other_datasets(file: Any) -> None:
         (in_another_file, "/x: its values are in another file"),
         (of_other_datasets, "/x: its values are in other files"),
         (lambda f: f.create_dataset("x", (2**40,), "f4"), "/x: its values are missing"),
-        (lambda f: f.create_dataset("x", (2**40,), "f4", chunks=(9,)), "/x: .* in chunks"),
+        (lambda f: f.create_dataset("x", (2**40,), "f4", chunks=(9,)), "/x: .* far too many"),
+        (lambda f: f.create_dataset("x", (9,), "f4", chunks=(9,)), "/x: its values are missing"),
         (
-            lambda f: f.create_dataset("x", data=np.zeros(2**20), compression="gzip"),
-            "/x: its values are in chunks, perhaps compressed",
+            lambda f: f.create_dataset("x", (9,), "f4", chunks=(2**28,), maxshape=(2**28,)),
+            "/x: its chunks are far larger than it",
+        ),
+        (
+            lambda f: f.create_dataset("x", data=np.zeros(2**22), compression="gzip"),
+            "/x: damaged: .* far too many",
+        ),
+        (
+            lambda f: f.create_dataset("x", data=np.zeros(9), compression="lzf"),
+            "/x: its values are compressed by lzf",
         ),
         (lambda f: f.create_dataset("x", data=np.zeros(3, "c8")), "got compounds"),
         (lambda f: f.create_dataset("x", data=np.zeros(3, "i4")), "got int32"),
@@ -272,6 +302,26 @@ def test_damaged_heaps(write: Callable[[Any], None]) -> None:
                 root.texts("large")
             except ValueError:
                 pass
+
+
+@pytest.mark.parametrize("name", ["all f4", "many f4", "gzip >f8"])
+def test_damaged_chunks(name: str) -> None:
+    """Read, or an error: each byte of a node of the tree."""
+
+    def write(file: Any) -> None:
+        kind, dtype = name.split()
+        values = np.random.default_rng(0).normal(size=(64, 40)).astype(dtype)
+        file.create_dataset("x", data=values, **CHUNKED[kind])
+
+    data = written(write)
+    tree = data.index(b"TREE\1")
+    failed = 0
+    for k in range(tree, tree + 120, 2):
+        try:
+            root_of(patched(data, k, b"\xfe"))["x"].tensor().read()
+        except ValueError:
+            failed += 1
+    assert failed > 10
 
 
 def test_heaps_in_circles() -> None:

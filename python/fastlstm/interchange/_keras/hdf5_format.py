@@ -18,9 +18,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NOWHERE = 2**64 - 1  # the address of what is not in the file
 
 # Types of messages in object headers.
-SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT, ATTRIBUTE, CONTINUATION, GROUP, ATTRIBUTE_INFO = (
-    *(0x1, 0x2, 0x3, 0x6, 0x7, 0x8, 0xC, 0x10, 0x11, 0x15),
-)
+SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
+FILTERS, ATTRIBUTE, CONTINUATION, GROUP, ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
 # Classes of datatypes.
 INTEGER, FLOAT, TEXT, VARIABLE = 0, 1, 3, 9
 _CLASSES = {
