@@ -57,6 +57,25 @@ def many_things(file: Any) -> None:
         group.create_dataset("compact", data=np.ones(2, "f4"), dcpl=compact())
 
 
+CHUNKED: dict[str, dict[str, Any]] = {
+    "plain": {"chunks": True},
+    "growing": {"maxshape": (None, None)},
+    "gzip": {"compression": "gzip"},
+    "all": {"compression": 9, "shuffle": True, "fletcher32": True, "chunks": (7, 5)},
+    "shuffle": {"shuffle": True, "chunks": (64, 40)},
+    "many": {"chunks": (1, 2)},
+}
+
+
+def in_chunks(file: Any) -> None:
+    values = np.random.default_rng(0).normal(size=(64, 40))
+    for dtype in ("f2", "f4", ">f8"):
+        for name, options in CHUNKED.items():
+            file.create_dataset(f"{name} {dtype}", data=values.astype(dtype), **options)
+    file.create_dataset("one", data=values[0], compression="gzip")
+    file.create_dataset("three", data=values.reshape(8, 8, 40), chunks=(3, 3, 7))
+
+
 def compact() -> Any:
     properties = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
     properties.set_layout(h5py.h5d.COMPACT)
@@ -69,15 +88,30 @@ def many_links(file: Any) -> None:
         file.create_group(f"{n}").attrs["n"] = str(n)
 
 
+def many_attributes(file: Any) -> None:
+    """More than eight, one of them larger than a block of a heap, some not there any more."""
+    for n in range(300):
+        file.attrs[f"{n}"] = "x" * n
+    file.attrs["large"] = ["y" * 100] * 500
+    for n in range(0, 300, 3):
+        del file.attrs[f"{n}"]
+
+
 @pytest.mark.parametrize(
     ("write", "options"),
     [
+        (many_links, {"libver": "latest"}),
+        (many_links, {"track_order": True}),
+        (many_attributes, {"libver": "latest"}),
+        (many_attributes, {"track_order": True}),
         (many_things, {}),
         (many_things, {"libver": "latest"}),
         (many_things, {"libver": "v108"}),
         (many_things, {"track_order": True}),
         (many_things, {"userblock_size": 1024}),
         (many_links, {}),
+        (in_chunks, {}),
+        (in_chunks, {"track_order": True}),
     ],
 )
 def test_as_h5py_reads(write: Callable[[Any], None], options: dict[str, Any]) -> None:
@@ -188,10 +222,19 @@ def of_other_datasets(file: Any) -> None:
         (in_another_file, "/x: its values are in another file"),
         (of_other_datasets, "/x: its values are in other files"),
         (lambda f: f.create_dataset("x", (2**40,), "f4"), "/x: its values are missing"),
-        (lambda f: f.create_dataset("x", (2**40,), "f4", chunks=(9,)), "/x: .* in chunks"),
+        (lambda f: f.create_dataset("x", (2**40,), "f4", chunks=(9,)), "/x: .* far too many"),
+        (lambda f: f.create_dataset("x", (9,), "f4", chunks=(9,)), "/x: its values are missing"),
         (
-            lambda f: f.create_dataset("x", data=np.zeros(2**20), compression="gzip"),
-            "/x: its values are in chunks, perhaps compressed",
+            lambda f: f.create_dataset("x", (9,), "f4", chunks=(2**28,), maxshape=(2**28,)),
+            "/x: its chunks are far larger than it",
+        ),
+        (
+            lambda f: f.create_dataset("x", data=np.zeros(2**22), compression="gzip"),
+            "/x: damaged: .* far too many",
+        ),
+        (
+            lambda f: f.create_dataset("x", data=np.zeros(9), compression="lzf"),
+            "/x: its values are compressed by lzf",
         ),
         (lambda f: f.create_dataset("x", data=np.zeros(3, "c8")), "got compounds"),
         (lambda f: f.create_dataset("x", data=np.zeros(3, "i4")), "got int32"),
@@ -245,6 +288,55 @@ def test_trees_in_circles() -> None:
     for other in (top, tree):
         with pytest.raises(ValueError, match="damaged"):
             root_of(patched(data, top + 32, other.to_bytes(8, "little")))
+
+
+@pytest.mark.parametrize("write", [many_links, many_attributes])
+def test_damaged_heaps(write: Callable[[Any], None]) -> None:
+    """Read, or an error, but not for long: each byte of the structures that lead to others."""
+    data = written(write, libver="latest")
+    for signature in (b"FRHP", b"FHIB", b"BTHD", b"BTIN"):
+        at = data.find(signature)
+        for k in range(at, min(at + 150, len(data)), 3) if at >= 0 else ():
+            try:
+                root = root_of(patched(data, k, b"\xff" if data[k] != 0xFF else b"\0"))
+                root.texts("large")
+            except ValueError:
+                pass
+
+
+@pytest.mark.parametrize("name", ["all f4", "many f4", "gzip >f8"])
+def test_damaged_chunks(name: str) -> None:
+    """Read, or an error: each byte of a node of the tree."""
+
+    def write(file: Any) -> None:
+        kind, dtype = name.split()
+        values = np.random.default_rng(0).normal(size=(64, 40)).astype(dtype)
+        file.create_dataset("x", data=values, **CHUNKED[kind])
+
+    data = written(write)
+    tree = data.index(b"TREE\1")
+    failed = 0
+    for k in range(tree, tree + 120, 2):
+        try:
+            root_of(patched(data, k, b"\xfe"))["x"].tensor().read()
+        except ValueError:
+            failed += 1
+    assert failed > 10
+
+
+def test_heaps_in_circles() -> None:
+    data = written(many_links, libver="latest")
+    tree = data.index(b"BTHD")
+    inner = data.index(b"BTIN")
+    count = int.from_bytes(data[tree + 24 : tree + 26], "little")
+    child = inner + 6 + 11 * count
+    deep = patched(data, tree + 12, b"\x10\0")
+    for new in (
+        patched(deep, child, inner.to_bytes(8, "little")),
+        patched(data, child, inner.to_bytes(8, "little")),
+    ):
+        with pytest.raises(ValueError, match="damaged"):
+            root_of(new)
 
 
 def test_headers_in_circles() -> None:

@@ -283,6 +283,50 @@ def test_weights_alone_of_keras_2(tmp_path: Path) -> None:
         fastlstm.from_keras(path)
 
 
+@pytest.mark.parametrize("alone", [False, True])
+@pytest.mark.parametrize("outermost", ["l", "outer"])
+@pytest.mark.parametrize(
+    "extra", ["l/lstm_cell/norm/gamma:0", "l/lstm_cell/d/x/kernel:0", "l/ln/gamma", "gamma:0"]
+)
+def test_weights_beside_a_cells_in_h5(
+    extra: str, outermost: str, alone: bool, tmp_path: Path
+) -> None:
+    """Those of a layer of Keras' name that computes more; not those of other layers."""
+    path = tmp_path / "m.h5"
+    layer = lstm("l") if outermost == "l" else within("Sequential", "outer", layers=[lstm("l")])
+    options = GATES if alone else {}
+
+    def write(extra: str) -> None:
+        weights = scoped("l/lstm_cell", 1) | {extra: np.ones(4, "f4")}
+        write_keras_2(path, [layer], {outermost: weights})
+        with h5py.File(path, "a") as file:
+            file["model_weights"].attrs["layer_names"] = [outermost]
+            if alone:
+                del file.attrs["model_config"]
+
+    write(extra)
+    if outermost == "l" or extra.startswith("l/"):
+        with pytest.raises(ValueError, match=extra):
+            fastlstm.from_keras(path, **options)
+    else:
+        assert fastlstm.from_keras(path, **options).hidden_size == H
+    write("l/lstm_cell/seed_generator/state")
+    assert fastlstm.from_keras(path, **options).hidden_size == H
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_weights_beside_both_directions(inner: bool, tmp_path: Path) -> None:
+    path = tmp_path / "m.h5"
+    both = within("Bidirectional", "b", layer=lstm("l"), merge_mode="sum")
+    layer = within("Sequential", "outer", layers=[both]) if inner else both
+    weights = scoped("b/forward_l/lstm_cell", 1) | scoped("b/backward_l/lstm_cell", 2)
+    for extra in ("b/ln/gamma:0", "b/backward_l/ln/gamma:0", "b/forward_l/lstm_cell/ln/gamma:0"):
+        beside = {extra: np.ones(4, "f4")}
+        write_keras_2(path, [layer], {"outer" if inner else "b": weights | beside})
+        with pytest.raises(ValueError, match=extra):
+            fastlstm.from_keras(path)
+
+
 def write_groups(path: Path, cells: Mapping[str, int], **more: np.ndarray) -> None:
     with h5py.File(path, "w") as file:
         for name, seed in cells.items():
@@ -397,6 +441,78 @@ def test_other_classes_are_refused_by_name(kind: str, suffix: str, tmp_path: Pat
         fastlstm.from_keras(source)
     with pytest.raises(ValueError, match=kind):  # nothing is the same as what is not read
         fastlstm.verify(fastlstm.LSTM(I, H, batch_first=True), source)
+
+
+@pytest.mark.parametrize("kind", ["LSTM", "LSTMCell", "Bidirectional", "TimeDistributed"])
+def test_classes_of_keras_names(kind: str, tmp_path: Path) -> None:
+    """A class of a script, with the name of Keras' own, which no .h5 tells from that."""
+    layers = keras.layers
+    own = type(kind, (getattr(layers, kind),), {"__module__": "__main__", "call": lambda *_: None})
+    inner = layers.LSTM(H)
+    layer = {
+        "LSTM": lambda: own(H),
+        "LSTMCell": lambda: layers.RNN(own(H)),
+    }.get(kind, lambda: own(inner))()
+    layer.build((None, T, I) if kind != "TimeDistributed" else (None, 2, T, I))
+    config = keras.saving.serialize_keras_object(layer)
+    assert (config["config"]["cell"] if kind == "LSTMCell" else config)["module"] is None
+    path = tmp_path / "m.keras"
+    weights = tmp_path / "w.h5"
+    write_groups(weights, {})
+    model = json.dumps(within("Sequential", "m", layers=[config]))
+    members = {"config__json": model, "metadata__json": "{}"}
+    path.write_bytes(archive(model__weights__h5=weights.read_bytes(), **members))
+    for source in (path, layer):
+        with pytest.raises(ValueError, match=f"{kind}.*a class of its own"):
+            fastlstm.from_keras(source)
+
+
+@pytest.mark.parametrize("suffix", ["", ".keras", ".h5"])
+def test_a_layer_of_two_models(suffix: str, tmp_path: Path) -> None:
+    """A .keras has its weights once."""
+    shared = keras.layers.LSTM(I, return_sequences=True, name="shared")
+    own = keras.layers.LSTM(I, return_sequences=True, name="own")
+    models = [sequential(shared, name="a"), sequential(own, shared, name="b")]
+    model = filled(sequential(*models))
+    source: Any = model
+    if suffix:
+        source = tmp_path / f"m{suffix}"
+        model.save(source)
+    for name in ("a/shared", "b/shared") if suffix else ("a/shared",):
+        assert_same(reader.describe(source, name), reader.describe(shared))
+    assert_same(reader.describe(source, "b/own"), reader.describe(own))
+
+
+class Block(keras.layers.Layer):
+    """Has layers as attributes, and no list of them."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.rnn = keras.layers.LSTM(H, return_sequences=True, name="inner")
+        self.more = [keras.layers.GRU(H, name="last"), keras.layers.Dense(2)]
+
+    def build(self, shape: Any) -> None:
+        self.rnn.build(shape)
+        self.more[0].build((None, T, H))
+
+    def call(self, x: Any) -> Any:
+        return self.more[0](self.rnn(x))
+
+
+def test_layers_of_a_layer_of_the_users_own() -> None:
+    block = Block(name="block")
+    model = filled(sequential(block, name="m"))
+    for source in (model, block):
+        assert_same(reader.describe(source, "block/inner"), reader.describe(block.rnn))
+        assert reader.describe(source, "block/last").cell == "GRU"
+
+
+def test_infinite_biases() -> None:
+    layer = filled(sequential(keras.layers.LSTM(H))).layers[0]
+    kernels = layer.get_weights()
+    kernels[2][:] = np.inf
+    layer.set_weights(kernels)
+    assert not reader.describe(layer).params["bias_hh_l0"].any()
 
 
 def test_subclasses_that_compute_the_same() -> None:

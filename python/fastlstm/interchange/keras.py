@@ -354,5 +354,5 @@ def _params(
     if use_bias:
         bias = np.asarray(weights[2].read())
         params["bias_ih_l0"] = ours(bias[0] if two_biases else bias)
-        params["bias_hh_l0"] = ours(bias[1] if two_biases else 0 * bias)
+        params["bias_hh_l0"] = ours(bias[1] if two_biases else np.zeros_like(bias))
     return params

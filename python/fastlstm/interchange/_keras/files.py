@@ -17,7 +17,15 @@ from fastlstm._kinds import what_it_is_instead
 from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import DAMAGE
 
-from .groups import Cell, all_weights, cells_in_order, find_weights, group_weights
+from .groups import (
+    Cell,
+    all_weights,
+    cells_in_order,
+    find_weights,
+    group_weights,
+    outer_scope,
+    refuse_beside,
+)
 from .hdf5 import Object, open_hdf5
 from .layers import RECURRENT, TRANSPARENT, Found, Weights, class_of, entry, wrapped
 
@@ -262,15 +270,36 @@ def _weights_at(root: Object, place: _Place, places: Sequence[_Place]) -> Weight
     """Return the weights of a layer."""
     if "model_weights" in root:  # saved as .h5: in groups of the outermost layers
         return _weights_beside(root["model_weights"], place, places)
+    group = _group_at(root, place)
+    if group is None:  # a layer that several models share is there once
+        same = (_group_at(root, other) for other in places if _is_shared(other.layer, place.layer))
+        there = [other for other in same if other is not None]
+        if len(there) != 1:
+            raise ValueError(f"expected its weights in one group, found {len(there)}")
+        group = there[0]
+    return group_weights(group)
+
+
+def _is_shared(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Whether layers may be one: those after the first are the same, and say so."""
+    keys = (one.keys() | other.keys()) - {"shared_object_id"}
+    return all(one.get(key) == other.get(key) for key in keys)
+
+
+def _group_at(root: Object, place: _Place) -> Object | None:
+    """The group of a layer in a .keras file; None where there is none."""
     group = root
     for step, name in place.groups:
         if step == "layers" and step not in group:  # of Keras 2.12
             step = "_layer_checkpoint_dependencies"
-        group = group[step]
+        inner = group.get(step)
+        if inner is None:
+            return None
+        group = inner
         said = group["vars"].text("name") if "vars" in group else ""
         if name and said and said != name:
             raise ValueError(f"{group.path}: expected weights of {name!r}, got {said!r}")
-    return group_weights(group)
+    return group
 
 
 def _weights_beside(root: Object, place: _Place, places: Sequence[_Place]) -> Weights:
@@ -298,6 +327,10 @@ def _weights_beside(root: Object, place: _Place, places: Sequence[_Place]) -> We
     if len(mine) != len(place.cells()):
         scopes = listed([cell.scope for cell in in_file]) or "none"
         raise ValueError(f"{group.path}: expected weights of the layer, got those of {scopes}")
+    if len(place.names) == place.own:  # the group is the layer's own
+        refuse_beside(group, mine)
+    elif len(mine) == 2 and outer_scope(mine[0]).rpartition("/")[2] in place.own_names:
+        refuse_beside(group, in_file, outer_scope(mine[0]))
     return [tensor for cell in _by_direction(mine, place) for tensor in cell.tensors()]
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import Tensor
 
 from .hdf5 import Object
@@ -74,6 +76,7 @@ class Cell:
     """Their name without the last part."""
     group: Object
     names: Sequence[str]
+    """Theirs, and the first that a plain layer has not of those beside them."""
 
     @functools.cached_property
     def parts(self) -> set[str]:
@@ -92,7 +95,9 @@ class Cell:
         expected = ["kernel", "recurrent_kernel", "bias"]
         leaves = [re.sub(r"(_\d+)?(:0)?$", "", name.rpartition("/")[2]) for name in self.names]
         if leaves != expected[: len(leaves)]:
-            raise ValueError(f"{self.scope}: expected {', '.join(expected)}, got {leaves}")
+            raise ValueError(
+                f"{self.scope}: expected {', '.join(expected)}, got {listed(self.names)}"
+            )
         return [self.group[name].tensor() for name in self.names]
 
 
@@ -102,11 +107,51 @@ def cells_in_order(group: Object) -> list[Cell]:
     names = group.texts("weight_names")
     for name in names:
         scopes.setdefault(name.rpartition("/")[0], []).append(name)
-    return [
+    cells = [
         Cell(scope, group, inside)
         for scope, inside in scopes.items()
         if any("recurrent_kernel" in name.rpartition("/")[2] for name in inside)
     ]
+    others = sorted(_beside(names, cells))
+    found = []
+    for cell in cells:
+        layer = f"{_layer_scope(cell.scope)}/"
+        at = bisect.bisect_left(others, layer)
+        beside = [name for name in others[at : at + 1] if name.startswith(layer)]
+        found.append(Cell(cell.scope, group, [*cell.names, *beside]))
+    return found
+
+
+def _beside(names: Sequence[str], cells: Sequence[Cell]) -> list[str]:
+    """Those of weights that are neither cells' nor the state of random numbers."""
+    used = {name for cell in cells for name in cell.names}
+    return [
+        name
+        for name in names
+        if name not in used and not any(part in _RANDOM for part in name.split("/"))
+    ]
+
+
+def refuse_beside(group: Object, cells: Sequence[Cell], scope: str = "") -> None:
+    """Raise ValueError where a group has more than cells' weights, in a scope if one is given."""
+    for name in _beside(group.texts("weight_names"), cells):
+        if not scope or name.startswith(f"{scope}/"):
+            raise ValueError(f"{group.path}/{name}: weights that a plain layer has not")
+
+
+def outer_scope(cell: Cell) -> str:
+    """The scope of a cell's layer, or of the Bidirectional that is around that."""
+    scope = _layer_scope(cell.scope)
+    outer, _, last = scope.rpartition("/")
+    return outer if outer and last.startswith(_SIDES) else scope
+
+
+def _layer_scope(scope: str) -> str:
+    """The scope of a cell's layer: it has that of the cell in it, or is the same."""
+    parts = scope.split("/")
+    if len(parts) > 1 and re.search(r"cell(_\d+)?$", parts[-1]):
+        parts.pop()
+    return "/".join(parts)
 
 
 def all_weights(group: Object) -> Weights:
@@ -126,7 +171,10 @@ def find_weights(root: Object) -> dict[str, Found]:
     found: dict[str, Found] = {}
     for outermost in root.texts("layer_names"):
         try:
-            layers = list(_layers_of(outermost, cells_in_order(root[outermost])))
+            cells = cells_in_order(root[outermost])
+            if any(outer_scope(cell).rpartition("/")[2] == outermost for cell in cells):
+                refuse_beside(root[outermost], cells)  # the group is the layer's own
+            layers = list(_layers_of(outermost, cells))
         except ValueError as error:  # which counts where it is the layer that is asked for
             found[outermost] = Found(functools.partial(_refuse, error))
             continue

@@ -15,10 +15,11 @@ import numpy as np
 from fastlstm._checks import FloatArray
 from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
 
+from .hdf5_chunks import read_chunks
 from .hdf5_format import (
     ATTRIBUTE,
-    ATTRIBUTE_INFO,
     EXTERNAL,
+    FILTERS,
     LAYOUT,
     NOWHERE,
     SIGNATURE,
@@ -28,6 +29,7 @@ from .hdf5_format import (
     Message,
     Target,
 )
+from .hdf5_heaps import dense_messages
 
 
 def open_hdf5(data: bytes | mmap.mmap) -> Object | None:
@@ -53,6 +55,7 @@ class File:
         self.bytes.spend(64 + len(path))
         if address not in self._read:
             messages = self.bytes.messages(address)
+            messages += dense_messages(self.bytes, messages)
             self._read[address] = messages, self.bytes.links(messages)
         return Object(self, path, *self._read[address])
 
@@ -141,16 +144,12 @@ class Object:
                     return file.attribute(message)
                 except ValueError as error:
                     raise ValueError(f"{self.path or '/'}: attribute {name}: {error}") from error
-            if message.kind == ATTRIBUTE_INFO and file.has_dense_attributes(message):
-                raise ValueError(
-                    f"{self.path or '/'}: attributes in a form that Keras does not write (a heap)"
-                )
         return None
 
     # --- values ---------------------------------------------------------------------------------
 
     def tensor(self) -> Tensor:
-        """Return a dataset of floats. Its values must be in the file as they are."""
+        """Return a dataset of floats."""
         found = {message.kind: message for message in self._messages}
         if self.is_group or not {SPACE, TYPE, LAYOUT} <= found.keys():
             raise ValueError(f"{self.path}: expected a dataset")
@@ -167,12 +166,19 @@ class Object:
         if name not in FLOATS:
             raise ValueError(f"{self.path}: expected floats, got {name}")
         size = math.prod(shape) * kind.size
-        start = self._values(found[LAYOUT], size)
-        stored = np.dtype(kind.order + FLOATS[name])
+        layout, stored = found[LAYOUT], np.dtype(kind.order + FLOATS[name])
+        in_chunks = file.integer(layout.start + 1, 1) == 2
+        start = 0 if in_chunks else self._values(layout, size)
 
         def read() -> FloatArray:
-            file.spend(size)
-            values = np.frombuffer(file.data, stored, math.prod(shape), start)
+            if in_chunks:
+                try:
+                    values = read_chunks(file, layout, found.get(FILTERS), shape, stored)
+                except ValueError as error:
+                    raise ValueError(f"{self.path}: {error}") from error
+            else:
+                file.spend(size)
+                values = np.frombuffer(file.data, stored, math.prod(shape), start)
             # What is a layer's float already stays where it is.
             floats = values if stored in (np.float32, np.float64) else as_layers_float(values, name)
             return floats.reshape(shape)
@@ -186,8 +192,8 @@ class Object:
         if version not in (3, 4, 5):
             raise ValueError(f"{self.path}: a layout of version {version}, which Keras never wrote")
         if kind not in (0, 1):
-            what = {2: "in chunks, perhaps compressed", 3: "in other files"}.get(kind, "nowhere")
-            raise ValueError(f"{self.path}: its values are {what}, not in one piece")
+            what = "in other files" if kind == 3 else "nowhere"
+            raise ValueError(f"{self.path}: its values are {what}")
         if kind == 0:
             at, stored = start + 4, file.integer(start + 2, 2)
         else:

@@ -18,9 +18,8 @@ SIGNATURE = b"\x89HDF\r\n\x1a\n"
 NOWHERE = 2**64 - 1  # the address of what is not in the file
 
 # Types of messages in object headers.
-SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT, ATTRIBUTE, CONTINUATION, GROUP, ATTRIBUTE_INFO = (
-    *(0x1, 0x2, 0x3, 0x6, 0x7, 0x8, 0xC, 0x10, 0x11, 0x15),
-)
+SPACE, LINK_INFO, TYPE, LINK, EXTERNAL, LAYOUT = 0x1, 0x2, 0x3, 0x6, 0x7, 0x8
+FILTERS, ATTRIBUTE, CONTINUATION, GROUP, ATTRIBUTE_INFO = 0xB, 0xC, 0x10, 0x11, 0x15
 # Classes of datatypes.
 INTEGER, FLOAT, TEXT, VARIABLE = 0, 1, 3, 9
 _CLASSES = {
@@ -209,12 +208,6 @@ class Bytes:
                 self._link(found, *self._link_message(start))
             elif message.kind == LINK_INFO:
                 is_group = True
-                flags = self.integer(start + 1, 1)
-                if self.integer(start + 2 + (8 if flags & 1 else 0)) != NOWHERE:
-                    raise ValueError(
-                        "a group in a form that Keras does not write (a heap of links): copy it "
-                        "with h5repack, without -l and -L"
-                    )
         return found if is_group else None
 
     def _link(self, found: dict[str, Target], name: str, target: Target) -> None:
@@ -298,11 +291,6 @@ class Bytes:
         start = message.start
         name = start + (9 if self.integer(start, 1) == 3 else 8)
         return self.text(name, name + self.integer(start + 2, 2))
-
-    def has_dense_attributes(self, message: Message) -> bool:
-        """Whether attributes are in a heap instead of the object's header."""
-        flags = self.integer(message.start + 1, 1)
-        return self.integer(message.start + 2 + (2 if flags & 1 else 0)) != NOWHERE
 
     def attribute(self, message: Message) -> list[str]:
         """Return an attribute that is one text or several."""

@@ -41,9 +41,10 @@ def is_of_keras(module: str) -> bool:
 
 def class_of(layer: Mapping[str, Any]) -> str:
     """Return the class of a configured layer, or what it is called where it is not Keras' own."""
-    name, module = str(entry(layer, "class_name", str)), layer.get("module")
+    name = str(entry(layer, "class_name", str))
     registered = layer.get("registered_name") or name
-    if registered != name or not (module is None or is_of_keras(str(module))):
+    # Of a class that a script defines the module is null; only .h5 lacks it.
+    if registered != name or not is_of_keras(str(layer.get("module", "keras"))):
         return f"{registered} (a class of its own, not Keras')"
     return name
 

@@ -42,12 +42,24 @@ def find_in_object(source: Any) -> dict[str, Found]:
             continue
         inner = getattr(layer, "layer", None)
         if inner is not None and hasattr(inner, "name"):
-            waiting.append((inner, f"{name}/{inner.name}", (*wrappers, type(layer).__name__)))
+            change = next(_changes(layer), "")
+            wrapper = type(layer).__name__ + (f" ({change})" if change else "")
+            waiting.append((inner, f"{name}/{inner.name}", (*wrappers, wrapper)))
         waiting += [
             (part, f"{name}/{part.name}" if name else str(part.name), wrappers)
-            for part in reversed(list(getattr(layer, "layers", ())))
+            for part in reversed(_parts(layer))
         ]
     return found
+
+
+def _parts(layer: Any) -> list[Any]:
+    """The layers of a model, or those that a layer of the user's own has as attributes."""
+    if hasattr(layer, "layers"):
+        return list(layer.layers)
+    flatten = getattr(layer, "_flatten_layers", None)
+    if flatten is None or hasattr(layer, "layer"):
+        return []
+    return list(flatten(include_self=False, recursive=False))
 
 
 def _kind(layer: Any) -> str | None:
