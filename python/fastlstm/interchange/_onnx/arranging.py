@@ -10,6 +10,8 @@ import numpy as np
 
 from .call import Array, Call, Operator
 
+_OF_A_VIEW = 100  # bytes of an array that has none of its own
+
 
 def _identity(call: Call) -> Array:
     if call.kind == "Dropout" and (call.version < 7 or call.given(2) is not None):
@@ -74,15 +76,16 @@ def _piece(start: int, end: int, step: int, size: int) -> slice:
 
 def _split(call: Call) -> list[Array]:
     array, axis = call[0], call.attributes.get("axis", 0)
-    sizes, size = call.either("split", 1), array.shape[axis]
+    sizes, size = call.either("split", 1, call.outputs), array.shape[axis]
+    call.room.take(_OF_A_VIEW * call.outputs)
     if sizes is None:
         count = call.outputs
         if call.attributes.get("num_outputs", count) != count or count > max(size, 1):
             raise ValueError(f"Split: expected {call.attributes.get('num_outputs')} outputs")
         each = -(-size // count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
-    if sum(sizes) != size or min(sizes, default=0) < 0 or len(sizes) < call.outputs:
-        raise ValueError(f"Split: expected sizes that sum up to {size}, got {sum(sizes)}")
+    if sum(sizes) != size or min(sizes, default=0) < 0 or len(sizes) != call.outputs:
+        raise ValueError(f"Split: expected {call.outputs} sizes that sum up to {size}, got {sizes}")
     return np.split(array, np.cumsum(sizes[:-1]), axis)
 
 

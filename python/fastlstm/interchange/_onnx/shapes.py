@@ -32,7 +32,9 @@ class Inputs:
     def axes(self, rank: int) -> list[int] | None:
         """Axes, which are an attribute in old versions and an input in new ones."""
         given = self.attributes.get("axes") if self.second is None else self.second
-        return None if given is None else [int(k) % rank for k in np.ravel(given)]
+        if given is None or np.size(given) > MOST_AXES:
+            return None
+        return [int(k) % rank for k in np.ravel(given)]
 
 
 # Operators whose second input says what becomes of the first one's shape.
@@ -109,7 +111,7 @@ def _matmul(shape: Shape, inputs: Inputs) -> Shape | None:
 
 def _reshape(shape: Shape, inputs: Inputs) -> Shape | None:
     wanted = inputs.second
-    if wanted is None or inputs.attributes.get("allowzero", 0):
+    if wanted is None or wanted.size > MOST_AXES or inputs.attributes.get("allowzero", 0):
         return None
     return tuple(
         shape[k] if size == 0 else int(size) if size > 0 else object()
