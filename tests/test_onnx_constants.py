@@ -550,7 +550,7 @@ def test_lengths_made_of_sizes(name: str, steps: str) -> None:
     last = recurrent("X", "W", "R", "B", "lengths")
     source = model([*nodes, last], {**W, **SIZES, "zeroth": np.array([0])})
     if steps == "less":
-        with pytest.raises(ValueError, match="sequence_lens: expected the same for every"):
+        with pytest.raises(ValueError, match="sequence_lens: less: made of the model's sizes by M"):
             fastlstm.from_onnx(source, constants=True)
         return
     if steps == "five":
@@ -561,6 +561,88 @@ def test_lengths_made_of_sizes(name: str, steps: str) -> None:
     lengths = None if steps == "all" else np.broadcast_to(call["lengths"], (B,))
     expected = run(source, X=x_of())[:, 0]
     assert_close(layer(x_of(), lengths=lengths)[0], expected, ONNX_RUNTIME, "Y")
+
+
+# What n sizes become: the same for all of them up to some, and something else above.
+UP_TO = {
+    "Min": [node("Min", ["n", "many"], ["m"])],
+    "Max": [node("Max", ["n", "one", "many"], ["m"])],
+    "Clip": [node("Clip", ["n", "one", "many"], ["m"])],
+    "Greater": [node("Greater", ["n", "many"], ["c"]), node("Where", ["c", "one", "n"], ["m"])],
+    "Equal": [node("Equal", ["n", "many"], ["c"]), node("Where", ["c", "one", "n"], ["m"])],
+    "Equal zero": [
+        node("Sub", ["n", "many"], ["d"]),
+        node("Equal", ["d", "zeroth"], ["c"]),
+        node("Where", ["c", "one", "n"], ["m"]),
+    ],
+    "Mod": [node("Mod", ["n", "many"], ["m"])],
+    "Div": [node("Div", ["n", "many"], ["q"]), node("Add", ["q", "n"], ["m"])],
+    "Relu": [
+        node("Sub", ["n", "many"], ["d"]),
+        node("Relu", ["d"], ["r"]),
+        node("Sub", ["n", "r"], ["m"]),
+    ],
+    "Slice": [
+        node("ConstantOfShape", ["n"], ["z"]),
+        node("Slice", ["z", "zeroth", "many"], ["part"]),
+        node("Shape", ["part"], ["m"]),
+    ],
+    "Slice of a constant": [
+        node("Slice", ["long", "zeroth", "n"], ["part"]),
+        node("Shape", ["part"], ["m"]),
+    ],
+    "count": [
+        node("Squeeze", ["n"], ["scalar"]),
+        node("Range", ["zero", "scalar", "step"], ["r"]),
+        node("Less", ["r", "many"], ["c"]),
+        node("Cast", ["c"], ["i"], to=TensorProto.INT64),
+        node("ReduceSum", ["i"], ["m"], keepdims=1),
+    ],
+    "Cast": [
+        node("Cast", ["n"], ["small"], to=TensorProto.INT16),
+        node("Cast", ["small"], ["m"], to=TensorProto.INT64),
+    ],
+    "If": [
+        node("Greater", ["n", "many"], ["c"]),
+        node(
+            "If",
+            ["c"],
+            ["m"],
+            then_branch=helper.make_graph([node("Neg", ["n"], ["t"])], "t", [], [info("t")]),
+            else_branch=helper.make_graph([node("Identity", ["n"], ["e"])], "e", [], [info("e")]),
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", UP_TO)
+@pytest.mark.parametrize("what", ["lengths", "state"])
+def test_what_is_another_for_large_sizes_is_refused(name: str, what: str) -> None:
+    nodes = [*SHAPE, node("Gather", ["x_shape", "zeroth"], ["n"]), *UP_TO[name]]
+    if what == "lengths":
+        nodes.append(node("Expand", ["m", "b"], ["wide"]))
+        nodes.append(node("Cast", ["wide"], ["lengths"], to=TensorProto.INT32))
+        nodes.append(recurrent("X", "W", "R", "B", "lengths"))
+    else:
+        nodes.append(node("Equal", ["m", "n"], ["same"]))
+        nodes.append(node("Cast", ["same"], ["f"], to=TensorProto.FLOAT))
+        nodes.append(node("Mul", ["f", "h_0"], ["row"]))
+        nodes.append(node("Expand", ["row", "shape"], ["h"]))
+        nodes.append(recurrent("X", "W", "R", "B", "", "h", "h"))
+    numbers = {"zeroth": np.array([0]), "many": np.array([300]), "long": np.zeros(300)}
+    numbers |= {"zero": np.int64(0), "step": np.int64(1)}
+    source = model(nodes, {**W, **SIZES, **numbers}, opset=14)
+    with pytest.raises(ValueError, match=r"expected the same for every|made of the model's sizes"):
+        fastlstm.from_onnx(source, constants=True)
+
+
+def test_functions_of_a_repeated_state() -> None:
+    """What bounds numbers bounds no sizes."""
+    nodes = [*REPEATED["Expand"][:-1], node("Expand", ["h_0", "shape"], ["wide"])]
+    nodes += [node("Clip", ["wide", "low", "high"], ["c"]), node("Relu", ["c"], ["h"])]
+    source = with_state(nodes, low=np.float32(-3), high=np.float32(0.4))
+    _, call = fastlstm.from_onnx(source, constants=True)
+    assert np.array_equal(call["state"], np.clip(H_0, 0, np.float32(0.4)))
 
 
 def test_states_of_wrong_shapes_are_refused() -> None:

@@ -16,6 +16,7 @@ from fastlstm._checks import FloatArray
 from fastlstm.interchange._tensors import DAMAGE, FLOATS, as_layers_float
 
 from .graphs import Scope
+from .room import RoomError
 from .shapes import Dim
 from .values import Depends, Values
 
@@ -24,6 +25,8 @@ Array = npt.NDArray[Any]
 # (T, B) of the runs that are tried where only a run knows the sizes. They tell apart what depends
 # on a size from what does not: each is small and large, and neither is the other.
 _TRIED = ((1, 2), (5, 3), (211, 1), (2, 67))
+# Tried, too, where what is made of them has room.
+_LARGE = (((1 << 20) + 7, 2), (4099, 1), (2, 4099))
 
 
 def as_float(name: str, array: Array) -> FloatArray:
@@ -141,6 +144,12 @@ class CallReader:
         return row
 
     def _tried(self, value: str, x: tuple[Dim, Dim]) -> Iterator[tuple[Array, int]]:
-        for T, B in _TRIED:
+        for T, B in (*_TRIED, *_LARGE):
             tried = self.values.with_sizes({x[1]: B, x[0]: T}, B)
-            yield tried.value(self.scope, value), x[0] if isinstance(x[0], int) else T
+            try:
+                array = tried.value(self.scope, value)
+            except RoomError:
+                if (T, B) in _TRIED:
+                    raise
+                continue
+            yield array, x[0] if isinstance(x[0], int) else T

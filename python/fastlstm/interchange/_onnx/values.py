@@ -40,13 +40,31 @@ _ANY_AXES = 8
 _NEWEST = 25
 _OF_A_NUMBER = 100  # what an object of Python costs, in bytes that are read
 
+# What only the shape of comes from all inputs but the first, or from all of them.
+_SHAPED = {"Expand": 1, "Tile": 1, "Reshape": 1, "ConstantOfShape": 0}
+# What makes nothing but shapes of shapes.
+_KEEP_SHAPE = frozenset(
+    {"Identity", "Cast", "CastLike", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat"}
+    | {"Split", "Slice", "Gather", "Dropout", "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs"}
+    | {"Exp", "Log", "Sqrt", "Relu", "Tanh", "Sigmoid", "Erf", "Clip", "Min", "Max", "Where"}
+    | {"Reciprocal", "Softplus", "LeakyRelu", "Elu", "Gelu"}
+)
+# What may make of all sizes up to one something else than of those above, which no trial finds.
+_DIVIDE = frozenset(
+    {"Min", "Max", "Clip", "Relu", "Abs", "Sign", "Mod", "Floor", "Ceil", "Round"}
+    | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"}
+)
+_DIVIDE_INTEGERS = frozenset({"Div", "Add", "Sub"})
+
 
 class Depends(enum.IntEnum):
     """On what of a model's inputs a value depends."""
 
     NOTHING = 0
-    SIZES = 1
-    VALUES = 2
+    SHAPE = 1
+    """On sizes, but only for its own shape."""
+    SIZES = 2
+    VALUES = 3
 
 
 class _Question(NamedTuple):
@@ -92,7 +110,8 @@ class Values:
         self._known: dict[_Question, Any] = {}
 
     def with_sizes(self, sizes: Mapping[Dim, int], other: int) -> Values:
-        """The same model's values for some sizes."""
+        """The same model's values for some sizes. What was made for others is free again."""
+        self._room.keep(0)
         return Values(self._graphs, self._tensors, self._room, sizes, other)
 
     def depends(self, scope: Scope, name: str) -> Depends:
@@ -164,17 +183,27 @@ class Values:
     def _node_depends(self, scope: Scope, name: str) -> _Steps:
         node, _ = scope.body.makers[name]
         kind = "" if domain_of(node) else node.op_type
-        inputs = node.input[:1] if kind in ("Shape", "Size", "CastLike") else node.input
-        worst = Depends.NOTHING
-        sources = {*map(scope.home, inputs)}
+        count = 1 if kind in ("Shape", "Size", "CastLike") else len(node.input)
+        numbers = _SHAPED.get(kind, count)
+        # By source: whether it says the shape only.
+        sources = dict.fromkeys(map(scope.home, node.input[numbers:count]), True)
+        sources |= dict.fromkeys(map(scope.home, node.input[:numbers]), False)
         for source in names_around(scope, node):
             self._room.step()
-            sources.add(source)
-        for source in sources:
-            worst = max(worst, (yield _Question("depends", *source)))
+            sources[source] = False
+        worst = Depends.NOTHING
+        for source, shape_only in sources.items():
+            depends = yield _Question("depends", *source)
+            if shape_only and depends == Depends.SIZES:
+                depends = Depends.SHAPE
+            worst = max(worst, depends)
             if worst == Depends.VALUES:
                 break
-        return min(worst, Depends.SIZES) if kind in ("Shape", "Size") else worst
+        if kind in ("Shape", "Size"):
+            return Depends.SIZES if worst else Depends.NOTHING
+        if worst == Depends.SHAPE and kind not in _SHAPED and kind not in _KEEP_SHAPE:
+            return Depends.SIZES
+        return worst
 
     def _same_as(self, scope: Scope, name: str) -> Generator[_Question, Any, Any]:
         """The value inside a function, or a branch whose condition is known, that this one is."""
@@ -185,7 +214,7 @@ class Values:
         elif node.op_type == "If" and domain_of(node) == "" and len(node.input) == 1:
             condition = scope.home(node.input[0])
             depends = yield _Question("depends", *condition)
-            if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+            if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
                 holds = np.all((yield _Question("value", *condition)))
                 branch = "then_branch" if holds else "else_branch"
                 graph = dict(graphs_in(node)).get(branch)
@@ -256,6 +285,8 @@ class Values:
             array = yield _Question("value", *source)
             arrays.append(array)
             self._room.work(_OF_A_NUMBER if array is None else _OF_A_NUMBER + array.nbytes)
+        if kind in _DIVIDE or kind in _DIVIDE_INTEGERS:
+            yield from self._check_sizes(kind, name, inputs, [*arrays, *attributes.values()])
         version = scope.opsets.get("", 1) if domain == "" else _NEWEST
         call = Call(kind, arrays, attributes, version, len(node.output), self._room)
         try:
@@ -264,6 +295,22 @@ class Values:
         except DAMAGE as error:
             raise ValueError(f"{name}: {error}") from error
         return made if isinstance(made, list) else [made]
+
+    def _check_sizes(
+        self, kind: str, name: str, inputs: list[tuple[Scope, str]], operands: list[Any]
+    ) -> _Steps:
+        """Refuse what may tell some sizes from others, unless these are 1 and all above."""
+        if self._sizes is None:
+            return
+        of_sizes = False
+        for source in inputs:
+            of_sizes |= (yield _Question("depends", *source)) == Depends.SIZES
+        arrays = [np.asarray(operand) for operand in operands if operand is not None]
+        if not of_sizes or (kind in _DIVIDE_INTEGERS and arrays[0].dtype.kind == "f"):
+            return
+        large = sum(not np.all(np.abs(array) <= 1) for array in arrays)
+        if large > (len(arrays) > 1):
+            raise ValueError(f"{name}: made of the model's sizes by {kind}")
 
     def _attributes(self, scope: Scope, node: Any) -> dict[str, Any]:
         return {name: self._plain(a) for name, a in scope.attributes(node).items()}
@@ -287,7 +334,7 @@ class Values:
     def _sizes_of(self, scope: Scope, name: str) -> Generator[_Question, Any, list[int]]:
         """The shape of a value, in numbers."""
         depends = yield _Question("depends", scope, name)
-        if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+        if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
             array = yield _Question("value", scope, name)
             return list(array.shape)
         shape = yield _Question("shape", scope, name)
@@ -302,7 +349,7 @@ class Values:
         from onnx import helper
 
         depends = yield _Question("depends", scope, name)
-        if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+        if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
             array = yield _Question("value", scope, name)
             return int(helper.np_dtype_to_tensor_dtype(array.dtype))
         declared = _declared(scope, name)
