@@ -524,6 +524,65 @@ def test_one_state_is_constant_and_the_other_left_out_or_computed() -> None:
     )
 
 
+COMPUTED = {
+    "of what is zero": [
+        node("ReduceMean", ["X"], ["x"], axes=[0, 2], keepdims=1),
+        node("Mul", ["x", "nothing"], ["x0"]),
+        node("Add", ["x0", "h_0"], ["h"]),
+    ],
+    "of a difference": [
+        node("Sub", ["X", "X"], ["x"]),
+        node("ReduceMean", ["x"], ["x0"], axes=[0, 2], keepdims=1),
+        node("Add", ["x0", "h_0"], ["h"]),
+    ],
+    "of an encoder": [recurrent(name="encoder", kind="RNN")],
+    "of a part of X": [
+        node("Slice", ["X", "zero", "one", "zero"], ["x"]),
+        node("Gather", ["x", "H_times"], ["h"], axis=2),
+    ],
+    "of an input": [node("Neg", ["given"], ["h"])],
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("constants", [False, True])
+def test_a_state_that_the_model_computes_is_said(name: str, constants: bool) -> None:
+    nodes = copy.deepcopy(COMPUTED[name])
+    if name == "of an encoder":
+        nodes[0].output[:] = ["", "h"]
+    tensors = {**weights("RNN"), **SIZES, "zero": np.array([0]), "nothing": np.float32(0)}
+    tensors["H_times"] = np.zeros(H, np.int64)
+    inputs = [info("X", shape=["t", "b", I]), info("given", shape=[1, "b", H])]
+    last = recurrent("X", "W", "R", "B", "", "h", kind="RNN")
+    source = model([*nodes, last], tensors, inputs=inputs)
+    message = "model: rnn: initial_h: the model computes it from its inputs, .*: pass it as state="
+    with pytest.warns(UserWarning, match=message) as found:
+        fastlstm.from_onnx(source, "rnn", constants=constants)
+    assert [warning.filename for warning in found] == [__file__]
+
+
+def test_lengths_that_the_model_computes_are_said() -> None:
+    nodes = [
+        node("ReduceMax", ["X"], ["x"], axes=[0, 2], keepdims=0),
+        node("Cast", ["x"], ["n"], to=TensorProto.INT32),
+    ]
+    with pytest.warns(UserWarning, match="sequence_lens: the model computes it.*as lengths="):
+        fastlstm.from_onnx(model([*nodes, recurrent("X", "W", "R", "B", "n")], W))
+
+
+def test_parts_of_inputs_are_for_the_caller() -> None:
+    """As PyTorch writes the states of several layers; warnings are errors here."""
+    nodes = [
+        node("Relu", ["X"], ["x"]),
+        node("Slice", ["given", "zero", "one", "zero"], ["part"]),
+        node("Cast", ["part"], ["h"], to=TensorProto.FLOAT),
+        recurrent("x", "W", "R", "B", "", "h", "h"),
+    ]
+    inputs = [info("X", shape=["t", "b", I]), info("given", shape=[2, "b", H])]
+    source = model(nodes, {**W, **SIZES, "zero": np.array([0])}, inputs=inputs)
+    assert fastlstm.from_onnx(source, constants=True)[1] == {}
+
+
 LENGTHS = {
     "Expand": [
         node("Gather", ["x_shape", "zeroth"], ["t"]),
