@@ -704,6 +704,65 @@ def test_functions_of_a_repeated_state() -> None:
     assert np.array_equal(call["state"], np.clip(H_0, 0, np.float32(0.4)))
 
 
+# What stands between X (B, I, T) and the node's input, time last in both.
+BEFORE: dict[str, list[Any]] = {
+    "Conv": [node("Conv", ["X", "kernel"], ["x"], pads=[1, 1])],
+    "Conv, SAME": [node("Conv", ["X", "kernel"], ["x"], auto_pad="SAME_UPPER")],
+    "Conv with strides": [node("Conv", ["X", "kernel"], ["x"], strides=[2])],
+    "Conv without pads": [node("Conv", ["X", "kernel"], ["x"])],
+    "MaxPool": [node("MaxPool", ["X"], ["x"], kernel_shape=[2], strides=[2])],
+    "AveragePool": [node("AveragePool", ["X"], ["x"], kernel_shape=[3], pads=[1, 1])],
+    "Slice": [node("Slice", ["X", "zeroth", "three", "two"], ["x"])],
+    "flip": [node("Slice", ["X", "last", "first", "two", "last"], ["x"])],
+    "Concat": [node("Concat", ["X", "X"], ["x"], axis=2)],
+    "Pad": [node("Pad", ["X", "pads"], ["x"])],
+    "Split": [node("Split", ["X"], ["none", "x"], axis=2)],
+    "elementwise": [node("Exp", ["X"], ["a"]), node("Max", ["a", "X"], ["x"])],
+    "mean": [node("ReduceMean", ["X"], ["a"], axes=[2]), node("Sub", ["X", "a"], ["x"])],
+}
+
+
+@pytest.mark.parametrize("of", ["x", "X"])
+@pytest.mark.parametrize("name", BEFORE)
+def test_lengths_that_are_all_steps_after_other_operators(name: str, of: str) -> None:
+    last = [
+        node("Transpose", ["x"], ["xt"], perm=[2, 0, 1]),
+        node("Transpose", [of], ["st"], perm=[2, 0, 1]),
+        node("Shape", ["st"], ["x_shape"]),
+        node("Gather", ["x_shape", "zeroth"], ["t"]),
+        node("Gather", ["x_shape", "one"], ["b"]),
+        node("Expand", ["t", "b"], ["wide"]),
+        node("Cast", ["wide"], ["lengths"], to=TensorProto.INT32),
+        recurrent("xt", "W", "R", "B", "lengths"),
+    ]
+    kernel = RNG.standard_normal((I, I, 3)).astype(np.float32)
+    ends = {"zeroth": np.array([0]), "last": np.array([-1]), "first": np.array([-(2**63) + 1])}
+    tensors = {**W, **SIZES, **ends, "kernel": kernel, "pads": np.array([0, 0, 1, 0, 0, 0])}
+    inputs = [info("X", shape=["b", I, "t"])]
+    source = model([*BEFORE[name], *last], tensors, inputs=inputs)
+    same = name in ("Conv", "Conv, SAME", "AveragePool", "flip", "elementwise", "mean")
+    if of == "X" and not same:  # other lengths than all steps
+        with pytest.raises(ValueError, match="sequence_lens: expected the same for every"):
+            fastlstm.from_onnx(source)
+        return
+    layer = fastlstm.from_onnx(source)
+    x = np.ascontiguousarray(x_of().transpose(1, 2, 0))
+    shown = model([*BEFORE[name], last[0]], tensors, inputs=inputs, output="xt")
+    output, _ = layer(run(shown, X=x))
+    assert_close(output, run(source, X=x)[:, 0], ONNX_RUNTIME, "Y")
+
+
+def test_a_state_of_the_shape_of_a_part() -> None:
+    nodes = [
+        node("Slice", ["X", "zeros", "ones", "ends"], ["part"]),  # X[:1, :, :1]
+        node("Shape", ["part"], ["s"]),
+        node("ConstantOfShape", ["s"], ["z"]),
+        node("Add", ["z", "h_0"], ["h"]),
+    ]
+    source = with_state(nodes, zeros=np.array([0, 0]), ends=np.array([0, 2]))
+    assert np.array_equal(fastlstm.from_onnx(source, constants=True)[1]["state"], H_0)
+
+
 def test_states_of_wrong_shapes_are_refused() -> None:
     for shape in ((1, H), (2, B, H), (1, B, H + 1)):
         source = with_state([], h=np.ones(shape, np.float32))

@@ -22,6 +22,7 @@ from .graphs import Graphs, Scope, domain_of, graphs_in, names_around
 from .operators import operator_of
 from .room import Room
 from .shapes import (
+    ITS_OWN,
     MOST_AXES,
     TAKE_NUMBERS,
     Dim,
@@ -376,7 +377,7 @@ class Values:
     def _shape_made(self, scope: Scope, name: str) -> Generator[_Question, Any, Shape | None]:
         """What follows from the operator that makes a value, and its inputs."""
         node, k = scope.body.makers[name]
-        kind = "" if domain_of(node) or k > 0 else node.op_type
+        kind = "" if domain_of(node) or (k > 0 and node.op_type != "Split") else node.op_type
         given = [*map(scope.home, node.input)]
         if kind == "Constant":
             array: Array = yield _Question("value", scope, name)
@@ -387,12 +388,16 @@ class Values:
         for source in given:
             shape = yield _Question("shape", *source)
             shapes.append(shape)
-        second = None
-        if kind in TAKE_NUMBERS and len(given) > 1:
-            if (yield _Question("depends", *given[1])) != Depends.NOTHING:
-                return None
-            second = yield _Question("value", *given[1])
-        return shape_after(kind, Inputs(shapes, second, self._attributes(scope, node)))
+        numbers: list[Any] = []
+        if kind in TAKE_NUMBERS:
+            for source in given[1:]:
+                if (yield _Question("depends", *source)) != Depends.NOTHING:
+                    return None
+                numbers.append((yield _Question("value", *source)))
+        made = shape_after(kind, Inputs(shapes, numbers, self._attributes(scope, node)))
+        if made is None:
+            return None
+        return tuple((scope, name, axis) if d is ITS_OWN else d for axis, d in enumerate(made))
 
 
 def _first_output(node: Any) -> str:
