@@ -61,6 +61,9 @@ OPERATORS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "Gemm": ("Gemm", [A, A, V[:3]], {"transB": 1, "alpha": 0.5, "beta": 2.0}),
     "Gather": ("Gather", [A, np.array([[0, -1], [2, 1]])], {"axis": 1}),
     "GatherElements": ("GatherElements", [A, WHOLE[:, :2] % 4 - 4], {"axis": 1}),
+    "GatherElements of a part": ("GatherElements", [A, WHOLE[:2] % 4], {"axis": 1}),
+    "ScatterElements of a part": ("ScatterElements", [A, WHOLE[:2, :3] % 3, A[1:, 1:]], {}),
+    "ConstantOfShape, a scalar": ("ConstantOfShape", [np.zeros(0, np.int64)], {}),
     "GatherND": ("GatherND", [A, np.array([[0, 1], [2, 3]])], {}),
     "ScatterND": ("ScatterND", [A, np.array([[0], [2]]), np.ones((2, 4), np.float32)], {}),
     "ScatterElements": ("ScatterElements", [A, WHOLE[:1] % 3, A[1:2]], {}),
@@ -266,6 +269,14 @@ def test_weights_that_are_quantised_and_back(axis: int | None) -> None:
     ]
     tensors = {"w": W["W"], "R": W["R"], "B": W["B"], "s": scale, "z": zero}
     assert_same_layer(model(nodes, tensors))
+
+
+def test_integers_that_are_quantised() -> None:
+    """Their scale is no integer. ONNX Runtime has no such operator."""
+    tensors = {"in": np.arange(-6, 6, dtype=np.int32), "s": np.float32(0.4), "z": np.int8(3)}
+    source = model([node("QuantizeLinear", [*tensors], ["out"])], tensors, inputs=[], output="out")
+    expected = [np.rint(n / 0.4) + 3 for n in range(-6, 6)]
+    assert value_of(source).tolist() == expected
 
 
 @pytest.mark.parametrize(
