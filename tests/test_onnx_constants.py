@@ -774,6 +774,13 @@ def test_a_state_of_the_shape_of_a_part() -> None:
     assert np.array_equal(fastlstm.from_onnx(source, constants=True)[1]["state"], H_0)
 
 
+def test_axes_that_are_not_known_are_said() -> None:
+    nodes = [node("Unique", ["X"], ["u"], axis=1), node("Shape", ["u"], ["s"])]
+    source = with_state([*nodes, node("Expand", ["h_0", "s"], ["h"])])
+    with pytest.raises(ValueError, match=r"initial_h: .*; the number of axes of u is not known$"):
+        fastlstm.from_onnx(source)
+
+
 def test_states_of_wrong_shapes_are_refused() -> None:
     for shape in ((1, H), (2, B, H), (1, B, H + 1)):
         source = with_state([], h=np.ones(shape, np.float32))

@@ -167,7 +167,9 @@ class CallReader:
             row = runs[0][0].take([0], axis)
             same = [np.array_equal(a, np.broadcast_to(row, a.shape)) for a, _ in runs]
         except DAMAGE as error:
-            raise ValueError(f"{name}: {error}") from error
+            unknown = self.values.unknown[:1]
+            because = f"; the number of axes of {unknown[0]} is not known" if unknown else ""
+            raise ValueError(f"{name}: {error}{because}") from error
         if not all(same):
             raise ValueError(
                 f"{name}: expected the same for every sequence, whatever their number and length; "

@@ -93,6 +93,11 @@ class Values:
         Sizes that only a run of the model knows, with which what depends on them can be computed.
     other : int
         All sizes that are not among them.
+
+    Attributes
+    ----------
+    unknown : list of str
+        Values whose number of axes is not known, but was asked for, for any sizes.
     """
 
     def __init__(
@@ -108,12 +113,15 @@ class Values:
         self._room = room
         self._sizes = sizes
         self._other = other
+        self.unknown: list[str] = []
         self._known: dict[_Question, Any] = {}
 
     def with_sizes(self, sizes: Mapping[Dim, int], other: int) -> Values:
         """The same model's values for some sizes. What was made for others is free again."""
         self._room.keep(0)
-        return Values(self._graphs, self._tensors, self._room, sizes, other)
+        values = Values(self._graphs, self._tensors, self._room, sizes, other)
+        values.unknown = self.unknown
+        return values
 
     def depends(self, scope: Scope, name: str) -> Depends:
         """Return on what a value depends."""
@@ -342,6 +350,7 @@ class Values:
         if self._sizes is None:
             raise ValueError(f"{name}: its shape is known in a run only")
         if shape is None:
+            self.unknown.append(name)
             shape = tuple((name, k) for k in range(_ANY_AXES))
         return [d if isinstance(d, int) else self._sizes.get(d, self._other) for d in shape]
 
