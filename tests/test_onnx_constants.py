@@ -672,6 +672,13 @@ UP_TO = {
         node("Cast", ["n"], ["small"], to=TensorProto.INT16),
         node("Cast", ["small"], ["m"], to=TensorProto.INT64),
     ],
+    "Cast to bool": [
+        node("Cast", ["n"], ["float"], to=TensorProto.FLOAT),
+        node("Cast", ["many"], ["float_many"], to=TensorProto.FLOAT),
+        node("Sub", ["float", "float_many"], ["d"]),
+        node("Cast", ["d"], ["c"], to=TensorProto.BOOL),
+        node("Where", ["c", "n", "one"], ["m"]),
+    ],
     "If": [
         node("Greater", ["n", "many"], ["c"]),
         node(

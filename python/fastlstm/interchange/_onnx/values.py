@@ -39,6 +39,7 @@ Array = npt.NDArray[Any]
 _ANY_AXES = 8
 # Of the operators that ONNX Runtime has under its own name: they take what ONNX's newest take.
 _NEWEST = 25
+_BOOL = 9  # in ONNX's types
 _OF_A_NUMBER = 100  # what an object of Python costs, in bytes that are read
 
 # What only the shape of comes from all inputs but the first, or from all of them.
@@ -52,10 +53,24 @@ _KEEP_SHAPE = frozenset(
 )
 # What may make of all sizes up to one something else than of those above, which no trial finds.
 _DIVIDE = frozenset(
-    {"Min", "Max", "Clip", "Relu", "Abs", "Sign", "Mod", "Floor", "Ceil", "Round"}
+    {
+        "Add",
+        "Sub",
+        "Div",
+        "Cast",
+        "Min",
+        "Max",
+        "Clip",
+        "Relu",
+        "Abs",
+        "Sign",
+        "Mod",
+        "Floor",
+        "Ceil",
+        "Round",
+    }
     | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"}
 )
-_DIVIDE_INTEGERS = frozenset({"Div", "Add", "Sub"})
 
 
 class Depends(enum.IntEnum):
@@ -294,8 +309,8 @@ class Values:
             array = yield _Question("value", *source)
             arrays.append(array)
             self._room.work(_OF_A_NUMBER if array is None else _OF_A_NUMBER + array.nbytes)
-        if kind in _DIVIDE or kind in _DIVIDE_INTEGERS:
-            yield from self._check_sizes(kind, name, inputs, [*arrays, *attributes.values()])
+        if kind in _DIVIDE:
+            yield from self._check_sizes(kind, name, inputs, arrays, attributes)
         version = scope.opsets.get("", 1) if domain == "" else _NEWEST
         call = Call(kind, arrays, attributes, version, len(node.output), self._room)
         try:
@@ -306,7 +321,12 @@ class Values:
         return made if isinstance(made, list) else [made]
 
     def _check_sizes(
-        self, kind: str, name: str, inputs: list[tuple[Scope, str]], operands: list[Any]
+        self,
+        kind: str,
+        name: str,
+        inputs: list[tuple[Scope, str]],
+        given: list[Array | None],
+        attributes: dict[str, Any],
     ) -> _Steps:
         """Refuse what may tell some sizes from others, unless these are 1 and all above."""
         if self._sizes is None:
@@ -314,8 +334,13 @@ class Values:
         of_sizes = False
         for source in inputs:
             of_sizes |= (yield _Question("depends", *source)) == Depends.SIZES
+        operands = [*given, *(attributes.values() if kind == "Clip" else ())]
         arrays = [np.asarray(operand) for operand in operands if operand is not None]
-        if not of_sizes or (kind in _DIVIDE_INTEGERS and arrays[0].dtype.kind == "f"):
+        if not of_sizes or (kind == "Div" and arrays[0].dtype.kind == "f"):
+            return
+        if kind == "Cast" and attributes.get("to") != _BOOL:
+            return
+        if kind in ("Floor", "Ceil", "Round") and np.all(arrays[0] == np.rint(arrays[0])):
             return
         large = sum(not np.all(np.abs(array) <= 1) for array in arrays)
         if large > (len(arrays) > 1):
