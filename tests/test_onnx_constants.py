@@ -61,6 +61,9 @@ OPERATORS: dict[str, tuple[str, list[Any], dict[str, Any]]] = {
     "Gemm": ("Gemm", [A, A, V[:3]], {"transB": 1, "alpha": 0.5, "beta": 2.0}),
     "Gather": ("Gather", [A, np.array([[0, -1], [2, 1]])], {"axis": 1}),
     "GatherElements": ("GatherElements", [A, WHOLE[:, :2] % 4 - 4], {"axis": 1}),
+    "GatherElements of a part": ("GatherElements", [A, WHOLE[:2] % 4], {"axis": 1}),
+    "ScatterElements of a part": ("ScatterElements", [A, WHOLE[:2, :3] % 3, A[1:, 1:]], {}),
+    "ConstantOfShape, a scalar": ("ConstantOfShape", [np.zeros(0, np.int64)], {}),
     "GatherND": ("GatherND", [A, np.array([[0, 1], [2, 3]])], {}),
     "ScatterND": ("ScatterND", [A, np.array([[0], [2]]), np.ones((2, 4), np.float32)], {}),
     "ScatterElements": ("ScatterElements", [A, WHOLE[:1] % 3, A[1:2]], {}),
@@ -266,6 +269,14 @@ def test_weights_that_are_quantised_and_back(axis: int | None) -> None:
     ]
     tensors = {"w": W["W"], "R": W["R"], "B": W["B"], "s": scale, "z": zero}
     assert_same_layer(model(nodes, tensors))
+
+
+def test_integers_that_are_quantised() -> None:
+    """Their scale is no integer. ONNX Runtime has no such operator."""
+    tensors = {"in": np.arange(-6, 6, dtype=np.int32), "s": np.float32(0.4), "z": np.int8(3)}
+    source = model([node("QuantizeLinear", [*tensors], ["out"])], tensors, inputs=[], output="out")
+    expected = [np.rint(n / 0.4) + 3 for n in range(-6, 6)]
+    assert value_of(source).tolist() == expected
 
 
 @pytest.mark.parametrize(
@@ -524,6 +535,65 @@ def test_one_state_is_constant_and_the_other_left_out_or_computed() -> None:
     )
 
 
+COMPUTED = {
+    "of what is zero": [
+        node("ReduceMean", ["X"], ["x"], axes=[0, 2], keepdims=1),
+        node("Mul", ["x", "nothing"], ["x0"]),
+        node("Add", ["x0", "h_0"], ["h"]),
+    ],
+    "of a difference": [
+        node("Sub", ["X", "X"], ["x"]),
+        node("ReduceMean", ["x"], ["x0"], axes=[0, 2], keepdims=1),
+        node("Add", ["x0", "h_0"], ["h"]),
+    ],
+    "of an encoder": [recurrent(name="encoder", kind="RNN")],
+    "of a part of X": [
+        node("Slice", ["X", "zero", "one", "zero"], ["x"]),
+        node("Gather", ["x", "H_times"], ["h"], axis=2),
+    ],
+    "of an input": [node("Neg", ["given"], ["h"])],
+}
+
+
+@pytest.mark.parametrize("name", COMPUTED)
+@pytest.mark.parametrize("constants", [False, True])
+def test_a_state_that_the_model_computes_is_said(name: str, constants: bool) -> None:
+    nodes = copy.deepcopy(COMPUTED[name])
+    if name == "of an encoder":
+        nodes[0].output[:] = ["", "h"]
+    tensors = {**weights("RNN"), **SIZES, "zero": np.array([0]), "nothing": np.float32(0)}
+    tensors["H_times"] = np.zeros(H, np.int64)
+    inputs = [info("X", shape=["t", "b", I]), info("given", shape=[1, "b", H])]
+    last = recurrent("X", "W", "R", "B", "", "h", kind="RNN")
+    source = model([*nodes, last], tensors, inputs=inputs)
+    message = "model: rnn: initial_h: the model computes it from its inputs, .*: pass it as state="
+    with pytest.warns(UserWarning, match=message) as found:
+        fastlstm.from_onnx(source, "rnn", constants=constants)
+    assert [warning.filename for warning in found] == [__file__]
+
+
+def test_lengths_that_the_model_computes_are_said() -> None:
+    nodes = [
+        node("ReduceMax", ["X"], ["x"], axes=[0, 2], keepdims=0),
+        node("Cast", ["x"], ["n"], to=TensorProto.INT32),
+    ]
+    with pytest.warns(UserWarning, match="sequence_lens: the model computes it.*as lengths="):
+        fastlstm.from_onnx(model([*nodes, recurrent("X", "W", "R", "B", "n")], W))
+
+
+def test_parts_of_inputs_are_for_the_caller() -> None:
+    """As PyTorch writes the states of several layers; warnings are errors here."""
+    nodes = [
+        node("Relu", ["X"], ["x"]),
+        node("Slice", ["given", "zero", "one", "zero"], ["part"]),
+        node("Cast", ["part"], ["h"], to=TensorProto.FLOAT),
+        recurrent("x", "W", "R", "B", "", "h", "h"),
+    ]
+    inputs = [info("X", shape=["t", "b", I]), info("given", shape=[2, "b", H])]
+    source = model(nodes, {**W, **SIZES, "zero": np.array([0])}, inputs=inputs)
+    assert fastlstm.from_onnx(source, constants=True)[1] == {}
+
+
 LENGTHS = {
     "Expand": [
         node("Gather", ["x_shape", "zeroth"], ["t"]),
@@ -550,7 +620,7 @@ def test_lengths_made_of_sizes(name: str, steps: str) -> None:
     last = recurrent("X", "W", "R", "B", "lengths")
     source = model([*nodes, last], {**W, **SIZES, "zeroth": np.array([0])})
     if steps == "less":
-        with pytest.raises(ValueError, match="sequence_lens: expected the same for every"):
+        with pytest.raises(ValueError, match="sequence_lens: less: made of the model's sizes by M"):
             fastlstm.from_onnx(source, constants=True)
         return
     if steps == "five":
@@ -561,6 +631,161 @@ def test_lengths_made_of_sizes(name: str, steps: str) -> None:
     lengths = None if steps == "all" else np.broadcast_to(call["lengths"], (B,))
     expected = run(source, X=x_of())[:, 0]
     assert_close(layer(x_of(), lengths=lengths)[0], expected, ONNX_RUNTIME, "Y")
+
+
+# What n sizes become: the same for all of them up to some, and something else above.
+UP_TO = {
+    "Min": [node("Min", ["n", "many"], ["m"])],
+    "Max": [node("Max", ["n", "one", "many"], ["m"])],
+    "Clip": [node("Clip", ["n", "one", "many"], ["m"])],
+    "Greater": [node("Greater", ["n", "many"], ["c"]), node("Where", ["c", "one", "n"], ["m"])],
+    "Equal": [node("Equal", ["n", "many"], ["c"]), node("Where", ["c", "one", "n"], ["m"])],
+    "Equal zero": [
+        node("Sub", ["n", "many"], ["d"]),
+        node("Equal", ["d", "zeroth"], ["c"]),
+        node("Where", ["c", "one", "n"], ["m"]),
+    ],
+    "Mod": [node("Mod", ["n", "many"], ["m"])],
+    "Div": [node("Div", ["n", "many"], ["q"]), node("Add", ["q", "n"], ["m"])],
+    "Relu": [
+        node("Sub", ["n", "many"], ["d"]),
+        node("Relu", ["d"], ["r"]),
+        node("Sub", ["n", "r"], ["m"]),
+    ],
+    "Slice": [
+        node("ConstantOfShape", ["n"], ["z"]),
+        node("Slice", ["z", "zeroth", "many"], ["part"]),
+        node("Shape", ["part"], ["m"]),
+    ],
+    "Slice of a constant": [
+        node("Slice", ["long", "zeroth", "n"], ["part"]),
+        node("Shape", ["part"], ["m"]),
+    ],
+    "count": [
+        node("Squeeze", ["n"], ["scalar"]),
+        node("Range", ["zero", "scalar", "step"], ["r"]),
+        node("Less", ["r", "many"], ["c"]),
+        node("Cast", ["c"], ["i"], to=TensorProto.INT64),
+        node("ReduceSum", ["i"], ["m"], keepdims=1),
+    ],
+    "Cast": [
+        node("Cast", ["n"], ["small"], to=TensorProto.INT16),
+        node("Cast", ["small"], ["m"], to=TensorProto.INT64),
+    ],
+    "Cast to bool": [
+        node("Cast", ["n"], ["float"], to=TensorProto.FLOAT),
+        node("Cast", ["many"], ["float_many"], to=TensorProto.FLOAT),
+        node("Sub", ["float", "float_many"], ["d"]),
+        node("Cast", ["d"], ["c"], to=TensorProto.BOOL),
+        node("Where", ["c", "n", "one"], ["m"]),
+    ],
+    "If": [
+        node("Greater", ["n", "many"], ["c"]),
+        node(
+            "If",
+            ["c"],
+            ["m"],
+            then_branch=helper.make_graph([node("Neg", ["n"], ["t"])], "t", [], [info("t")]),
+            else_branch=helper.make_graph([node("Identity", ["n"], ["e"])], "e", [], [info("e")]),
+        ),
+    ],
+}
+
+
+@pytest.mark.parametrize("name", UP_TO)
+@pytest.mark.parametrize("what", ["lengths", "state"])
+def test_what_is_another_for_large_sizes_is_refused(name: str, what: str) -> None:
+    nodes = [*SHAPE, node("Gather", ["x_shape", "zeroth"], ["n"]), *UP_TO[name]]
+    if what == "lengths":
+        nodes.append(node("Expand", ["m", "b"], ["wide"]))
+        nodes.append(node("Cast", ["wide"], ["lengths"], to=TensorProto.INT32))
+        nodes.append(recurrent("X", "W", "R", "B", "lengths"))
+    else:
+        nodes.append(node("Equal", ["m", "n"], ["same"]))
+        nodes.append(node("Cast", ["same"], ["f"], to=TensorProto.FLOAT))
+        nodes.append(node("Mul", ["f", "h_0"], ["row"]))
+        nodes.append(node("Expand", ["row", "shape"], ["h"]))
+        nodes.append(recurrent("X", "W", "R", "B", "", "h", "h"))
+    numbers = {"zeroth": np.array([0]), "many": np.array([300]), "long": np.zeros(300)}
+    numbers |= {"zero": np.int64(0), "step": np.int64(1)}
+    source = model(nodes, {**W, **SIZES, **numbers}, opset=14)
+    with pytest.raises(ValueError, match=r"expected the same for every|made of the model's sizes"):
+        fastlstm.from_onnx(source, constants=True)
+
+
+def test_functions_of_a_repeated_state() -> None:
+    """What bounds numbers bounds no sizes."""
+    nodes = [*REPEATED["Expand"][:-1], node("Expand", ["h_0", "shape"], ["wide"])]
+    nodes += [node("Clip", ["wide", "low", "high"], ["c"]), node("Relu", ["c"], ["h"])]
+    source = with_state(nodes, low=np.float32(-3), high=np.float32(0.4))
+    _, call = fastlstm.from_onnx(source, constants=True)
+    assert np.array_equal(call["state"], np.clip(H_0, 0, np.float32(0.4)))
+
+
+# What stands between X (B, I, T) and the node's input, time last in both.
+BEFORE: dict[str, list[Any]] = {
+    "Conv": [node("Conv", ["X", "kernel"], ["x"], pads=[1, 1])],
+    "Conv, SAME": [node("Conv", ["X", "kernel"], ["x"], auto_pad="SAME_UPPER")],
+    "Conv with strides": [node("Conv", ["X", "kernel"], ["x"], strides=[2])],
+    "Conv without pads": [node("Conv", ["X", "kernel"], ["x"])],
+    "MaxPool": [node("MaxPool", ["X"], ["x"], kernel_shape=[2], strides=[2])],
+    "AveragePool": [node("AveragePool", ["X"], ["x"], kernel_shape=[3], pads=[1, 1])],
+    "Slice": [node("Slice", ["X", "zeroth", "three", "two"], ["x"])],
+    "flip": [node("Slice", ["X", "last", "first", "two", "last"], ["x"])],
+    "Concat": [node("Concat", ["X", "X"], ["x"], axis=2)],
+    "Pad": [node("Pad", ["X", "pads"], ["x"])],
+    "Split": [node("Split", ["X"], ["none", "x"], axis=2)],
+    "elementwise": [node("Exp", ["X"], ["a"]), node("Max", ["a", "X"], ["x"])],
+    "mean": [node("ReduceMean", ["X"], ["a"], axes=[2]), node("Sub", ["X", "a"], ["x"])],
+}
+
+
+@pytest.mark.parametrize("of", ["x", "X"])
+@pytest.mark.parametrize("name", BEFORE)
+def test_lengths_that_are_all_steps_after_other_operators(name: str, of: str) -> None:
+    last = [
+        node("Transpose", ["x"], ["xt"], perm=[2, 0, 1]),
+        node("Transpose", [of], ["st"], perm=[2, 0, 1]),
+        node("Shape", ["st"], ["x_shape"]),
+        node("Gather", ["x_shape", "zeroth"], ["t"]),
+        node("Gather", ["x_shape", "one"], ["b"]),
+        node("Expand", ["t", "b"], ["wide"]),
+        node("Cast", ["wide"], ["lengths"], to=TensorProto.INT32),
+        recurrent("xt", "W", "R", "B", "lengths"),
+    ]
+    kernel = RNG.standard_normal((I, I, 3)).astype(np.float32)
+    ends = {"zeroth": np.array([0]), "last": np.array([-1]), "first": np.array([-(2**63) + 1])}
+    tensors = {**W, **SIZES, **ends, "kernel": kernel, "pads": np.array([0, 0, 1, 0, 0, 0])}
+    inputs = [info("X", shape=["b", I, "t"])]
+    source = model([*BEFORE[name], *last], tensors, inputs=inputs)
+    same = name in ("Conv", "Conv, SAME", "AveragePool", "flip", "elementwise", "mean")
+    if of == "X" and not same:  # other lengths than all steps
+        with pytest.raises(ValueError, match="sequence_lens: expected the same for every"):
+            fastlstm.from_onnx(source)
+        return
+    layer = fastlstm.from_onnx(source)
+    x = np.ascontiguousarray(x_of().transpose(1, 2, 0))
+    shown = model([*BEFORE[name], last[0]], tensors, inputs=inputs, output="xt")
+    output, _ = layer(run(shown, X=x))
+    assert_close(output, run(source, X=x)[:, 0], ONNX_RUNTIME, "Y")
+
+
+def test_a_state_of_the_shape_of_a_part() -> None:
+    nodes = [
+        node("Slice", ["X", "zeros", "ones", "ends"], ["part"]),  # X[:1, :, :1]
+        node("Shape", ["part"], ["s"]),
+        node("ConstantOfShape", ["s"], ["z"]),
+        node("Add", ["z", "h_0"], ["h"]),
+    ]
+    source = with_state(nodes, zeros=np.array([0, 0]), ends=np.array([0, 2]))
+    assert np.array_equal(fastlstm.from_onnx(source, constants=True)[1]["state"], H_0)
+
+
+def test_axes_that_are_not_known_are_said() -> None:
+    nodes = [node("Unique", ["X"], ["u"], axis=1), node("Shape", ["u"], ["s"])]
+    source = with_state([*nodes, node("Expand", ["h_0", "s"], ["h"])])
+    with pytest.raises(ValueError, match=r"initial_h: .*; the number of axes of u is not known$"):
+        fastlstm.from_onnx(source)
 
 
 def test_states_of_wrong_shapes_are_refused() -> None:

@@ -150,6 +150,26 @@ def chain(kind: str, *more: str, **attributes: Any) -> Any:
     )
 
 
+def integers(*nodes: Any) -> Any:
+    """A model with very many integers i, in few bytes."""
+    zero = numpy_helper.from_array(np.zeros(1, np.int8))
+    return made(
+        node("ConstantOfShape", ["count"], ["i"], value=zero),
+        *nodes,
+        count=np.array([7_900_000]),
+        w=np.zeros(1, np.float32),
+        none=np.zeros(0, np.float32),
+    )
+
+
+INTEGERS = {
+    **{
+        f"{kind} by integers": [node(kind, ["w", "i"], ["W"])]
+        for kind in ("Reshape", "Squeeze", "Unsqueeze", "ReduceSum", "Pad", "Tile", "Expand")
+    },
+    "Slice by integers": [node("Slice", ["w", "i", "i", "i", "i"], ["W"])],
+    "Split by integers": [node("Split", ["none", "i"], ["W"], axis=0)],
+}
 ONE = np.ones(1, np.float32)
 BOMBS: dict[str, Callable[[], Any]] = {
     "Expand": lambda: made(node("Expand", ["w", "s"], ["W"]), w=ONE, s=np.array([1, HUGE, 1])),
@@ -203,6 +223,13 @@ BOMBS: dict[str, Callable[[], Any]] = {
         q=np.zeros((8, 1000), np.int8),
         s=np.ones((8, 1000), np.float32),
     ),
+    **{name: lambda n=nodes: integers(*n) for name, nodes in INTEGERS.items()},
+    "ArgMax": lambda: made(
+        node("ConstantOfShape", ["s"], ["c"], value=numpy_helper.from_array(np.zeros(1, np.int8))),
+        *(node("ArgMax", ["c"], [f"a{k}"], axis=1) for k in range(9)),
+        node("Concat", [f"a{k}" for k in range(9)], ["W"], axis=0),
+        s=np.array([7_900_000, 1]),
+    ),
     "Concats": lambda: chain("Concat", ".", axis=0),
     "Gathers": lambda: chain("Gather", "half"),
     "Tiles": lambda: chain("Tile", "twice"),
@@ -240,6 +267,13 @@ BOMBS: dict[str, Callable[[], Any]] = {
         node("Shape", ["s60"], ["shape"]),
         node("ConstantOfShape", ["shape"], ["h"]),
     ),
+    "shape by integers": lambda: state_of(
+        node("ConstantOfShape", ["count"], ["i"], value=numpy_helper.from_array(np.ones(1, "i1"))),
+        node("Reshape", ["X", "i"], ["r"]),
+        node("Shape", ["r"], ["shape"]),
+        node("ConstantOfShape", ["shape"], ["h"]),
+        count=np.array([7_900_000]),
+    ),
     "states": lambda: state_of(
         node("Shape", ["X"], ["shape"]),
         node("Tile", ["shape", "many"], ["sizes"]),
@@ -267,6 +301,17 @@ def test_what_a_model_makes_is_bounded_by_its_size(name: str, tmp_path: Path) ->
         tracemalloc.stop()
     assert peak < 4 * path.stat().st_size + (64 << 20)
     assert time.process_time() - start < 60  # a hang, not a slow machine
+
+
+def test_as_many_sizes_as_outputs() -> None:
+    source = made(
+        node("Split", ["w", "sizes"], ["W"], axis=0), w=np.ones(3), sizes=np.array([1, 2])
+    )
+    with pytest.raises(ValueError, match="expected at most 1 split, got 2"):
+        fastlstm.from_onnx(source)
+    source = made(node("Split", ["w"], ["W", "V"], split=[3]), w=np.ones(3))
+    with pytest.raises(ValueError, match="Split: expected 2 sizes that sum up to 3"):
+        fastlstm.from_onnx(source)
 
 
 def test_tensors_that_claim_more_than_they_have() -> None:
@@ -327,7 +372,8 @@ def test_numbers_one_by_one(kind: str) -> None:
         fastlstm.from_onnx(source)
 
 
-def test_one_file_beside_the_model_for_many_tensors(tmp_path: Path) -> None:
+@pytest.mark.parametrize("spelled", ["data", "./"])
+def test_one_file_beside_the_model_for_many_tensors(spelled: str, tmp_path: Path) -> None:
     (tmp_path / "data").write_bytes(bytes(1 << 20))
     source = made(node("Concat", [f"t{k}" for k in range(400)], ["W"], axis=0))
     for k in range(400):
@@ -335,7 +381,7 @@ def test_one_file_beside_the_model_for_many_tensors(tmp_path: Path) -> None:
         tensor.name, tensor.data_type, tensor.data_location = f"t{k}", TensorProto.FLOAT, 1
         tensor.dims[:] = [1 << 18]
         entry = tensor.external_data.add()
-        entry.key, entry.value = "location", "data"
+        entry.key, entry.value = "location", "data" if spelled == "data" else spelled * k + "data"
     path = tmp_path / "m.onnx"
     path.write_bytes(source.SerializeToString())
     tracemalloc.start()

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -64,6 +65,13 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         model repeats for as many sequences as it is given has a batch of one:
         ``numpy.broadcast_to(state, (D, B, H))`` is for B of them.
 
+    Warns
+    -----
+    UserWarning
+        The model computes a state or lengths from its inputs, as a decoder's from what an encoder
+        gives: they are for the caller to pass. What is an input of the model, or of the graph
+        around the node, or a part of one, is so without a warning.
+
     Raises
     ------
     ValueError
@@ -84,7 +92,7 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     """
     constants = as_bool("constants", constants)
     reader = reader_of(load(source), node)
-    place, (description, call) = reader.place, reader.read()
+    place, (description, call), computed = reader.place, reader.read(), reader.computed
     del reader  # and the model, before the layer takes room
     if call and not constants:
         raise ValueError(
@@ -95,6 +103,13 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         layer = build(description)
     except ValueError as error:
         raise ValueError(f"{place}: {error}") from error
+    for name in computed:
+        argument = "lengths" if name == "sequence_lens" else "state"
+        warnings.warn(
+            f"{place}: {name}: the model computes it from its inputs, the layer does not: pass it "
+            f"as {argument}=",
+            stacklevel=2,
+        )
     return (layer, call) if constants else layer
 
 
@@ -143,6 +158,8 @@ class NodeReader:
     model: Model
     found: Found
     values: Values
+    computed: list[str] = field(default_factory=list)
+    """Once it is read: inputs that are the caller's, but that the model computes."""
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -213,6 +230,7 @@ class NodeReader:
         states = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
         given = {name: inputs[name] for name in (*states, "sequence_lens") if name in inputs}
         call = CallReader(self.values, self.found.scope, (D, H), bool(options["batch_first"]))
+        self.computed = [*call.computed(inputs.get("X", ""), given)]
         return description, call.read(inputs.get("X", ""), states, given)
 
     def _attributes(self, cell: str) -> dict[str, Any]:

@@ -99,7 +99,10 @@ def _arg(function: Callable[..., Any]) -> Operator:
         if call.attributes.get("select_last_index", 0):
             raise ValueError(f"{call.kind}: expected no select_last_index")
         axis, keep = call.attributes.get("axis", 0), bool(call.attributes.get("keepdims", 1))
-        return np.asarray(function(call[0], axis=axis, keepdims=keep), np.int64)
+        array = call[0]
+        call.make(array.shape, array.dtype)  # NumPy copies what is not contiguous
+        call.make((array.size // max(array.shape[axis], 1),), np.int64)
+        return np.asarray(function(array, axis=axis, keepdims=keep), np.int64)
 
     return operator
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from .call import Array, Call, Operator
 
+_OF_A_VIEW = 100  # bytes of an array that has none of its own
+
 
 def _identity(call: Call) -> Array:
     if call.kind == "Dropout" and (call.version < 7 or call.given(2) is not None):
@@ -74,15 +76,16 @@ def _piece(start: int, end: int, step: int, size: int) -> slice:
 
 def _split(call: Call) -> list[Array]:
     array, axis = call[0], call.attributes.get("axis", 0)
-    sizes, size = call.either("split", 1), array.shape[axis]
+    sizes, size = call.either("split", 1, call.outputs), array.shape[axis]
+    call.room.take(_OF_A_VIEW * call.outputs)
     if sizes is None:
         count = call.outputs
         if call.attributes.get("num_outputs", count) != count or count > max(size, 1):
             raise ValueError(f"Split: expected {call.attributes.get('num_outputs')} outputs")
         each = -(-size // count)
         sizes = [each] * (count - 1) + [size - each * (count - 1)]
-    if sum(sizes) != size or min(sizes, default=0) < 0 or len(sizes) < call.outputs:
-        raise ValueError(f"Split: expected sizes that sum up to {size}, got {sum(sizes)}")
+    if sum(sizes) != size or min(sizes, default=0) < 0 or len(sizes) != call.outputs:
+        raise ValueError(f"Split: expected {call.outputs} sizes that sum up to {size}, got {sizes}")
     return np.split(array, np.cumsum(sizes[:-1]), axis)
 
 
@@ -133,7 +136,7 @@ def _pad(call: Call) -> Array:
 
 
 def _constant_of_shape(call: Call) -> Array:
-    value = call.attributes.get("value", np.zeros(1, np.float32)).ravel()
+    value = call.attributes.get("value", np.zeros(1, np.float32)).reshape(())
     return np.broadcast_to(value, call.make(call.integers("shape", 0), value.dtype))
 
 
@@ -155,12 +158,19 @@ def _gather(call: Call) -> Array:
 
 def _gather_elements(call: Call) -> Array:
     array, indices, axis = call[0], call[1], call.attributes.get("axis", 0)
-    expected = list(array.shape)
-    expected[axis] = indices.shape[axis]
-    if indices.shape != tuple(expected):
-        raise ValueError(f"GatherElements: expected indices {tuple(expected)}, got {indices.shape}")
     call.make(indices.shape, np.int64)
-    return np.take_along_axis(array, indices, axis)
+    return np.take_along_axis(_beside(call, array, indices, axis), indices, axis)
+
+
+def _beside(call: Call, array: Array, indices: Array, axis: int) -> Array:
+    """The part of an array that indices along an axis are for: they may be fewer."""
+    sizes = list(array.shape)
+    sizes[axis] = indices.shape[axis] if indices.ndim == array.ndim else 0
+    if indices.ndim != array.ndim or any(np.greater(indices.shape, sizes)):
+        raise ValueError(f"{call.kind}: expected indices {tuple(sizes)}, got {indices.shape}")
+    index = [slice(size) for size in indices.shape]
+    index[axis] = slice(None)
+    return np.asarray(array[tuple(index)])
 
 
 def _gather_nd(call: Call) -> Array:
@@ -186,13 +196,9 @@ def _scatter_elements(call: Call) -> Array:
     array, indices, axis = call[0], call[1], call.attributes.get("axis", 0)
     if call.attributes.get("reduction", "none") != "none" or indices.shape != call[2].shape:
         raise ValueError("ScatterElements: expected updates of the shape of indices, no reduction")
-    expected = list(array.shape)
-    expected[axis] = indices.shape[axis]
-    if indices.shape != tuple(expected):
-        raise ValueError(f"ScatterElements: expected {tuple(expected)}, got {indices.shape}")
     call.make(array.shape, array.dtype)
     changed = array.copy()
-    np.put_along_axis(changed, indices, call[2], axis)
+    np.put_along_axis(_beside(call, changed, indices, axis), indices, call[2], axis)
     return changed
 
 

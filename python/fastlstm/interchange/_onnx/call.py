@@ -14,6 +14,8 @@ from .room import Room
 
 Array: TypeAlias = npt.NDArray[Any]
 
+_MOST_INTEGERS = 2 * 64  # two for each axis that an array of NumPy may have: Pad's
+
 
 @dataclass(frozen=True)
 class Call:
@@ -51,15 +53,19 @@ class Call:
         """Return an input that may be left out."""
         return self.inputs[k] if k < len(self.inputs) else None
 
-    def either(self, name: str, k: int) -> list[int] | None:
+    def either(self, name: str, k: int, most: int = _MOST_INTEGERS) -> list[int] | None:
         """Return integers that are an attribute in old versions and an input in new ones."""
         array = self.given(k)
-        if array is not None:
-            if array.dtype.kind not in "iu":
-                raise ValueError(f"{self.kind}: expected integers as {name}, got {array.dtype}")
-            return [int(n) for n in array.ravel()]
-        value = self.attributes.get(name)
-        return None if value is None else [int(n) for n in np.atleast_1d(value)]
+        if array is None:
+            value = self.attributes.get(name)
+            if value is None:
+                return None
+            array = np.atleast_1d(value)
+        elif array.dtype.kind not in "iu":
+            raise ValueError(f"{self.kind}: expected integers as {name}, got {array.dtype}")
+        if array.size > most:  # as Python's they would take ten times the room and more
+            raise ValueError(f"{self.kind}: expected at most {most} {name}, got {array.size}")
+        return [int(n) for n in array.ravel()]
 
     def integers(self, name: str, k: int) -> list[int]:
         """Return such integers where they must be there."""

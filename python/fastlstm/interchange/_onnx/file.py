@@ -85,7 +85,8 @@ class Tensors:
         self._folder = model.folder
         self._stored = int(model.proto.ByteSize())
         self._read: dict[int, Any] = {}
-        self._beside: dict[str, int] = {}
+        # By file, whatever its names: bytes, and the most that a tensor of it grows.
+        self._beside: dict[tuple[int, int], tuple[int, int]] = {}
 
     @property
     def size(self) -> int:
@@ -94,7 +95,7 @@ class Tensors:
         Tensors that were read and have less than 32 bits are counted as float32 numbers, which
         they become.
         """
-        return self._stored + sum(self._beside.values())
+        return self._stored + sum(nbytes for nbytes, _ in self._beside.values())
 
     def read(self, tensor: Any) -> npt.NDArray[Any]:
         """Return a tensor's values."""
@@ -149,9 +150,11 @@ class Tensors:
         except (onnx.checker.ValidationError, *DAMAGE) as error:
             raise ValueError(f"{tensor.name}: {error}") from error
         filled.data_location = onnx.TensorProto.DEFAULT
-        growth = _growth(tensor)
-        known = self._beside.get(location, 0) + length * growth
-        self._beside[location] = min(known, size * growth)  # however many name the same values
+        file = os.stat(path)
+        known, growth = self._beside.get((file.st_dev, file.st_ino), (0, 1))
+        growth = max(growth, _growth(tensor))
+        known = min(known + length * _growth(tensor), size * growth)  # many may name the same bytes
+        self._beside[file.st_dev, file.st_ino] = known, growth
         return filled
 
 

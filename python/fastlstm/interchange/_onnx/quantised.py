@@ -57,6 +57,7 @@ def _quantized(call: Call) -> Array:
     if zero.dtype.kind not in "iu" or call.attributes.get("output_dtype", 0):
         raise ValueError(f"{call.kind}: expected a type of whole numbers, got {zero.dtype}")
     call.make(array.shape, np.float64)
+    array = array.astype(np.float32) if array.dtype.kind in "iu" else array
     ratio = np.rint(array / _along(call, array, scale).astype(array.dtype))
     limits = np.iinfo(zero.dtype)
     moved = ratio + _along(call, array, zero)

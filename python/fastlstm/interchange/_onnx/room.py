@@ -14,6 +14,10 @@ _WORK = 32
 _LEAST_STEPS, _BYTES_OF_A_STEP = 50_000, 20
 
 
+class RoomError(ValueError):
+    """More is made than the model's size explains."""
+
+
 class Room:
     """Counts bytes, in bounds that follow from the model's size.
 
@@ -32,7 +36,7 @@ class Room:
         """Count bytes that are about to be made."""
         self._taken += nbytes
         if self._taken > _TIMES * self._size() + _LEAST:
-            raise ValueError("takes more room than the model's size explains")
+            raise RoomError("takes more room than the model's size explains")
         self.work(nbytes)
 
     def work(self, nbytes: int) -> None:

@@ -15,7 +15,8 @@ import numpy.typing as npt
 from fastlstm._checks import FloatArray
 from fastlstm.interchange._tensors import DAMAGE, FLOATS, as_layers_float
 
-from .graphs import Scope
+from .graphs import Scope, domain_of
+from .room import RoomError
 from .shapes import Dim
 from .values import Depends, Values
 
@@ -24,6 +25,14 @@ Array = npt.NDArray[Any]
 # (T, B) of the runs that are tried where only a run knows the sizes. They tell apart what depends
 # on a size from what does not: each is small and large, and neither is the other.
 _TRIED = ((1, 2), (5, 3), (211, 1), (2, 67))
+# Tried, too, where what is made of them has room.
+_LARGE = (((1 << 20) + 7, 2), (4099, 1), (2, 4099))
+
+# A part of an input, in another place, is an input.
+_PARTS = frozenset(
+    {"Identity", "Cast", "Transpose", "Squeeze", "Unsqueeze", "Reshape"}
+    | {"Slice", "Split", "Gather"}
+)
 
 
 def as_float(name: str, array: Array) -> FloatArray:
@@ -73,6 +82,32 @@ class CallReader:
             if lengths is not None:
                 call["lengths"] = lengths
         return call
+
+    def computed(self, x: str, given: Mapping[str, str]) -> Iterator[str]:
+        """Yield what is computed from the inputs' values, other than parts of one but X's."""
+        for name, value in given.items():
+            if self.values.depends(self.scope, value) == Depends.VALUES:
+                scope, source = self._source(value, parts=True)
+                of_x = (scope, source) == self._source(x, parts=False)
+                if of_x or source in scope.body.makers:
+                    yield name
+
+    def _source(self, value: str, parts: bool) -> tuple[Scope, str]:
+        """What a value comes from by way of first inputs, or of those that it is a part of."""
+        scope, name = self.scope.home(value)
+        while name in scope.body.makers:
+            node, _ = scope.body.makers[name]
+            if parts and (node.op_type not in _PARTS or domain_of(node)):
+                break
+            sources = [
+                source
+                for source in map(scope.home, node.input)
+                if self.values.depends(*source) == Depends.VALUES
+            ]
+            if not sources:
+                break
+            scope, name = sources[0]
+        return scope, name
 
     def _shape_of_x(self, x: str) -> tuple[Dim, Dim]:
         """What stands for T and B."""
@@ -132,7 +167,9 @@ class CallReader:
             row = runs[0][0].take([0], axis)
             same = [np.array_equal(a, np.broadcast_to(row, a.shape)) for a, _ in runs]
         except DAMAGE as error:
-            raise ValueError(f"{name}: {error}") from error
+            unknown = self.values.unknown[:1]
+            because = f"; the number of axes of {unknown[0]} is not known" if unknown else ""
+            raise ValueError(f"{name}: {error}{because}") from error
         if not all(same):
             raise ValueError(
                 f"{name}: expected the same for every sequence, whatever their number and length; "
@@ -141,6 +178,12 @@ class CallReader:
         return row
 
     def _tried(self, value: str, x: tuple[Dim, Dim]) -> Iterator[tuple[Array, int]]:
-        for T, B in _TRIED:
+        for T, B in (*_TRIED, *_LARGE):
             tried = self.values.with_sizes({x[1]: B, x[0]: T}, B)
-            yield tried.value(self.scope, value), x[0] if isinstance(x[0], int) else T
+            try:
+                array = tried.value(self.scope, value)
+            except RoomError:
+                if (T, B) in _TRIED:
+                    raise
+                continue
+            yield array, x[0] if isinstance(x[0], int) else T

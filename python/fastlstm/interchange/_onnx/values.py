@@ -22,6 +22,7 @@ from .graphs import Graphs, Scope, domain_of, graphs_in, names_around
 from .operators import operator_of
 from .room import Room
 from .shapes import (
+    ITS_OWN,
     MOST_AXES,
     TAKE_NUMBERS,
     Dim,
@@ -38,15 +39,48 @@ Array = npt.NDArray[Any]
 _ANY_AXES = 8
 # Of the operators that ONNX Runtime has under its own name: they take what ONNX's newest take.
 _NEWEST = 25
+_BOOL = 9  # in ONNX's types
 _OF_A_NUMBER = 100  # what an object of Python costs, in bytes that are read
+
+# What only the shape of comes from all inputs but the first, or from all of them.
+_SHAPED = {"Expand": 1, "Tile": 1, "Reshape": 1, "ConstantOfShape": 0}
+# What makes nothing but shapes of shapes.
+_KEEP_SHAPE = frozenset(
+    {"Identity", "Cast", "CastLike", "Transpose", "Squeeze", "Unsqueeze", "Flatten", "Concat"}
+    | {"Split", "Slice", "Gather", "Dropout", "Add", "Sub", "Mul", "Div", "Pow", "Neg", "Abs"}
+    | {"Exp", "Log", "Sqrt", "Relu", "Tanh", "Sigmoid", "Erf", "Clip", "Min", "Max", "Where"}
+    | {"Reciprocal", "Softplus", "LeakyRelu", "Elu", "Gelu"}
+)
+# What may make of all sizes up to one something else than of those above, which no trial finds.
+_DIVIDE = frozenset(
+    {
+        "Add",
+        "Sub",
+        "Div",
+        "Cast",
+        "Min",
+        "Max",
+        "Clip",
+        "Relu",
+        "Abs",
+        "Sign",
+        "Mod",
+        "Floor",
+        "Ceil",
+        "Round",
+    }
+    | {"Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual"}
+)
 
 
 class Depends(enum.IntEnum):
     """On what of a model's inputs a value depends."""
 
     NOTHING = 0
-    SIZES = 1
-    VALUES = 2
+    SHAPE = 1
+    """On sizes, but only for its own shape."""
+    SIZES = 2
+    VALUES = 3
 
 
 class _Question(NamedTuple):
@@ -74,6 +108,11 @@ class Values:
         Sizes that only a run of the model knows, with which what depends on them can be computed.
     other : int
         All sizes that are not among them.
+
+    Attributes
+    ----------
+    unknown : list of str
+        Values whose number of axes is not known, but was asked for, for any sizes.
     """
 
     def __init__(
@@ -89,11 +128,15 @@ class Values:
         self._room = room
         self._sizes = sizes
         self._other = other
+        self.unknown: list[str] = []
         self._known: dict[_Question, Any] = {}
 
     def with_sizes(self, sizes: Mapping[Dim, int], other: int) -> Values:
-        """The same model's values for some sizes."""
-        return Values(self._graphs, self._tensors, self._room, sizes, other)
+        """The same model's values for some sizes. What was made for others is free again."""
+        self._room.keep(0)
+        values = Values(self._graphs, self._tensors, self._room, sizes, other)
+        values.unknown = self.unknown
+        return values
 
     def depends(self, scope: Scope, name: str) -> Depends:
         """Return on what a value depends."""
@@ -164,17 +207,27 @@ class Values:
     def _node_depends(self, scope: Scope, name: str) -> _Steps:
         node, _ = scope.body.makers[name]
         kind = "" if domain_of(node) else node.op_type
-        inputs = node.input[:1] if kind in ("Shape", "Size", "CastLike") else node.input
-        worst = Depends.NOTHING
-        sources = {*map(scope.home, inputs)}
+        count = 1 if kind in ("Shape", "Size", "CastLike") else len(node.input)
+        numbers = _SHAPED.get(kind, count)
+        # By source: whether it says the shape only.
+        sources = dict.fromkeys(map(scope.home, node.input[numbers:count]), True)
+        sources |= dict.fromkeys(map(scope.home, node.input[:numbers]), False)
         for source in names_around(scope, node):
             self._room.step()
-            sources.add(source)
-        for source in sources:
-            worst = max(worst, (yield _Question("depends", *source)))
+            sources[source] = False
+        worst = Depends.NOTHING
+        for source, shape_only in sources.items():
+            depends = yield _Question("depends", *source)
+            if shape_only and depends == Depends.SIZES:
+                depends = Depends.SHAPE
+            worst = max(worst, depends)
             if worst == Depends.VALUES:
                 break
-        return min(worst, Depends.SIZES) if kind in ("Shape", "Size") else worst
+        if kind in ("Shape", "Size"):
+            return Depends.SIZES if worst else Depends.NOTHING
+        if worst == Depends.SHAPE and kind not in _SHAPED and kind not in _KEEP_SHAPE:
+            return Depends.SIZES
+        return worst
 
     def _same_as(self, scope: Scope, name: str) -> Generator[_Question, Any, Any]:
         """The value inside a function, or a branch whose condition is known, that this one is."""
@@ -185,7 +238,7 @@ class Values:
         elif node.op_type == "If" and domain_of(node) == "" and len(node.input) == 1:
             condition = scope.home(node.input[0])
             depends = yield _Question("depends", *condition)
-            if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+            if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
                 holds = np.all((yield _Question("value", *condition)))
                 branch = "then_branch" if holds else "else_branch"
                 graph = dict(graphs_in(node)).get(branch)
@@ -256,6 +309,8 @@ class Values:
             array = yield _Question("value", *source)
             arrays.append(array)
             self._room.work(_OF_A_NUMBER if array is None else _OF_A_NUMBER + array.nbytes)
+        if kind in _DIVIDE:
+            yield from self._check_sizes(kind, name, inputs, arrays, attributes)
         version = scope.opsets.get("", 1) if domain == "" else _NEWEST
         call = Call(kind, arrays, attributes, version, len(node.output), self._room)
         try:
@@ -264,6 +319,32 @@ class Values:
         except DAMAGE as error:
             raise ValueError(f"{name}: {error}") from error
         return made if isinstance(made, list) else [made]
+
+    def _check_sizes(
+        self,
+        kind: str,
+        name: str,
+        inputs: list[tuple[Scope, str]],
+        given: list[Array | None],
+        attributes: dict[str, Any],
+    ) -> _Steps:
+        """Refuse what may tell some sizes from others, unless these are 1 and all above."""
+        if self._sizes is None:
+            return
+        of_sizes = False
+        for source in inputs:
+            of_sizes |= (yield _Question("depends", *source)) == Depends.SIZES
+        operands = [*given, *(attributes.values() if kind == "Clip" else ())]
+        arrays = [np.asarray(operand) for operand in operands if operand is not None]
+        if not of_sizes or (kind == "Div" and arrays[0].dtype.kind == "f"):
+            return
+        if kind == "Cast" and attributes.get("to") != _BOOL:
+            return
+        if kind in ("Floor", "Ceil", "Round") and np.all(arrays[0] == np.rint(arrays[0])):
+            return
+        large = sum(not np.all(np.abs(array) <= 1) for array in arrays)
+        if large > (len(arrays) > 1):
+            raise ValueError(f"{name}: made of the model's sizes by {kind}")
 
     def _attributes(self, scope: Scope, node: Any) -> dict[str, Any]:
         return {name: self._plain(a) for name, a in scope.attributes(node).items()}
@@ -287,13 +368,14 @@ class Values:
     def _sizes_of(self, scope: Scope, name: str) -> Generator[_Question, Any, list[int]]:
         """The shape of a value, in numbers."""
         depends = yield _Question("depends", scope, name)
-        if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+        if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
             array = yield _Question("value", scope, name)
             return list(array.shape)
         shape = yield _Question("shape", scope, name)
         if self._sizes is None:
             raise ValueError(f"{name}: its shape is known in a run only")
         if shape is None:
+            self.unknown.append(name)
             shape = tuple((name, k) for k in range(_ANY_AXES))
         return [d if isinstance(d, int) else self._sizes.get(d, self._other) for d in shape]
 
@@ -302,7 +384,7 @@ class Values:
         from onnx import helper
 
         depends = yield _Question("depends", scope, name)
-        if depends == Depends.NOTHING or (depends == Depends.SIZES and self._sizes):
+        if depends == Depends.NOTHING or (depends < Depends.VALUES and self._sizes):
             array = yield _Question("value", scope, name)
             return int(helper.np_dtype_to_tensor_dtype(array.dtype))
         declared = _declared(scope, name)
@@ -329,7 +411,7 @@ class Values:
     def _shape_made(self, scope: Scope, name: str) -> Generator[_Question, Any, Shape | None]:
         """What follows from the operator that makes a value, and its inputs."""
         node, k = scope.body.makers[name]
-        kind = "" if domain_of(node) or k > 0 else node.op_type
+        kind = "" if domain_of(node) or (k > 0 and node.op_type != "Split") else node.op_type
         given = [*map(scope.home, node.input)]
         if kind == "Constant":
             array: Array = yield _Question("value", scope, name)
@@ -340,12 +422,16 @@ class Values:
         for source in given:
             shape = yield _Question("shape", *source)
             shapes.append(shape)
-        second = None
-        if kind in TAKE_NUMBERS and len(given) > 1:
-            if (yield _Question("depends", *given[1])) != Depends.NOTHING:
-                return None
-            second = yield _Question("value", *given[1])
-        return shape_after(kind, Inputs(shapes, second, self._attributes(scope, node)))
+        numbers: list[Any] = []
+        if kind in TAKE_NUMBERS:
+            for source in given[1:]:
+                if (yield _Question("depends", *source)) != Depends.NOTHING:
+                    return None
+                numbers.append((yield _Question("value", *source)))
+        made = shape_after(kind, Inputs(shapes, numbers, self._attributes(scope, node)))
+        if made is None:
+            return None
+        return tuple((scope, name, axis) if d is ITS_OWN else d for axis, d in enumerate(made))
 
 
 def _first_output(node: Any) -> str:
