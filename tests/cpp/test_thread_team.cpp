@@ -260,6 +260,7 @@ TEST(a_region_within_an_interruption) {
 
 #if !defined(__SANITIZE_THREAD__)  // which dies of a fork with threads
 TEST(a_fork_in_the_middle_of_a_region) {
+  if (std::getenv("FASTLSTM_TEST_NO_FORK") != nullptr) return;
   static pid_t child = -1;
   static int forks = 0;
   set_interrupt_check([] {
