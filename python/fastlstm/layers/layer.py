@@ -284,7 +284,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             An argument has another shape, value or type than stated.
         """
         call = prepare(self._spec, x, state, lengths, padding, out)
-        self._values.now().stack.forward(**call.core_arguments())
+        self._values.now().stack.forward(*call.core_arguments())
         return call.result(), from_tuple(call.final)
 
     def forward(
@@ -380,12 +380,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         return TrainingMemory(
             *self._values.now().stack.training_memory(
-                steps=T,
-                batch_size=B,
-                lengths=lengths,
-                batch_first=self.batch_first,
-                regularisation=self._regularisation(0),
-                memory_limit=limit,
+                T, B, lengths, self.batch_first, self._regularisation(0), limit
             )
         )
 
@@ -465,9 +460,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
     def _record(self, call: Call, seed: int | None, memory_limit: int = 0) -> CoreTape:
         """Run a training call; without a seed, as in inference."""
         return self._values.now().stack.forward_train(
-            **call.core_arguments(),
-            regularisation=self._regularisation(seed),
-            memory_limit=memory_limit,
+            *call.core_arguments(), self._regularisation(seed), memory_limit
         )
 
     def _regularisation(self, seed: int | None) -> dict[str, Any]:
