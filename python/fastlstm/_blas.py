@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import logging  # noqa: F401  (SciPy does: its fork handlers must be older than those below)
 import os
 import threading
 
@@ -16,7 +17,9 @@ _library = "not loaded"
 _PREFIXES = ("scipy_openblas", "openblas")
 
 
-# A fork waits for another thread's import, whose locks nobody would release in the child.
+# A fork waits for another thread's import, whose locks nobody would release in the child. Handlers
+# run the newest first: a fork that had logging's lock already would wait for ever for an import that
+# needs it.
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
