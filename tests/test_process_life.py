@@ -186,6 +186,19 @@ def test_a_stream_that_another_thread_used_at_a_fork() -> None:
     assert done.stdout == "0 True\n", done.stderr
 
 
+def test_the_first_backward_on_a_small_stack() -> None:
+    done = run("""
+        import threading, fastlstm, numpy as np
+        output, _, tape = fastlstm.LSTM(8, 16, seed=0).forward(np.ones((5, 3, 8), np.float32))
+        threading.stack_size(32 * 1024)
+        thread = threading.Thread(target=lambda: print(tape.backward(output).x.shape))
+        thread.start()
+        thread.join()
+        print(threading.stack_size())
+    """)
+    assert done.stdout == "(5, 3, 8)\n32768\n", done.stderr
+
+
 class InterruptError(Exception):
     pass
 
