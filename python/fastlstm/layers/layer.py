@@ -40,6 +40,8 @@ TraceT = TypeVar("TraceT")
 LayerT = TypeVar("LayerT", bound="RecurrentLayer[Any, Any]")
 
 _MOST_BYTES = 2**62
+# The core lists the rows of each step of uneven sequences: so many take half a gigabyte.
+_MOST_COUNTED_STEPS = 2**25
 
 
 @public
@@ -359,7 +361,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         Raises
         ------
         ValueError, TypeError
-            As in :meth:`forward`.
+            As in :meth:`forward`, and for `lengths` beyond 2**25.
 
         Examples
         --------
@@ -372,6 +374,10 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
         if lengths is not None:
             lengths = as_lengths(lengths, B, T)
+            if lengths.max(initial=0) > _MOST_COUNTED_STEPS:
+                raise ValueError(
+                    f"lengths: expected at most {_MOST_COUNTED_STEPS}, got {lengths.max()}"
+                )
         if T == 0:  # as in Layout
             T, lengths = 1, np.zeros(B, np.int64)
         limit = _as_limit(memory_limit)
