@@ -7,7 +7,20 @@
 
 #include <pybind11/pybind11.h>
 
+#include <new>
+
 namespace fastlstm::python {
+
+/// pybind11 uses an object that it has made without a look whether there was memory for one.
+template <class Class>
+void throw_without_memory(Class& of) {
+  reinterpret_cast<PyTypeObject*>(of.ptr())->tp_alloc = [](PyTypeObject* type, Py_ssize_t n) {
+    PyObject* const made = PyType_GenericAlloc(type, n);
+    if (made != nullptr) return made;
+    PyErr_Clear();
+    throw std::bad_alloc();
+  };
+}
 
 void register_kernels(pybind11::module_& m);
 void register_optim(pybind11::module_& m);

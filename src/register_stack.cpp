@@ -131,21 +131,25 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
 }
 
 template <class T>
-std::pair<Index, double> training_memory(const Stack<T>& stack, Index steps, Index B,
-                                         const std::optional<Array<Index>>& lengths,
-                                         bool batch_first, const py::dict& regularisation,
-                                         Index memory_limit) {
+py::object training_memory(const Stack<T>& stack, Index steps, Index B,
+                           const std::optional<Array<Index>>& lengths, bool batch_first,
+                           const py::dict& regularisation, Index memory_limit) {
   const Index* of_rows = lengths ? read(*lengths, {B}, "lengths") : nullptr;
   const ThreadsOfContext threads;
   const TrainingMemory memory = stack.training_memory(
       steps, B, of_rows, batch_first, regularisation_of(regularisation), memory_limit);
-  return {memory.bytes, memory.extra_time};
+  // Of a pair pybind11 would say that it cannot be converted.
+  const auto both = py::reinterpret_steal<py::object>(
+      Py_BuildValue("(Ld)", static_cast<long long>(memory.bytes), memory.extra_time));
+  if (!both) throw py::error_already_set();
+  return both;
 }
 
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
-  py::class_<Stack<T>>(m, ("Stack" + suffix).c_str())
-      .def_static("make", &make_stack<T>, py::arg("config"), py::arg("cells").noconvert())
+  py::class_<Stack<T>> made(m, ("Stack" + suffix).c_str());
+  throw_without_memory(made);
+  made.def_static("make", &make_stack<T>, py::arg("config"), py::arg("cells").noconvert())
       .def("with_params", &with_params<T>, py::arg("cells").noconvert())
       .def("forward", &forward<T>, py::arg("x").noconvert(), py::arg("initial").noconvert(),
            py::arg("lengths").noconvert(), py::arg("output").noconvert(),

@@ -4,10 +4,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <stdexcept>
 #include <string>
 #include <utility>
 #include <vector>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 
 #include "arrays.hpp"
 #include "core_call.hpp"
@@ -20,6 +25,29 @@ namespace fastlstm::python {
 
 namespace {
 
+// Threads by numbers that are given once. After a fork there are the thread that forked, and those
+// that get theirs later.
+std::atomic<std::uint32_t> g_threads{0};
+std::atomic<std::uint32_t> g_threads_at_fork{0};
+std::atomic<std::uint32_t> g_forker{0};
+thread_local std::uint32_t t_thread = 0;
+
+std::uint32_t this_thread() {
+  if (t_thread == 0) t_thread = ++g_threads;
+  return t_thread;
+}
+
+#if defined(__unix__) || defined(__APPLE__)
+const int g_fork_handler = pthread_atfork(nullptr, nullptr, [] {
+  g_threads_at_fork.store(g_threads.load());
+  g_forker.store(this_thread());
+});
+#endif
+
+bool was_left_by_fork(std::uint32_t thread) {
+  return thread <= g_threads_at_fork.load() && thread != g_forker.load();
+}
+
 /// A stream, which one thread at a time may use: another is refused, and so is what a signal's
 /// handler or a finaliser wants of it in the middle of a step.
 template <class T>
@@ -28,25 +56,35 @@ struct PyStream {
   PyStream(PyStream&& unused) noexcept : stream(std::move(unused.stream)) {}
 
   Stream<T> stream;
-  std::atomic<bool> in_use{false};
+  std::atomic<std::uint32_t> user{0};  // the thread that uses it; 0: none
 };
 
-/// The use of a stream.
+/// The use of a stream. What a fork left in the middle of another thread's call has no state any
+/// more: only sets_state may use it.
 template <class T>
 class Use {
  public:
-  explicit Use(PyStream<T>& stream) : in_use_(stream.in_use) {
-    if (in_use_.exchange(true, std::memory_order_acquire)) {
+  explicit Use(PyStream<T>& stream, bool sets_state = false) : user_(stream.user) {
+    std::uint32_t user = 0;
+    if (user_.compare_exchange_strong(user, this_thread(), std::memory_order_acquire)) return;
+    if (!was_left_by_fork(user)) {
       throw std::runtime_error(
           "stream: in use by another call (one thread at a time may use a stream)");
     }
+    if (!sets_state) {
+      throw std::runtime_error(
+          "stream: a fork in the middle of another thread's call: set its state, or reset it");
+    }
+    if (!user_.compare_exchange_strong(user, this_thread(), std::memory_order_acquire)) {
+      throw std::runtime_error("stream: in use by another call");
+    }
   }
-  ~Use() { in_use_.store(false, std::memory_order_release); }
+  ~Use() { user_.store(0, std::memory_order_release); }
   Use(const Use&) = delete;
   Use& operator=(const Use&) = delete;
 
  private:
-  std::atomic<bool>& in_use_;
+  std::atomic<std::uint32_t>& user_;
 };
 
 template <class T>
@@ -180,7 +218,7 @@ void set_state(PyStream<T>& of, const StateArrays<T>& state) {
   for (const OptionalArray<T>& part : *state) require(part.has_value(), "state");
   read_state(of.stream.config(), state, {of.stream.config().cells(), of.stream.batch_size()},
              "state", pointers);
-  const Use<T> use(of);
+  const Use<T> use(of, true);
   of.stream.set_state(pointers);
 }
 
@@ -192,7 +230,7 @@ void reset(PyStream<T>& of, const Array<bool>& rows) {
   const bool* which = read(rows, {B}, "rows");
   T* pointers[kMostStateParts] = {};
   auto arrays = new_state(config, {config.cells(), B}, pointers);
-  const Use<T> use(of);
+  const Use<T> use(of, std::all_of(which, which + B, [](bool row) { return row; }));
   of.stream.get_state(pointers);
   const std::vector<StatePart> parts = config.state_parts();
   for (std::size_t p = 0; p < parts.size(); ++p) {
@@ -205,8 +243,9 @@ void reset(PyStream<T>& of, const Array<bool>& rows) {
 
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
-  py::class_<PyStream<T>>(m, ("Stream" + suffix).c_str())
-      .def_static("make", &make_stream<T>, py::arg("stack"), py::arg("batch_size"))
+  py::class_<PyStream<T>> made(m, ("Stream" + suffix).c_str());
+  throw_without_memory(made);
+  made.def_static("make", &make_stream<T>, py::arg("stack"), py::arg("batch_size"))
       .def("step", &step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
       .def("stepper", &stepper<T>)
       .def("run", &run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),

@@ -73,8 +73,9 @@ Array<T> state(const PyTape<T>& of_call, Index k, Index part) {
 
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
-  py::class_<PyTape<T>>(m, ("Tape" + suffix).c_str())
-      .def("backward", &backward<T>, py::arg("d_output").noconvert(),
+  py::class_<PyTape<T>> made(m, ("Tape" + suffix).c_str());
+  throw_without_memory(made);
+  made.def("backward", &backward<T>, py::arg("d_output").noconvert(),
            py::arg("d_final").noconvert(), py::arg("d_x").noconvert(),
            py::arg("d_initial").noconvert(), py::arg("d_params").noconvert(),
            py::arg("d_steps").noconvert() = py::none())

@@ -406,3 +406,9 @@ def test_peak_memory_is_as_predicted(
         if measured == pytest.approx(predicted, rel=0.1):
             break
     assert measured == pytest.approx(predicted, rel=0.1)
+
+
+def test_lengths_that_would_be_listed_for_ever() -> None:
+    layer = fastlstm.LSTM(3, 4)
+    with pytest.raises(ValueError, match="lengths: expected at most 33554432, got 268435455"):
+        layer.training_memory(2**28 - 1, 2, lengths=[2**28 - 1, 1])

@@ -127,6 +127,78 @@ def test_forks_while_blas_is_loaded() -> None:
     assert done.stdout == "[0, 0, 0, 0, 0]\n", done.stderr
 
 
+def test_a_fork_does_not_hold_the_lock_of_logging_while_blas_is_loaded() -> None:
+    done = run("""
+        import os, signal, sys, threading, time, types, warnings, fastlstm, numpy as np
+        warnings.simplefilter("ignore")  # of a fork with threads
+        signal.alarm(60)
+        class Finder:  # what SciPy imports, while a fork waits for it
+            def find_spec(self, name, path=None, target=None):
+                if name.startswith("scipy") and not started.is_set():
+                    started.set()
+                    time.sleep(0.5)
+                    import logging
+                    logging.getLogger("new").addHandler(logging.StreamHandler())
+        started = threading.Event()
+        sys.meta_path.insert(0, Finder())
+        lstm = fastlstm.LSTM(3, 4, seed=0)
+        output, _, tape = lstm.forward(np.ones((2, 1, 3), np.float32))
+        first = threading.Thread(target=lambda: tape.backward(output))
+        first.start()
+        started.wait()
+        import logging
+        child = os.fork()
+        if child == 0:
+            tape.backward(output)
+            os._exit(0)
+        first.join()
+        print(os.waitpid(child, 0)[1])
+    """)
+    assert done.stdout == "0\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(signal, "alarm"), reason="needs forks")
+def test_a_stream_that_another_thread_used_at_a_fork() -> None:
+    """The child may set its state, and then use it."""
+    done = run("""
+        import os, signal, threading, time, warnings, fastlstm, numpy as np
+        warnings.simplefilter("ignore")  # of a fork with threads
+        lstm = fastlstm.RNN(512, 512, seed=0)
+        stream = lstm.stream(20)
+        x = np.ones((5000, 20, 512), np.float32)
+        other = threading.Thread(target=lambda: stream.run(x), daemon=True)
+        other.start()
+        time.sleep(0.1)
+        child = os.fork()
+        if child == 0:
+            signal.alarm(60)
+            try:
+                stream.step(x[0])
+            except RuntimeError as error:
+                assert "fork" in str(error), error
+            else:
+                os._exit(1)
+            stream.reset()
+            os._exit(0 if (stream.step(x[0]) == lstm(x[:1])[0][0]).all() else 2)
+        print(os.waitpid(child, 0)[1], other.is_alive(), flush=True)
+        os._exit(0)
+    """)
+    assert done.stdout == "0 True\n", done.stderr
+
+
+def test_the_first_backward_on_a_small_stack() -> None:
+    done = run("""
+        import threading, fastlstm, numpy as np
+        output, _, tape = fastlstm.LSTM(8, 16, seed=0).forward(np.ones((5, 3, 8), np.float32))
+        threading.stack_size(32 * 1024)
+        thread = threading.Thread(target=lambda: print(tape.backward(output).x.shape))
+        thread.start()
+        thread.join()
+        print(threading.stack_size())
+    """)
+    assert done.stdout == "(5, 3, 8)\n32768\n", done.stderr
+
+
 class InterruptError(Exception):
     pass
 
@@ -188,6 +260,7 @@ def test_an_update_can_be_interrupted() -> None:
     values, other = dict(lstm.params), {k: v + 1 for k, v in lstm.params.items()}
     lstm.update(values)  # the memory is there
     ends_early(lambda: lstm.update(values))
+    ends_early(lambda: fastlstm.optim.Adam().step(values, values))
     assert all(lstm.params[name] is not other[name] for name in values)
     np.testing.assert_array_equal(lstm.params["bias_ih_l0"], values["bias_ih_l0"])
 

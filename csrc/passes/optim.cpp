@@ -5,6 +5,7 @@
 
 #include "fastlstm/runtime.hpp"
 #include "runtime/fp_mode.hpp"
+#include "runtime/interrupt.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/thread_team.hpp"
 #include "runtime/tuning.hpp"
@@ -20,10 +21,15 @@ void for_each_piece(Index n, const Body& body) {
   const Index per_thread = static_cast<Index>(tuning().pieces_per_thread);
   const Index pieces = (n + kPieceValues - 1) / kPieceValues;
   TeamLease team(static_cast<int>(std::clamp<Index>(pieces / per_thread, 1, num_threads())));
-  team.run_tasks(pieces, [&](Index k, int) noexcept {
-    if (interrupted_before(kPieceValues)) return;
-    body(k, k * kPieceValues, std::min(kPieceValues, n - k * kPieceValues));
-  });
+  // 4 million values at once, which take some 50 ms where the pages of a new array come with them.
+  constexpr Index kTogether = 256;
+  for (Index first = 0; first < pieces; first += kTogether) {
+    check_interrupt();
+    team.run_tasks(std::min(kTogether, pieces - first), [&](Index task, int) noexcept {
+      const Index k = first + task;
+      body(k, k * kPieceValues, std::min(kPieceValues, n - k * kPieceValues));
+    });
+  }
 }
 
 }  // namespace

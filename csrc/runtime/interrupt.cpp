@@ -14,6 +14,8 @@ namespace fastlstm {
 
 namespace {
 
+using Clock = std::chrono::steady_clock;
+
 std::atomic<void (*)()> g_check{nullptr};
 thread_local Region* t_region = nullptr;
 
@@ -30,7 +32,6 @@ long this_process() noexcept {
 void set_interrupt_check(void (*check)()) { g_check.store(check); }
 
 void check_interrupt() {
-  using Clock = std::chrono::steady_clock;
   constexpr std::chrono::milliseconds kInterval{50};
   thread_local Clock::time_point last = Clock::now();
   void (*const check)() = g_check.load(std::memory_order_relaxed);
@@ -67,9 +68,14 @@ bool interrupted(double products) noexcept {
   if (region == nullptr) return false;
   if (region->ended_.load(std::memory_order_relaxed)) return true;
   if (region->caller_ != std::this_thread::get_id()) return false;
+  constexpr std::chrono::milliseconds kLong{
+      80};  // where products take longer than on most machines
+  const Clock::time_point now = Clock::now();
+  if (region->since_ == Clock::time_point{}) region->since_ = now;
   region->products_left_ -= products;
-  if (region->products_left_ > 0) return false;
+  if (region->products_left_ > 0 && now - region->since_ < kLong) return false;
   region->products_left_ = tuning().products_per_part;
+  region->since_ = now;
   region->look();
   return region->ended_.load(std::memory_order_relaxed);
 }

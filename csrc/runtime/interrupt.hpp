@@ -3,6 +3,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <exception>
 #include <thread>
 #include <utility>
@@ -20,7 +21,7 @@ void check_interrupt();
 ///
 /// What interrupts may fork, and the child lacks the other threads: there, what is in the middle of
 /// a region of several threads can only end. So they do not look before the caller's thread has
-/// done much (products_before_look): most regions end before.
+/// done much (products_before_look) or for long: most regions end before.
 class Region {
  public:
   /// threads: that take part, the calling one among them.
@@ -52,7 +53,8 @@ class Region {
 
   const int threads_;
   const std::thread::id caller_ = std::this_thread::get_id();
-  double products_left_;  // until the caller looks
+  double products_left_;                           // until the caller looks, or
+  std::chrono::steady_clock::time_point since_{};  // since when it has not, once it has been asked
   std::atomic<bool> ended_{false};
   std::atomic<bool> orphaned_{false};
   std::exception_ptr error_;

@@ -337,20 +337,20 @@ class Adam(Optimizer):
         beta1, beta2 = self.betas
         moments = moments or {name: np.zeros(p.shape, p.dtype) for name in ("m", "v")}
         p_new = np.empty(p.shape, p.dtype)
-        # The corrections are applied in PyTorch's order, to agree with it to the last digits.
         _core.adam(
             np.asarray(p, order="C"),
             np.asarray(g, order="C"),
             moments["m"],
             moments["v"],
             p_new,
-            beta1=beta1,
-            beta2=beta2,
-            eps=self.eps,
-            decay=decay,
-            shrink=shrink,
-            root=math.sqrt(1 - beta2**step),
-            step=self.lr / (1 - beta1**step),
+            beta1,
+            beta2,
+            self.eps,
+            decay,
+            shrink,
+            # The corrections are applied in PyTorch's order, to agree with it to the last digits.
+            math.sqrt(1 - beta2**step),
+            self.lr / (1 - beta1**step),
         )
         return p_new, moments
 

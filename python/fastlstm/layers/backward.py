@@ -70,12 +70,12 @@ def back_propagate(
     room = None if d_x is None else layout.core_room(d_x)
     d_initial = empty(spec, layout) if needs_state else None
     tape.backward(
-        d_output=d_output,
-        d_final=d_final,
-        d_x=room,
-        d_initial=None if d_initial is None else layout.core_state(d_initial),
-        d_params=[spec.cell_arrays(params, k) for k in range(spec.cells)],
-        d_steps=steps,
+        d_output,
+        d_final,
+        room,  # d_x
+        None if d_initial is None else layout.core_state(d_initial),
+        [spec.cell_arrays(params, k) for k in range(spec.cells)],
+        steps,
     )
     if d_x is not None and room is not None and not layout.is_the_cores:
         layout.fetch(room, d_x)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
@@ -37,17 +38,26 @@ class Call:
     final: States
     apart: bool = False  # whether directions are side by side in the room, apart in the output
 
-    def core_arguments(self) -> dict[str, Any]:
-        """The arguments of the core's forward functions."""
+    def core_arguments(
+        self,
+    ) -> tuple[
+        FloatArray,
+        Sequence[FloatArray] | None,
+        IndexArray | None,
+        FloatArray,
+        Sequence[FloatArray],
+        bool,
+    ]:
+        """The arguments of the core's forward functions, in their order."""
         layout = self.layout
-        return {
-            "x": self.x,
-            "initial": None if self.initial is None else layout.core_state(self.initial),
-            "lengths": self.lengths,
-            "output": self.room,
-            "final": layout.core_state(self.final),
-            "batch_first": layout.batch_first,
-        }
+        return (
+            self.x,
+            None if self.initial is None else layout.core_state(self.initial),
+            self.lengths,
+            self.room,
+            layout.core_state(self.final),
+            layout.batch_first,
+        )
 
     def result(self) -> FloatArray:
         """The output as the caller has it, once the core has written it."""

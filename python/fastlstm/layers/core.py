@@ -1,4 +1,8 @@
-"""All that layers ask of the C++ core; its arrays are contiguous and of the stack's dtype."""
+"""All that layers ask of the C++ core; its arrays are contiguous and of the stack's dtype.
+
+No argument goes by its name: pybind11 makes strings of the names, and without memory for one it
+ends the process.
+"""
 
 from __future__ import annotations
 
@@ -31,13 +35,13 @@ class Tape(Protocol):
 
     def backward(
         self,
-        *,
         d_output: FloatArray | None,
         d_final: Sequence[FloatArray | None] | None,
         d_x: FloatArray | None,
         d_initial: Sequence[FloatArray] | None,
         d_params: Sequence[CellArrays],
         d_steps: Sequence[FloatArray] | None,
+        /,
     ) -> None:
         """Write gradients to the arrays that are given; those of parameters are added."""
 
@@ -56,19 +60,18 @@ class Stack(Protocol):
 
     def forward(
         self,
-        *,
         x: FloatArray,
         initial: Sequence[FloatArray] | None,
         lengths: IndexArray | None,
         output: FloatArray,
         final: Sequence[FloatArray],
         batch_first: bool,
+        /,
     ) -> None:
         """Write the output and the final state."""
 
     def forward_train(
         self,
-        *,
         x: FloatArray,
         initial: Sequence[FloatArray] | None,
         lengths: IndexArray | None,
@@ -77,18 +80,19 @@ class Stack(Protocol):
         batch_first: bool,
         regularisation: Mapping[str, Any],
         memory_limit: int,
+        /,
     ) -> Tape:
         """The same for training; a limit of 0 is none."""
 
     def training_memory(
         self,
-        *,
         steps: int,
         batch_size: int,
         lengths: IndexArray | None,
         batch_first: bool,
         regularisation: Mapping[str, Any],
         memory_limit: int,
+        /,
     ) -> tuple[int, float]:
         """The bytes and the extra time of a training call."""
 

@@ -40,6 +40,8 @@ TraceT = TypeVar("TraceT")
 LayerT = TypeVar("LayerT", bound="RecurrentLayer[Any, Any]")
 
 _MOST_BYTES = 2**62
+# The core lists the rows of each step of uneven sequences: so many take half a gigabyte.
+_MOST_COUNTED_STEPS = 2**25
 
 
 @public
@@ -284,7 +286,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             An argument has another shape, value or type than stated.
         """
         call = prepare(self._spec, x, state, lengths, padding, out)
-        self._values.now().stack.forward(**call.core_arguments())
+        self._values.now().stack.forward(*call.core_arguments())
         return call.result(), from_tuple(call.final)
 
     def forward(
@@ -359,7 +361,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         Raises
         ------
         ValueError, TypeError
-            As in :meth:`forward`.
+            As in :meth:`forward`, and for `lengths` beyond 2**25.
 
         Examples
         --------
@@ -372,6 +374,10 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
         if lengths is not None:
             lengths = as_lengths(lengths, B, T)
+            if lengths.max(initial=0) > _MOST_COUNTED_STEPS:
+                raise ValueError(
+                    f"lengths: expected at most {_MOST_COUNTED_STEPS}, got {lengths.max()}"
+                )
         if T == 0:  # as in Layout
             T, lengths = 1, np.zeros(B, np.int64)
         limit = _as_limit(memory_limit)
@@ -380,12 +386,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             raise ValueError(f"T, B: expected a call of less than 2**62 bytes, got {T}, {B}")
         return TrainingMemory(
             *self._values.now().stack.training_memory(
-                steps=T,
-                batch_size=B,
-                lengths=lengths,
-                batch_first=self.batch_first,
-                regularisation=self._regularisation(0),
-                memory_limit=limit,
+                T, B, lengths, self.batch_first, self._regularisation(0), limit
             )
         )
 
@@ -465,9 +466,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
     def _record(self, call: Call, seed: int | None, memory_limit: int = 0) -> CoreTape:
         """Run a training call; without a seed, as in inference."""
         return self._values.now().stack.forward_train(
-            **call.core_arguments(),
-            regularisation=self._regularisation(seed),
-            memory_limit=memory_limit,
+            *call.core_arguments(), self._regularisation(seed), memory_limit
         )
 
     def _regularisation(self, seed: int | None) -> dict[str, Any]:
