@@ -19,9 +19,9 @@ With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -53,7 +53,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.weight_decay = _number("weight_decay", weight_decay)
         self._state: dict[str, _State] = {}
-        self._in_use: dict[None, object] = {}
+        self._in_use: dict[int, object] = {}
 
     @property
     def lr(self) -> float:
@@ -100,21 +100,22 @@ class Optimizer(ABC):
         Notes
         -----
         A step that is interrupted (by Ctrl-C, or where memory runs out) may have changed some of
-        the moments: go on from an earlier `state_dict`.
+        the moments: go on from an earlier `state_dict`. So may one that another thread is in the
+        middle of when the process forks, for the child.
         """
-        with self._alone():
-            return self._step(params, grads)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse what comes in the middle of a step: another thread, or a signal's handler."""
-        this = object()
-        if self._in_use.setdefault(None, this) is not this:  # one operation of a dictionary
-            raise RuntimeError("optimizer: in use by another call (one thread at a time may step)")
+        # Refuses what comes in the middle of a step, from another thread or a signal's handler. One
+        # that raises may do so after any call: `finally` makes none. The child of a fork has a key
+        # of its own, as a step of its parent's other threads never ends there.
+        this, process = object(), os.getpid()
         try:
-            yield
+            if self._in_use.setdefault(process, this) is not this:  # one operation of a dictionary
+                raise RuntimeError(
+                    "optimizer: in use by another call (one thread at a time may step)"
+                )
+            return self._step(params, grads)
         finally:
-            self._in_use.clear()
+            if process in self._in_use and self._in_use[process] is this:
+                del self._in_use[process]
 
     def _step(
         self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
