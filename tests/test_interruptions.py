@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import gc
 import itertools
 import os
 import signal
@@ -104,6 +105,40 @@ def test_an_object_is_for_one_block() -> None:
         pass
     decorated = fastlstm.num_threads(7)(fastlstm.get_num_threads)
     assert [decorated(), decorated()] == [7, 7]
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_save(tmp_path: Path) -> None:
+    layer = fastlstm.RNN(2, 2, seed=0)
+    path = tmp_path / "f"
+    layer.save(path)
+    before, content, places = open_files(), path.read_bytes(), 0
+    for _ in interruptions(lambda: layer.save(path)):
+        assert os.listdir(tmp_path) == ["f"]
+        assert path.read_bytes() == content
+        places += 1
+    assert places > 50
+    del _  # the last exception, with its frames
+    gc.collect()
+    assert open_files() <= before + 1  # which is that of the folder
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+def test_a_load(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    fastlstm.RNN(2, 2, seed=0).save(path)
+    fastlstm.load(path)
+    before, places = open_files(), 0
+    for _ in interruptions(lambda: fastlstm.load(path)):
+        places += 1
+    assert places > 100
+    del _  # the last exception, with its frames
+    gc.collect()
+    assert open_files() == before
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")  # of a fork with threads
