@@ -25,6 +25,11 @@ _ACCESS_LIST = "system.posix_acl_access"
 # Attributes of a file that say who may use it and what its owner noted. Others describe its content
 # ("security.ima") and would be wrong of the next.
 _KEPT_ATTRIBUTES = (_ACCESS_LIST, "user.", "security.selinux")
+# Why no other file can take a file's place, which a save needs.
+_NOT_REPLACED = {
+    errno.EBUSY: "it is mounted by itself, so that a save cannot replace it; mount its folder",
+    errno.EPERM: "its folder lets nobody but the owner replace it, which a save needs",
+}
 _KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}
 
 
@@ -134,7 +139,7 @@ def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | me
                     if old is not None:
                         _take_after(target, old, file.fileno())
                     os.fsync(file.fileno())
-                    os.replace(temporary, target)
+                    _take_place(temporary, target)
                     is_replaced = True
         finally:
             if not is_replaced:
@@ -150,6 +155,16 @@ def _check_replaceable(target: str, folder: str) -> None:
     if not os.access(folder or os.curdir, os.W_OK | os.X_OK, effective_ids=True):
         text = "its folder takes no new file, which a save needs to replace this one"
         raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {text}")
+
+
+def _take_place(temporary: str, target: str) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in _NOT_REPLACED:
+            text = f"{error.strerror}: {_NOT_REPLACED[error.errno]}"
+            raise OSError(error.errno, text) from None
+        raise
 
 
 def _write(file: FileIO, part: bytes | memoryview) -> None:

@@ -264,11 +264,11 @@ class SGD(Optimizer):
             v = g[rows]
             if self.weight_decay:
                 v = v + self.weight_decay * p[rows]
-            step_of = v
+            direction = v
             if self.momentum:
                 v_new[rows] = v = self.momentum * moments["velocity"][rows] + v if moments else v
-                step_of = step_of + self.momentum * v if self.nesterov else v
-            p_new[rows] = p[rows] - self.lr * step_of
+                direction = direction + self.momentum * v if self.nesterov else v
+            p_new[rows] = p[rows] - self.lr * direction
         return p_new, {"velocity": v_new} if self.momentum else {}
 
 
