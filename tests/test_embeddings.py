@@ -738,3 +738,19 @@ def test_numbers_in_words_before_a_tab(tmp_path: Path) -> None:
     loaded = load(tmp_path / "v")
     assert loaded.words == ("route 66", "catch 22 a")
     assert loaded.vectors.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b"a 1 2\n") + b"more", "what follows its compressed data is not gzip's"),
+        (gzip.compress(gzip.compress(b"a 1 2\n")), "compressed by gzip twice"),
+        (b"f".ljust(257, b"\0") + b"ustar\0" + bytes(249), r"an archive \(tar\)"),
+        (gzip.compress(b"f".ljust(257, b"\0") + b"ustar\0" + bytes(249)), r"an archive \(tar\)"),
+        (b"5 1\na 1\nb 2\n", 'says; if its first line is a word .* pass format="glove"'),
+        (b"1 1\na 1\nb 2\n", 'are more; if its first line is a word .* pass format="glove"'),
+    ],
+)
+def test_what_the_reader_of_text_is_told(data: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path / "e", data))
