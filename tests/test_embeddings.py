@@ -170,7 +170,7 @@ def test_large(format: str, rng: np.random.Generator, tmp_path: Path) -> None:
 
 # What text can hold: spaces, tabs and the ends of lines are between words.
 texts = st.text(
-    st.characters(exclude_characters=" \t\r\n\0", exclude_categories=["Cs"]), max_size=5
+    st.characters(exclude_characters=" \t\r\n\0", exclude_categories=["Cs"]), min_size=1, max_size=5
 )
 
 
@@ -559,6 +559,9 @@ def test_other_safetensors_files(small: Embeddings, tmp_path: Path) -> None:
         (b"a 1 2\nb 3 4\nc 5 6x\n", "line 3: expected a number, got '6x'"),
         (b"a 1 2\nb  4\n", "line 2: expected a word and 2 numbers, got 1"),
         (b"a 1 2\n b 3 4\n", "line 2: expected a word, got a tab within it or a space before"),
+        (b"a 1 2\n 3 4\n", "line 2: expected a word, got a tab within it or a space before"),
+        (b"2 2\n 1 2\na 3 4\n", "line 2: expected a word, got a tab within it or a space before"),
+        (b"a 1 2\n\t3\t4\n", "line 2: expected a word, got a tab within it or a space before"),
         (b"a 1 2\nb\tc 3 4\n", "line 2: expected a word, got a tab within it or a space before"),
         (b"a 1 2\rb 3 4\r\n", "line 1: expected a word and 2 numbers, got more: '1'"),
         (b"a\rb 3 4\n", "line 1: expected a word, got a carriage return within"),
@@ -728,3 +731,26 @@ def test_bombs(start: bytes, format: str | None, tmp_path: Path) -> None:
         return load(path, format=format)
 
     assert not assert_reads_or_refuses(read, tmp_path / "e", data)
+
+
+def test_numbers_in_words_before_a_tab(tmp_path: Path) -> None:
+    (tmp_path / "v").write_bytes(b"2 2\nroute 66\t1\t2\ncatch 22 a\t3\t4\n")
+    loaded = load(tmp_path / "v")
+    assert loaded.words == ("route 66", "catch 22 a")
+    assert loaded.vectors.tolist() == [[1, 2], [3, 4]]
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (gzip.compress(b"a 1 2\n") + b"more", "what follows its compressed data is not gzip's"),
+        (gzip.compress(gzip.compress(b"a 1 2\n")), "compressed by gzip twice"),
+        (b"f".ljust(257, b"\0") + b"ustar\0" + bytes(249), r"an archive \(tar\)"),
+        (gzip.compress(b"f".ljust(257, b"\0") + b"ustar\0" + bytes(249)), r"an archive \(tar\)"),
+        (b"5 1\na 1\nb 2\n", 'says; if its first line is a word .* pass format="glove"'),
+        (b"1 1\na 1\nb 2\n", 'are more; if its first line is a word .* pass format="glove"'),
+    ],
+)
+def test_what_the_reader_of_text_is_told(data: bytes, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        load(write(tmp_path / "e", data))

@@ -14,6 +14,7 @@ from typing import Any
 import fastlstm
 import numpy as np
 import pytest
+from fastlstm._checks import as_float_array
 
 X = np.ones((5, 2, 3), np.float32)
 LSTM = fastlstm.LSTM(3, 4, seed=0)
@@ -168,3 +169,24 @@ def test_embeddings_of_other_things() -> None:
         embeddings.lookup(nothing)
     with pytest.raises(TypeError, match=r"encoding, errors: .* must be str, not int"):
         fastlstm.embeddings.load(__file__, encoding=3)  # type: ignore[arg-type]
+
+
+def test_a_path_with_a_nul_character() -> None:
+    for call in (
+        fastlstm.load,
+        fastlstm.embeddings.load,
+        fastlstm.LSTM(1, 1).save,
+        fastlstm.embeddings.Embeddings([], np.ones((0, 2))).save,
+    ):
+        with pytest.raises(ValueError, match=r"^path: expected a path without a NUL character"):
+            call("a\0b")
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["float32", "float64"])
+def test_large_arrays_of_other_types_and_orders(kind: str, order: Any) -> None:
+    """They are converted in pieces."""
+    values = np.arange(3 * 2**20, dtype=kind).reshape(1024, -1)
+    converted = as_float_array("x", np.asarray(values, order=order), np.dtype(np.float32))
+    assert converted.flags.carray
+    np.testing.assert_array_equal(converted, values)

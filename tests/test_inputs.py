@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import subprocess
 import sys
 import types
@@ -152,6 +153,50 @@ def test_arrays_of_numpy(tmp_path: Any) -> None:
     assert_same_bits(embeddings["b"], X[0, 1])
 
 
+def nested(x: Any) -> Any:
+    """The rows of an array in lists in lists, as the array's library has them."""
+    return [nested(part) for part in x] if x.ndim > 1 else x
+
+
+def test_arrays_in_nested_lists(torch: Any) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    for make in (
+        lambda x: nested(x),
+        lambda x: nested(torch._neg_view(torch.from_numpy(-x))),
+        lambda x: nested(torch.from_numpy(x).bfloat16()),
+        lambda x: nested(x.astype(ml_dtypes.bfloat16)),
+        lambda x: nested(np.ma.array(x)),
+        lambda x: collections.deque(nested(torch.from_numpy(x).bfloat16())),
+    ):
+        everywhere(make)
+
+
+def test_what_is_missing_in_nested_lists(pandas: Any) -> None:
+    layer = fastlstm.LSTM(2, H, seed=0)
+    row, masked = np.ones(2), np.ma.array([1.0, 2.0], mask=[True, False])
+    column = pandas.Series([1, None], dtype="Int64")
+    pair = collections.namedtuple("pair", "a b")
+    for x in (
+        [[masked], [row]],
+        [[row, row], [row, masked]],
+        [(row,), (masked,)],
+        [collections.deque([masked])],
+        [pair(masked, row)],
+        [[[np.ma.masked, 1.0]]],
+        [[column], [row]],
+        [[row, column.array]],
+    ):
+        for call in (layer, layer.forward, layer.stream(1).run):
+            with pytest.raises(TypeError, match=r"^x: expected an array without"):
+                call(x)
+    with pytest.raises(TypeError, match="more than 8 axes"):
+        layer([[[[[[[[[1.0]]]]]]]]])
+    itself: list[Any] = []
+    itself += [itself, itself]
+    with pytest.raises(TypeError, match="more than 8 axes"):
+        layer(itself)
+
+
 def test_frames_of_pandas(pandas: Any, layer: fastlstm.LSTM) -> None:
     expected, _ = layer(X[0])
     frame = pandas.DataFrame(X[0], columns=list("abcde"))
@@ -262,7 +307,12 @@ def test_sequences_of_uneven_lengths(torch: Any, layer: fastlstm.LSTM) -> None:
         for call in (layer, layer.forward, layer.trace, layer.stream(B).run):
             with pytest.raises(TypeError, match=r"^x: expected an array, got .*lengths="):
                 call(ragged)
+    with pytest.raises(TypeError, match=r"^x: expected an array, got PackedSequence"):
+        layer([packed])
     padded, lengths = rnn.pad_packed_sequence(packed)
+    for pair in ((padded, lengths), (padded, lengths.tolist()), [padded.numpy(), lengths.numpy()]):
+        with pytest.raises(TypeError, match=r"^x: expected an array, got two: .* as lengths="):
+            layer(pair)
     output, _ = layer(padded, lengths=lengths)
     assert_same_bits(output[:2, 1], layer(X[:2, 1])[0])
 

@@ -568,3 +568,17 @@ def test_a_step_in_the_middle_of_a_step_is_refused() -> None:
         signal.signal(signal.SIGALRM, before)
     optimizer.step({"w": np.ones(2)}, {"w": np.ones(2)})
     assert "in use" in refusals[0]
+
+
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])
+def test_large_arrays_go_in_pieces(options: dict[str, Any]) -> None:
+    """With the bits of small ones."""
+    values = np.random.default_rng(0).standard_normal((700, 4000), np.float32)
+    large, small = SGD(0.1, weight_decay=0.1, **options), SGD(0.1, weight_decay=0.1, **options)
+    params, first = {"w": values}, {"w": values[:5]}
+    for _ in range(3):
+        params = large.step(params, {"w": values})
+        first = small.step(first, {"w": values[:5]})
+        large.load_state_dict(large.state_dict())
+    np.testing.assert_array_equal(params["w"][:5], first["w"])
+    assert params["w"].shape == values.shape

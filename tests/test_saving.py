@@ -368,6 +368,26 @@ def test_errors_leave_the_old_file_and_no_other(
     assert os.listdir(tmp_path) == ["f"]
 
 
+@pytest.mark.parametrize(
+    ("number", "reason"), [(errno.EBUSY, "mounted by itself"), (errno.EPERM, "but the owner")]
+)
+def test_files_that_no_other_can_replace(
+    number: int, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file that is mounted alone, and another user's in a sticky folder."""
+
+    def fail(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    path = tmp_path / "f"
+    path.write_text("old")
+    monkeypatch.setattr(os, "replace", fail)
+    with pytest.raises(OSError, match=reason) as raised:
+        LAYER.save(path)
+    assert (raised.value.errno, raised.value.filename) == (number, str(path))
+    assert os.listdir(tmp_path) == ["f"]
+
+
 def test_the_order_of_system_calls(tmp_path: Path) -> None:
     """The disk has the new file before it takes the old one's place, and then that it did."""
     if shutil.which("strace") is None:

@@ -23,6 +23,7 @@ import fastlstm
 import numpy as np
 import pytest
 from damage import assert_reads_or_refuses
+from fastlstm._files import HeldFile
 from fastlstm.interchange._torch.file import read_torch_file
 from support import assert_same_bits
 
@@ -609,7 +610,7 @@ def test_too_little_memory_is_no_damage(
     def fail(*_: object) -> None:
         raise MemoryError
 
-    monkeypatch.setattr(np, "fromfile", fail)
+    monkeypatch.setattr(HeldFile, "values", fail)
     with pytest.raises(MemoryError):
         read(tmp_path / "m")
 

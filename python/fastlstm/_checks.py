@@ -20,6 +20,7 @@ IndexArray: TypeAlias = "npt.NDArray[np.int64]"
 MOST_SIZE = (2**31 - 1) // 8
 # One axis of an expected shape: its size, or a letter for any size.
 Axis: TypeAlias = "int | str"
+_AT_ONCE = 4 << 20  # bytes
 
 
 def as_int(name: str, value: Any, least: int, most: int) -> int:
@@ -69,6 +70,8 @@ def as_path(name: str, value: Any, expected: str = "str or os.PathLike") -> str:
     if not isinstance(path, str):
         kind = type(value).__name__
         raise TypeError(f"{name}: expected {expected}, got {kind}")
+    if "\0" in path:
+        raise ValueError(f"{name}: expected a path without a NUL character, got {path!r}")
     return path
 
 
@@ -134,8 +137,16 @@ def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
     if array.dtype.kind not in "fiub":
         raise TypeError(f"{name}: expected real numbers, got an array of {array.dtype}")
     # Not ascontiguousarray, which makes a scalar an array of one axis.
-    array = np.asarray(array, dtype=dtype, order="C")
-    return array if array.flags.aligned else array.copy()
+    if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
+        return np.asarray(array)
+    copy = np.empty(array.shape, dtype)
+    if copy.nbytes <= _AT_ONCE:
+        copy[...] = array
+    else:  # in pieces, which let signals in between them
+        rows = max(1, _AT_ONCE * len(array) // copy.nbytes)
+        for first in range(0, len(array), rows):
+            copy[first : first + rows] = array[first : first + rows]
+    return copy
 
 
 def check_shape(name: str, array: npt.NDArray[Any], *expected: Sequence[Axis]) -> None:

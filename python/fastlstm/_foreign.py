@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import sys
+from collections import UserList, deque
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 _PAD = "pad sequences to one length and pass their lengths as lengths="
+# What NumPy reads as nested lists; more axes than these nothing here has.
+_LISTS = (list, tuple, deque, UserList)
+_MOST_AXES = 8
+# What in a list needs no look.
+_PLAIN = {bool, int, float, complex, str, np.ndarray, np.float32, np.float64, np.int64}
 
 
 class RefusedError(TypeError):
@@ -33,16 +40,17 @@ def read_array(value: Any) -> npt.NDArray[Any]:
         if type(value) is not np.ndarray and np.ma.is_masked(value):
             raise RefusedError("an array without masked values; fill them first")
         return _without_bfloat16(value)
-    if type(value) in (list, tuple):
-        parts = [read_array(v) if _is_array_of_others(v) else v for v in value]
-        return _without_bfloat16(_read_by_protocol(parts))
     if _is_of(value, "torch", "Tensor"):
         return _read_tensor(value)
-    if _is_of(value, "torch.nn.utils.rnn", "PackedSequence"):
-        raise RefusedError(
-            "an array, got PackedSequence: unpack it by torch.nn.utils.rnn.pad_packed_sequence, "
-            "which gives the array and what goes as lengths="
-        )
+    _refuse_packed(value)
+    if isinstance(value, _LISTS):
+        parts = _read_parts(value, 1)
+        try:
+            return _without_bfloat16(_read_by_protocol(parts))
+        except ValueError:
+            if _are_x_and_lengths(parts):
+                raise RefusedError("an array, got two: pass lengths as lengths=") from None
+            raise
     if _is_of(value, "pandas", "DataFrame", "Series", "Index"):
         return _read_pandas(value)
     if _is_of(value, "pandas.api.extensions", "ExtensionArray"):
@@ -97,10 +105,39 @@ def _refuse_nulls(nulls: Any) -> None:
         raise RefusedError("an array without missing values (NA); fill them first")
 
 
-def _is_array_of_others(value: Any) -> bool:
-    return hasattr(value, "__array__") and not (
-        type(value) is np.ndarray or isinstance(value, np.generic)
-    )
+def _refuse_packed(value: Any) -> None:
+    if _is_of(value, "torch.nn.utils.rnn", "PackedSequence"):
+        raise RefusedError(
+            "an array, got PackedSequence: unpack it by torch.nn.utils.rnn.pad_packed_sequence, "
+            "which gives the array and what goes as lengths="
+        )
+
+
+def _read_parts(values: Collection[Any], axes: int) -> list[Any]:
+    """Return nested lists with NumPy's arrays for those of others, which NumPy reads otherwise."""
+    if axes > _MOST_AXES:
+        raise RefusedError(f"an array, got lists in lists of more than {_MOST_AXES} axes")
+    if _PLAIN.issuperset(map(type, values)):
+        return list(values)
+    return [_read_part(value, axes) for value in values]
+
+
+def _read_part(value: Any, axes: int) -> Any:
+    _refuse_packed(value)
+    if isinstance(value, _LISTS):
+        return _read_parts(value, axes + 1)
+    is_own = type(value) is np.ndarray or isinstance(value, np.generic)
+    if not is_own and any(hasattr(value, name) for name in ("__array__", "toarray", "null_count")):
+        return read_array(value)
+    return value
+
+
+def _are_x_and_lengths(parts: list[Any]) -> bool:
+    if len(parts) != 2:
+        return False
+    x, lengths = parts
+    of_integers = isinstance(lengths, list) and all(type(length) is int for length in lengths)
+    return getattr(x, "ndim", 0) > 1 and (of_integers or getattr(lengths, "ndim", 0) == 1)
 
 
 def _read_by_protocol(value: Any) -> npt.NDArray[Any]:

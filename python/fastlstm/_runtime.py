@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 
@@ -15,6 +16,9 @@ from ._checks import as_bool, as_int
 from ._version import __version__
 
 _MOST = 4096  # the core's limit
+
+P = ParamSpec("P")
+R = TypeVar("R")
 
 # The blocks of `num_threads` of this context, the innermost last: a list with the block's number,
 # empty once it has ended. What a context has of them may have ended in another.
@@ -60,9 +64,8 @@ def set_num_threads(n: int) -> None:
     _core.set_num_threads(as_int("n", n, 1, _MOST))
 
 
-@contextmanager
-def num_threads(n: int) -> Iterator[None]:
-    """Set how many threads calls may use inside a ``with`` block.
+class num_threads:  # noqa: N801
+    """Set how many threads calls may use inside a ``with`` block, or in a function it decorates.
 
     The number is the context's (:mod:`contextvars`): a task of asyncio and a thread have their own.
     A task that begins inside the block, and ``asyncio.to_thread``, have the block's; a new thread
@@ -78,14 +81,36 @@ def num_threads(n: int) -> Iterator[None]:
     ------
     ValueError, TypeError
         `n` is something else.
+    RuntimeError
+        A second block begins with the same object.
     """
-    block = [as_int("n", n, 1, _MOST)]
-    _blocks.set((*_open_blocks(), block))
-    try:
-        yield
-    finally:
-        block.clear()
+
+    def __init__(self, n: int) -> None:
+        self._n = as_int("n", n, 1, _MOST)
+        self._block: list[int] | None = None
+
+    def __enter__(self) -> None:
+        if self._block is not None:
+            raise RuntimeError("num_threads: expected an object for each block, got one twice")
+        self._block = block = [self._n]
+        try:
+            _blocks.set((*_open_blocks(), block))
+        except BaseException:  # of a signal's handler, as after any call
+            block.clear()
+            raise
+
+    def __exit__(self, *error: object) -> None:
+        if self._block:  # at once: a signal's handler may raise after the first call
+            self._block.clear()
         _blocks.set(_open_blocks())
+
+    def __call__(self, function: Callable[P, R]) -> Callable[P, R]:
+        @functools.wraps(function)
+        def call(*args: P.args, **kwargs: P.kwargs) -> R:
+            with num_threads(self._n):
+                return function(*args, **kwargs)
+
+        return call
 
 
 def _open_blocks() -> tuple[list[int], ...]:

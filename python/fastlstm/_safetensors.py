@@ -11,8 +11,6 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from ._checks import FloatArray
 from ._files import HeldFile
 from ._kinds import kind_of
@@ -51,8 +49,7 @@ class StoredTensor:
         dtype = _FLOATS.get(self.dtype)
         if dtype is None:
             raise ValueError(f"expected a tensor of floats, got one of {self.dtype}")
-        with self.file.at(self.offset) as file:
-            values = np.fromfile(file, f"<{FLOATS[dtype]}", math.prod(self.shape))
+        values = self.file.values(self.offset, f"<{FLOATS[dtype]}", math.prod(self.shape))
         values.shape = self.shape  # another size: the file has changed
         return as_layers_float(values, dtype)
 

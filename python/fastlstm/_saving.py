@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import errno
 import fcntl
+import functools
 import hashlib
 import json
 import os
 import stat
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
+from io import FileIO
 from typing import Any
 
 import numpy as np
@@ -17,11 +19,17 @@ import numpy.typing as npt
 
 from ._checks import as_path
 
+_AT_ONCE = 8 << 20  # bytes
 _MOST_LINKS = 40  # as many as Linux follows
 _ACCESS_LIST = "system.posix_acl_access"
 # Attributes of a file that say who may use it and what its owner noted. Others describe its content
 # ("security.ima") and would be wrong of the next.
 _KEPT_ATTRIBUTES = (_ACCESS_LIST, "user.", "security.selinux")
+# Why no other file can take a file's place, which a save needs.
+_NOT_REPLACED = {
+    errno.EBUSY: "it is mounted by itself, so that a save cannot replace it; mount its folder",
+    errno.EPERM: "its folder lets nobody but the owner replace it, which a save needs",
+}
 _KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}
 
 
@@ -116,18 +124,27 @@ def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | me
     digest = hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
     prefix = os.path.join(folder, f".fastlstm-{digest}-")  # short, however long the name
     _remove_left_behind(prefix)
-    with _locked_file(prefix, 0o666 if old is None else 0o600) as (descriptor, temporary):
+    opener = functools.partial(os.open, mode=0o666 if old is None else 0o600)
+    is_replaced = False
+    while not is_replaced:
+        temporary = prefix + os.urandom(8).hex()
+        # A handler of a signal that raises may do so after any call, this one, too. So it is no
+        # number, which nobody would close, but an object.
         try:
-            with open(descriptor, "wb", closefd=False) as file:
-                file.writelines(parts)
-            if old is not None:
-                _take_after(target, old, descriptor)
-            os.fsync(descriptor)
-            os.replace(temporary, target)
-        except BaseException:
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+            with open(temporary, "xb", buffering=0, opener=opener) as file:
+                # Another writer may have taken it for one that was left behind, before the lock.
+                if _lock(file.fileno()) and os.path.lexists(temporary):
+                    for part in parts:
+                        _write(file, part)
+                    if old is not None:
+                        _take_after(target, old, file.fileno())
+                    os.fsync(file.fileno())
+                    _take_place(temporary, target)
+                    is_replaced = True
+        finally:
+            if not is_replaced:
+                with contextlib.suppress(OSError):
+                    os.unlink(temporary)
     _sync_folder(folder or os.curdir)
 
 
@@ -140,21 +157,22 @@ def _check_replaceable(target: str, folder: str) -> None:
         raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {text}")
 
 
-@contextlib.contextmanager
-def _locked_file(prefix: str, mode: int) -> Iterator[tuple[int, str]]:
-    """Make a file that is locked until the block, or the process, ends."""
-    while True:
-        temporary = prefix + os.urandom(8).hex()
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-        try:
-            if _lock(descriptor) and os.path.lexists(temporary):
-                yield descriptor, temporary
-                return
-            # Another writer took it for one that was left behind, before it was locked.
-            with contextlib.suppress(FileNotFoundError):
-                os.unlink(temporary)
-        finally:
-            os.close(descriptor)
+def _take_place(temporary: str, target: str) -> None:
+    try:
+        os.replace(temporary, target)
+    except OSError as error:
+        if error.errno in _NOT_REPLACED:
+            text = f"{error.strerror}: {_NOT_REPLACED[error.errno]}"
+            raise OSError(error.errno, text) from None
+        raise
+
+
+def _write(file: FileIO, part: bytes | memoryview) -> None:
+    """Write a part in pieces of a few megabytes, which let signals in between them."""
+    rest = memoryview(part)
+    rest = rest.cast("B") if rest.nbytes else rest[:0]
+    while rest:
+        rest = rest[file.write(rest[:_AT_ONCE]) :]
 
 
 def _lock(descriptor: int) -> bool:

@@ -19,9 +19,9 @@ With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.
 from __future__ import annotations
 
 import math
+import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -34,6 +34,7 @@ from ._checks import as_bool, as_float, check_mapping
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
 
 Array = npt.NDArray[Any]  # of float32 or float64
+_AT_ONCE = 1 << 20  # numbers
 
 
 class _State(NamedTuple):
@@ -53,7 +54,7 @@ class Optimizer(ABC):
         self.lr = lr
         self.weight_decay = _number("weight_decay", weight_decay)
         self._state: dict[str, _State] = {}
-        self._in_use: dict[None, object] = {}
+        self._in_use: dict[int, object] = {}
 
     @property
     def lr(self) -> float:
@@ -100,21 +101,22 @@ class Optimizer(ABC):
         Notes
         -----
         A step that is interrupted (by Ctrl-C, or where memory runs out) may have changed some of
-        the moments: go on from an earlier `state_dict`.
+        the moments: go on from an earlier `state_dict`. So may one that another thread is in the
+        middle of when the process forks, for the child.
         """
-        with self._alone():
-            return self._step(params, grads)
-
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        """Refuse what comes in the middle of a step: another thread, or a signal's handler."""
-        this = object()
-        if self._in_use.setdefault(None, this) is not this:  # one operation of a dictionary
-            raise RuntimeError("optimizer: in use by another call (one thread at a time may step)")
+        # Refuses what comes in the middle of a step, from another thread or a signal's handler. One
+        # that raises may do so after any call: `finally` makes none. The child of a fork has a key
+        # of its own, as a step of its parent's other threads never ends there.
+        this, process = object(), os.getpid()
         try:
-            yield
+            if self._in_use.setdefault(process, this) is not this:  # one operation of a dictionary
+                raise RuntimeError(
+                    "optimizer: in use by another call (one thread at a time may step)"
+                )
+            return self._step(params, grads)
         finally:
-            self._in_use.clear()
+            if process in self._in_use and self._in_use[process] is this:
+                del self._in_use[process]
 
     def _step(
         self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
@@ -171,7 +173,7 @@ class Optimizer(ABC):
             ``"step"``, the number of its steps, and its moments. Arrays are copies.
         """
         state = {
-            name: {"step": s.step, **{key: value.copy() for key, value in s.moments.items()}}
+            name: {"step": s.step, **{key: _copied(value) for key, value in s.moments.items()}}
             for name, s in self._state.items()
         }
         return {**{name: getattr(self, name) for name in self._options}, "state": state}
@@ -200,7 +202,7 @@ class Optimizer(ABC):
             if not isinstance(step, Integral) or step < 1:
                 raise ValueError(f"{label}['step']: expected a positive integer, got {step!r}")
             moments = {
-                key: _float_array(f"{label}[{key!r}]", entry[key]).copy()
+                key: _copied(_float_array(f"{label}[{key!r}]", entry[key]))
                 for key in loaded._moment_names()
             }
             if len({(value.shape, value.dtype) for value in moments.values()}) > 1:
@@ -257,13 +259,17 @@ class SGD(Optimizer):
     def _update(
         self, p: Array, g: Array, step: int, moments: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
-        if self.weight_decay:
-            g = g + self.weight_decay * p
-        if not self.momentum:
-            return p - self.lr * g, {}
-        # The first gradient is copied: its owner may change it.
-        v = self.momentum * moments["velocity"] + g if moments else g.copy()
-        return p - self.lr * (g + self.momentum * v if self.nesterov else v), {"velocity": v}
+        p_new, v_new = np.empty(p.shape, p.dtype), np.empty(p.shape, p.dtype)
+        for rows in _pieces(p):
+            v = g[rows]
+            if self.weight_decay:
+                v = v + self.weight_decay * p[rows]
+            direction = v
+            if self.momentum:
+                v_new[rows] = v = self.momentum * moments["velocity"][rows] + v if moments else v
+                direction = direction + self.momentum * v if self.nesterov else v
+            p_new[rows] = p[rows] - self.lr * direction
+        return p_new, {"velocity": v_new} if self.momentum else {}
 
 
 class Adam(Optimizer):
@@ -468,6 +474,23 @@ def _float_array(name: str, value: npt.ArrayLike) -> Array:
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array
+
+
+def _pieces(array: Array) -> Iterator[Any]:
+    """Indices of rows of a few megabytes, which let signals in between them, or of all."""
+    if array.size <= _AT_ONCE:
+        yield ...
+        return
+    rows = max(1, _AT_ONCE * len(array) // array.size)
+    for first in range(0, len(array), rows):
+        yield slice(first, first + rows)
+
+
+def _copied(array: Array) -> Array:
+    copy = np.empty(array.shape, array.dtype)
+    for rows in _pieces(array):
+        copy[rows] = array[rows]
+    return copy
 
 
 def _check_keys(name: str, mapping: Mapping[str, Any], expected: set[str]) -> None:

@@ -30,6 +30,7 @@ _OTHERS = {
     b"PK\x05\x06": _ARCHIVE.format("zip"),
     b"7z\xbc\xaf": _ARCHIVE.format("7z"),
     b"Rar!": _ARCHIVE.format("rar"),
+    _GZIP: "compressed by gzip twice: decompress the file first",
     b"BZh": "compressed by bzip2: decompress the file first",
     b"\xfd7zXZ": "compressed by xz: decompress the file first",
     b"\x28\xb5\x2f\xfd": "compressed by zstd: decompress the file first",
@@ -105,7 +106,7 @@ def load(
     most = sys.maxsize if limit is None else as_int("limit", limit, 0, sys.maxsize)
     numbers = as_dtype(dtype)
     text = Encoding(encoding, errors)
-    may_be_cut, head = False, None
+    may_be_cut, is_recognised, head = False, False, None
     with open(path, "rb") as raw:
         compressed = raw.read(len(_GZIP)) == _GZIP
         raw.seek(0)
@@ -113,7 +114,7 @@ def load(
         try:
             head = file.read(MOST_LINE)
             file.seek(0)
-            format = format or recognise(head)
+            is_recognised, format = format is None, format or recognise(head)
             if format in ("fasttext-binary", "saved"):
                 if compressed:
                     raise ValueError(f"{format} is mapped into memory: decompress the file first")
@@ -127,10 +128,15 @@ def load(
                 words, vectors = _word2vec.read(file, size, most, numbers, text)
             else:
                 has_header = format != "glove"
-                words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, text)
+                words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, what)
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             instead = None if head is None else what_it_is_instead(head) or _another_format(head)
-            raise ValueError(f"{path}: {instead or error}") from error
+            what = instead or str(error)
+            if what.startswith("Not a gzipped file"):
+                what = "what follows its compressed data is not gzip's"
+            elif is_recognised and head is not None and _may_have_no_header(head):
+                what += '; if its first line is a word and its number, pass format="glove"'
+            raise ValueError(f"{path}: {what}") from error
     if may_be_cut:
         warnings.warn(
             f"{path}: its last line has no end: the last number may have been cut off", stacklevel=2
@@ -152,10 +158,18 @@ class _Gzip(gzip.GzipFile):
         return data
 
 
+def _may_have_no_header(head: bytes) -> bool:
+    """Whether the first lines may be a word and a number each, the first a number, too."""
+    first, second, *_ = (*head.split(b"\n", 2), b"")
+    return _text.parse_header(first) is not None and _text.trailing_numbers(second) == 1
+
+
 def _another_format(head: bytes) -> str | None:
     """Say what else a file is by its first bytes."""
     if _UTF_16.match(head):
         return "text in UTF-16: convert the file to UTF-8"
+    if head[257:262] == b"ustar":
+        return _ARCHIVE.format("tar")
     return next((what for magic, what in _OTHERS.items() if head.startswith(magic)), None)
 
 

@@ -144,9 +144,8 @@ def _parse(
     for n, line in enumerate(lines):
         line = line.rstrip(_END)
         spaced = line.replace(b"\t", b" ")
-        if spaced.count(b" ") == dim and b"  " not in spaced:
-            word, _, tail = spaced.partition(b" ")
-        else:
+        word, _, tail = spaced.partition(b" ")
+        if not word or spaced.count(b" ") != dim or b"  " in spaced:
             word, tail = _split(line, number + n, dim)
         words.append(word)
         tails.append(tail)
@@ -173,11 +172,14 @@ def _parse(
 
 def _split(line: bytes, number: int, dim: int) -> tuple[bytes, bytes]:
     """Split a line that is not one word and `dim` fields with a space or tab between."""
+    by_tabs = line.split(b"\t")
+    if len(by_tabs) == 1 + dim and all(by_tabs) and b" " not in b"".join(by_tabs[1:]):
+        return by_tabs[0], b" ".join(by_tabs[1:])  # spaces and numbers are the word's
     fields = list(itertools.islice(_from_the_end(line), dim))
     if len(fields) < dim:
         raise ValueError(f"line {number}: expected a word and {dim} numbers, got {len(fields)}")
     word = line[: fields[-1][1]]
-    if b"\t" in word or word.startswith(b" "):
+    if not word or b"\t" in word or word.startswith(b" "):
         raise ValueError(f"line {number}: expected a word, got a tab within it or a space before")
     if more := _NUMBER_IN_WORD.search(word):
         text = repr(more[1][:40])[1:]

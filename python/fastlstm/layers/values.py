@@ -56,12 +56,11 @@ class Turns:
         self._lock = threading.RLock()
         self._process = os.getpid()
 
-    @contextlib.contextmanager
-    def one(self) -> Iterator[None]:
+    def lock(self) -> contextlib.AbstractContextManager[bool]:
+        """For a ``with`` block. It is C's: no signal comes between it and the block."""
         if self._process != os.getpid():
             self._lock, self._process = threading.RLock(), os.getpid()
-        with self._lock:
-            yield
+        return self._lock
 
 
 class Values:
@@ -103,7 +102,7 @@ class Values:
         if not new:
             return
         changed = [k for k in range(self._spec.cells) if self._spec.cell_arrays(new, k)]
-        with self._turns.one():
+        with self._turns.lock():
             while True:
                 old = self.now()
                 arrays = {**old.arrays, **new}

@@ -285,8 +285,7 @@ class _Values:
         if storage.data is not None:
             memory = np.frombuffer(storage.data, stored, span, begin)
         else:
-            with self._file.at(self._locate(storage) + begin) as file:
-                memory = np.fromfile(file, stored, span)
+            memory = self._file.values(self._locate(storage) + begin, stored, span)
         if memory.size != span:
             raise ValueError(f"storage {storage.key} is cut")
         strides = [stride * stored.itemsize for stride in tensor.strides]
