@@ -131,12 +131,12 @@ def load(
                 words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, text)
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             instead = None if head is None else what_it_is_instead(head) or _another_format(head)
-            text = instead or str(error)
-            if text.startswith("Not a gzipped file"):
-                text = "what follows its compressed data is not gzip's"
+            what = instead or str(error)
+            if what.startswith("Not a gzipped file"):
+                what = "what follows its compressed data is not gzip's"
             elif is_recognised and head is not None and _may_have_no_header(head):
-                text += '; if its first line is a word and its number, pass format="glove"'
-            raise ValueError(f"{path}: {text}") from error
+                what += '; if its first line is a word and its number, pass format="glove"'
+            raise ValueError(f"{path}: {what}") from error
     if may_be_cut:
         warnings.warn(
             f"{path}: its last line has no end: the last number may have been cut off", stacklevel=2
