@@ -194,13 +194,42 @@ def patched(module: Any) -> Any:
     return module
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_before, patched])
+def other_list(module: Any) -> Any:
+    module._flat_weights = [weight * 0.5 for weight in module._flat_weights]
+    return module
+
+
+def other_weight(module: Any) -> Any:
+    module._flat_weights[1] = nn.Parameter(module._flat_weights[1] * 0.5)
+    return module
+
+
+def other_order(module: Any) -> Any:
+    for values in (module._flat_weights, module._flat_weights_names):
+        values[2:4] = values[3], values[2]
+    return module
+
+
+@pytest.mark.parametrize(
+    "change", [hooked, hooked_before, patched, other_list, other_weight, other_order]
+)
 def test_modules_that_were_changed(change: Any, tmp_path: Path) -> None:
     module = change(make())
     torch.save(module, tmp_path / "m.pt")
     for source in (module, tmp_path / "m.pt"):
-        with pytest.raises(ValueError, match=r"computes and no more, got (forward|.*\bhook\b)"):
+        got = r"forward|.*\bhook\b|_flat_weights"
+        with pytest.raises(ValueError, match=f"computes and no more, got ({got})"):
             fastlstm.from_torch(source)
+
+
+@pytest.mark.parametrize("kind", ["forward_pre", "forward"])
+def test_hooks_of_all_modules(kind: str) -> None:
+    handle = getattr(nn.modules.module, f"register_module_{kind}_hook")(hook)
+    try:
+        with pytest.raises(ValueError, match="got the hook hook of all modules"):
+            fastlstm.from_torch(nn.Sequential(make()))
+    finally:
+        handle.remove()
 
 
 def test_attributes_that_do_not_fit_the_parameters() -> None:

@@ -38,6 +38,18 @@ def is_parameter(name: str) -> bool:
     return bool(_PARAMETER.fullmatch(name))
 
 
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names of parameters as PyTorch passes them: by layer, direction and kind."""
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+    def place(name: str) -> tuple[int, bool, int]:
+        kind, _, cell = name.partition("_l")
+        layer = cell.removesuffix("_reverse")
+        return int(layer or 0), layer != cell, kinds.index(kind)
+
+    return sorted(names, key=place)
+
+
 def with_lists_marked(mapping: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
     """Yield items; a list in the place of a parameter is neither to be searched nor overlooked."""
     for key, thing in mapping.items():
