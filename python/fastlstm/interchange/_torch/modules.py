@@ -15,6 +15,7 @@ from .file import Module
 from .objects import Strided
 from .parameters import in_order, is_parameter
 from .pickle import Global, Opaque
+from .script import CHANGED_CODE
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 # Methods of modules that a call runs.
@@ -90,7 +91,7 @@ def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
 
 def _look_at_attributes(facts: ModuleFacts) -> None:
     """Find hooks and methods that were replaced in the object."""
-    facts.changes += [name for name in _CALLED if name in facts.attributes]
+    facts.changes += [name for name in (*_CALLED, CHANGED_CODE) if name in facts.attributes]
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks = facts.attributes.get(kind)
         for hook in hooks.values() if isinstance(hooks, dict) else ():
