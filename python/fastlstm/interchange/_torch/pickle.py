@@ -65,7 +65,8 @@ _NUMBER = 40
 _OBJECT = 150  # with a name or some fields
 _TUPLE = 64
 _LIST = _EMPTY_DICT = 80
-_DICT = 160  # that is not empty, and more
+_DICT = 120  # that is not empty, and more; with its first entries
+_DICT_HAS = 5
 _ENTRY = 30
 # Numbers that are there again and again are kept once: so many, each with its entry.
 _MOST_SHARED = 1 << 15
@@ -290,7 +291,13 @@ class Machine:
         items = top.items if isinstance(top, Opaque) else top
         if not isinstance(items, dict):
             raise ValueError(f"items for a {type(top).__name__}")
-        self._room.take(_ENTRY * (len(values) // 2) + (0 if items else _DICT))
+        before = len(items)
+        after = before + len(values) // 2
+        beyond = max(after - _DICT_HAS, 0) - max(before - _DICT_HAS, 0)
+        # Below, keys and values leave the stack for what has been paid.
+        self._room.take(_ENTRY * beyond - 2 * _REFERENCE * (after - before - beyond))
+        if not items:
+            self._room.take(_DICT)
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[as_key(key)] = value
 
