@@ -407,3 +407,9 @@ def test_traced_code_of_several_calls(kind: str, bias: bool, tmp_path: Path) -> 
     model = Twice(module)
     torch.jit.trace(model, (torch.zeros(4, 1, 3), torch.zeros(11, 5))).save(tmp_path / "m.pt")
     assert_computes_as(fastlstm.from_torch(tmp_path / "m.pt"), module)
+
+
+@pytest.mark.filterwarnings("ignore")  # of scripting
+def test_torchscript_in_memory() -> None:
+    with pytest.raises(ValueError, match=r"pass the file of torch\.jit\.save, or its state_dict"):
+        fastlstm.from_torch(torch.jit.script(make()))
