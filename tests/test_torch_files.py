@@ -645,3 +645,11 @@ def test_a_loaded_layer_has_random_numbers(tmp_path: Path) -> None:
 def test_much_beside_a_layer(beside: Any, tmp_path: Path) -> None:
     torch.save({"model": TENSORS, "beside": beside}, tmp_path / "m.pt")
     assert_read(tmp_path / "m.pt")
+
+
+def test_many_layers_that_share_a_tensor(tmp_path: Path) -> None:
+    W = torch.zeros(4, 1)
+    names = [f"weight_{kind}_l{k}" for kind in ("ih", "hh") for k in range(20_000)]
+    torch.save(dict.fromkeys(names, W), tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="more than a file of its size can hold"):
+        fastlstm.from_torch(tmp_path / "m.pt")

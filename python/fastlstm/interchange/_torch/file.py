@@ -46,6 +46,8 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # What a tensor's or module's description and name take in memory, and a search of what holds some.
 _NAMED = 800
 _VISIT = 160
+# What a layer has beside the values, for each of its parameters.
+_READ = 1000
 _CHUNK = 1 << 20
 # What holds so few plain values is looked at wherever it is shared, rather than kept as seen.
 _FEW = 16
@@ -309,6 +311,7 @@ class _Values:
         raise ValueError(f"expected a tensor of floats, got {tensor.kind}")
 
     def _count(self, tensor: Any, size: int) -> None:
+        self.room.take(_READ)  # for each layer that shares it
         # A layer has its parameters twice; who asks for a tensor again has let go of it before.
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
