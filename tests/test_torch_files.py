@@ -632,3 +632,25 @@ def test_a_loaded_layer_has_random_numbers(tmp_path: Path) -> None:
     assert not np.array_equal(first, second)
     other = copy.deepcopy(layer)
     assert_same_bits(layer.forward(x)[0], other.forward(x)[0])
+
+
+@pytest.mark.parametrize(
+    "beside",
+    [
+        [[1, 2, 3] * 5 for _ in range(200_000)],
+        [[300 + n % 7 for n in range(60)] for _ in range(40_000)],
+        {f"word{n}": row for n, row in enumerate(torch.zeros(50_000, 1))},
+    ],
+    ids=["short lists", "long lists", "rows"],
+)
+def test_much_beside_a_layer(beside: Any, tmp_path: Path) -> None:
+    torch.save({"model": TENSORS, "beside": beside}, tmp_path / "m.pt")
+    assert_read(tmp_path / "m.pt")
+
+
+def test_many_layers_that_share_a_tensor(tmp_path: Path) -> None:
+    W = torch.zeros(4, 1)
+    names = [f"weight_{kind}_l{k}" for kind in ("ih", "hh") for k in range(20_000)]
+    torch.save(dict.fromkeys(names, W), tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="more than a file of its size can hold"):
+        fastlstm.from_torch(tmp_path / "m.pt")

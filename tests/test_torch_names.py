@@ -194,13 +194,42 @@ def patched(module: Any) -> Any:
     return module
 
 
-@pytest.mark.parametrize("change", [hooked, hooked_before, patched])
+def other_list(module: Any) -> Any:
+    module._flat_weights = [weight * 0.5 for weight in module._flat_weights]
+    return module
+
+
+def other_weight(module: Any) -> Any:
+    module._flat_weights[1] = nn.Parameter(module._flat_weights[1] * 0.5)
+    return module
+
+
+def other_order(module: Any) -> Any:
+    for values in (module._flat_weights, module._flat_weights_names):
+        values[2:4] = values[3], values[2]
+    return module
+
+
+@pytest.mark.parametrize(
+    "change", [hooked, hooked_before, patched, other_list, other_weight, other_order]
+)
 def test_modules_that_were_changed(change: Any, tmp_path: Path) -> None:
     module = change(make())
     torch.save(module, tmp_path / "m.pt")
     for source in (module, tmp_path / "m.pt"):
-        with pytest.raises(ValueError, match=r"computes and no more, got (forward|.*\bhook\b)"):
+        got = r"forward|.*\bhook\b|_flat_weights"
+        with pytest.raises(ValueError, match=f"computes and no more, got ({got})"):
             fastlstm.from_torch(source)
+
+
+@pytest.mark.parametrize("kind", ["forward_pre", "forward"])
+def test_hooks_of_all_modules(kind: str) -> None:
+    handle = getattr(nn.modules.module, f"register_module_{kind}_hook")(hook)
+    try:
+        with pytest.raises(ValueError, match="got the hook hook of all modules"):
+            fastlstm.from_torch(nn.Sequential(make()))
+    finally:
+        handle.remove()
 
 
 def test_attributes_that_do_not_fit_the_parameters() -> None:
@@ -296,3 +325,91 @@ def test_quantised_modules_are_refused_by_name() -> None:
 def test_other_types(source: Any, got: str) -> None:
     with pytest.raises(TypeError, match=f"source: expected a module, .* or a path, got {got}"):
         fastlstm.from_torch(source)
+
+
+def scaled_result(module: Any) -> Any:
+    call = module.forward
+    module.forward = lambda x: (call(x)[0] * 3, call(x)[1])
+    return module
+
+
+def weight_made_outside(module: Any) -> Any:
+    def replace(module: Any, _: Any) -> None:
+        module._flat_weights[1] = module._parameters["weight_hh_l0"] * 0.5
+
+    module.register_forward_pre_hook(replace)
+    return module
+
+
+def scaled_weight(module: Any) -> Any:
+    def call(x: Any) -> Any:
+        W = [module.weight_ih_l0, module.weight_hh_l0 * 0.5, module.bias_ih_l0, module.bias_hh_l0]
+        return torch._VF.gru(x, torch.zeros(1, 2, 5), W, True, 1, 0.0, False, False, False)
+
+    module.forward = call
+    return module
+
+
+def weights_exchanged(module: Any) -> Any:
+    def call(x: Any) -> Any:
+        W = [module.weight_ih_l0, module.weight_hh_l0, module.bias_hh_l0, module.bias_ih_l0]
+        return torch._VF.gru(x, torch.zeros(1, 2, 5), W, True, 1, 0.0, False, False, False)
+
+    module.forward = call
+    return module
+
+
+def scaled_cell(cell: Any) -> Any:
+    call = cell.forward
+    cell.forward = lambda x: call(x) * 2
+    return cell
+
+
+def packed(module: Any) -> Any:
+    class Packing(nn.Module):  # type: ignore[misc, name-defined]
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn = module
+
+        def forward(self, x: Any) -> Any:
+            return self.rnn(nn.utils.rnn.pack_padded_sequence(x, torch.tensor([4, 3])))[1]
+
+    return Packing()
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+@pytest.mark.parametrize(
+    "change",
+    [scaled_result, weight_made_outside, scaled_weight, weights_exchanged, packed, scaled_cell],
+)
+def test_traced_code_that_is_not_the_layers(change: Any, tmp_path: Path) -> None:
+    cell = change is scaled_cell
+    model = nn.Sequential(change(make("GRUCell" if cell else "GRU")))
+    x = torch.zeros(2, 3) if cell else torch.zeros(4, 2, 3)
+    torch.jit.trace(model, x, check_trace=False).save(tmp_path / "m.pt")
+    with pytest.raises(ValueError, match="got traced code that is not its call"):
+        fastlstm.from_torch(tmp_path / "m.pt")
+
+
+class Twice(nn.Module):  # type: ignore[misc, name-defined]
+    def __init__(self, module: Any) -> None:
+        super().__init__()
+        self.rnn = module
+
+    def forward(self, x: Any, h: Any) -> Any:
+        return self.rnn(x)[0] + self.rnn(x[:, 0], h)[0]
+
+
+@pytest.mark.filterwarnings("ignore")  # of tracing
+@pytest.mark.parametrize(("kind", "bias"), [("GRU", True), ("RNN", False)])
+def test_traced_code_of_several_calls(kind: str, bias: bool, tmp_path: Path) -> None:
+    module = make(kind, bias=bias, num_layers=11)
+    model = Twice(module)
+    torch.jit.trace(model, (torch.zeros(4, 1, 3), torch.zeros(11, 5))).save(tmp_path / "m.pt")
+    assert_computes_as(fastlstm.from_torch(tmp_path / "m.pt"), module)
+
+
+@pytest.mark.filterwarnings("ignore")  # of scripting
+def test_torchscript_in_memory() -> None:
+    with pytest.raises(ValueError, match=r"pass the file of torch\.jit\.save, or its state_dict"):
+        fastlstm.from_torch(torch.jit.script(make()))

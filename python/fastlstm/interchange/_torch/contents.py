@@ -46,6 +46,11 @@ def contents_of_source(source: Any) -> Contents:
     if isinstance(source, type):
         name = source.__name__
         raise TypeError(f"source: expected {expected}, got the class {name}: pass an object of it")
+    if type(source).__module__.startswith("torch.jit.") and is_module(source):
+        raise ValueError(
+            f"source: a {type(source).__name__} does not say what it computes: pass the file of "
+            "torch.jit.save, or its state_dict()"
+        )
     if isinstance(source, Mapping):
         return _in_memory("state_dict", source)
     if not isinstance(source, os.PathLike) and _holds_others(source):

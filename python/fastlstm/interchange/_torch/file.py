@@ -12,7 +12,7 @@ import itertools
 import math
 import zlib
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -35,10 +35,10 @@ from .objects import (
     is_script,
     storage_of,
 )
-from .parameters import with_lists_marked
+from .parameters import may_be_of_a_layer, with_lists_marked
 from .pickle import Global, Machine
 from .script import attributes, code_file, python_class
-from .walk import Contents, find
+from .walk import LEAVES, Contents, find
 from .zip import Archive
 
 # The first number in files from before PyTorch 1.6.
@@ -46,7 +46,14 @@ _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 # What a tensor's or module's description and name take in memory, and a search of what holds some.
 _NAMED = 800
 _VISIT = 160
+# What a layer has beside the values, for each of its parameters.
+_READ = 1000
 _CHUNK = 1 << 20
+# What holds so few plain values is looked at wherever it is shared, rather than kept as seen.
+_FEW = 16
+# Of the tensors directly in one thing, so many that are no parameters of layers get their names:
+# they speak for the others.
+_MOST_OTHERS = 100
 
 
 _MADE = Global("", "a class that the file itself makes")
@@ -303,6 +310,7 @@ class _Values:
         raise ValueError(f"expected a tensor of floats, got {tensor.kind}")
 
     def _count(self, tensor: Any, size: int) -> None:
+        self.room.take(_READ)  # for each layer that shares it
         # A layer has its parameters twice; who asks for a tensor again has let go of it before.
         if id(tensor) not in self._counted:
             self._counted.add(id(tensor))
@@ -323,10 +331,24 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
         return is_one
 
     def contents(thing: Any) -> Contents:
+        if type(thing) in (dict, list, tuple) and len(thing) <= _FEW:
+            values_in = thing.values() if type(thing) is dict else thing
+            if all(type(value) in LEAVES for value in values_in):
+                return None
         inner = with_lists_marked(thing) if type(thing) is dict else contents_of(thing)
         if inner is not None:
             values.room.take(_VISIT)
-        return inner
+            return with_few_others(inner)
+        return None
+
+    def with_few_others(items: Iterable[tuple[Any, Any]]) -> Iterator[tuple[Any, Any]]:
+        others = 0
+        for key, thing in items:
+            if type(thing) in readers and not may_be_of_a_layer(key):
+                others += 1
+                if others > _MOST_OTHERS:
+                    continue
+            yield key, thing
 
     found = TorchFile()
     for name, thing in find(value, contents, wanted).items():

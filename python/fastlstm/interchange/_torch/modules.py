@@ -6,13 +6,16 @@ changes anything that a call runs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from .file import Module
-from .parameters import is_parameter
+from .objects import Strided
+from .parameters import in_order, is_parameter
 from .pickle import Global, Opaque
+from .script import CHANGED_CODE
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 # Methods of modules that a call runs.
@@ -69,6 +72,7 @@ def facts_of(module: Any) -> ModuleFacts:
             facts.cell = base.__name__
             changed = _overridden(cls, base, _CALLED)
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
+            facts.changes += _hooks_of_all_modules()
     _look_at_attributes(facts)
     return facts
 
@@ -87,7 +91,7 @@ def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
 
 def _look_at_attributes(facts: ModuleFacts) -> None:
     """Find hooks and methods that were replaced in the object."""
-    facts.changes += [name for name in _CALLED if name in facts.attributes]
+    facts.changes += [name for name in (*_CALLED, CHANGED_CODE) if name in facts.attributes]
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks = facts.attributes.get(kind)
         for hook in hooks.values() if isinstance(hooks, dict) else ():
@@ -96,6 +100,48 @@ def _look_at_attributes(facts: ModuleFacts) -> None:
                 facts.changes.append(f"the hook {_title_of(hook)}")
             else:
                 facts.computed.add(computed)
+
+    facts.changes += _other_weights(facts)
+
+
+def _hooks_of_all_modules() -> list[str]:
+    shared = sys.modules.get("torch.nn.modules.module")
+    kinds = ("_global_forward_pre_hooks", "_global_forward_hooks")
+    hooks = [hook for kind in kinds for hook in getattr(shared, kind, {}).values()]
+    return [f"the hook {_title_of(hook)} of all modules" for hook in hooks]
+
+
+def _other_weights(facts: ModuleFacts) -> list[str]:
+    """The list that a layer of PyTorch computes with, where it is not of its parameters."""
+    attributes = facts.attributes
+    weights, names = attributes.get("_flat_weights"), attributes.get("_flat_weights_names")
+    own = attributes.get("_parameters")
+    parts = attributes.get("_modules")
+    if weights is None or not isinstance(own, dict) or (parts and "parametrizations" in parts):
+        return []  # a cell; or PyTorch renews the list, as what is computed is always another
+    if not (isinstance(weights, list) and isinstance(names, list) and len(weights) == len(names)):
+        return ["_flat_weights"]
+    expected = [own.get(n, attributes.get(n)) if isinstance(n, str) else None for n in names]
+    references = attributes.get("_flat_weight_refs")
+    if isinstance(references, list) and any(
+        weight is not None and reference is not None and reference() is not weight
+        for reference, weight in zip(references, expected, strict=False)
+    ):
+        return []  # as above
+    known = [name for name in names if isinstance(name, str) and is_parameter(name)]
+    changed = known != in_order(known) or any(
+        name not in facts.computed and not _is_same(weight, mine)
+        for name, weight, mine in zip(names, weights, expected, strict=True)
+    )
+    return ["_flat_weights"] if changed else []
+
+
+def _is_same(tensor: Any, other: Any) -> bool:
+    if isinstance(tensor, Strided) and isinstance(other, Strided):
+        # Memory in the pickle itself is not compared byte by byte.
+        one, two = (t._replace(storage=t.storage._replace(data=None)) for t in (tensor, other))
+        return one == two and tensor.storage.data is other.storage.data
+    return tensor is other
 
 
 def _computed_by(hook: Any) -> str | None:

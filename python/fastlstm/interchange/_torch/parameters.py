@@ -38,6 +38,25 @@ def is_parameter(name: str) -> bool:
     return bool(_PARAMETER.fullmatch(name))
 
 
+def may_be_of_a_layer(key: Any) -> bool:
+    """Whether the key of a tensor may tell it from others beside it: by a path, or a kind."""
+    if not isinstance(key, str) or len(key) > 200:
+        return False
+    return "." in key or re.search(_KIND, key) is not None
+
+
+def in_order(names: Iterable[str]) -> list[str]:
+    """Sort names of parameters as PyTorch passes them: by layer, direction and kind."""
+    kinds = ("weight_ih", "weight_hh", "bias_ih", "bias_hh", "weight_hr")
+
+    def place(name: str) -> tuple[int, bool, int]:
+        kind, _, cell = name.partition("_l")
+        layer = cell.removesuffix("_reverse")
+        return int(layer or 0), layer != cell, kinds.index(kind)
+
+    return sorted(names, key=place)
+
+
 def with_lists_marked(mapping: Mapping[Any, Any]) -> Iterator[tuple[Any, Any]]:
     """Yield items; a list in the place of a parameter is neither to be searched nor overlooked."""
     for key, thing in mapping.items():

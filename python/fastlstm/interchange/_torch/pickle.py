@@ -61,11 +61,16 @@ class OtherKey:
 
 # What things take in memory, in bytes.
 _REFERENCE = 8
-_NUMBER = 32
+_NUMBER = 40
 _OBJECT = 150  # with a name or some fields
-_TUPLE = _LIST = _EMPTY_DICT = 80
-_DICT = 160  # that is not empty, and more
+_TUPLE = 64
+_LIST = _EMPTY_DICT = 80
+_DICT = 120  # that is not empty, and more; with its first entries
+_DICT_HAS = 5
 _ENTRY = 30
+# Numbers that are there again and again are kept once: so many, each with its entry.
+_MOST_SHARED = 1 << 15
+_SHARED = 110
 
 _CONSTANTS: dict[str, Any] = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()}
 # Whose argument is the value.
@@ -125,6 +130,7 @@ class Machine:
         self._stack: list[Any] = []
         self._outer: list[list[Any]] = []  # the stacks below each MARK
         self._memo: list[Any] = []
+        self._integers: dict[int, int] = {}
 
     def run(self) -> Any:
         """Return what the pickle describes.
@@ -139,8 +145,7 @@ class Machine:
             if name in _TEXTS:
                 self._push(argument, sys.getsizeof(argument))
             elif name in _NUMBERS:
-                digits = argument.bit_length() if isinstance(argument, int) else 0
-                self._push(argument, _NUMBER + digits // 8)
+                self._push_number(argument)
             elif name in _CONSTANTS:
                 self._push(_CONSTANTS[name], _REFERENCE)
             elif name in _TUPLES:
@@ -160,10 +165,32 @@ class Machine:
         self._room.take(size)
         self._stack.append(value)
 
+    def _push_number(self, number: Any) -> None:
+        digits = number.bit_length() if type(number) is int else 0
+        if type(number) is int and digits <= 64:
+            known = self._integers.get(number)
+            if known is None and len(self._integers) < _MOST_SHARED:
+                self._room.take(_SHARED)
+                self._integers[number] = known = number
+            if known is not None:
+                self._push(known, _REFERENCE)
+                return
+        self._push(number, _NUMBER + digits // 8)
+
+    def _push_made(self, value: Any) -> None:
+        """What a call made, or took out of its arguments."""
+        if type(value) in (int, float, bool):
+            self._push_number(value)
+        elif type(value) in (bytes, tuple):  # their contents are counted where they are made
+            self._push(value, _TUPLE)
+        else:
+            self._push(value, _OBJECT)
+
     def _pop(self) -> Any:
         return self._stack.pop()
 
     def _pop_mark(self) -> list[Any]:
+        self._room.take(-_LIST)
         values, self._stack = self._stack, self._outer.pop()
         return values
 
@@ -264,7 +291,13 @@ class Machine:
         items = top.items if isinstance(top, Opaque) else top
         if not isinstance(items, dict):
             raise ValueError(f"items for a {type(top).__name__}")
-        self._room.take(_ENTRY * (len(values) // 2) + (0 if items else _DICT))
+        before = len(items)
+        after = before + len(values) // 2
+        beyond = max(after - _DICT_HAS, 0) - max(before - _DICT_HAS, 0)
+        # Below, keys and values leave the stack for what has been paid.
+        self._room.take(_ENTRY * beyond - 2 * _REFERENCE * (after - before - beyond))
+        if not items:
+            self._room.take(_DICT)
         for key, value in zip(values[::2], values[1::2], strict=True):
             items[as_key(key)] = value
 
@@ -286,7 +319,8 @@ class Machine:
 
     def _op_newobj(self, _: Any) -> None:
         arguments, cls = self._pop(), self._pop()
-        self._push(self._call(cls, arguments), _OBJECT)
+        self._room.take(-2 * _REFERENCE)
+        self._push_made(self._call(cls, arguments))
 
     _op_reduce = _op_newobj
 

@@ -18,7 +18,7 @@ _LONGEST_NAME = 500
 _DEEPEST = 20_000  # levels; pickle itself ends long before
 _KEYS = frozenset({str, int, float, bool, type(None)})
 _PLAIN = (str, int, float, complex, bytes, bytearray, type(None))
-_LEAVES = frozenset({*_PLAIN, bool})  # what most leaves are, told in no time
+LEAVES = frozenset({*_PLAIN, bool})  # what most leaves are, told in no time
 _CODE = (
     type,
     types.ModuleType,
@@ -83,7 +83,7 @@ def find(
     while stack:
         above, items = stack[-1]
         for key, thing in items:
-            if type(thing) in _LEAVES:
+            if type(thing) in LEAVES:
                 continue
             place = above
             if key is not None:
