@@ -548,6 +548,7 @@ def directory_of(entries: int) -> bytes:
         (zipped(**{"a/data.pkl": b"}."})[:-10] + b"\xff" * 10, "more than a file of its size"),
         (zipped(**{"a/data.pkl": b"}."})[:-30], "cut"),
     ],
+    ids=["shared once", "shared often", "large", "cut"],  # the bytes have the time in them
 )
 def test_archives_that_lie(data: bytes, message: str, tmp_path: Path) -> None:
     assert not assert_reads_or_refuses(fastlstm.from_torch, tmp_path / "m", data)
