@@ -128,7 +128,7 @@ def load(
                 words, vectors = _word2vec.read(file, size, most, numbers, text)
             else:
                 has_header = format != "glove"
-                words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, what)
+                words, vectors, may_be_cut = _text.read(file, has_header, most, numbers, text)
         except (ValueError, EOFError, gzip.BadGzipFile, zlib.error) as error:
             instead = None if head is None else what_it_is_instead(head) or _another_format(head)
             what = instead or str(error)
