@@ -208,17 +208,24 @@ def interrupt(*_: object) -> None:
 
 
 def ends_early(act: Callable[[], object]) -> None:
-    """A timer interrupts what takes long: it ends in less than half of its time."""
+    """A timer interrupts what takes long: it ends in less than half of its time.
+
+    Other processes may want the CPUs in the meantime: one of five times is enough.
+    """
     started = time.perf_counter()
     act()
     whole = time.perf_counter() - started
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
-        signal.setitimer(signal.ITIMER_REAL, whole / 10)
-        started = time.perf_counter()
-        with pytest.raises(InterruptError):
-            act()
-        assert time.perf_counter() - started < whole / 2
+        for _ in range(5):
+            signal.setitimer(signal.ITIMER_REAL, whole / 10)
+            started = time.perf_counter()
+            with pytest.raises(InterruptError):
+                act()
+            taken = time.perf_counter() - started
+            if taken < whole / 2:
+                return
+        raise AssertionError(f"{taken:.2f} s of {whole:.2f}")
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
