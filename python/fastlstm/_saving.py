@@ -6,10 +6,10 @@ import contextlib
 import errno
 import fcntl
 import functools
-import hashlib
 import json
 import os
 import stat
+import zlib
 from collections.abc import Iterable, Mapping
 from io import FileIO
 from typing import Any
@@ -121,7 +121,7 @@ def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | me
     folder, name = os.path.split(target)
     if old is not None:
         _check_replaceable(target, folder)
-    digest = hashlib.blake2b(os.fsencode(name), digest_size=8).hexdigest()
+    digest = f"{zlib.crc32(os.fsencode(name)):08x}"  # of two names that share it, both clean up
     prefix = os.path.join(folder, f".fastlstm-{digest}-")  # short, however long the name
     _remove_left_behind(prefix)
     opener = functools.partial(os.open, mode=0o666 if old is None else 0o600)
