@@ -404,7 +404,7 @@ def test_the_order_of_system_calls(tmp_path: Path) -> None:
         pytest.skip("strace may not trace here")
     assert run.returncode == 0, run.stderr
     folder = re.escape(str(tmp_path))
-    temporary = rf"{folder}/\.fastlstm-[0-9a-f]{{16}}-[0-9a-f]{{16}}"
+    temporary = rf"{folder}/\.fastlstm-[0-9a-f]{{8}}-[0-9a-f]{{16}}"
     steps = {
         "made": rf'openat\(\S+, "{temporary}", O_WRONLY\|O_CREAT\|O_EXCL',
         "written": rf"write\(\d+<{temporary}>",
