@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from ._foreign import RefusedError, read_array
+from ._pieces import copied
 
 FloatArray: TypeAlias = "npt.NDArray[np.floating[Any]]"
 IndexArray: TypeAlias = "npt.NDArray[np.int64]"
@@ -20,7 +21,6 @@ IndexArray: TypeAlias = "npt.NDArray[np.int64]"
 MOST_SIZE = (2**31 - 1) // 8
 # One axis of an expected shape: its size, or a letter for any size.
 Axis: TypeAlias = "int | str"
-_AT_ONCE = 4 << 20  # bytes
 
 
 def as_int(name: str, value: Any, least: int, most: int) -> int:
@@ -139,14 +139,7 @@ def as_float_array(name: str, value: Any, dtype: np.dtype[Any]) -> FloatArray:
     # Not ascontiguousarray, which makes a scalar an array of one axis.
     if array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned:
         return np.asarray(array)
-    copy = np.empty(array.shape, dtype)
-    if copy.nbytes <= _AT_ONCE:
-        copy[...] = array
-    else:  # in pieces, which let signals in between them
-        rows = max(1, _AT_ONCE * len(array) // copy.nbytes)
-        for first in range(0, len(array), rows):
-            copy[first : first + rows] = array[first : first + rows]
-    return copy
+    return copied(array, dtype)
 
 
 def check_shape(name: str, array: npt.NDArray[Any], *expected: Sequence[Axis]) -> None:

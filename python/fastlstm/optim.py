@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from numbers import Integral
 from typing import Any, NamedTuple
 
@@ -30,11 +30,11 @@ import numpy.typing as npt
 
 from . import _core
 from ._checks import as_bool, as_float, check_mapping
+from ._pieces import copied, pieces_of
 
 __all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
 
 Array = npt.NDArray[Any]  # of float32 or float64
-_AT_ONCE = 1 << 20  # numbers
 
 
 class _State(NamedTuple):
@@ -173,7 +173,7 @@ class Optimizer(ABC):
             ``"step"``, the number of its steps, and its moments. Arrays are copies.
         """
         state = {
-            name: {"step": s.step, **{key: _copied(value) for key, value in s.moments.items()}}
+            name: {"step": s.step, **{key: copied(value) for key, value in s.moments.items()}}
             for name, s in self._state.items()
         }
         return {**{name: getattr(self, name) for name in self._options}, "state": state}
@@ -202,7 +202,7 @@ class Optimizer(ABC):
             if not isinstance(step, Integral) or step < 1:
                 raise ValueError(f"{label}['step']: expected a positive integer, got {step!r}")
             moments = {
-                key: _copied(_float_array(f"{label}[{key!r}]", entry[key]))
+                key: copied(_float_array(f"{label}[{key!r}]", entry[key]))
                 for key in loaded._moment_names()
             }
             if len({(value.shape, value.dtype) for value in moments.values()}) > 1:
@@ -260,7 +260,7 @@ class SGD(Optimizer):
         self, p: Array, g: Array, step: int, moments: dict[str, Array]
     ) -> tuple[Array, dict[str, Array]]:
         p_new, v_new = np.empty(p.shape, p.dtype), np.empty(p.shape, p.dtype)
-        for rows in _pieces(p):
+        for rows in pieces_of(p):
             v = g[rows]
             if self.weight_decay:
                 v = v + self.weight_decay * p[rows]
@@ -474,23 +474,6 @@ def _float_array(name: str, value: npt.ArrayLike) -> Array:
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array
-
-
-def _pieces(array: Array) -> Iterator[Any]:
-    """Indices of rows of a few megabytes, which let signals in between them, or of all."""
-    if array.size <= _AT_ONCE:
-        yield ...
-        return
-    rows = max(1, _AT_ONCE * len(array) // array.size)
-    for first in range(0, len(array), rows):
-        yield slice(first, first + rows)
-
-
-def _copied(array: Array) -> Array:
-    copy = np.empty(array.shape, array.dtype)
-    for rows in _pieces(array):
-        copy[rows] = array[rows]
-    return copy
 
 
 def _check_keys(name: str, mapping: Mapping[str, Any], expected: set[str]) -> None:

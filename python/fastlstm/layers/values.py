@@ -6,13 +6,14 @@ import contextlib
 import math
 import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from fastlstm._checks import FloatArray, as_float_array, check_mapping, check_shape
+from fastlstm._pieces import copied, pieces_of
 
 from .core import Stack, make_stack, read_only
 from .spec import Spec
@@ -94,7 +95,7 @@ class Values:
 
     def copies(self) -> dict[str, FloatArray]:
         """The same, to be changed."""
-        return {name: _copied(array) for name, array in self.now().arrays.items()}
+        return {name: copied(array) for name, array in self.now().arrays.items()}
 
     def update(self, values: Any) -> None:
         """Replace some arrays by copies of others; nothing is replaced after an error."""
@@ -124,7 +125,7 @@ class Values:
                 )
             array = as_float_array(name, value, self._spec.dtype)
             check_shape(name, array, shapes[name])
-            new[name] = read_only(_copied(array))
+            new[name] = read_only(copied(array))
         return new
 
 
@@ -140,7 +141,7 @@ def initial_values(spec: Spec, random: np.random.Generator) -> dict[str, FloatAr
     for cell in spec.parameters:
         for parameter in cell.values():
             drawn = np.empty(parameter.shape, spec.dtype)
-            for rows in _pieces(drawn):
+            for rows in pieces_of(drawn):
                 drawn[rows] = random.uniform(-bound, bound, drawn[rows].shape)
             if parameter.initial in constants:
                 drawn[:] = constants[parameter.initial]
@@ -169,17 +170,3 @@ def check_names(spec: Spec, state_dict: Any, layer: str) -> None:
             f"missing: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unexpected) or 'none'}"
         )
-
-
-def _pieces(array: FloatArray) -> Iterator[slice]:
-    """Rows of a few megabytes: what goes through large arrays lets signals in between them."""
-    at_once = max(1, 2**20 * len(array) // max(1, array.size))
-    for first in range(0, len(array), at_once):
-        yield slice(first, first + at_once)
-
-
-def _copied(array: FloatArray) -> FloatArray:
-    copy = np.empty(array.shape, array.dtype)
-    for rows in _pieces(array):
-        copy[rows] = array[rows]
-    return copy

@@ -13,7 +13,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from fastlstm._checks import FloatArray
-from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
+from fastlstm._stored import FLOATS, as_layers_float
+from fastlstm.interchange._tensors import Tensor
 
 from .hdf5_chunks import read_chunks
 from .hdf5_format import (

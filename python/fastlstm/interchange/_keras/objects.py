@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fastlstm.interchange._tensors import FLOATS, Tensor, as_layers_float
+from fastlstm._stored import FLOATS, as_layers_float
+from fastlstm.interchange._tensors import Tensor
 
 from .layers import CELLS, RECURRENT, TRANSPARENT, Found, is_of_keras, wrapped
 

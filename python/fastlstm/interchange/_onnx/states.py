@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm._checks import FloatArray
-from fastlstm.interchange._tensors import DAMAGE, FLOATS, as_layers_float
+from fastlstm._stored import FLOATS, as_layers_float
+from fastlstm.interchange._tensors import DAMAGE
 
 from .graphs import Scope, domain_of
 from .room import RoomError

@@ -13,8 +13,9 @@ from typing import Any, NoReturn
 import numpy as np
 
 from fastlstm._checks import FloatArray, readable_path, to_numpy
+from fastlstm._stored import FLOATS, as_layers_float
 from fastlstm.interchange._description import choose, listed
-from fastlstm.interchange._tensors import DAMAGE, FLOATS, Tensor, as_layers_float
+from fastlstm.interchange._tensors import DAMAGE, Tensor
 
 from .file import read_torch_file
 from .modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
