@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import struct
 from pathlib import Path
 from typing import Any
@@ -153,5 +154,17 @@ def test_a_file_that_changes_between_description_and_reading(tmp_path: Path) -> 
     safetensors.numpy.save_file(WEIGHTS, tmp_path / "m")
     _, tensors = read_header(str(tmp_path / "m"))
     (tmp_path / "m").write_bytes(b"")
-    with pytest.raises(ValueError, match="cannot reshape"):
+    with pytest.raises(ValueError, match="expected 48 values, got 0"):
         tensors["weight_ih_l0"].read()
+
+
+@pytest.mark.parametrize("shape", [(), (0, 3), (6,), (2, 3)])
+@pytest.mark.parametrize("dtype", ["F32", "F64", "BF16"])
+def test_values_own_their_memory(dtype: str, shape: tuple[int, ...], tmp_path: Path) -> None:
+    """Layers keep such arrays; of others they make a copy, twice the memory."""
+    count, size = math.prod(shape), {"F32": 4, "F64": 8, "BF16": 2}[dtype]
+    path = tmp_path / "m"
+    write(path, {"a": entry(dtype, shape, end=count * size)}, bytes(range(count * size)))
+    values = read_header(str(path))[1]["a"].read()
+    assert values.shape == shape
+    assert values.flags.owndata

@@ -46,18 +46,21 @@ class HeldFile:
         with self.at(offset) as file:
             return file.read(size)
 
-    def values(self, offset: int, dtype: npt.DTypeLike, count: int) -> npt.NDArray[Any]:
-        """Return so many numbers, or those that there are.
+    def values(
+        self, offset: int, dtype: npt.DTypeLike, shape: int | tuple[int, ...]
+    ) -> npt.NDArray[Any]:
+        """Return an array that owns its memory; of a file that is cut, the numbers that there are.
 
         In pieces, which let signals in between them. What their handlers raise stays what it is,
         which it would not in np.fromfile.
         """
-        values = np.empty(count, dtype)
+        array = np.empty(shape, dtype)
+        values = array.reshape(-1)
         rest = values.view(np.uint8).data
         with self.at(offset) as file:
             while rest and (size := file.readinto(rest[:_AT_ONCE])):
                 rest = rest[size:]
-        return values[: (values.nbytes - len(rest)) // values.itemsize] if rest else values
+        return values[: (values.nbytes - len(rest)) // values.itemsize] if rest else array
 
     def mapped(self) -> mmap.mmap:
         """Return all of it, mapped into memory. Empty files cannot be (ValueError)."""

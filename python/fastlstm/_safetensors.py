@@ -44,13 +44,14 @@ class StoredTensor:
         Raises
         ------
         ValueError
-            They are no floats.
+            They are no floats, or the file has been cut.
         """
         dtype = _FLOATS.get(self.dtype)
         if dtype is None:
             raise ValueError(f"expected a tensor of floats, got one of {self.dtype}")
-        values = self.file.values(self.offset, f"<{FLOATS[dtype]}", math.prod(self.shape))
-        values.shape = self.shape  # another size: the file has changed
+        values = self.file.values(self.offset, f"<{FLOATS[dtype]}", self.shape)
+        if values.shape != self.shape:
+            raise ValueError(f"expected {math.prod(self.shape)} values, got {values.size}")
         return as_layers_float(values, dtype)
 
 
