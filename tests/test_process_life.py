@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 
-def run(program: str, timeout: float = 120) -> subprocess.CompletedProcess[str]:
+def run(program: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
@@ -116,7 +116,7 @@ def test_forks_while_blas_is_loaded() -> None:
             time.sleep(0.02)
             child = os.fork()
             if child == 0:
-                signal.alarm(60)
+                signal.alarm(200)
                 tape.backward(output)
                 os._exit(0)
             children.append(child)
@@ -131,7 +131,7 @@ def test_a_fork_does_not_hold_the_lock_of_logging_while_blas_is_loaded() -> None
     done = run("""
         import os, signal, sys, threading, time, types, warnings, fastlstm, numpy as np
         warnings.simplefilter("ignore")  # of a fork with threads
-        signal.alarm(60)
+        signal.alarm(200)
         class Finder:  # what SciPy imports, while a fork waits for it
             def find_spec(self, name, path=None, target=None):
                 if name.startswith("scipy") and not started.is_set():
@@ -171,7 +171,7 @@ def test_a_stream_that_another_thread_used_at_a_fork() -> None:
         time.sleep(0.1)
         child = os.fork()
         if child == 0:
-            signal.alarm(60)
+            signal.alarm(200)
             try:
                 stream.step(x[0])
             except RuntimeError as error:
@@ -287,7 +287,7 @@ def test_a_fork_in_the_middle_of_a_step() -> None:
             child = os.fork()
             if child == 0:
                 signal.signal(signal.SIGALRM, signal.SIG_DFL)
-                signal.alarm(60)
+                signal.alarm(200)
         signal.signal(signal.SIGALRM, fork)
         signal.setitimer(signal.ITIMER_REAL, 0.15)
         try:
