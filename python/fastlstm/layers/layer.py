@@ -521,6 +521,22 @@ def make_layer(
     return layer
 
 
+def make_spec(cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]) -> Spec:
+    """Return what a layer of these options would be, without its values.
+
+    Parameters
+    ----------
+    options : mapping
+        Those at their defaults may be left out.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As of the class itself.
+    """
+    return _make_spec(cls, _checked(cls, {**table_of(cls).defaults, **options}))
+
+
 def draw_seed(layer: RecurrentLayer[Any, Any], seed: int | None) -> int:
     """Return the seed of one training call: the caller's, or the next of the layer's own."""
     if seed is None:
