@@ -1,0 +1,291 @@
+"""The core's calls as operators of PyTorch: what graphs are made of.
+
+``fastlstm::forward`` is one call of a layer, ``fastlstm::backward`` its gradients. They are functions
+of their arguments, so graphs may copy, move, save and repeat them. Eager calls do not come here.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping, Sequence
+from functools import lru_cache
+from typing import Any, NoReturn
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.multiprocessing.reductions import StorageWeakRef
+
+from fastlstm import layers
+from fastlstm.layers.spec import Spec
+
+from . import _tapes
+from ._engine import BATCH_FIRST, PACKED, Call, Engine
+
+# x: (T, B, I), (B, T, I) or packed rows, as `order` says; states: none are zeros.
+# lengths: (B,), int64; of packed rows the batch sizes, (T,).
+# seed: int64, of a training call and what regularises it; without, as in inference.
+# layer: of `describe`. taped: keep what backward reads; without, backward computes it again.
+_FORWARD = """forward(
+    Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed, str layer, int order,
+    bool taped
+) -> (Tensor output, Tensor[] final, Tensor token)"""
+# needed: of x, the states and the weights; the gradients of those come back, in order.
+_BACKWARD = """backward(
+    Tensor token, Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed,
+    str layer, int order, Tensor? d_output, Tensor?[] d_final, bool[] needed
+) -> Tensor[]"""
+
+
+def describe(kind: str, options: Mapping[str, Any]) -> str:
+    """A layer as operators are told of it: ``LSTM{'input_size': 3, ...}``.
+
+    options: those at their defaults may be left out; the dtype is that of x.
+    """
+    return kind + "{" + ", ".join([f"'{name}': {value!r}" for name, value in options.items()]) + "}"
+
+
+@lru_cache(maxsize=256)
+def _spec(layer: str, dtype: torch.dtype) -> Spec:
+    kind, options = layer.split("{", 1)
+    return layers.make_spec(
+        layers.LAYERS[kind],
+        {**ast.literal_eval("{" + options), "dtype": str(dtype).removeprefix("torch.")},
+    )
+
+
+# Of the latest layers, by their first weight's memory: packed weights stay packed between calls,
+# though graphs have no object that could keep them. Single operations on it are atomic; two threads
+# that meet make one engine too many.
+_engines: dict[tuple[str, torch.dtype, int], tuple[Engine, StorageWeakRef]] = {}
+_MOST_ENGINES = 64
+
+
+def _engine(layer: str, weights: Sequence[Tensor]) -> Engine:
+    first = weights[0]
+    key = layer, first.dtype, first.data_ptr()
+    found = _engines.get(key)
+    if found is not None:
+        return found[0]
+    for other, (_, memory) in list(_engines.items()):
+        if memory.expired():
+            _engines.pop(other, None)
+    for other in list(_engines)[: 1 - _MOST_ENGINES]:
+        _engines.pop(other, None)
+    engine = Engine(_spec(layer, first.dtype))
+    _engines[key] = engine, StorageWeakRef(first.untyped_storage())
+    return engine
+
+
+def _call(
+    x: Tensor,
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+) -> Call:
+    engine = _engine(layer, weights)
+    regularisation = None
+    if seed is not None:
+        regularisation = {**engine.spec.training, "seed": int(seed), "zoneout": True}
+    if order == PACKED:
+        assert lengths is not None
+        sizes = lengths.numpy()
+        T, B = len(sizes), int(sizes[0])
+        lengths = torch.from_numpy((sizes[:, None] > np.arange(B)).sum(0))
+    elif order == BATCH_FIRST:
+        B, T = x.shape[:2]
+    else:
+        T, B = x.shape[:2]
+    return Call(engine, T, B, order, lengths, regularisation)
+
+
+def _forward(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+    taped: bool,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    call = _call(x, weights, lengths, seed, layer, order)
+    output, final, tape = call.forward(
+        x.contiguous(), _contiguous(states), _contiguous(weights), taped=taped
+    )
+    return output, list(final), _tapes.token(tape)
+
+
+def _backward(
+    token: Tensor,
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+    d_output: Tensor | None,
+    d_final: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    call = _call(x, weights, lengths, seed, layer, order)
+    x, states, weights = x.contiguous(), _contiguous(states), _contiguous(weights)
+    tape = _tapes.find(token)
+    if tape is None:
+        tape = call.forward(x, states, weights, taped=True)[2]
+    gradients = call.backward(
+        tape,
+        x,
+        states,
+        weights,
+        None if d_output is None else d_output.contiguous(),
+        [None if d is None else d.contiguous() for d in d_final],
+        needed,
+    )
+    return [d for d in gradients if d is not None]
+
+
+def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.contiguous() for tensor in tensors]
+
+
+def _forward_fake(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+    taped: bool,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    spec = _spec(layer, x.dtype)
+    if order != PACKED:
+        B = x.shape[0 if order == BATCH_FIRST else 1]
+    elif states:
+        B = states[0].shape[1]
+    else:  # the first batch size
+        B = torch.library.get_ctx().new_dynamic_size()
+    output = x.new_empty((*x.shape[:-1], spec.directions * spec.output_size))
+    final = [x.new_empty((spec.cells, B, width)) for _, width in spec.state_parts]
+    return output, final, _tapes.empty_token(x)
+
+
+def _backward_fake(
+    token: Tensor,
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+    d_output: Tensor | None,
+    d_final: Sequence[Tensor | None],
+    needed: Sequence[bool],
+) -> list[Tensor]:
+    inputs = (x, *states, *weights)
+    return [t.new_empty(t.shape) for t, n in zip(inputs, needed, strict=True) if n]
+
+
+class _Differentiable(torch.autograd.Function):
+    """What autograd sees of ``fastlstm::forward``."""
+
+    @staticmethod
+    def forward(
+        x: Tensor,
+        lengths: Tensor | None,
+        seed: Tensor | None,
+        layer: str,
+        order: int,
+        taped: bool,
+        states: int,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        with torch._C._AutoDispatchBelowAutograd():
+            output, final, token = torch.ops.fastlstm.forward(
+                x, tensors[:states], tensors[states:], lengths, seed, layer, order, taped
+            )
+        return output, token, *final
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        x, lengths, seed, ctx.layer, ctx.order, _, ctx.states, *tensors = inputs
+        token = output[1]
+        ctx.mark_non_differentiable(token)
+        ctx.save_for_backward(token, lengths, seed, x, *tensors)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, d_output: Tensor | None, _: None, *d_final: Tensor | None) -> Any:
+        token, lengths, seed, x, *tensors = ctx.saved_tensors
+        states, weights = tensors[: ctx.states], tensors[ctx.states :]
+        before = len(ctx.needs_input_grad) - len(tensors)
+        needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[before:]]
+        gradients = iter(
+            torch.ops.fastlstm.backward(
+                *(token, x, states, weights, lengths, seed, ctx.layer, ctx.order),
+                *(d_output, d_final, needed),
+            )
+        )
+        d_x, *d_tensors = [next(gradients) if n else None for n in needed]
+        return d_x, *[None] * (before - 1), *d_tensors
+
+    @staticmethod
+    def jvp(*arguments: Any) -> NoReturn:
+        _refuse("forward-mode differentiation (jvp)")
+
+
+def _refuse(what: str) -> NoReturn:
+    raise RuntimeError(
+        f"fastlstm: {what} is not computed; fastlstm.torch.restore(model) gives modules that can"
+    )
+
+
+def _refuse_vmap(*arguments: Any) -> NoReturn:
+    _refuse("vmap")
+
+
+def _refuse_twice(*arguments: Any) -> NoReturn:
+    _refuse("the gradient of a gradient (create_graph)")
+
+
+def _forward_autograd(
+    x: Tensor,
+    states: Sequence[Tensor],
+    weights: Sequence[Tensor],
+    lengths: Tensor | None,
+    seed: Tensor | None,
+    layer: str,
+    order: int,
+    taped: bool,
+) -> tuple[Tensor, list[Tensor], Tensor]:
+    if torch._C._are_functorch_transforms_active():
+        _refuse("a transform of torch.func")
+    output, token, *final = _Differentiable.apply(
+        x, lengths, seed, layer, order, taped, len(states), *states, *weights
+    )
+    return output, final, token
+
+
+def _register() -> torch.library.Library:
+    library = torch.library.Library("fastlstm", "DEF")
+    for schema, kernel, fake in (
+        (_FORWARD, _forward, _forward_fake),
+        (_BACKWARD, _backward, _backward_fake),
+    ):
+        name = schema.split("(")[0]
+        # Results of a graph's operators may be kept in any layout; inputs come as they are.
+        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        library.impl(name, kernel, "CPU")
+        torch.library.register_fake(f"fastlstm::{name}", fake, lib=library)
+        torch.library.register_vmap(f"fastlstm::{name}", _refuse_vmap, lib=library)
+    library.impl("forward", _forward_autograd, "Autograd")
+    torch.library.register_autograd("fastlstm::backward", _refuse_twice, lib=library)
+    return library
+
+
+_library = _register()
