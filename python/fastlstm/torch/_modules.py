@@ -10,6 +10,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from fastlstm import layers
 
+from . import _traced
 from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine
 from ._function import run
 
@@ -20,6 +21,9 @@ class Recurrent(nn.RNNBase):
     _layer: type[layers.RecurrentLayer[Any, Any]]
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
+        if _traced.is_traced():
+            traced = _traced.forward(self, input, hx, lengths)
+            return super().forward(input, hx) if traced is None else traced
         if not self._computes(input, hx):
             return super().forward(input, hx)
         self._update_flat_weights()
