@@ -13,6 +13,7 @@ from fastlstm import layers
 from . import _traced
 from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine
 from ._function import run
+from ._tracing import is_traced, untraced
 
 
 class Recurrent(nn.RNNBase):
@@ -21,9 +22,14 @@ class Recurrent(nn.RNNBase):
     _layer: type[layers.RecurrentLayer[Any, Any]]
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
-        if _traced.is_traced():
+        self._layer  # Dynamo may not look at these: here nothing has begun yet
+        if is_traced():
             traced = _traced.forward(self, input, hx, lengths)
             return super().forward(input, hx) if traced is None else traced
+        return self._forward(input, hx, lengths)
+
+    @untraced
+    def _forward(self, input: Any, hx: Any, lengths: Any) -> Any:
         if not self._computes(input, hx):
             return super().forward(input, hx)
         self._update_flat_weights()

@@ -1,7 +1,8 @@
 """The core's calls as operators of PyTorch: what graphs are made of.
 
-``fastlstm::forward`` is one call of a layer, ``fastlstm::backward`` its gradients. They are functions
-of their arguments, so graphs may copy, move, save and repeat them. Eager calls do not come here.
+``fastlstm::forward`` is one call of a layer, ``fastlstm::backward`` its gradients. They are
+functions of their arguments, so graphs may copy, move, save and repeat them. Eager calls do not come
+here.
 """
 
 from __future__ import annotations
@@ -21,14 +22,15 @@ from fastlstm.layers.spec import Spec
 
 from . import _tapes
 from ._engine import BATCH_FIRST, PACKED, Call, Engine
+from ._tracing import untraced
 
 # x: (T, B, I), (B, T, I) or packed rows, as `order` says; states: none are zeros.
 # lengths: (B,), int64; of packed rows the batch sizes, (T,).
 # seed: int64, of a training call and what regularises it; without, as in inference.
 # layer: of `describe`. taped: keep what backward reads; without, backward computes it again.
 _FORWARD = """forward(
-    Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed, str layer, int order,
-    bool taped
+    Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed,
+    str layer, int order, bool taped
 ) -> (Tensor output, Tensor[] final, Tensor token)"""
 # needed: of x, the states and the weights; the gradients of those come back, in order.
 _BACKWARD = """backward(
@@ -101,6 +103,7 @@ def _call(
     return Call(engine, T, B, order, lengths, regularisation)
 
 
+@untraced
 def _forward(
     x: Tensor,
     states: Sequence[Tensor],
@@ -118,6 +121,7 @@ def _forward(
     return output, list(final), _tapes.token(tape)
 
 
+@untraced
 def _backward(
     token: Tensor,
     x: Tensor,
@@ -220,6 +224,7 @@ class _Differentiable(torch.autograd.Function):
         ctx.set_materialize_grads(False)
 
     @staticmethod
+    @untraced
     def backward(ctx: Any, d_output: Tensor | None, _: None, *d_final: Tensor | None) -> Any:
         token, lengths, seed, x, *tensors = ctx.saved_tensors
         states, weights = tensors[: ctx.states], tensors[ctx.states :]
@@ -253,6 +258,7 @@ def _refuse_twice(*arguments: Any) -> NoReturn:
     _refuse("the gradient of a gradient (create_graph)")
 
 
+@untraced
 def _forward_autograd(
     x: Tensor,
     states: Sequence[Tensor],

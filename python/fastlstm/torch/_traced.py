@@ -19,11 +19,6 @@ from ._engine import BATCH_FIRST, PACKED, TIME_FIRST
 _RANDOM = ("dropout", "recurrent_dropout", "zoneout", "weight_dropout")
 
 
-def is_traced() -> bool:
-    """Whether a call now becomes part of a graph: of torch.compile, torch.export, torch.jit.trace."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing()
-
-
 def computes(tensors: Sequence[Tensor]) -> bool:
     """Whether operators take these; if not, the graph has torch's own."""
     dtype = tensors[0].dtype
