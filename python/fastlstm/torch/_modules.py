@@ -22,8 +22,8 @@ class Recurrent(nn.RNNBase):
     _layer: type[layers.RecurrentLayer[Any, Any]]
 
     def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
-        self._layer  # Dynamo may not look at these: here nothing has begun yet
-        if is_traced():
+        # Of self first: Dynamo, if it may not look at it, gives up where nothing has begun yet.
+        if self._layer is not None and is_traced():
             traced = _traced.forward(self, input, hx, lengths)
             return super().forward(input, hx) if traced is None else traced
         return self._forward(input, hx, lengths)

@@ -1,14 +1,14 @@
 """The core's calls as operators of PyTorch: what graphs are made of.
 
 ``fastlstm::forward`` is one call of a layer, ``fastlstm::backward`` its gradients. They are
-functions of their arguments, so graphs may copy, move, save and repeat them. Eager calls do not come
+functions of their arguments: graphs may copy, move, save and repeat them. Eager calls do not come
 here.
 """
 
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from functools import lru_cache
 from typing import Any, NoReturn
 
@@ -27,45 +27,68 @@ from ._tracing import untraced
 # x: (T, B, I), (B, T, I) or packed rows, as `order` says; states: none are zeros.
 # lengths: (B,), int64; of packed rows the batch sizes, (T,).
 # seed: int64, of a training call and what regularises it; without, as in inference.
-# layer: of `describe`. taped: keep what backward reads; without, backward computes it again.
+# layer, numbers: of `describe`.
+# taped: keep what backward reads; without, backward computes it again.
 _FORWARD = """forward(
     Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed,
-    str layer, int order, bool taped
+    str layer, float[] numbers, int order, bool taped
 ) -> (Tensor output, Tensor[] final, Tensor token)"""
 # needed: of x, the states and the weights; the gradients of those come back, in order.
 _BACKWARD = """backward(
     Tensor token, Tensor x, Tensor[] states, Tensor[] weights, Tensor? lengths, Tensor? seed,
-    str layer, int order, Tensor? d_output, Tensor?[] d_final, bool[] needed
+    str layer, float[] numbers, int order, Tensor? d_output, Tensor?[] d_final, bool[] needed
 ) -> Tensor[]"""
 
 
-def describe(kind: str, options: Mapping[str, Any]) -> str:
-    """A layer as operators are told of it: ``LSTM{'input_size': 3, ...}``.
+def describe(kind: str, options: Mapping[str, Any]) -> tuple[str, list[float]]:
+    """A layer as operators are told of it: ``LSTM(input_size=3, dropout=...)`` and the numbers.
 
-    options: those at their defaults may be left out; the dtype is that of x.
+    options: those at their defaults may be left out; the dtype is that of x. Numbers stay apart:
+    a tracer may not know them, and what it makes takes others without being compiled again.
     """
-    return kind + "{" + ", ".join([f"'{name}': {value!r}" for name, value in options.items()]) + "}"
+    numbers: list[float] = []
+    described = []
+    for name, value in options.items():
+        if isinstance(value, float):
+            numbers.append(value)
+            described.append(f"{name}=...")
+        elif isinstance(value, tuple) and isinstance(value[0], float):
+            numbers.extend(value)
+            described.append(f"{name}=({'..., ' * len(value)})")
+        else:
+            described.append(f"{name}={value!r}")
+    return f"{kind}({', '.join(described)})", numbers
 
 
 @lru_cache(maxsize=256)
-def _spec(layer: str, dtype: torch.dtype) -> Spec:
-    kind, options = layer.split("{", 1)
-    return layers.make_spec(
-        layers.LAYERS[kind],
-        {**ast.literal_eval("{" + options), "dtype": str(dtype).removeprefix("torch.")},
-    )
+def _spec(layer: str, numbers: tuple[float, ...], dtype: torch.dtype) -> Spec:
+    described: Any = ast.parse(layer, mode="eval").body
+    options = {option.arg: ast.literal_eval(option.value) for option in described.keywords}
+    rest = iter(numbers)
+    for name, value in options.items():
+        if value is ...:
+            options[name] = next(rest)
+        elif isinstance(value, tuple) and value[0] is ...:
+            options[name] = tuple([next(rest) for _ in value])
+    options["dtype"] = str(dtype).removeprefix("torch.")
+    return layers.make_spec(layers.LAYERS[described.func.id], options)
+
+
+def _shapes(layer: str, numbers: Sequence[float], dtype: torch.dtype) -> Spec:
+    """A spec of the same shapes: they do not depend on numbers, which may be unknown."""
+    return _spec(layer, (0.5,) * len(numbers), dtype)
 
 
 # Of the latest layers, by their first weight's memory: packed weights stay packed between calls,
 # though graphs have no object that could keep them. Single operations on it are atomic; two threads
 # that meet make one engine too many.
-_engines: dict[tuple[str, torch.dtype, int], tuple[Engine, StorageWeakRef]] = {}
+_engines: dict[Hashable, tuple[Engine, StorageWeakRef]] = {}
 _MOST_ENGINES = 64
 
 
-def _engine(layer: str, weights: Sequence[Tensor]) -> Engine:
+def _engine(layer: str, numbers: Sequence[float], weights: Sequence[Tensor]) -> Engine:
     first = weights[0]
-    key = layer, first.dtype, first.data_ptr()
+    key = layer, *numbers, first.dtype, first.data_ptr()
     found = _engines.get(key)
     if found is not None:
         return found[0]
@@ -74,7 +97,7 @@ def _engine(layer: str, weights: Sequence[Tensor]) -> Engine:
             _engines.pop(other, None)
     for other in list(_engines)[: 1 - _MOST_ENGINES]:
         _engines.pop(other, None)
-    engine = Engine(_spec(layer, first.dtype))
+    engine = Engine(_spec(layer, tuple(numbers), first.dtype))
     _engines[key] = engine, StorageWeakRef(first.untyped_storage())
     return engine
 
@@ -85,9 +108,10 @@ def _call(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
 ) -> Call:
-    engine = _engine(layer, weights)
+    engine = _engine(layer, numbers, weights)
     regularisation = None
     if seed is not None:
         regularisation = {**engine.spec.training, "seed": int(seed), "zoneout": True}
@@ -111,10 +135,11 @@ def _forward(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    call = _call(x, weights, lengths, seed, layer, order)
+    call = _call(x, weights, lengths, seed, layer, numbers, order)
     output, final, tape = call.forward(
         x.contiguous(), _contiguous(states), _contiguous(weights), taped=taped
     )
@@ -130,12 +155,13 @@ def _backward(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
     d_output: Tensor | None,
     d_final: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    call = _call(x, weights, lengths, seed, layer, order)
+    call = _call(x, weights, lengths, seed, layer, numbers, order)
     x, states, weights = x.contiguous(), _contiguous(states), _contiguous(weights)
     tape = _tapes.find(token)
     if tape is None:
@@ -163,10 +189,11 @@ def _forward_fake(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    spec = _spec(layer, x.dtype)
+    spec = _shapes(layer, numbers, x.dtype)
     if order != PACKED:
         B = x.shape[0 if order == BATCH_FIRST else 1]
     elif states:
@@ -186,6 +213,7 @@ def _backward_fake(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
     d_output: Tensor | None,
     d_final: Sequence[Tensor | None],
@@ -204,6 +232,7 @@ class _Differentiable(torch.autograd.Function):
         lengths: Tensor | None,
         seed: Tensor | None,
         layer: str,
+        numbers: Sequence[float],
         order: int,
         taped: bool,
         states: int,
@@ -211,13 +240,13 @@ class _Differentiable(torch.autograd.Function):
     ) -> tuple[Tensor, ...]:
         with torch._C._AutoDispatchBelowAutograd():
             output, final, token = torch.ops.fastlstm.forward(
-                x, tensors[:states], tensors[states:], lengths, seed, layer, order, taped
+                x, tensors[:states], tensors[states:], lengths, seed, layer, numbers, order, taped
             )
         return output, token, *final
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, lengths, seed, ctx.layer, ctx.order, _, ctx.states, *tensors = inputs
+        x, lengths, seed, ctx.layer, ctx.numbers, ctx.order, _, ctx.states, *tensors = inputs
         token = output[1]
         ctx.mark_non_differentiable(token)
         ctx.save_for_backward(token, lengths, seed, x, *tensors)
@@ -232,7 +261,7 @@ class _Differentiable(torch.autograd.Function):
         needed = [ctx.needs_input_grad[0], *ctx.needs_input_grad[before:]]
         gradients = iter(
             torch.ops.fastlstm.backward(
-                *(token, x, states, weights, lengths, seed, ctx.layer, ctx.order),
+                *(token, x, states, weights, lengths, seed, ctx.layer, ctx.numbers, ctx.order),
                 *(d_output, d_final, needed),
             )
         )
@@ -266,13 +295,14 @@ def _forward_autograd(
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
+    numbers: Sequence[float],
     order: int,
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     if torch._C._are_functorch_transforms_active():
         _refuse("a transform of torch.func")
     output, token, *final = _Differentiable.apply(
-        x, lengths, seed, layer, order, taped, len(states), *states, *weights
+        x, lengths, seed, layer, numbers, order, taped, len(states), *states, *weights
     )
     return output, final, token
 

@@ -24,7 +24,7 @@ def computes(tensors: Sequence[Tensor]) -> bool:
     dtype = tensors[0].dtype
     return (
         dtype in (torch.float32, torch.float64)
-        and all([t.dtype == dtype and t.device.type == "cpu" for t in tensors])
+        and all(t.dtype == dtype and t.device.type == "cpu" for t in tensors)
         and not torch.is_autocast_enabled("cpu")
         and not torch.onnx.is_in_onnx_export()
     )
@@ -41,15 +41,15 @@ def call(
     """The output and the final state of a module. The arguments are those of the operator."""
     options = module._options()
     seed = None
-    if module.training and any([options.get(name) for name in _RANDOM]):
+    if module.training and any(options.get(name) for name in _RANDOM):
         seed = torch.randint(2**63 - 1, (), device="cpu")
-    taped = torch.is_grad_enabled() and any([t.requires_grad for t in (x, *states, *weights)])
+    taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         # Run in whatever mode: gradients, if asked for, compute forward again.
         taped = taped and module.training
-    layer = _ops.describe(module._layer.__name__, options)
+    layer, numbers = _ops.describe(module._layer.__name__, options)
     output, final, _ = torch.ops.fastlstm.forward(
-        x, states, weights, lengths, seed, layer, order, taped
+        x, states, weights, lengths, seed, layer, numbers, order, taped
     )
     return output, final
 
