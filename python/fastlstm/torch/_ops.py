@@ -8,20 +8,21 @@ here.
 from __future__ import annotations
 
 import ast
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from functools import lru_cache
-from typing import Any, NoReturn
+from typing import Any, NoReturn, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastlstm import layers
+from fastlstm._checks import as_lengths, check_shape, shape_text
 from fastlstm.layers.spec import Spec
 
 from . import _tapes
-from ._engine import BATCH_FIRST, PACKED, Call, Engine
+from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain
+from ._lengths import lengths_of
 from ._tracing import untraced
 
 # x: (T, B, I), (B, T, I) or packed rows, as `order` says; states: none are zeros.
@@ -47,31 +48,43 @@ def describe(kind: str, options: Mapping[str, Any]) -> tuple[str, list[float]]:
     a tracer may not know them, and what it makes takes others without being compiled again.
     """
     numbers: list[float] = []
-    described = []
-    for name, value in options.items():
-        if isinstance(value, float):
-            numbers.append(value)
-            described.append(f"{name}=...")
-        elif isinstance(value, tuple) and isinstance(value[0], float):
-            numbers.extend(value)
-            described.append(f"{name}=({'..., ' * len(value)})")
-        else:
-            described.append(f"{name}={value!r}")
+    described = [f"{name}={_described(value, numbers)}" for name, value in options.items()]
     return f"{kind}({', '.join(described)})", numbers
+
+
+def _described(value: Any, numbers: list[float]) -> str:
+    if isinstance(value, tuple):
+        return "(" + "".join([_described(part, numbers) + ", " for part in value]) + ")"
+    if isinstance(value, float):
+        numbers.append(value)
+        return "..."
+    return repr(value)
+
+
+def _with(value: Any, numbers: Iterator[float]) -> Any:
+    if isinstance(value, tuple):
+        return tuple([_with(part, numbers) for part in value])
+    return next(numbers) if value is ... else value
 
 
 @lru_cache(maxsize=256)
 def _spec(layer: str, numbers: tuple[float, ...], dtype: torch.dtype) -> Spec:
     described: Any = ast.parse(layer, mode="eval").body
-    options = {option.arg: ast.literal_eval(option.value) for option in described.keywords}
     rest = iter(numbers)
-    for name, value in options.items():
-        if value is ...:
-            options[name] = next(rest)
-        elif isinstance(value, tuple) and value[0] is ...:
-            options[name] = tuple([next(rest) for _ in value])
+    options = {
+        option.arg: _with(ast.literal_eval(option.value), rest) for option in described.keywords
+    }
     options["dtype"] = str(dtype).removeprefix("torch.")
     return layers.make_spec(layers.LAYERS[described.func.id], options)
+
+
+def cell_parameters(layer: str) -> list[str]:
+    """The names of one cell's parameters, in the core's order."""
+    return list(_spec(layer, (0.5,) * layer.count("..."), torch.float32).parameters[0])
+
+
+# As torch.compiler.assume_constant_result, which would import Dynamo: it is a function of text.
+cell_parameters._dynamo_marked_constant = True  # type: ignore[attr-defined]
 
 
 def _shapes(layer: str, numbers: Sequence[float], dtype: torch.dtype) -> Spec:
@@ -104,27 +117,59 @@ def _engine(layer: str, numbers: Sequence[float], weights: Sequence[Tensor]) -> 
 
 def _call(
     x: Tensor,
+    states: Sequence[Tensor],
     weights: Sequence[Tensor],
     lengths: Tensor | None,
     seed: Tensor | None,
     layer: str,
     numbers: Sequence[float],
     order: int,
-) -> Call:
+) -> tuple[Call, tuple[Tensor, ...]]:
+    """The call, and the weights as the core reads them.
+
+    Everything is checked: graphs run on whatever they are given.
+    """
     engine = _engine(layer, numbers, weights)
+    spec, I = engine.spec, engine.spec.input_size
+    readable = engine.readable(tuple(weights))
+    if readable is None:
+        expected = ", ".join(map(shape_text, spec.shapes.values()))
+        raise ValueError(f"weights: expected {expected} of one type on the CPU, got others")
+    if order == PACKED:
+        _check("x", x, engine, ("rows", I))
+        if spec.merge is None:
+            raise ValueError("merge: expected a merged output for packed rows, got None")
+        sizes, lengths = lengths, None
+        if sizes is not None:
+            lengths = lengths_of(sizes, x.shape[0])
+        if sizes is None or lengths is None:
+            raise ValueError(f"lengths: expected batch sizes of {x.shape[0]} rows, got {sizes}")
+        T, B = len(sizes), len(lengths)
+    else:
+        _check("x", x, engine, ("B", "T", I) if order == BATCH_FIRST else ("T", "B", I))
+        B, T = x.shape[:2] if order == BATCH_FIRST else x.shape[1::-1]
+        if lengths is not None:
+            lengths = torch.from_numpy(as_lengths(lengths.numpy(), B, T))
+    if T == 0:
+        raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch does
+    if states:
+        for name, state, shape in zip(
+            [name for name, _ in spec.state_parts], states, engine.state_shapes(B), strict=True
+        ):
+            _check(name, state, engine, shape)
     regularisation = None
     if seed is not None:
-        regularisation = {**engine.spec.training, "seed": int(seed), "zoneout": True}
-    if order == PACKED:
-        assert lengths is not None
-        sizes = lengths.numpy()
-        T, B = len(sizes), int(sizes[0])
-        lengths = torch.from_numpy((sizes[:, None] > np.arange(B)).sum(0))
-    elif order == BATCH_FIRST:
-        B, T = x.shape[:2]
-    else:
-        T, B = x.shape[:2]
-    return Call(engine, T, B, order, lengths, regularisation)
+        regularisation = {**spec.training, "seed": int(seed), "zoneout": True}
+    return Call(engine, T, B, order, lengths, regularisation), readable
+
+
+def _check(name: str, tensor: Tensor, engine: Engine, shape: Sequence[int | str]) -> None:
+    if not is_plain(tensor) or tensor.dtype is not engine.dtype:
+        raise TypeError(
+            f"{name}: expected a CPU tensor of {engine.dtype}, as the weights, got {tensor.dtype} "
+            f"on {tensor.device}"
+        )
+    check_shape(name, cast(Any, tensor), shape)
 
 
 @untraced
@@ -139,11 +184,9 @@ def _forward(
     order: int,
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    call = _call(x, weights, lengths, seed, layer, numbers, order)
-    output, final, tape = call.forward(
-        x.contiguous(), _contiguous(states), _contiguous(weights), taped=taped
-    )
-    return output, list(final), _tapes.token(tape)
+    call, weights = _call(x, states, weights, lengths, seed, layer, numbers, order)
+    output, final, tape = call.forward(x, states, weights, taped=taped)
+    return output, final, _tapes.token(tape)
 
 
 @untraced
@@ -161,25 +204,10 @@ def _backward(
     d_final: Sequence[Tensor | None],
     needed: Sequence[bool],
 ) -> list[Tensor]:
-    call = _call(x, weights, lengths, seed, layer, numbers, order)
-    x, states, weights = x.contiguous(), _contiguous(states), _contiguous(weights)
-    tape = _tapes.find(token)
-    if tape is None:
-        tape = call.forward(x, states, weights, taped=True)[2]
-    gradients = call.backward(
-        tape,
-        x,
-        states,
-        weights,
-        None if d_output is None else d_output.contiguous(),
-        [None if d is None else d.contiguous() for d in d_final],
-        needed,
-    )
+    call, weights = _call(x, states, weights, lengths, seed, layer, numbers, order)
+    tape = _tapes.find(token) or call.again(x, states, weights)
+    gradients = call.backward(tape, x, states, weights, d_output, d_final, needed)
     return [d for d in gradients if d is not None]
-
-
-def _contiguous(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.contiguous() for tensor in tensors]
 
 
 def _forward_fake(
@@ -194,13 +222,15 @@ def _forward_fake(
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     spec = _shapes(layer, numbers, x.dtype)
+    sides = spec.directions if spec.merge == "concat" else 1
+    rows = x.shape[:-1] if spec.merge is not None else (2, *x.shape[:-1])
     if order != PACKED:
         B = x.shape[0 if order == BATCH_FIRST else 1]
     elif states:
         B = states[0].shape[1]
     else:  # the first batch size
         B = torch.library.get_ctx().new_dynamic_size()
-    output = x.new_empty((*x.shape[:-1], spec.directions * spec.output_size))
+    output = x.new_empty((*rows, sides * spec.output_size))
     final = [x.new_empty((spec.cells, B, width)) for _, width in spec.state_parts]
     return output, final, _tapes.empty_token(x)
 

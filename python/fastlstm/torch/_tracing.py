@@ -25,5 +25,12 @@ def untraced(function: F) -> F:
 
 @untraced  # as a frame of its own it would be compiled, and from then on say that it is
 def is_traced() -> bool:
-    """Whether a call becomes part of a graph: of torch.compile, torch.export or torch.jit.trace."""
-    return torch.compiler.is_compiling() or torch._C._is_tracing()
+    """Whether a call is looked at as operators.
+
+    By torch.compile, torch.export, torch.jit.trace, or a mode of Python's (FakeTensorMode, make_fx).
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+    )
