@@ -44,14 +44,8 @@ class Cell(Computed, nn.RNNCellBase):
         ValueError, RuntimeError
             As of torch's module.
         """
-        if is_traced():
-            result = _traced.step(self, input, hx)
-        else:
-            result = self._compute(input, hx)
-        if result is None:
-            self._must_be_ours(input, hx)
-            return super().forward(input, hx)
-        return result
+        result = _traced.step(self, input, hx) if is_traced() else self._compute(input, hx)
+        return self._others(input, hx) if result is None else result
 
     @untraced
     def _compute(self, input: Any, hx: Any) -> Any:

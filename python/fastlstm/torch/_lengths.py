@@ -16,6 +16,7 @@ class Places:
 
     def __init__(self, steps: int, lengths: Tensor, batch_first: bool) -> None:
         self._axis = -2 if batch_first else -3
+        self._count = steps
         self._steps = torch.arange(steps, device="cpu")[:, None]
         self._starts = steps - lengths
         self._batch_first = batch_first
@@ -29,7 +30,7 @@ class Places:
         return self._moved(output, self._steps - self._starts)
 
     def _moved(self, tensor: Tensor, places: Tensor) -> Tensor:
-        places = places % len(self._steps)
+        places = places % self._count
         index = (places.T if self._batch_first else places)[..., None].expand_as(tensor)
         return tensor.gather(self._axis, index)
 

@@ -70,8 +70,8 @@ class Recurrent(Computed, nn.RNNBase):
         else:
             result = self._compute(input, hx, lengths, padding)
         if result is None:
-            self._must_be_ours(input, hx, () if lengths is None else ("lengths",))
-            return super().forward(input, hx)
+            options = {} if lengths is None else {"lengths": lengths, "padding": padding}
+            return self._others(input, hx, **options)
         return result
 
     @untraced

@@ -22,6 +22,7 @@ from fastlstm.layers.spec import Spec
 
 from . import _tapes
 from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain
+from ._function import no_transform
 from ._lengths import lengths_of
 from ._tracing import untraced
 
@@ -300,21 +301,15 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def jvp(*arguments: Any) -> NoReturn:
-        _refuse("forward-mode differentiation (jvp)")
-
-
-def _refuse(what: str) -> NoReturn:
-    raise RuntimeError(
-        f"fastlstm: {what} is not computed; fastlstm.torch.restore(model) gives modules that can"
-    )
+        raise no_transform("forward-mode gradients (dual tensors)")
 
 
 def _refuse_vmap(*arguments: Any) -> NoReturn:
-    _refuse("vmap")
+    raise no_transform("vmap")
 
 
 def _refuse_twice(*arguments: Any) -> NoReturn:
-    _refuse("the gradient of a gradient (create_graph)")
+    raise no_transform("gradients of gradients (create_graph)")
 
 
 @untraced
@@ -330,7 +325,7 @@ def _forward_autograd(
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     if torch._C._are_functorch_transforms_active():
-        _refuse("a transform of torch.func")
+        raise no_transform("transforms of torch.func")
     output, token, *final = _Differentiable.apply(
         x, lengths, seed, layer, numbers, order, taped, len(states), *states, *weights
     )

@@ -1,6 +1,7 @@
 """Calls that become part of a graph, by operators, in words that tracers follow.
 
-There are no values yet: nothing here branches on any, and memory is the operators' to look at.
+There are no values yet: nothing here branches on any, and memory is the operators' to look at. Of
+shapes, torch.jit.trace warns whoever does it outside of torch; the operators check them.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
             raise ValueError("lengths: expected None for a PackedSequence, which has its own")
         return _packed(module, input, states)
     x, batch_first = input, module.batch_first
-    if x.dim() not in (2, 3) or x.shape[-1] != module.input_size:
+    if x.dim() not in (2, 3):
         return None
     batched = x.dim() == 3
     if not batched:
@@ -47,6 +48,8 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
         states = [state.unsqueeze(1) for state in states]
     if states:
         module.check_forward_args(x, states[0] if len(states) == 1 else tuple(states), None)
+    else:
+        module.check_input(x, None)
     places = None
     if lengths is not None:
         lengths = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
@@ -69,12 +72,12 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
 def step(module: Any, x: Tensor, hx: Any) -> Any:
     """What a cell gives; None: as of :func:`sequences`."""
     states = _parts(hx)
-    if x.dim() not in (1, 2) or x.shape[-1] != module.input_size:
+    if x.dim() not in (1, 2) or len(states) not in (0, _count(module)):
         return None
-    if len(states) not in (0, _count(module)):
-        return None
-    if any(state.shape != (*x.shape[:-1], module.hidden_size) for state in states):
-        return None
+    if not torch.jit.is_tracing():
+        shape = (*x.shape[:-1], module.hidden_size)
+        if x.shape[-1] != module.input_size or any(state.shape != shape for state in states):
+            return None
     missing = 3 - x.dim()  # axes: time, and the batch
     for _ in range(missing):
         x, states = x.unsqueeze(0), [state.unsqueeze(0) for state in states]
@@ -89,8 +92,7 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
 
 def _packed(module: Any, input: PackedSequence, states: Sequence[Tensor]) -> Any:
     x, batch_sizes, sorted_indices, unsorted_indices = input
-    if x.dim() != 2 or x.shape[-1] != module.input_size:
-        return None
+    module.check_input(x, batch_sizes)
     if sorted_indices is not None:
         states = [state.index_select(1, sorted_indices) for state in states]
     result = _call(module, x, states, batch_sizes, PACKED, module._lowered[True])

@@ -27,7 +27,7 @@ def untraced(function: F) -> F:
 def is_traced() -> bool:
     """Whether a call is looked at as operators.
 
-    By torch.compile, torch.export, torch.jit.trace, or a mode of Python's (FakeTensorMode, make_fx).
+    By torch.compile, torch.export, torch.jit.trace, or a mode in Python: FakeTensorMode, make_fx.
     """
     return (
         torch.compiler.is_compiling()
