@@ -14,6 +14,7 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastlstm import layers
@@ -259,6 +260,7 @@ class _Differentiable(torch.autograd.Function):
 
     @staticmethod
     def forward(
+        ctx: Any,
         x: Tensor,
         lengths: Tensor | None,
         seed: Tensor | None,
@@ -273,15 +275,11 @@ class _Differentiable(torch.autograd.Function):
             output, final, token = torch.ops.fastlstm.forward(
                 x, tensors[:states], tensors[states:], lengths, seed, layer, numbers, order, taped
             )
-        return output, token, *final
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        x, lengths, seed, ctx.layer, ctx.numbers, ctx.order, _, ctx.states, *tensors = inputs
-        token = output[1]
+        ctx.layer, ctx.numbers, ctx.order, ctx.states = layer, numbers, order, states
         ctx.mark_non_differentiable(token)
         ctx.save_for_backward(token, lengths, seed, x, *tensors)
         ctx.set_materialize_grads(False)
+        return output, token, *final
 
     @staticmethod
     @untraced
@@ -326,6 +324,13 @@ def _forward_autograd(
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     if torch._C._are_functorch_transforms_active():
         raise no_transform("transforms of torch.func")
+    needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
+    if not needed and forward_ad._current_level < 0:  # as calls in compiled code: the short way
+        with torch._C._AutoDispatchBelowAutograd():
+            result: tuple[Tensor, list[Tensor], Tensor] = torch.ops.fastlstm.forward(
+                x, states, weights, lengths, seed, layer, numbers, order, taped
+            )
+        return result
     output, token, *final = _Differentiable.apply(
         x, lengths, seed, layer, numbers, order, taped, len(states), *states, *weights
     )
