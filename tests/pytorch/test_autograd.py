@@ -251,9 +251,7 @@ HOOKS: dict[str, tuple[Callable[[], Any], int]] = {
 @of_kinds
 @pytest.mark.parametrize("hooks", HOOKS)
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_hooks_of_saved_tensors(
-    kind: str, hooks: str, dropout: float, tapes: list[Any]
-) -> None:
+def test_hooks_of_saved_tensors(kind: str, hooks: str, dropout: float, tapes: list[Any]) -> None:
     if dropout and kind in CELLS:
         pytest.skip("of layers")
     ours, x, state = example(kind, **({"num_layers": 2, "dropout": dropout} if dropout else {}))

@@ -60,7 +60,11 @@ of_kinds = pytest.mark.parametrize("kind", SEQUENCES)
 @pytest.mark.parametrize("state", [False, True], ids=["zeros", "state"])
 @pytest.mark.parametrize("layout", ["batch", "one", *LENGTHS])
 def test_results_and_gradients_are_torchs(
-    kind: str, options: dict[str, Any], state: bool, layout: str, computed: list[str]  # noqa: F811
+    kind: str,
+    options: dict[str, Any],
+    state: bool,
+    layout: str,
+    computed: list[str],  # noqa: F811
 ) -> None:
     ours, theirs = twins(kind, 3, 7, **options)
     x: Any = x_of(ours)

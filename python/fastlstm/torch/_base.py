@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -184,7 +184,11 @@ class Computed(nn.Module):
         try:
             return engine.pick(self._parameters)
         except KeyError:  # of a parametrisation, or computed before each call
-            return tuple([getattr(self, name) for name in engine.names])
+            return engine.pick(self._attributes(engine.names))
+
+    def _attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """The weights as attributes, read as often as torch's module does: some count it."""
+        return {name: getattr(self, name) for name in names}
 
     def _engine_of(self, dtype: torch.dtype) -> Engine:
         engine = self._engine

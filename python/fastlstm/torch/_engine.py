@@ -161,10 +161,8 @@ class Call:
         x = x.contiguous()
         states = [state.contiguous() for state in states]
         shape = (*x.shape[:-1], engine.width)
-        output = torch.empty(
-            (2, *shape) if engine.spec.merge is None else shape, dtype=engine.dtype, device="cpu"
-        )
-        final = [torch.empty(part, dtype=engine.dtype, device="cpu") for part in self.shapes]
+        output = x.new_empty((2, *shape) if engine.spec.merge is None else shape)
+        final = [x.new_empty(part) for part in self.shapes]
         threads = begin_threads(torch.get_num_threads())
         try:
             arguments = (
@@ -209,16 +207,16 @@ class Call:
 
         d_output, d_final: None is zeros.
         """
-        dtype = self.engine.dtype
+        contiguous = torch.contiguous_format
         wanted = [
-            torch.empty(tensor.shape, dtype=dtype, device="cpu") if needed else None
+            torch.empty_like(tensor, memory_format=contiguous) if needed else None
             for tensor, needed in zip((x, *states, *weights), needs, strict=True)
         ]
         first_weight = 1 + len(states)
         d_initial: Any = None
         if any(needs[1:first_weight]):  # the core writes all parts or none
             d_initial = [
-                torch.empty(state.shape, dtype=dtype, device="cpu") if part is None else part
+                torch.empty_like(state, memory_format=contiguous) if part is None else part
                 for state, part in zip(states, wanted[1:first_weight], strict=True)
             ]
         d_output = _readable_gradient(d_output)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -187,6 +187,10 @@ class Recurrent(Computed, nn.RNNBase):
             self._flat_weights_names = self._names(spec)
             self._init_flat_weights()
         return added
+
+    def _attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
+        self._update_flat_weights()
+        return dict(zip(self._flat_weights_names, self._flat_weights, strict=True))
 
     def flatten_parameters(self) -> None:
         """Do as torch's module does, which can where it can compute."""
