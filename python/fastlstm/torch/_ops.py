@@ -154,11 +154,11 @@ def _call(
             lengths = torch.from_numpy(as_lengths(lengths.numpy(), B, T))
     if T == 0:
         raise RuntimeError("Expected sequence length to be larger than 0 in RNN")  # as torch does
-    if states:
-        for name, state, shape in zip(
-            [name for name, _ in spec.state_parts], states, engine.state_shapes(B), strict=True
-        ):
-            _check(name, state, engine, shape)
+    shapes = engine.state_shapes(B)
+    if states and len(states) != len(shapes):
+        raise ValueError(f"states: expected none or {len(shapes)}, got {len(states)}")
+    for (name, _), state, shape in zip(spec.state_parts, states, shapes, strict=False):
+        _check(name, state, engine, shape)
     regularisation = None
     if seed is not None:
         regularisation = {**spec.training, "seed": int(seed), "zoneout": True}
