@@ -1,7 +1,7 @@
 """Calls that become part of a graph, by operators, in words that tracers follow.
 
-There are no values yet: nothing here branches on any, and memory is the operators' to look at. Of
-shapes, torch.jit.trace warns whoever does it outside of torch; the operators check them.
+There are no values yet: nothing here branches on any, and memory is the operators' to look at. To
+torch.jit.trace shapes are values, too: the operators check them when they run.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
             return None
         x = x.unsqueeze(0 if batch_first else 1)
         states = [state.unsqueeze(1) for state in states]
-    if states:
+    if states and not torch.jit.is_tracing():
         module.check_forward_args(x, states[0] if len(states) == 1 else tuple(states), None)
-    else:
+    elif not torch.jit.is_tracing():
         module.check_input(x, None)
     places = None
     if lengths is not None:
@@ -92,7 +92,8 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
 
 def _packed(module: Any, input: PackedSequence, states: Sequence[Tensor]) -> Any:
     x, batch_sizes, sorted_indices, unsorted_indices = input
-    module.check_input(x, batch_sizes)
+    if not torch.jit.is_tracing():
+        module.check_input(x, batch_sizes)
     if sorted_indices is not None:
         states = [state.index_select(1, sorted_indices) for state in states]
     result = _call(module, x, states, batch_sizes, PACKED, module._lowered[True])
