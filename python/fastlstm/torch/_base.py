@@ -230,8 +230,10 @@ class Computed(nn.Module):
             "torch.jit.trace keep them",
             stacklevel=5,
         )
-        theirs = next(base for base in type(self).__mro__ if base.__module__.startswith("torch.nn"))
-        module: nn.Module = theirs.__new__(theirs)
+        theirs: type[nn.Module] = next(
+            base for base in type(self).__mro__ if base.__module__.startswith("torch.nn")
+        )
+        module = theirs.__new__(theirs)
         module.__setstate__(self.__getstate__())
         return module
 

@@ -6,6 +6,7 @@ import functools
 from typing import Any
 
 import torch
+from torch import nn
 
 
 def compile(model: Any = None, **options: Any) -> Any:
@@ -41,12 +42,12 @@ def compile(model: Any = None, **options: Any) -> Any:
     """
     if model is None:
         return functools.partial(compile, **options)
-    from ._optimized import Optimized, OptimizedModule, allowing  # imports Dynamo
-
     compiled = torch.compile(model, **options)
     if compiled is model:  # with `disable`
         return model
-    if not isinstance(compiled, OptimizedModule):
+    from ._optimized import Optimized, allowing  # imports Dynamo, as torch.compile has
+
+    if not isinstance(model, nn.Module):
         return allowing(compiled)
     compiled.__class__ = Optimized
     compiled._initialize()

@@ -32,4 +32,4 @@ class Optimized(OptimizedModule):
 
     def _initialize(self) -> None:
         super()._initialize()
-        self.forward = allowing(self.forward)
+        self.forward: Callable[..., Any] = allowing(self.forward)

@@ -52,7 +52,8 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
         module.check_input(x, None)
     places = None
     if lengths is not None:
-        lengths = torch.as_tensor(lengths, dtype=torch.int64, device="cpu")
+        if not isinstance(lengths, Tensor):
+            lengths = torch.tensor(lengths, device="cpu")
         if padding == "pre":
             places = Places(x.shape[1 if batch_first else 0], lengths, batch_first)
             x = places.to_start(x)

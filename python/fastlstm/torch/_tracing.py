@@ -29,8 +29,8 @@ def is_traced() -> bool:
 
     By torch.compile, torch.export, torch.jit.trace, or a mode in Python: FakeTensorMode, make_fx.
     """
-    return (
+    return bool(
         torch.compiler.is_compiling()
         or torch._C._is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._len_torch_dispatch_stack()
     )
