@@ -16,7 +16,7 @@
 """
 
 from .gru import GRU, GRUTrace
-from .layer import RecurrentLayer, TrainingMemory, check_layer, make_layer, spec_of
+from .layer import RecurrentLayer, TrainingMemory, check_layer, make_layer, make_spec, spec_of
 from .load import LAYERS, load
 from .lstm import LSTM, LSTMTrace
 from .options import table_of
@@ -42,6 +42,7 @@ __all__ = [
     "check_layer",
     "load",
     "make_layer",
+    "make_spec",
     "spec_of",
     "table_of",
     "truncated_bptt",
