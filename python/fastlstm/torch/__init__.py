@@ -7,7 +7,12 @@
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
 """
 
-from ._accelerate import accelerate, report, restore
+from fastlstm._extras import needs_extra
+
+with needs_extra("fastlstm.torch", "torch"):
+    import torch  # noqa: F401  (the examples have it, too)
+
+from ._accelerate import Report, Row, accelerate, freeze, report, restore
 from ._cells import GRUCell, LSTMCell, RNNCell
 from ._modules import GRU, LSTM, RNN
 
@@ -18,7 +23,14 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Report",
+    "Row",
     "accelerate",
+    "freeze",
     "report",
     "restore",
 ]
+
+# Where users find them: pickles and messages do not name the files.
+for _cls in (GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, Report, Row):
+    _cls.__module__ = __name__

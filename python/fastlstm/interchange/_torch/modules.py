@@ -19,7 +19,7 @@ from .script import CHANGED_CODE
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 # Methods of modules that a call runs.
-_CALLED = (
+CALLED = (
     *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward", "forward"),
     *("__getattr__", "__getattribute__", "_init_flat_weights", "_update_flat_weights"),
     *("_weights_have_changed", "check_forward_args", "check_input", "check_hidden_size"),
@@ -70,7 +70,7 @@ def facts_of(module: Any) -> ModuleFacts:
         base = next((c for c in cls.__mro__ if _is_recurrent(_global_of(c))), None)
         if base is not None:
             facts.cell = base.__name__
-            changed = _overridden(cls, base, _CALLED)
+            changed = _overridden(cls, base, CALLED)
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
             facts.changes += _hooks_of_all_modules()
     _look_at_attributes(facts)
@@ -91,7 +91,7 @@ def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
 
 def _look_at_attributes(facts: ModuleFacts) -> None:
     """Find hooks and methods that were replaced in the object."""
-    facts.changes += [name for name in (*_CALLED, CHANGED_CODE) if name in facts.attributes]
+    facts.changes += [name for name in (*CALLED, CHANGED_CODE) if name in facts.attributes]
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks = facts.attributes.get(kind)
         for hook in hooks.values() if isinstance(hooks, dict) else ():
