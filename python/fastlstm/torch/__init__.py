@@ -1,6 +1,7 @@
 """PyTorch modules on fastlstm's core: subclasses of ``torch.nn``'s, and a line that puts them in.
 
 - :mod:`._accelerate`: existing models, made of them.
+- :mod:`._convert`: modules made of layers.
 - :mod:`._modules`, :mod:`._cells`: the modules, over :mod:`._base`, what they share.
 - :mod:`._function`: what autograd sees of a call.
 - :mod:`._tapes`: tapes that travel as tensors.
