@@ -8,13 +8,13 @@ from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
-from torch.autograd import forward_ad
 
 from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
 from ._engine import Engine, is_plain
+from ._function import no_transform
 
 # Drawn for each training call; of a cell that would be for each step.
 _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
@@ -150,7 +150,7 @@ class Computed(nn.Module):
             A transformation of functions is active, which could not see what the core does.
         """
         if torch._C._are_functorch_transforms_active():
-            raise RuntimeError(_no_transforms(self, "vmap, jvp and the other transforms"))
+            raise no_transform("vmap, jvp and the other transforms of torch.func")
         if torch._C._len_torch_dispatch_stack() or not is_plain(x):
             return None
         dtype = x.dtype
@@ -160,14 +160,14 @@ class Computed(nn.Module):
             return self._ready_raised(x)
         if dtype is not torch.float32 and dtype is not torch.float64:
             return None
-        return self._ready_with(dtype, self._weights(dtype), x, raised=False)
+        return self._ready_with(dtype, self._weights(dtype), raised=False)
 
     def _ready_raised(self, x: Tensor) -> Ready | None:
         """The same where float32 stands in for bfloat16: weights in it, or autocast."""
         narrow: tuple[torch.dtype, ...] = (torch.bfloat16,)
         if torch.is_autocast_enabled("cpu"):
             if x.dtype is torch.float64:  # which autocast leaves alone
-                return self._ready_with(x.dtype, self._weights(x.dtype), x, raised=False)
+                return self._ready_with(x.dtype, self._weights(x.dtype), raised=False)
             if torch.get_autocast_dtype("cpu") is not torch.bfloat16:
                 return None
             narrow = (torch.bfloat16, torch.float32)
@@ -175,20 +175,14 @@ class Computed(nn.Module):
         if x.dtype not in narrow or not all(is_plain(w) and w.dtype in narrow for w in weights):
             return None
         raised = tuple([weight.float() for weight in weights])
-        return self._ready_with(torch.float32, raised, x, raised=True)
+        return self._ready_with(torch.float32, raised, raised=True)
 
     def _ready_with(
-        self, dtype: torch.dtype, weights: tuple[Any, ...], x: Tensor, *, raised: bool
+        self, dtype: torch.dtype, weights: tuple[Any, ...], *, raised: bool
     ) -> Ready | None:
         engine = self._engine_of(dtype)
         readable = engine.readable(weights)
-        if readable is None:
-            return None
-        if forward_ad._current_level >= 0 and any(
-            forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x, *weights)
-        ):
-            raise RuntimeError(_no_transforms(self, "forward-mode gradients (dual tensors)"))
-        return Ready(engine, readable, raised)
+        return None if readable is None else Ready(engine, readable, raised)
 
     def _weights(self, dtype: torch.dtype) -> tuple[Any, ...]:
         """The weights as attributes give them, in the core's order."""
@@ -262,13 +256,6 @@ class Ready(NamedTuple):
 def fits(tensor: Any, like: Tensor, shape: Sequence[int]) -> bool:
     """Whether a part of a state has the input's type and this shape."""
     return is_plain(tensor) and tensor.shape == shape and tensor.dtype is like.dtype
-
-
-def _no_transforms(module: Any, which: str) -> str:
-    return (
-        f"fastlstm.torch: {which} of torch do not see into {type(module).__name__}; torch's own "
-        "modules have them: fastlstm.torch.restore(model)"
-    )
 
 
 def _described(value: Any) -> str:

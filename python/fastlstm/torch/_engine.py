@@ -11,14 +11,13 @@ from torch import Tensor, nn
 
 from fastlstm._blas import require_blas
 from fastlstm._runtime import begin_threads, end_threads
+from fastlstm.layers.core import Order, make_borrowed
 from fastlstm.layers.spec import Spec
-
-from ._borrowed import make_borrowed
 
 States: TypeAlias = Sequence[Tensor]
 Shape: TypeAlias = tuple[int, ...]
 
-TIME_FIRST, BATCH_FIRST, PACKED = range(3)
+TIME_FIRST, BATCH_FIRST, PACKED = map(int, Order)
 
 # What PyTorch dispatches by says all at once: a CPU tensor whose memory is its values, not sparse,
 # nested, quantised, negated lazily, nor something of a transformation or a mode.

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from . import _tapes
 from ._engine import Call, States
@@ -54,10 +55,7 @@ class _Gradients(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor | None) -> Any:
-        raise RuntimeError(
-            "fastlstm.torch: gradients of gradients are not computed; torch's own modules have "
-            "them: fastlstm.torch.restore(model)"
-        )
+        raise no_transform("gradients of gradients")
 
 
 def _gradients(
@@ -82,6 +80,10 @@ def run(
     call: Call, x: Tensor, states: States, weights: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The output and the final state; with a graph where gradients may be asked for."""
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x, *states, *weights)
+    ):
+        raise no_transform("forward-mode gradients (dual tensors)")
     if torch.is_grad_enabled() and (
         x.requires_grad or any(map(_requires_grad, weights)) or any(map(_requires_grad, states))
     ):
@@ -89,3 +91,11 @@ def run(
         return output, final
     output, final, _ = call.forward(x, states, weights, taped=False)
     return output, final
+
+
+def no_transform(which: str) -> RuntimeError:
+    """The error for what would have to see into a call."""
+    return RuntimeError(
+        f"fastlstm.torch: expected a call without {which}, which do not see into it; torch's own "
+        "modules have them: fastlstm.torch.restore(model)"
+    )
