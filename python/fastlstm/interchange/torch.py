@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 
 from fastlstm._checks import FloatArray, as_bool, as_real
+from fastlstm.layers import LAYERS, make_spec, table_of
 
 from ._description import Description, build
 from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, Tensor
-from ._torch.contents import choose_layer, contents_of_source, facts_about, parameters_in
+from ._torch.contents import (
+    Contents,
+    choose_layer,
+    contents_of_source,
+    facts_about,
+    names_in,
+    parameters_in,
+)
 from ._torch.modules import ModuleFacts
 
 
@@ -29,10 +38,11 @@ def from_torch(
     Parameters
     ----------
     source : Module, mapping of str to tensor or array, other object, or path-like
-        An LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell of torch.nn, or a module that contains
-        some; a state_dict; a container or object that holds one of these, as a checkpoint; or a
-        file of them: of ``torch.save`` (its zip format or the one before) or a safetensors file.
-        Reading a file runs no code of it, and does not need PyTorch.
+        An LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell of torch.nn, or of fastlstm.torch, whose
+        options become the layer's, or a module that contains some; a state_dict; a container or
+        object that holds one of these, as a checkpoint; or a file of them: of ``torch.save`` (its
+        zip format or the one before) or a safetensors file. Reading a file runs no code of it, and
+        does not need PyTorch.
     prefix : str, optional
         Which layer, as its parameters' names begin: "encoder.rnn". May be left out where there is
         only one.
@@ -90,11 +100,14 @@ def describe(
     given = {option: value for option, value in said.items() if value is not None}
     try:
         facts = facts_about(contents, name)
-        computed = None if facts is None else facts.computed
-        description = _from_tensors(parameters_in(contents, name, computed))
-        if facts is not None:
-            given = {**_said_by(facts, description, given), **given}
-        _add_options(description, given)
+        if facts is not None and facts.ours:
+            description = _from_ours(contents, name, facts, given)
+        else:
+            computed = None if facts is None else facts.computed
+            description = _from_tensors(parameters_in(contents, name, computed))
+            if facts is not None:
+                given = {**_said_by(facts, description, given), **given}
+            _add_options(description, given)
     except ValueError as error:
         at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
@@ -106,7 +119,7 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     both = [name for name in tensors if f"{name}_l0" in tensors]
     if both:
         raise ValueError(f"expected the parameters of one layer, got {both[0]} and {both[0]}_l0")
-    tensors = {name if "_l" in name else f"{name}_l0": tensor for name, tensor in tensors.items()}
+    tensors = _named_as_in_layers(tensors)
     for name in ("weight_ih_l0", "weight_hh_l0"):
         if name not in tensors:
             raise ValueError(f"expected {name}, among {', '.join(tensors)}")
@@ -137,20 +150,56 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     options["bidirectional"] = "weight_ih_l0_reverse" in tensors
     if proj_size:
         options["proj_size"] = proj_size
-    _check_shapes(tensors, len(GATES[cell]), options, P)
+    _check_shapes(tensors, _expected_shapes(len(GATES[cell]), options, P))
+    return Description(cell, options, _values_of(tensors))
+
+
+def _from_ours(
+    contents: Contents, layer: str, facts: ModuleFacts, given: Mapping[str, Any]
+) -> Description:
+    """A module of fastlstm.torch has all options of its layer as attributes of the same names."""
+    if given:
+        raise ValueError(f"{next(iter(given))}: expected None, as the module says what it is")
+    cell = facts.cell.removesuffix("Cell")
+    table = table_of(LAYERS[cell])
+    options: dict[str, Any] = {}
+    for name, option in table.options.items():
+        if name == "dtype" or name not in facts.attributes:
+            continue
+        try:
+            options[name] = option.check(name, facts.attributes[name])
+        except TypeError as error:
+            raise ValueError(str(error)) from error
+    missing = [name for name in table.required if name not in options]
+    if missing:
+        raise ValueError(f"expected a {facts.cell}, got one without {', '.join(missing)}")
+    names = names_in(layer, contents.tensors)
+    if options.get("num_layers", 1) > len(names):  # before their names are made
+        raise ValueError(f"num_layers: expected parameters of {options['num_layers']} layers")
+    shapes = make_spec(LAYERS[cell], options).shapes
+    also = {*shapes, *(name.removesuffix("_l0") for name in shapes)}
+    tensors = _named_as_in_layers(parameters_in(contents, layer, facts.computed, also))
+    _check_shapes(tensors, shapes)
+    return Description(cell, options, _values_of({name: tensors[name] for name in shapes}))
+
+
+def _named_as_in_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those of a cell as those of a layer of one."""
+    return {n if re.search(r"_l\d", n) else f"{n}_l0": tensor for n, tensor in tensors.items()}
+
+
+def _values_of(tensors: Mapping[str, Tensor]) -> dict[str, FloatArray]:
     params: dict[str, FloatArray] = {}
     for name, tensor in tensors.items():
         try:
             params[name] = tensor.read()
         except DAMAGE as error:
             raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
-    return Description(cell, options, params)
+    return params
 
 
-def _check_shapes(
-    tensors: Mapping[str, Tensor], gates: int, options: Mapping[str, Any], P: int
-) -> None:
-    """Compare names and shapes with those of the layer, before anything of its size is made."""
+def _expected_shapes(gates: int, options: Mapping[str, Any], P: int) -> dict[str, tuple[int, ...]]:
+    """Of all parameters of a layer of PyTorch's."""
     H = options["hidden_size"]
     directions = ("", "_reverse") if options["bidirectional"] else ("",)
     expected: dict[str, tuple[int, ...]] = {}
@@ -164,6 +213,11 @@ def _check_shapes(
                 expected[f"bias_ih{cell}"] = expected[f"bias_hh{cell}"] = (gates * H,)
             if "proj_size" in options:
                 expected[f"weight_hr{cell}"] = (P, H)
+    return expected
+
+
+def _check_shapes(tensors: Mapping[str, Tensor], expected: Mapping[str, tuple[int, ...]]) -> None:
+    """Compare names and shapes with those of the layer, before anything of its size is made."""
     missing = [name for name in expected if name not in tensors]
     unexpected = [name for name in tensors if name not in expected]
     if missing or unexpected:

@@ -7,6 +7,7 @@ import math
 import os
 import warnings
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -238,6 +239,31 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             The path is neither text nor path-like.
         """
         write_layer(path, type(self).__name__, self._options, self.params)
+
+    def to_torch(self) -> Any:
+        """Make a PyTorch module of the layer: one of :mod:`fastlstm.torch`, of the same class name.
+
+        :func:`fastlstm.from_torch` is the way back.
+
+        Returns
+        -------
+        fastlstm.torch.LSTM, GRU or RNN
+            With the layer's options and dtype, and copies of its values; in training mode, as all
+            new modules.
+
+        Raises
+        ------
+        ModuleNotFoundError
+            PyTorch is not installed.
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(8, 16, num_layers=2, zoneout=0.1)
+        >>> lstm.to_torch()  # doctest: +SKIP
+        LSTM(8, 16, num_layers=2, zoneout=(0.1, 0.1))
+        """
+        # By its name: it is above this package.
+        return import_module("fastlstm.torch._convert").module_of(self)
 
     # --- calls --------------------------------------------------------------------------------
 

@@ -1,6 +1,7 @@
 """PyTorch modules on fastlstm's core: subclasses of ``torch.nn``'s, and a line that puts them in.
 
 - :mod:`._accelerate`: existing models, made of them.
+- :mod:`._convert`: modules made of layers.
 - :mod:`._modules`, :mod:`._cells`: the modules, over :mod:`._base`, what they share.
 - :mod:`._compile`: models in one graph, over :mod:`._optimized`, which imports Dynamo.
 - :mod:`._traced`: calls that become part of a graph, by the operators of :mod:`._ops`.
@@ -11,7 +12,12 @@
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
 """
 
-from ._accelerate import accelerate, report, restore
+from fastlstm._extras import needs_extra
+
+with needs_extra("fastlstm.torch", "torch"):
+    import torch  # noqa: F401  (the examples have it, too)
+
+from ._accelerate import Report, Row, accelerate, freeze, report, restore
 from ._cells import GRUCell, LSTMCell, RNNCell
 from ._compile import compile
 from ._modules import GRU, LSTM, RNN
@@ -23,8 +29,15 @@ __all__ = [
     "GRUCell",
     "LSTMCell",
     "RNNCell",
+    "Report",
+    "Row",
     "accelerate",
     "compile",
+    "freeze",
     "report",
     "restore",
 ]
+
+# Where users find them: pickles and messages do not name the files.
+for _cls in (GRU, LSTM, RNN, GRUCell, LSTMCell, RNNCell, Report, Row):
+    _cls.__module__ = __name__

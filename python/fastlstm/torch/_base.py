@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -135,6 +135,13 @@ class Computed(nn.Module):
 
     # --- calls --------------------------------------------------------------------------------
 
+    def train(self, mode: bool = True) -> Self:
+        """Do as torch does; in training, weights are no longer frozen."""
+        super().train(mode)
+        if mode:
+            set_frozen(self, False)
+        return self
+
     def _ready(self, x: Any) -> Ready | None:
         """What a call with this input needs; None: it cannot be ours.
 
@@ -251,6 +258,25 @@ class Computed(nn.Module):
         state = dict(super().__getstate__())
         state.pop("_engine", None)
         return state
+
+
+def own_options(module: Computed) -> dict[str, Any]:
+    """Return those options that only our modules have and that are not at their defaults."""
+    return module._own_options()
+
+
+def set_frozen(module: Computed, frozen: bool) -> None:
+    """Say whether a module's weights are taken to be as they were, see :func:`.freeze`."""
+    if frozen != module._frozen:
+        module._frozen = frozen
+        if module._engine is not None:
+            module._engine.frozen = frozen
+
+
+def remove_options(module: Computed) -> None:
+    """Take from a module all attributes that torch's does not have: they are at their defaults."""
+    for name in ("_engine", "_frozen", "forget_bias", *module._own):
+        module.__dict__.pop(name, None)
 
 
 class Ready(NamedTuple):

@@ -157,7 +157,10 @@ def facts_about(contents: Contents, layer: str) -> ModuleFacts | None:
 
 
 def parameters_in(
-    contents: Contents, layer: str, computed: Collection[str] | None
+    contents: Contents,
+    layer: str,
+    computed: Collection[str] | None,
+    also: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """All parameters of a layer, which has nothing else.
 
@@ -165,11 +168,13 @@ def parameters_in(
     ----------
     computed : collection of str, optional
         Of a module: the parameters that its hooks compute from others. None: it is not known.
+    also : collection of str
+        Names of parameters that PyTorch's layers do not have, but this one.
     """
     refuse_copies_above(layer, contents.tensors)
     own = names_in(layer, contents.tensors)
     tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
-    return parameters_of(tensors, names_in(layer, contents.modules), computed)
+    return parameters_of(tensors, names_in(layer, contents.modules), computed, also)
 
 
 def _described(name: str, value: Any) -> Tensor:

@@ -18,8 +18,9 @@ from .pickle import Global, Opaque
 from .script import CHANGED_CODE
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
+_TORCHS, _OURS = "torch.nn.modules.rnn", "fastlstm.torch"
 # Methods of modules that a call runs.
-_CALLED = (
+CALLED = (
     *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward", "forward"),
     *("__getattr__", "__getattribute__", "_init_flat_weights", "_update_flat_weights"),
     *("_weights_have_changed", "check_forward_args", "check_input", "check_hidden_size"),
@@ -40,6 +41,8 @@ class ModuleFacts:
 
     cell: str
     """Which of torch.nn's recurrent classes it is or derives from; empty: of none."""
+    ours: bool
+    """Whether it derives from the class of that name in fastlstm.torch."""
     attributes: Mapping[str, Any]
     changes: list[str]
     """What it has of its own that a call runs."""
@@ -63,14 +66,14 @@ def facts_of(module: Any) -> ModuleFacts:
     """Look at a module, in memory or in a file."""
     if isinstance(module, Module):
         cell = module.type.name if _is_recurrent(module.type) else ""
-        facts = ModuleFacts(cell, module.attributes, [], set())
+        facts = ModuleFacts(cell, module.type.module == _OURS, module.attributes, [], set())
     else:
         cls = type(module)
-        facts = ModuleFacts("", vars(module), [], set())
+        facts = ModuleFacts("", False, vars(module), [], set())
         base = next((c for c in cls.__mro__ if _is_recurrent(_global_of(c))), None)
         if base is not None:
-            facts.cell = base.__name__
-            changed = _overridden(cls, base, _CALLED)
+            facts.cell, facts.ours = base.__name__, base.__module__ == _OURS
+            changed = _overridden(cls, base, CALLED)
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
             facts.changes += _hooks_of_all_modules()
     _look_at_attributes(facts)
@@ -78,7 +81,7 @@ def facts_of(module: Any) -> ModuleFacts:
 
 
 def _is_recurrent(type: Global) -> bool:
-    return type.module == "torch.nn.modules.rnn" and type.name in _RECURRENT
+    return type.module in (_TORCHS, _OURS) and type.name in _RECURRENT
 
 
 def _global_of(cls: type) -> Global:
@@ -91,7 +94,7 @@ def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
 
 def _look_at_attributes(facts: ModuleFacts) -> None:
     """Find hooks and methods that were replaced in the object."""
-    facts.changes += [name for name in (*_CALLED, CHANGED_CODE) if name in facts.attributes]
+    facts.changes += [name for name in (*CALLED, CHANGED_CODE) if name in facts.attributes]
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks = facts.attributes.get(kind)
         for hook in hooks.values() if isinstance(hooks, dict) else ():
@@ -101,7 +104,8 @@ def _look_at_attributes(facts: ModuleFacts) -> None:
             else:
                 facts.computed.add(computed)
 
-    facts.changes += _other_weights(facts)
+    if not facts.ours:  # which compute with the parameters themselves
+        facts.changes += _other_weights(facts)
 
 
 def _hooks_of_all_modules() -> list[str]:

@@ -100,7 +100,10 @@ def refuse_copies_above(layer: str, names: Iterable[str]) -> None:
 
 
 def parameters_of(
-    tensors: Mapping[str, Tensor], modules: Iterable[str], computed: Collection[str] | None
+    tensors: Mapping[str, Tensor],
+    modules: Iterable[str],
+    computed: Collection[str] | None,
+    also: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Return the parameters of a layer.
 
@@ -112,6 +115,8 @@ def parameters_of(
         Names of modules that are.
     computed : collection of str, optional
         Of a module: the parameters that its hooks compute from others. None: it is not known.
+    also : collection of str
+        Names of parameters that PyTorch's layers do not have, but this one.
 
     Raises
     ------
@@ -124,6 +129,8 @@ def parameters_of(
         match = _PARAMETRISED.fullmatch(name) or _LIKE_ONE.fullmatch(name)
         if match:
             parts.setdefault(match["name"], []).append(name)
+        elif name in also:
+            parts[name] = [name]
         else:
             others.append(name)
     if others:
