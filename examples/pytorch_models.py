@@ -1,9 +1,7 @@
 """Seven jobs on real data, each a small PyTorch model as its user would write it.
 
-Nothing here knows of fastlstm: `pytorch_jobs.py` trains these models as they are, and again after
-``fastlstm.torch.accelerate(model)``. A model's `packed` says whether its recurrent layers read
-packed sequences, or batches padded with zeros. No model has dropout, so that the same seed gives
-the same losses whoever computes.
+`pytorch_jobs.py` trains these models as they are, and again after ``fastlstm.torch.accelerate``.
+No model has dropout, so that the same seed gives the same losses whoever computes.
 """
 
 from __future__ import annotations
@@ -12,7 +10,7 @@ import itertools
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar, Literal, NamedTuple
 
 import data
 import torch
@@ -22,6 +20,10 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_se
 
 PADDING, UNKNOWN = 0, 1
 IGNORED = -100  # the label of a padded step: functional.cross_entropy leaves it out
+
+# How recurrent layers get sequences of uneven lengths: as a PackedSequence; padded with zeros,
+# which they take for steps like any other; or padded, with lengths=, which accelerated layers know.
+Form = Literal["packed", "padded", "lengths"]
 
 
 class Example(NamedTuple):
@@ -61,9 +63,9 @@ class Job(nn.Module):
     measure: ClassVar[str]
     epochs: ClassVar[int]  # until the measure says something; more make it better
 
-    def __init__(self, packed: bool) -> None:
+    def __init__(self, form: Form) -> None:
         super().__init__()
-        self.packed = packed
+        self.form = form
 
     @staticmethod
     def load() -> Data:
@@ -94,10 +96,11 @@ class Job(nn.Module):
     def run(
         self, rnn: nn.LSTM, x: Tensor, lengths: Tensor, state: Any = None
     ) -> tuple[Tensor, tuple[Tensor, Tensor]]:
-        """A recurrent layer's output (B, T, D*H) and final state, packed or padded."""
-        if not self.packed:
-            output, state = rnn(x, state)
-            return output, state
+        """A recurrent layer's output (B, T, D*H) and final state."""
+        if self.form == "padded":
+            return rnn(x, state)
+        if self.form == "lengths":
+            return rnn(x, state, lengths=lengths)
         sequences = pack_padded_sequence(x, lengths, batch_first=True, enforce_sorted=False)
         output, state = rnn(sequences, state)
         padded, _ = pad_packed_sequence(output, batch_first=True, total_length=x.shape[1])
@@ -129,8 +132,8 @@ class TextClassifier(Job):
 
     title, measure, epochs = "text: topic of news (Reuters R8)", "accuracy", 1
 
-    def __init__(self, words: int, labels: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, words: int, labels: int, form: Form) -> None:
+        super().__init__(form)
         self.embedding = nn.Embedding(words, 64, padding_idx=PADDING)
         self.rnn = nn.LSTM(64, 128, batch_first=True, bidirectional=True)
         self.head = nn.Linear(256, labels)
@@ -173,8 +176,8 @@ class DigitClassifier(Job):
 
     title, measure, epochs = "speech: spoken digits", "accuracy", 5
 
-    def __init__(self, features: int, labels: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, features: int, labels: int, form: Form) -> None:
+        super().__init__(form)
         self.rnn = nn.LSTM(features, 128, 2, batch_first=True)
         self.head = nn.Linear(128, labels)
 
@@ -204,8 +207,8 @@ class NumberTranscriber(Job):
     title, measure, epochs = "speech: spoken numbers (CTC)", "1 - label error", 4
     blank = 10
 
-    def __init__(self, features: int, labels: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, features: int, labels: int, form: Form) -> None:
+        super().__init__(form)
         self.rnn = nn.LSTM(features, 128, batch_first=True, bidirectional=True)
         self.head = nn.Linear(256, labels)
 
@@ -258,10 +261,8 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
     for i, left in enumerate(a, 1):
         diagonal, row[0] = row[0], i
         for j, right in enumerate(b, 1):
-            diagonal, row[j] = (
-                row[j],
-                min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right)),
-            )
+            least = min(row[j] + 1, row[j - 1] + 1, diagonal + (left != right))
+            diagonal, row[j] = row[j], least
     return row[-1]
 
 
@@ -270,8 +271,8 @@ class Composer(Job):
 
     title, measure, epochs = "music: Bach's chorales", "nats a frame", 12
 
-    def __init__(self, keys: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, keys: int, form: Form) -> None:
+        super().__init__(form)
         self.rnn = nn.LSTM(keys, 200, batch_first=True)
         self.head = nn.Linear(200, keys)
 
@@ -288,9 +289,7 @@ class Composer(Job):
     def loss(self, batch: Batch) -> Tensor:
         heard = ~is_padding(batch.lengths, batch.x.shape[1])
         scores = self(batch)[heard]
-        total = functional.binary_cross_entropy_with_logits(
-            scores, batch.y[heard], reduction="sum"
-        )
+        total = functional.binary_cross_entropy_with_logits(scores, batch.y[heard], reduction="sum")
         return total / len(scores)
 
     def answer(self, batch: Batch) -> Tensor:
@@ -307,8 +306,8 @@ class Tagger(Job):
     title, measure, epochs = "tagging: names in Chinese news", "F1", 1
     tags: ClassVar = ("O", "B-nr", "I-nr", "B-ns", "I-ns", "B-nt", "I-nt")
 
-    def __init__(self, characters: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, characters: int, form: Form) -> None:
+        super().__init__(form)
         self.embedding = nn.Embedding(characters, 64, padding_idx=PADDING)
         self.rnn = nn.LSTM(64, 128, batch_first=True, bidirectional=True)
         self.head = nn.Linear(256, len(self.tags))
@@ -338,7 +337,9 @@ class Tagger(Job):
             answers = zip(self.answer(batch).tolist(), batch.y.tolist(), batch.lengths, strict=True)
             for got, want, length in answers:
                 ours, theirs = self._names(got[:length]), self._names(want[:length])
-                right, found, there = right + len(ours & theirs), found + len(ours), there + len(theirs)
+                right += len(ours & theirs)
+                found += len(ours)
+                there += len(theirs)
         return 2 * right / (found + there)
 
     def _names(self, tags: list[int]) -> set[tuple[int, int, int]]:
@@ -359,8 +360,8 @@ class Speller(Job):
     title, measure, epochs = "translation: spelling to sound", "word error", 3
     longest = 20  # phonemes of an answer
 
-    def __init__(self, letters: int, phonemes: int, packed: bool) -> None:
-        super().__init__(packed)
+    def __init__(self, letters: int, phonemes: int, form: Form) -> None:
+        super().__init__(form)
         self.letters = nn.Embedding(letters, 64, padding_idx=PADDING)
         self.phonemes = nn.Embedding(phonemes, 64)
         self.encoder = nn.LSTM(64, 128, batch_first=True, bidirectional=True)
@@ -377,7 +378,9 @@ class Speller(Job):
         sounds = vocabulary((word.phonemes for word in words), 100)
         end = torch.tensor([PADDING])
         made = [
-            Example(numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end]))
+            Example(
+                numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end])
+            )
             for word in words
         ]
         sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
