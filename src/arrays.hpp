@@ -135,16 +135,23 @@ CellParams<T> write_parameters(const StackConfig& config, Index k, ParameterArra
   return params;
 }
 
-/// The order of the first two axes of a sequence.
+/// How the rows of a sequence are ordered; the numbers are Python's.
+enum class Order { kTimeFirst = 0, kBatchFirst = 1, kPacked = 2 };
+
+/// The sizes of a call's sequences, and their order.
 struct Layout {
   Index steps, B;
-  bool batch_first;
+  Order order;
+  Index rows;  // of all steps; packed, those that live
 
   Shape shape(Index width) const {
-    return batch_first ? Shape{B, steps, width} : Shape{steps, B, width};
+    if (order == Order::kPacked) return {rows, width};
+    return order == Order::kBatchFirst ? Shape{B, steps, width} : Shape{steps, B, width};
   }
   template <class V>
   SequenceView<V> view(V* data, Index width) const {
+    if (order == Order::kPacked) return SequenceView<V>::packed_rows(data, width);
+    const bool batch_first = order == Order::kBatchFirst;
     return {data, batch_first ? width : B * width, batch_first ? steps * width : width};
   }
 };
@@ -152,7 +159,13 @@ struct Layout {
 template <class T>
 Layout layout_of(const Array<T>& x, bool batch_first) {
   require(x.ndim() == 3, "x");
-  return {x.shape(batch_first ? 1 : 0), x.shape(batch_first ? 0 : 1), batch_first};
+  const Index steps = x.shape(batch_first ? 1 : 0), B = x.shape(batch_first ? 0 : 1);
+  return {steps, B, batch_first ? Order::kBatchFirst : Order::kTimeFirst, steps * B};
+}
+
+/// lengths: [B] of sequences of so many steps.
+inline void check_lengths(const Index* lengths, Index steps, Index B) {
+  for (Index b = 0; b < B; ++b) require(0 <= lengths[b] && lengths[b] <= steps, "lengths");
 }
 
 /// A tape for Python knows the shape of its call.

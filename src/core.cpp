@@ -7,6 +7,7 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   fastlstm::python::register_kernels(m);
   fastlstm::python::register_tape(m);
   fastlstm::python::register_stack(m);
+  fastlstm::python::register_borrowed(m);
   fastlstm::python::register_stream(m);
   fastlstm::python::register_optim(m);
 }

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "addresses.hpp"
 #include "arrays.hpp"
 #include "config.hpp"
 #include "core_call.hpp"
@@ -88,10 +89,7 @@ ForwardCall<T> forward_call(const StackConfig& config, const Array<T>& x,
   const Layout layout = layout_of(x, batch_first);
   const Index B = layout.B;
   if (lengths) {
-    read(*lengths, {B}, "lengths");
-    for (Index b = 0; b < B; ++b) {
-      require(0 <= lengths->data()[b] && lengths->data()[b] <= layout.steps, "lengths");
-    }
+    check_lengths(read(*lengths, {B}, "lengths"), layout.steps, B);
   }
   require(final.has_value(), "final");
   ForwardCall<T> call;
@@ -125,9 +123,32 @@ PyTape<T> forward_train(const Stack<T>& stack, const Array<T>& x, const StateArr
       forward_call<T>(stack.config(), x, initial, lengths, output, final, batch_first);
   const Regularisation of_call = regularisation_of(regularisation);
   const CoreCall core_call;
-  return {stack.config(),
-          {call.steps, call.B, batch_first},
+  return {stack.config(), layout_of(x, batch_first),
           stack.forward_train(call, of_call, memory_limit)};
+}
+
+/// The same for sequences at addresses.
+template <class T>
+void forward_at(const Stack<T>& stack, Address x, Index steps, Index B, int order, Address lengths,
+                const StateAddresses& initial, Address output, const StateAddresses& final) {
+  const Layout layout = layout_at(steps, B, order, pointer<const Index>(lengths));
+  const ForwardCall<T> call =
+      forward_call_at<T>(stack.config(), layout, x, lengths, initial, output, final);
+  const CoreCall core_call;
+  stack.forward(call);
+}
+
+template <class T>
+PyTape<T> forward_train_at(const Stack<T>& stack, Address x, Index steps, Index B, int order,
+                           Address lengths, const StateAddresses& initial, Address output,
+                           const StateAddresses& final, const py::dict& regularisation,
+                           Index memory_limit) {
+  const Layout layout = layout_at(steps, B, order, pointer<const Index>(lengths));
+  const ForwardCall<T> call =
+      forward_call_at<T>(stack.config(), layout, x, lengths, initial, output, final);
+  const Regularisation of_call = regularisation_of(regularisation);
+  const CoreCall core_call;
+  return {stack.config(), layout, stack.forward_train(call, of_call, memory_limit)};
 }
 
 template <class T>
@@ -158,6 +179,12 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("initial").noconvert(), py::arg("lengths").noconvert(),
            py::arg("output").noconvert(), py::arg("final").noconvert(), py::arg("batch_first"),
            py::arg("regularisation"), py::arg("memory_limit"))
+      .def("forward_at", &forward_at<T>, py::arg("x"), py::arg("steps"), py::arg("batch_size"),
+           py::arg("order"), py::arg("lengths"), py::arg("initial"), py::arg("output"),
+           py::arg("final"))
+      .def("forward_train_at", &forward_train_at<T>, py::arg("x"), py::arg("steps"),
+           py::arg("batch_size"), py::arg("order"), py::arg("lengths"), py::arg("initial"),
+           py::arg("output"), py::arg("final"), py::arg("regularisation"), py::arg("memory_limit"))
       .def("training_memory", &training_memory<T>, py::arg("steps"), py::arg("batch_size"),
            py::arg("lengths").noconvert(), py::arg("batch_first"), py::arg("regularisation"),
            py::arg("memory_limit"));

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "addresses.hpp"
 #include "arrays.hpp"
 #include "core_call.hpp"
 #include "register.hpp"
@@ -34,6 +35,25 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
   write_state(config, d_initial, {cells, layout.B}, "d_initial", call.d_state_0);
   call.d_params = params.data();
   write_state(config, d_steps, {cells, layout.steps, layout.B}, "d_steps", call.d_state_steps);
+  const CoreCall core_call;
+  of_call.tape.backward(call);
+}
+
+/// The same for sequences at addresses; gradients of parameters are written, not added to.
+template <class T>
+void backward_at(const PyTape<T>& of_call, Address d_output, const StateAddresses& d_final,
+                 Address d_x, const StateAddresses& d_initial,
+                 const std::vector<Address>& d_params) {
+  const StackConfig& config = of_call.config;
+  const Layout& layout = of_call.layout;
+  const std::vector<CellParams<T>> params = parameters_at<T>(config, d_params);
+  BackwardCall<T> call;
+  call.d_output = layout.view(pointer<const T>(d_output), config.merged_size());
+  state_at(config, d_final, "d_final", call.d_state_n);
+  call.d_x = layout.view(pointer<T>(d_x), config.input_size);
+  written_state_at(config, d_initial, "d_initial", call.d_state_0);
+  call.d_params = params.data();
+  call.adds_to_d_params = false;
   const CoreCall core_call;
   of_call.tape.backward(call);
 }
@@ -79,6 +99,8 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("d_final").noconvert(), py::arg("d_x").noconvert(),
            py::arg("d_initial").noconvert(), py::arg("d_params").noconvert(),
            py::arg("d_steps").noconvert() = py::none())
+      .def("backward_at", &backward_at<T>, py::arg("d_output"), py::arg("d_final"), py::arg("d_x"),
+           py::arg("d_initial"), py::arg("d_params"))
       .def("gates", &gates<T>, py::arg("cell"))
       .def("state", &state<T>, py::arg("cell"), py::arg("part"));
 }

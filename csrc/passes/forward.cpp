@@ -285,19 +285,22 @@ void forward_layers(const Layers<T>& layers, const ForwardCall<T>& call, const R
   const StackConfig& config = layers.config;
   if (config.merge == Merge::kConcat) return forward_unmerged(layers, call, rows, saved);
   const Index P = config.output_size();
-  Buffer<T> both(call.steps * call.B, 2 * P);
+  Buffer<T> both(rows.rows(), 2 * P);
   ForwardCall<T> unmerged = call;
-  unmerged.output = {both.data(), call.B * 2 * P, 2 * P};
+  unmerged.output = SequenceView<T>::packed_rows(both.data(), 2 * P);
   forward_unmerged(layers, unmerged, rows, saved);
+  const RowView<T> output(call.output);
   in_region([&] {
     SmallItems asks;
-    for (Index t = 0; t < call.steps; ++t) {
-      if (asks.interrupted_before(call.B * 2 * P)) return;
-      for (Index b = 0; b < call.B; ++b) {
-        merge_row<T>(config.merge, unmerged.output.row(t, b), P, call.output.row(t, b));
+    for (Index t = 0; t < rows.steps(); ++t) {
+      if (asks.interrupted_before(rows.live(t) * 2 * P)) return;
+      for (Index b = 0; b < rows.live(t); ++b) {
+        merge_row<T>(config.merge, both.data() + rows.packed_row(t, b) * 2 * P, P,
+                     output.row(rows, t, b));
       }
     }
   });
+  clear_padding(rows, P, call.output);
 }
 
 template <class T>
@@ -317,7 +320,7 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   if (regularisation.dropout > 0 && config.num_layers > 1) {
     bytes = bytes + width * rows.rows() * size;
   }
-  if (config.merge != Merge::kConcat) bytes = bytes + width * rows.all_steps() * rows.B() * size;
+  if (config.merge != Merge::kConcat) bytes = bytes + width * rows.rows() * size;
   return bytes;
 }
 

@@ -3,6 +3,8 @@
 
 #include <atomic>
 #include <memory>
+#include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -69,12 +71,15 @@ struct Layers {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
   }
 
-  /// The same layers with other parameters for cell k; shares all others.
-  Layers with_params(Index k, const CellParams<const T>& params) const {
-    Layers other = *this;
-    other.all_weights[static_cast<std::size_t>(k)] = std::make_shared<const CellWeights<T>>(
+  /// Packs parameters for cell k.
+  void set_params(Index k, const CellParams<const T>& params) {
+    for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
+      if (params.*parameter.field == nullptr) {
+        throw std::invalid_argument(std::string("CellParams: no ") + parameter.name);
+      }
+    }
+    all_weights[static_cast<std::size_t>(k)] = std::make_shared<const CellWeights<T>>(
         config, cell->weight_shape(), k / config.directions(), params);
-    return other;
   }
 
   /// Cell k alone, as one layer and direction.

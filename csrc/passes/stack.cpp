@@ -1,7 +1,5 @@
 #include "fastlstm/stack.hpp"
 
-#include <stdexcept>
-#include <string>
 #include <utility>
 
 #include "cells/cells.hpp"
@@ -15,15 +13,6 @@
 namespace fastlstm {
 
 namespace {
-
-template <class T>
-void check_params(const StackConfig& config, Index k, const CellParams<const T>& params) {
-  for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
-    if (params.*parameter.field == nullptr) {
-      throw std::invalid_argument(std::string("CellParams: no ") + parameter.name);
-    }
-  }
-}
 
 /// The layers with weight dropout: other R, packed for one call.
 template <class T>
@@ -44,15 +33,12 @@ Layers<T> with_dropped_weights(const Layers<T>& layers, const Regularisation& re
 template <class T>
 Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) {
   check_config(config);
-  auto layers = std::make_shared<Layers<T>>();
-  layers->config = config;
-  layers->cell = make_cell<T>(config);
-  for (Index k = 0; k < config.cells(); ++k) {
-    check_params(config, k, params[k]);
-    layers->all_weights.push_back(std::make_shared<const CellWeights<T>>(
-        config, layers->cell->weight_shape(), k / config.directions(), params[k]));
-  }
-  layers_ = std::move(layers);
+  Layers<T> layers;
+  layers.config = config;
+  layers.cell = make_cell<T>(config);
+  layers.all_weights.resize(static_cast<std::size_t>(config.cells()));
+  for (Index k = 0; k < config.cells(); ++k) layers.set_params(k, params[k]);
+  layers_ = std::make_shared<const Layers<T>>(std::move(layers));
 }
 
 template <class T>
@@ -60,8 +46,9 @@ Stack<T>::Stack(std::shared_ptr<const Layers<T>> layers) : layers_(std::move(lay
 
 template <class T>
 Stack<T> Stack<T>::with_params(Index k, const CellParams<const T>& params) const {
-  check_params(config(), k, params);
-  return Stack(std::make_shared<const Layers<T>>(layers_->with_params(k, params)));
+  Layers<T> layers = *layers_;
+  layers.set_params(k, params);
+  return Stack(std::make_shared<const Layers<T>>(std::move(layers)));
 }
 
 template <class T>

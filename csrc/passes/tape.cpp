@@ -33,10 +33,11 @@ SequenceView<T> time_major(const RowSchedule& rows, Index width, T* data) {
   return {data, rows.B() * width, width};
 }
 
-/// The same sequence from step t on.
+/// The same sequence from step t on. rows: of all its steps.
 template <class T>
-SequenceView<T> from_step(SequenceView<T> sequence, Index t) {
-  if (sequence.data != nullptr) sequence.data += t * sequence.stride_t;
+SequenceView<T> from_step(SequenceView<T> sequence, const RowSchedule& rows, Index t) {
+  if (sequence.data == nullptr) return sequence;
+  sequence.data += sequence.packed ? rows.offset(t) * sequence.stride_b : t * sequence.stride_t;
   return sequence;
 }
 
@@ -86,6 +87,20 @@ class StackBackward {
     }
     return config_.num_layers;
   }
+  /// Zeros for the gradients of a cell's parameters that are asked for.
+  void clear(const CellParams<T>& d, Index layer) {
+    in_region([&] {
+      SmallItems asks;
+      for (const auto& parameter : parameters_of<T>(config_, layer)) {
+        T* const values = d.*parameter.field;
+        const Index columns = parameter.size() / parameter.rows;
+        for (Index row = 0; values != nullptr && row < parameter.rows; ++row) {
+          if (asks.interrupted_before(columns)) return;
+          std::fill_n(values + row * columns, columns, T(0));
+        }
+      }
+    });
+  }
   bool steps_wanted() const { return call_.d_state_steps[0] != nullptr; }
 
   void run_cell(Index layer, Index d, T* d_layer_x) {
@@ -99,6 +114,7 @@ class StackBackward {
     }
     const CellWeights<T>& w = saved_.layers.weights(k);
     d_params_ = call_.d_params != nullptr ? call_.d_params[k] : CellParams<T>{};
+    if (!call_.adds_to_d_params) clear(d_params_, layer);
     Buffer<T> d_dropped_R;
     const bool drops_R = saved_.regularisation.weight_dropout > 0 && d_params_.weight_hh != nullptr;
     if (drops_R) {
@@ -191,13 +207,13 @@ class StackBackward {
       d_output = d_layer_output_.data() + first_row * width_ + d * P_;
     } else if (call_.d_output.data != nullptr) {
       const Index merged = config_.merged_size();
-      d_output = packed(rows, from_step(call_.d_output, first), merged, d_output_);
+      d_output = packed(rows, from_step(call_.d_output, saved_.rows, first), merged, d_output_);
       if (config_.merge != Merge::kConcat) d_output = unmerged(d_output, rows.rows(), first_row);
       d_output += d * P_;
     }
 
     T* d_x = nullptr;
-    const SequenceView<T> callers_d_x = from_step(call_.d_x, first);
+    const SequenceView<T> callers_d_x = from_step(call_.d_x, saved_.rows, first);
     const bool direct = rows.is_packed(callers_d_x, I);
     if (layer > 0) {
       if (d_layer_x != nullptr) d_x = d_layer_x + first_row * I;
@@ -207,10 +223,10 @@ class StackBackward {
       d_x_.reserve(longest_.rows, I);
       d_x = d_x_.data();
       if (d > 0) {  // what the first direction has left there
-        pack_rows(
-            rows,
-            SequenceView<const T>{callers_d_x.data, callers_d_x.stride_t, callers_d_x.stride_b}, I,
-            d_x);
+        pack_rows(rows,
+                  SequenceView<const T>{callers_d_x.data, callers_d_x.stride_t,
+                                        callers_d_x.stride_b, callers_d_x.packed},
+                  I, d_x);
       }
     }
 

@@ -107,6 +107,7 @@ void unpack_rows(const RowSchedule& rows, const T* packed, Index ld, Index width
 
 template <class T>
 void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence) {
+  if (sequence.packed) return;
   in_region([&] {
     SmallItems asks;
     for (Index b = 0; b < rows.B(); ++b) {

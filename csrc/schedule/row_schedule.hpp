@@ -70,6 +70,7 @@ class RowSchedule {
   /// Whether a sequence with these strides is in packed order already, row after row of width.
   template <class T>
   bool is_packed(const SequenceView<T>& view, Index width) const {
+    if (view.packed) return view.stride_b == width;
     return dense_ && (view.stride_b == width || batch_ <= 1) &&
            (view.stride_t == batch_ * width || steps() <= 1);
   }
@@ -95,14 +96,14 @@ class RowSchedule {
   Index all_stride_ = 1;
 };
 
-/// Rows of a sequence where they stand: in the caller's order, packed, or in sorted order from some
-/// step on.
+/// Rows of a sequence where they stand: in the order of the caller's batch, packed, or in sorted
+/// order from some step on.
 template <class V>
 class RowView {
  public:
-  /// A sequence in the caller's order.
+  /// A caller's sequence.
   explicit RowView(SequenceView<V> sequence)
-      : order_(kCallers),
+      : order_(sequence.packed ? kPacked : kBatch),
         data_(sequence.data),
         stride_t_(sequence.stride_t),
         stride_b_(sequence.stride_b) {}
@@ -123,7 +124,7 @@ class RowView {
   /// The row of sorted row b at step t.
   V* row(const RowSchedule& rows, Index t, Index b) const {
     switch (order_) {
-      case kCallers:
+      case kBatch:
         return data_ + t * stride_t_ + rows.place(b) * stride_b_;
       case kPacked:
         return data_ + rows.packed_row(t, b) * stride_b_;
@@ -142,7 +143,7 @@ class RowView {
  private:
   template <class W>
   friend class RowView;
-  enum Order { kCallers, kPacked, kSorted };
+  enum Order { kBatch, kPacked, kSorted };
 
   Order order_;
   V* data_;
@@ -156,17 +157,17 @@ template <class T>
 void copy_steps(const RowSchedule& rows, Index first, Index end, const RowView<const T>& from,
                 Index width, const RowView<T>& to);
 
-/// packed: [rows, width] out, from the caller's order.
+/// packed: [rows, width] out, from a caller's sequence.
 template <class T>
 void pack_rows(const RowSchedule& rows, SequenceView<const T> from, Index width, T* packed);
 
-/// packed: rows of ld elements, in: [width] of each; to: the caller's order, zero past the end of
-/// each sequence.
+/// packed: rows of ld elements, in: [width] of each; to: a caller's sequence, zero past the end of
+/// each row.
 template <class T>
 void unpack_rows(const RowSchedule& rows, const T* packed, Index ld, Index width,
                  SequenceView<T> to);
 
-/// Zeros in a sequence past the end of each row.
+/// Zeros in a sequence past the end of each row, where it has room for them.
 template <class T>
 void clear_padding(const RowSchedule& rows, Index width, SequenceView<T> sequence);
 

@@ -57,6 +57,42 @@ class StackFloat32:
         regularisation: dict[str, Any],
         memory_limit: int,
     ) -> tuple[int, float]: ...
+    # Addresses, 0 for none. order: 0: (T, B, .), 1: (B, T, .), 2: packed; [B] lengths.
+    def forward_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+    ) -> None: ...
+    def forward_train_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+        regularisation: dict[str, Any],
+        memory_limit: int,
+    ) -> TapeFloat32: ...
+
+class BorrowedFloat32:
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
+    @staticmethod
+    def make(config: dict[str, Any]) -> BorrowedFloat32: ...
+    # addresses: of all parameters, cell by cell, in the order of `parameters`.
+    def stack(self, addresses: Sequence[int], version: int) -> StackFloat32: ...
+    @property
+    def frozen(self) -> bool: ...
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None: ...
 
 class TapeFloat32:
     # Only forward_train makes tapes.
@@ -69,6 +105,15 @@ class TapeFloat32:
         d_initial: Sequence[_Float32] | None,
         d_params: Sequence[Mapping[str, _Float32]],
         d_steps: Sequence[_Float32] | None = None,
+    ) -> None: ...
+    # Gradients of parameters are written, not added to.
+    def backward_at(
+        self,
+        d_output: int,
+        d_final: Sequence[int] | None,
+        d_x: int,
+        d_initial: Sequence[int] | None,
+        d_params: Sequence[int],
     ) -> None: ...
     def gates(self, cell: int) -> _Float32: ...
     def state(self, cell: int, part: int) -> _Float32: ...
@@ -119,6 +164,42 @@ class StackFloat64:
         regularisation: dict[str, Any],
         memory_limit: int,
     ) -> tuple[int, float]: ...
+    # Addresses, 0 for none. order: 0: (T, B, .), 1: (B, T, .), 2: packed; [B] lengths.
+    def forward_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+    ) -> None: ...
+    def forward_train_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+        regularisation: dict[str, Any],
+        memory_limit: int,
+    ) -> TapeFloat64: ...
+
+class BorrowedFloat64:
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
+    @staticmethod
+    def make(config: dict[str, Any]) -> BorrowedFloat64: ...
+    # addresses: of all parameters, cell by cell, in the order of `parameters`.
+    def stack(self, addresses: Sequence[int], version: int) -> StackFloat64: ...
+    @property
+    def frozen(self) -> bool: ...
+    @frozen.setter
+    def frozen(self, frozen: bool) -> None: ...
 
 class TapeFloat64:
     # Only forward_train makes tapes.
@@ -131,6 +212,15 @@ class TapeFloat64:
         d_initial: Sequence[_Float64] | None,
         d_params: Sequence[Mapping[str, _Float64]],
         d_steps: Sequence[_Float64] | None = None,
+    ) -> None: ...
+    # Gradients of parameters are written, not added to.
+    def backward_at(
+        self,
+        d_output: int,
+        d_final: Sequence[int] | None,
+        d_x: int,
+        d_initial: Sequence[int] | None,
+        d_params: Sequence[int],
     ) -> None: ...
     def gates(self, cell: int) -> _Float64: ...
     def state(self, cell: int, part: int) -> _Float64: ...

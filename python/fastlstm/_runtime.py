@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import platform
 from collections.abc import Callable
-from contextvars import ContextVar
+from contextvars import ContextVar, Token
 from typing import ParamSpec, TypeVar
 
 import numpy as np
@@ -115,6 +115,23 @@ class num_threads:  # noqa: N801
 
 def _open_blocks() -> tuple[list[int], ...]:
     return tuple([block for block in _blocks.get() if block])
+
+
+@functools.cache
+def _lasting_blocks(n: int) -> tuple[list[int], ...]:
+    return ([n],)
+
+
+def begin_threads(n: int) -> Token[tuple[list[int], ...]]:
+    """Set the number of threads as a block does, with less around it, until :func:`end_threads`.
+
+    For who calls the core thousands of times a second. n: not checked. Nothing else may begin or
+    end blocks of this context before it ends.
+    """
+    return _blocks.set(_lasting_blocks(n))
+
+
+end_threads = _blocks.reset
 
 
 def available_isas() -> list[str]:

@@ -49,6 +49,7 @@ struct BackwardCall {
                                              // zero; apart from d_output, which is read meanwhile
   T* d_state_0[kMostStateParts] = {};        // written, all parts or, if null, none
   const CellParams<T>* d_params = nullptr;   // [L * D]; added to; null, or null ones: not computed
+  bool adds_to_d_params = true;              // false: they are written, whatever was there
   // For looking inside, or null: gradients of the state after each step, as they come from the
   // steps that follow it; zero past an end. [L * D, T, B, width], all parts or none.
   T* d_state_steps[kMostStateParts] = {};
@@ -60,6 +61,8 @@ template <class T>
 struct Saved;  // by a training call
 template <class T>
 class Stream;
+template <class T>
+class BorrowedParams;
 
 /// What one training call saved: enough for its backward pass, and for looking at every gate.
 /// It keeps the parameters it was computed with, whatever happens to the layer afterwards.
@@ -113,6 +116,7 @@ class Stack {
 
  private:
   friend class Stream<T>;
+  friend class BorrowedParams<T>;
   explicit Stack(std::shared_ptr<const Layers<T>> layers);
 
   std::shared_ptr<const Layers<T>> layers_;

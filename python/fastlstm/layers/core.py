@@ -7,6 +7,7 @@ ends the process.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from enum import IntEnum
 from typing import Any, Protocol, TypeAlias
 
 import numpy as np
@@ -24,10 +25,23 @@ _STACKS: dict[str, Any] = {
     "float32": _core.StackFloat32,
     "float64": _core.StackFloat64,
 }
+_BORROWED: dict[str, Any] = {
+    "float32": _core.BorrowedFloat32,
+    "float64": _core.BorrowedFloat64,
+}
 _STREAMS: dict[str, Any] = {
     "float32": _core.StreamFloat32,
     "float64": _core.StreamFloat64,
 }
+
+
+class Order(IntEnum):
+    """How the rows of sequences that are given by their address are ordered."""
+
+    TIME_FIRST = 0
+    BATCH_FIRST = 1
+    PACKED = 2
+    """Those that live at step 0, then those of step 1, ...: PyTorch's PackedSequence."""
 
 
 class Tape(Protocol):
@@ -44,6 +58,20 @@ class Tape(Protocol):
         /,
     ) -> None:
         """Write gradients to the arrays that are given; those of parameters are added."""
+
+    def backward_at(
+        self,
+        d_output: int,
+        d_final: Sequence[int] | None,
+        d_x: int,
+        d_initial: Sequence[int] | None,
+        d_params: Sequence[int],
+        /,
+    ) -> None:
+        """The same for addresses, 0 for none; those of parameters are written, not added to.
+
+        Sequences have the order of the call; parameters that of the core's list.
+        """
 
     def gates(self, k: int, /) -> FloatArray:
         """(T, B, G * H): the gates of cell k."""
@@ -84,6 +112,39 @@ class Stack(Protocol):
     ) -> Tape:
         """The same for training; a limit of 0 is none."""
 
+    def forward_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+        /,
+    ) -> None:
+        """As forward, for addresses of contiguous arrays, 0 for none; see :class:`Order`.
+
+        Lengths of a packed call must not increase: ValueError.
+        """
+
+    def forward_train_at(
+        self,
+        x: int,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: Sequence[int] | None,
+        output: int,
+        final: Sequence[int],
+        regularisation: Mapping[str, Any],
+        memory_limit: int,
+        /,
+    ) -> Tape:
+        """The same for training."""
+
     def training_memory(
         self,
         steps: int,
@@ -95,6 +156,20 @@ class Stack(Protocol):
         /,
     ) -> tuple[int, float]:
         """The bytes and the extra time of a training call."""
+
+
+class Borrowed(Protocol):
+    """Parameters in somebody else's memory, where they may change at any time."""
+
+    frozen: bool
+    """Whether values at the same addresses, of the same version, are taken to be the same."""
+
+    def stack(self, addresses: Sequence[int], version: int, /) -> Stack:
+        """Return a stack of the values that the memory has now.
+
+        The addresses are those of all parameters, in the core's order; the version is a number that
+        changes when they are written to, or -1. Writes that it does not tell of are found.
+        """
 
 
 class Stream(Protocol):
@@ -141,6 +216,12 @@ def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]
     """Pack the parameters of all cells."""
     stack: Stack = _STACKS[dtype.name].make(dict(config), cells)
     return stack
+
+
+def make_borrowed(dtype: np.dtype[Any], config: Config) -> Borrowed:
+    """Return what gives stacks of parameters that are somebody else's."""
+    borrowed: Borrowed = _BORROWED[dtype.name].make(dict(config))
+    return borrowed
 
 
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:

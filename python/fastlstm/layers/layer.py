@@ -298,6 +298,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         padding: Padding = "post",
         seed: int | None = None,
         memory_limit: int | None = None,
+        training: bool = True,
     ) -> tuple[FloatArray, StateT, Tape[StateT]]:
         """Run the layer for training: dropout is active, and a tape keeps what backward needs.
 
@@ -312,6 +313,10 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             are passed and returned. What does not fit is computed twice: the results and gradients
             have the same bits, and training takes up to a third longer. :meth:`training_memory`
             says how much longer.
+        training : bool
+            False: for gradients of inference, of a trained layer's input for instance. Nothing is
+            dropped, and zoneout keeps its mean part, as in a call of the layer, whose bits the
+            results have; no seed is drawn.
 
         Returns
         -------
@@ -337,7 +342,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         """
         call = prepare(self._spec, x, state, lengths, padding)
         limit = _as_limit(memory_limit)
-        tape = self._record(call, draw_seed(self, seed), limit)
+        drawn = draw_seed(self, seed) if as_bool("training", training) else None
+        tape = self._record(call, drawn, limit)
         result: Tape[StateT] = Tape(self._spec, call.layout, tape)
         return call.result(), from_tuple(call.final), result
 

@@ -1,12 +1,24 @@
 """PyTorch modules on fastlstm's core: subclasses of ``torch.nn``'s, and a line that puts them in.
 
 - :mod:`._accelerate`: existing models, made of them.
-- :mod:`._modules`, :mod:`._cells`: the modules.
+- :mod:`._modules`, :mod:`._cells`: the modules, over :mod:`._base`, what they share.
 - :mod:`._function`: what autograd sees of a call.
+- :mod:`._tapes`: tapes that travel as tensors.
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
 """
 
 from ._accelerate import accelerate, report, restore
+from ._cells import GRUCell, LSTMCell, RNNCell
 from ._modules import GRU, LSTM, RNN
 
-__all__ = ["GRU", "LSTM", "RNN", "accelerate", "report", "restore"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "accelerate",
+    "report",
+    "restore",
+]

@@ -1,22 +1,40 @@
-"""Calls of the core on the memory of tensors: checked where they come from, not here."""
+"""Calls of the core on the memory of tensors, once it is known what that memory is."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fastlstm._blas import require_blas
-from fastlstm._runtime import num_threads
+from fastlstm._runtime import begin_threads, end_threads
+from fastlstm.layers.core import Order, make_borrowed
 from fastlstm.layers.spec import Spec
 
-from ._borrowed import make_borrowed
-
 States: TypeAlias = Sequence[Tensor]
+Shape: TypeAlias = tuple[int, ...]
 
-TIME_FIRST, BATCH_FIRST, PACKED = range(3)
+TIME_FIRST, BATCH_FIRST, PACKED = map(int, Order)
+
+# What PyTorch dispatches by says all at once: a CPU tensor whose memory is its values, not sparse,
+# nested, quantised, negated lazily, nor something of a transformation or a mode.
+_dispatch_keys = torch._C._dispatch_keys
+_TYPES = frozenset({Tensor, nn.Parameter})
+_KEYS = {_dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
+with torch.inference_mode():
+    _KEYS.add(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+_address = Tensor.data_ptr
+_is_contiguous = Tensor.is_contiguous
+_kind = attrgetter("dtype", "shape")
+_version = attrgetter("_version")
+
+
+def is_plain(tensor: Any) -> bool:
+    """Whether it is a tensor of PyTorch's own class in the CPU's memory, value by value."""
+    return type(tensor) in _TYPES and _dispatch_keys(tensor).raw_repr() in _KEYS
 
 
 class Engine:
@@ -28,19 +46,72 @@ class Engine:
         Of the layer that computes the same.
     dtype : torch.dtype
         Of the tensors.
+    names : tuple of str
+        Of the weights, in the core's order.
+    width : int
+        Of an output's rows.
+    pick : callable
+        Takes the weights, in the core's order, from a mapping by their names.
+    inference : dict
+        What the core is told of a training call without dropout and noise.
+    noisy : bool
+        Whether training calls have more noise than dropout between layers.
     """
 
-    def __init__(self, spec: Spec) -> None:
+    def __init__(self, spec: Spec, names: Sequence[str] | None = None) -> None:
         self.spec = spec
         self.dtype = getattr(torch, spec.dtype.name)
+        sides = spec.directions if spec.merge == "concat" else 1
+        self.width = sides * spec.output_size
+        self.inference = {**dict.fromkeys(spec.training, 0.0), "seed": 0, "zoneout": False}
+        others = {**spec.training, "dropout": 0.0}
+        zoneout = [p for name, p in spec.config.items() if name.startswith("zoneout")]
+        self.noisy = any(others.values()) or any(zoneout)
+        self.names = tuple(names or spec.shapes)
+        self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
+        self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
+        self._seen: tuple[int, ...] = ()  # addresses of weights that were plain
         self._borrowed = make_borrowed(spec.dtype, spec.config)
 
+    def state_shapes(self, batch: int) -> list[Shape]:
+        """Of the parts of a state: (L * D, B, width)."""
+        cells = self.spec.cells
+        return [(cells, batch, width) for _, width in self.spec.state_parts]
+
+    def __reduce__(self) -> Any:  # copies of a module pack their own weights
+        return Engine, (self.spec, self.names)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether weights are taken to be as they were while addresses and versions are."""
+        return bool(self._borrowed.frozen)
+
+    @frozen.setter
+    def frozen(self, value: bool) -> None:
+        self._borrowed.frozen = value
+
+    def readable(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
+        """The weights as the core can read them; None if they are not those of such a layer."""
+        if not _TYPES.issuperset(map(type, weights)):
+            return None
+        addresses = tuple(map(_address, weights))
+        if addresses != self._seen:
+            if not all(map(is_plain, weights)):
+                return None
+            self._seen = addresses
+        if [*map(_kind, weights)] != self._kinds:
+            return None
+        if all(map(_is_contiguous, weights)):
+            return weights
+        return tuple([weight.contiguous() for weight in weights])
+
     def stack(self, weights: Sequence[Tensor]) -> Any:
-        """The stack of the weights' values now."""
-        version = -1
-        if not any(weight.is_inference() for weight in weights):
-            version = sum([weight._version for weight in weights])
-        return self._borrowed.stack([weight.data_ptr() for weight in weights], version)
+        """The stack of the weights' values now. weights: readable."""
+        try:
+            version = sum(map(_version, weights))
+        except RuntimeError:  # inference tensors have none
+            version = -1
+        return self._borrowed.stack(list(map(_address, weights)), version)
 
 
 class Call:
@@ -51,14 +122,17 @@ class Call:
     steps, batch : int
         T and B.
     order : int
-        How `x` and the output lie: TIME_FIRST, BATCH_FIRST or PACKED.
+        How `x` and the output lie: TIME_FIRST, BATCH_FIRST or PACKED. The axis of the batch may be
+        missing where B is 1, and that of time where T is.
     lengths : Tensor or None
         (B,) int64; of packed rows they do not increase.
     regularisation : dict or None
         What the core is told of a training call; None: as in inference.
+    shapes : sequence of tuple
+        Of the parts of the final state.
     """
 
-    __slots__ = ("batch", "engine", "lengths", "order", "regularisation", "steps")
+    __slots__ = ("batch", "engine", "lengths", "order", "regularisation", "shapes", "steps")
 
     def __init__(
         self,
@@ -68,44 +142,58 @@ class Call:
         order: int,
         lengths: Tensor | None,
         regularisation: dict[str, Any] | None,
+        shapes: Sequence[Shape] | None = None,
     ) -> None:
         self.engine = engine
         self.steps, self.batch, self.order = steps, batch, order
         self.lengths = lengths
         self.regularisation = regularisation
+        self.shapes = shapes or engine.state_shapes(batch)
 
     def forward(
         self, x: Tensor, states: States, weights: Sequence[Tensor], *, taped: bool
     ) -> tuple[Tensor, list[Tensor], Any]:
         """The output, the final state, and a tape for :meth:`backward` if asked for.
 
-        x, states: contiguous, of the engine's dtype; no states are zeros.
+        x, states: of the engine's dtype; no states are zeros. weights: readable.
         """
-        spec = self.engine.spec
-        x = x.detach()
-        output = x.new_empty((*x.shape[:-1], spec.directions * spec.output_size))
-        final = [x.new_empty((spec.cells, self.batch, width)) for _, width in spec.state_parts]
-        with num_threads(torch.get_num_threads()):
-            stack = self.engine.stack(weights)
+        engine = self.engine
+        x = x.contiguous()
+        states = [state.contiguous() for state in states]
+        shape = (*x.shape[:-1], engine.width)
+        output = torch.empty(
+            (2, *shape) if engine.spec.merge is None else shape, dtype=engine.dtype, device="cpu"
+        )
+        final = [torch.empty(part, dtype=engine.dtype, device="cpu") for part in self.shapes]
+        threads = begin_threads(torch.get_num_threads())
+        try:
             arguments = (
                 x.data_ptr(),
                 self.steps,
                 self.batch,
                 self.order,
-                0 if self.lengths is None else self.lengths.data_ptr(),
-                tuple([state.data_ptr() for state in states]) or None,
+                address(self.lengths),
+                tuple(map(_address, states)) or None,
                 output.data_ptr(),
-                tuple([part.data_ptr() for part in final]),
+                tuple(map(_address, final)),
             )
-            if not taped:
+            stack = engine.stack(weights)
+            if not taped and self.regularisation is None:
                 stack.forward_at(*arguments)
                 return output, final, None
-            regularisation = self.regularisation or {
-                **dict.fromkeys(spec.training, 0.0),
-                "seed": 0,
-                "zoneout": False,
-            }
-            return output, final, stack.forward_train_at(*arguments, regularisation, 0)
+            tape = stack.forward_train_at(*arguments, self.regularisation or engine.inference, 0)
+            return output, final, tape
+        finally:
+            end_threads(threads)
+
+    def again(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> Any:
+        """The tape of the same call, computed once more of what autograd gave back."""
+        readable = self.engine.readable(tuple(weights))
+        if readable is None or not all(map(is_plain, (x, *states))):
+            raise RuntimeError(
+                "fastlstm.torch: expected saved tensors to come back as they were, got others"
+            )
+        return self.forward(x, states, readable, taped=True)[2]
 
     def backward(
         self,
@@ -119,30 +207,45 @@ class Call:
     ) -> list[Tensor | None]:
         """Gradients of x, the states and the weights, of those that `needs` asks for, in order.
 
-        d_output, d_final: contiguous; None is zeros.
+        d_output, d_final: None is zeros.
         """
+        dtype = self.engine.dtype
         wanted = [
-            torch.empty_like(tensor, memory_format=torch.contiguous_format) if needed else None
+            torch.empty(tensor.shape, dtype=dtype, device="cpu") if needed else None
             for tensor, needed in zip((x, *states, *weights), needs, strict=True)
         ]
-        d_x, d_states, d_weights = wanted[0], wanted[1 : 1 + len(states)], wanted[1 + len(states) :]
-        asked = any(needs[1 : 1 + len(states)])
-        d_initial = [
-            torch.empty_like(state) if part is None else part
-            for state, part in zip(states, d_states, strict=True)
-        ]
+        first_weight = 1 + len(states)
+        d_initial: Any = None
+        if any(needs[1:first_weight]):  # the core writes all parts or none
+            d_initial = [
+                torch.empty(state.shape, dtype=dtype, device="cpu") if part is None else part
+                for state, part in zip(states, wanted[1:first_weight], strict=True)
+            ]
+        d_output = _readable_gradient(d_output)
+        d_final = [_readable_gradient(part) for part in d_final]
         require_blas()
-        with num_threads(torch.get_num_threads()):
+        threads = begin_threads(torch.get_num_threads())
+        try:
             tape.backward_at(
                 address(d_output),
                 tuple(map(address, d_final)),
-                address(d_x),
-                tuple(map(address, d_initial)) if asked else None,
-                tuple(map(address, d_weights)),
+                address(wanted[0]),
+                None if d_initial is None else tuple(map(_address, d_initial)),
+                tuple(map(address, wanted[first_weight:])),
             )
+        finally:
+            end_threads(threads)
         return wanted
 
 
 def address(tensor: Tensor | None) -> int:
     """Where a tensor's values are; 0: nowhere."""
     return 0 if tensor is None else tensor.data_ptr()
+
+
+def _readable_gradient(gradient: Tensor | None) -> Tensor | None:
+    if gradient is None:
+        return None
+    if not is_plain(gradient):  # zeros without memory, a negation not done yet
+        gradient = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu").add_(gradient)
+    return gradient.contiguous()

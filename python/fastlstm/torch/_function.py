@@ -2,49 +2,100 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from operator import attrgetter
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd import forward_ad
 
+from . import _tapes
 from ._engine import Call, States
+
+_requires_grad = attrgetter("requires_grad")
 
 
 class Recurrent(torch.autograd.Function):
-    """One call: the output and the final state of x, the initial state and the weights."""
+    """One call: the output and the final state of x, the initial state and the weights.
+
+    The tape is the node's own. Where somebody has a say in what autograd saves (checkpoints,
+    ``save_on_cpu``, hooks of users'), a token is saved with the other tensors instead: who drops it
+    drops the tape, and if only a copy comes back, the call is computed again.
+    """
 
     @staticmethod
     def forward(ctx: Any, call: Call, states: int, x: Tensor, *tensors: Tensor) -> Any:
-        output, final, ctx.tape = call.forward(x, tensors[:states], tensors[states:], taped=True)
-        ctx.call, ctx.states = call, states
-        ctx.save_for_backward(x, *tensors)
+        output, final, tape = call.forward(x, tensors[:states], tensors[states:], taped=True)
         ctx.set_materialize_grads(False)
+        ctx.call, ctx.states = call, states
+        if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+            ctx.tape = tape
+            ctx.save_for_backward(x, *tensors)
+        else:
+            ctx.tape = None
+            ctx.save_for_backward(x, *tensors, _tapes.token(tape))
         return (output, *final)
 
     @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, d_output: Tensor | None, *d_final: Tensor | None) -> Any:
-        x, *tensors = ctx.saved_tensors  # which checks that nobody has written to them
-        states, weights = tensors[: ctx.states], tensors[ctx.states :]
-        gradients = ctx.call.backward(
-            ctx.tape,
-            x,
-            states,
-            weights,
-            None if d_output is None else d_output.contiguous(),
-            [None if d is None else d.contiguous() for d in d_final],
-            ctx.needs_input_grad[2:],
-        )
-        return (None, None, *gradients)
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        # Once: it may be hooks that load them. An error if somebody has written to them.
+        saved = ctx.saved_tensors
+        if torch.is_grad_enabled():  # create_graph=True
+            return (None, None, *_Gradients.apply(ctx, len(saved), *saved, *gradients))
+        return (None, None, *_gradients(ctx, saved, gradients))
+
+
+class _Gradients(torch.autograd.Function):
+    """The backward pass as a node of its own, whose gradients nobody can have."""
+
+    @staticmethod
+    def forward(ctx: Any, node: Any, count: int, *tensors: Any) -> Any:
+        return tuple(_gradients(node, tensors[:count], tensors[count:]))
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor | None) -> Any:
+        raise no_transform("gradients of gradients")
+
+
+def _gradients(
+    ctx: Any, saved: Sequence[Tensor], gradients: Sequence[Tensor | None]
+) -> list[Tensor | None]:
+    """Of x, the initial state and the weights, as they were saved, and a token if there is one."""
+    call: Call = ctx.call
+    needs = ctx.needs_input_grad[2:]
+    x, states, weights = saved[0], saved[1 : 1 + ctx.states], saved[1 + ctx.states : len(needs)]
+    tape = ctx.tape
+    if tape is None:
+        tape = _tapes.find(saved[-1]) or call.again(x, states, weights)
+    elif not torch._C._autograd._get_current_graph_task_keep_graph():
+        ctx.tape = None  # as saved tensors go: the node may live on
+    return call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
+
+
+_apply = super(torch.autograd.Function, Recurrent).apply  # for calls outside of transforms
 
 
 def run(
-    call: Call, x: Tensor, states: States, weights: list[Tensor]
+    call: Call, x: Tensor, states: States, weights: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The output and the final state; with a graph where gradients may be asked for."""
-    if torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights)):
-        output, *final = Recurrent.apply(call, len(states), x, *states, *weights)
+    if forward_ad._current_level >= 0 and any(
+        forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x, *states, *weights)
+    ):
+        raise no_transform("forward-mode gradients (dual tensors)")
+    if torch.is_grad_enabled() and (
+        x.requires_grad or any(map(_requires_grad, weights)) or any(map(_requires_grad, states))
+    ):
+        output, *final = _apply(call, len(states), x, *states, *weights)
         return output, final
     output, final, _ = call.forward(x, states, weights, taped=False)
     return output, final
+
+
+def no_transform(which: str) -> RuntimeError:
+    """The error for what would have to see into a call."""
+    return RuntimeError(
+        f"fastlstm.torch: expected a call without {which}, which do not see into it; torch's own "
+        "modules have them: fastlstm.torch.restore(model)"
+    )

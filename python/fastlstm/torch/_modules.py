@@ -1,136 +1,284 @@
-"""LSTM, GRU and RNN: PyTorch's modules with our calls."""
+"""LSTM, GRU and RNN: torch's modules with our calls."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
 
 from fastlstm import layers
+from fastlstm._checks import as_lengths
 
-from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine
+from ._base import Computed, Ready, fits
+from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, is_plain
 from ._function import run
 
 
-class Recurrent(nn.RNNBase):
+class Recurrent(Computed, nn.RNNBase):
     """What the three share: torch's module, computed by the core where it can be."""
 
-    _layer: type[layers.RecurrentLayer[Any, Any]]
+    # Whether autocast to bfloat16 gives that, for padded and for packed sequences, as of torch's
+    # module; otherwise the output has the input's type.
+    _lowered: tuple[bool, bool]
 
-    def forward(self, input: Any, hx: Any = None, *, lengths: Any = None) -> Any:
-        if not self._computes(input, hx):
-            return super().forward(input, hx)
-        self._update_flat_weights()
+    def forward(
+        self, input: Any, hx: Any = None, *, lengths: Any = None, padding: str = "post"
+    ) -> Any:
+        """Compute the output and the final state.
+
+        Parameters
+        ----------
+        input : Tensor or PackedSequence
+            As of torch's module.
+        hx : Tensor or tuple of Tensor, optional
+            As of torch's module.
+        lengths : Tensor or sequence of int, optional
+            (B,) in any order, 0 <= length <= T: the steps that each sequence really has. Output
+            past a sequence's end is zero, the final state is the one at its end, the second
+            direction starts there, and a length of 0 returns its initial state. Not with a
+            PackedSequence, nor without a batch.
+        padding : "post" or "pre"
+            Where the other steps are: after a sequence's end, or before its start.
+
+        Returns
+        -------
+        output : Tensor or PackedSequence
+            As of torch's module; contiguous, also with ``batch_first``.
+        state : Tensor or tuple of Tensor
+            As of torch's module.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As of torch's module.
+        ValueError, TypeError
+            `lengths` or `padding` are something else.
+        RuntimeError
+            Neither we nor torch's module can compute this (docs/pytorch.md).
+        """
+        if padding not in ("post", "pre"):
+            raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
         packed = isinstance(input, PackedSequence)
-        x = input.data if packed else input
-        if not packed and x.dim() not in (2, 3):
-            raise ValueError(
-                f"{type(self).__name__}: Expected input to be 2D or 3D, got {x.dim()}D instead"
-            )
-        batched = packed or x.dim() == 3
-        batch_sizes = input.batch_sizes if packed else None
-        if not batched:
-            x = x.unsqueeze(0 if self.batch_first else 1)
-        states = () if hx is None else (hx if isinstance(hx, tuple) else (hx,))
-        if not batched:
-            states = tuple(state.unsqueeze(1) for state in states)
-        if packed and input.sorted_indices is not None:
-            states = tuple(state.index_select(1, input.sorted_indices) for state in states)
-        self.check_input(x, batch_sizes)
-        if states:
-            self.check_forward_args(x, states if len(states) == 2 else states[0], batch_sizes)
-        engine = self._engine_now()
-        if packed:
-            sizes = batch_sizes.numpy()
-            B, T, order = int(sizes[0]), len(sizes), PACKED
-            steps = torch.from_numpy((sizes[:, None] > torch.arange(B).numpy()).sum(0))
+        ready = self._ready(input.data if packed else input)
+        if ready is not None:
+            if not packed:
+                result = self._run(ready, input, hx, lengths, padding)
+            elif lengths is None:
+                result = self._run_packed(ready, input, hx)
+            else:
+                raise ValueError("lengths: expected None for a PackedSequence, which has its own")
+            if result is not None:
+                return result
+        self._must_be_ours(input, hx, () if lengths is None else ("lengths",))
+        return super().forward(input, hx)
+
+    def _run(self, ready: Ready, x: Tensor, hx: Any, lengths: Any, padding: str) -> Any:
+        """The results for a tensor; None: torch's own has to compute, or to say what is wrong."""
+        engine = ready.engine
+        T, B = 0, 1
+        batch_first = False
+        shapes: Sequence[Shape]
+        if x.dim() == 3:
+            batch_first = self.batch_first
+            (B, T) = x.shape[:2] if batch_first else x.shape[1::-1]
+            shapes = engine.state_shapes(B)
+        elif x.dim() == 2:
+            T = x.shape[0]
+            shapes = [(cells, width) for cells, _, width in engine.state_shapes(1)]
+            if lengths is not None:
+                raise ValueError("lengths: expected None for a sequence without a batch")
         else:
-            order = BATCH_FIRST if self.batch_first else TIME_FIRST
-            B, T = (x.shape[0], x.shape[1]) if self.batch_first else (x.shape[1], x.shape[0])
-            steps = lengths
-        call = Call(engine, T, B, order, steps, self._regularisation())
-        output, final = run(
-            call, x.contiguous(), [s.contiguous() for s in states], list(self._flat_weights)
-        )
-        if packed:
-            if input.unsorted_indices is not None:
-                final = [part.index_select(1, input.unsorted_indices) for part in final]
-            result = PackedSequence(
-                output, batch_sizes, input.sorted_indices, input.unsorted_indices
-            )
-            return result, self._state(final)
-        if not batched:
-            output = output.squeeze(0 if self.batch_first else 1)
-            final = [part.squeeze(1) for part in final]
+            return None
+        if T == 0 or B == 0 or x.shape[-1] != self.input_size:
+            return None
+        states = self._states(hx, x, shapes)
+        if states is None:
+            return None
+        places = None
+        if lengths is not None:
+            lengths = torch.from_numpy(as_lengths(lengths, B, T))
+            if padding == "pre":
+                places = _Places(T, lengths, batch_first)
+                x = places.to_start(x)
+        # What others transposed to have batches first lies as the core takes it, too.
+        turned = batch_first and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
+        if turned:
+            x = x.transpose(0, 1)
+        order = BATCH_FIRST if batch_first and not turned else TIME_FIRST
+        call = Call(engine, T, B, order, lengths, self._noise(engine), shapes)
+        output, final = self._computed(ready, call, x, states, packed=False)
+        if turned:
+            output = output.transpose(-3, -2)
+        if places is not None:
+            output = places.back(output)
         return output, self._state(final)
 
-    def _computes(self, input: Any, hx: Any) -> bool:
-        """Whether the core computes this call."""
-        x = input.data if isinstance(input, PackedSequence) else input
-        weights = self._flat_weights
-        return (
-            isinstance(x, Tensor)
-            and x.device.type == "cpu"
-            and x.dtype in (torch.float32, torch.float64)
-            and all(w.device.type == "cpu" for w in weights)
-        )
-
-    def _state(self, parts: list[Tensor]) -> Any:
-        return tuple(parts) if len(parts) > 1 else parts[0]
-
-    def _engine_now(self) -> Engine:
-        engine = self.__dict__.get("_engine")
-        dtype = str(self._flat_weights[0].dtype).removeprefix("torch.")
-        if engine is None or engine.spec.dtype.name != dtype:
-            engine = Engine(layers.make_spec(self._layer, {**self._options(), "dtype": dtype}))
-            self.__dict__["_engine"] = engine
-        return engine
-
-    def _options(self) -> dict[str, Any]:
-        return {
-            "input_size": self.input_size,
-            "hidden_size": self.hidden_size,
-            "num_layers": self.num_layers,
-            "bias": self.bias,
-            "batch_first": self.batch_first,
-            "dropout": self.dropout,
-            "bidirectional": self.bidirectional,
-        }
-
-    def _regularisation(self) -> dict[str, Any] | None:
-        if not self.training or self.dropout == 0:
+    def _run_packed(self, ready: Ready, input: PackedSequence, hx: Any) -> Any:
+        """The same for packed rows, which are what the core computes with."""
+        x, batch_sizes, sorted_indices, unsorted_indices = input
+        engine = ready.engine
+        if x.dim() != 2 or x.shape[1] != self.input_size:
             return None
-        seed = int(torch.randint(2**63 - 1, ()))
-        training = self._engine_now().spec.training
-        return {**training, "seed": seed, "zoneout": True}
+        lengths = _lengths_of(batch_sizes, x.shape[0])
+        if lengths is None:
+            return None
+        if engine.spec.merge is None:
+            raise ValueError("merge: expected a merged output for a PackedSequence, got None")
+        B = len(lengths)
+        states = self._states(hx, x, engine.state_shapes(B))
+        if states is None:
+            return None
+        if sorted_indices is not None:
+            states = [state.index_select(1, sorted_indices) for state in states]
+        call = Call(engine, len(batch_sizes), B, PACKED, lengths, self._noise(engine))
+        output, final = self._computed(ready, call, x, states, packed=True)
+        if unsorted_indices is not None:
+            final = [part.index_select(1, unsorted_indices) for part in final]
+        rows = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
+        return rows, self._state(final)
 
-    def __getstate__(self) -> Any:
-        state = super().__getstate__()
-        state.pop("_engine", None)
-        return state
+    def _states(self, hx: Any, x: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor] | None:
+        """The parts of an initial state: none, or all; None if they do not fit."""
+        if hx is None:
+            return ()
+        if len(shapes) == 1:
+            return (hx,) if fits(hx, x, shapes[0]) else None
+        if not isinstance(hx, (tuple, list)) or len(hx) != len(shapes):
+            return None
+        return hx if all(map(fits, hx, (x, x), shapes)) else None
+
+    def _state(self, parts: Sequence[Tensor]) -> Any:
+        return parts[0] if len(parts) == 1 else tuple(parts)
+
+    def _noise(self, engine: Engine) -> dict[str, Any] | None:
+        return self._regularisation(engine, self.dropout if self.num_layers > 1 else 0.0)
+
+    def _computed(
+        self, ready: Ready, call: Call, x: Tensor, states: Sequence[Tensor], *, packed: bool
+    ) -> tuple[Tensor, Sequence[Tensor]]:
+        if not ready.raised:
+            return run(call, x, states, ready.weights)
+        dtype = torch.bfloat16 if self._lowered[packed] else x.dtype
+        output, final = run(call, x.float(), [state.float() for state in states], ready.weights)
+        return output.to(dtype), [part.to(dtype) for part in final]
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    def _add_parameters(self) -> bool:
+        added = super()._add_parameters()
+        if added:
+            spec = self._spec()
+            self._all_weights = [[p.name for p in cell.values()] for cell in spec.parameters]
+            self._flat_weights_names = self._names(spec)
+            self._init_flat_weights()
+        return added
+
+    def flatten_parameters(self) -> None:
+        """Do as torch's module does, which can where it can compute."""
+        if not self._own_options():
+            super().flatten_parameters()
+
+
+class _Places:
+    """Takes sequences that are padded at their start to step 0, and back."""
+
+    def __init__(self, steps: int, lengths: Tensor, batch_first: bool) -> None:
+        self._axis = -2 if batch_first else -3
+        self._steps = torch.arange(steps, device="cpu")[:, None]
+        self._starts = steps - lengths
+        self._batch_first = batch_first
+
+    def to_start(self, x: Tensor) -> Tensor:
+        return self._moved(x, self._steps + self._starts)
+
+    def back(self, output: Tensor) -> Tensor:
+        return self._moved(output, self._steps - self._starts)
+
+    def _moved(self, tensor: Tensor, places: Tensor) -> Tensor:
+        places = places % len(self._steps)
+        index = (places.T if self._batch_first else places)[..., None].expand_as(tensor)
+        return tensor.gather(self._axis, index)
+
+
+def _lengths_of(batch_sizes: Any, rows: int) -> Tensor | None:
+    """(B,) the lengths of packed sequences, which do not increase; None: these are none."""
+    if not is_plain(batch_sizes) or batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1:
+        return None
+    sizes = batch_sizes.numpy()
+    T = len(sizes)
+    if T == 0 or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != rows:
+        return None
+    # Sequence b lives while more than b do.
+    return torch.from_numpy(T - sizes[::-1].searchsorted(np.arange(sizes[0]), side="right"))
 
 
 class LSTM(Recurrent, nn.LSTM):
-    """torch.nn.LSTM."""
+    """``torch.nn.LSTM``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, proj_size, \
+    device, dtype
+        As of ``torch.nn.LSTM``, in the same order.
+    reverse, merge, forget_bias, peepholes, input_forget, clip, activations, layer_norm, \
+    recurrent_dropout, zoneout, weight_dropout
+        As of :class:`fastlstm.LSTM`, by keyword, with the same names of parameters. They are
+        attributes of the module. With any of them, nothing else than fastlstm can compute it.
+
+    Raises
+    ------
+    ValueError, TypeError
+        An argument has another value or type than stated, or two do not go together.
+
+    Notes
+    -----
+    float32 and float64 on the CPU are ours. bfloat16, and autocast to it, are computed in float32,
+    and the results have the type that torch's module gives. For everything else - other devices,
+    float16, nested tensors, subclasses of tensors - torch's implementation runs. Weights, gradients
+    and random numbers follow torch's rules; gradients of gradients, and ``torch.func``, are errors.
+
+    Examples
+    --------
+    >>> lstm = fastlstm.torch.LSTM(8, 16, bidirectional=True, zoneout=0.1)
+    >>> output, (h_n, c_n) = lstm(torch.zeros(5, 3, 8), lengths=[5, 2, 4])
+    >>> output.shape
+    torch.Size([5, 3, 32])
+    """
 
     _layer = layers.LSTM
-
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "proj_size": self.proj_size}
+    _lowered = (True, False)
 
 
 class GRU(Recurrent, nn.GRU):
-    """torch.nn.GRU."""
+    """``torch.nn.GRU``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional, device, dtype
+        As of ``torch.nn.GRU``, in the same order.
+    reset_after, reverse, merge, clip, activations, recurrent_dropout, zoneout, weight_dropout
+        As of :class:`fastlstm.GRU`, by keyword: see :class:`LSTM`.
+    """
 
     _layer = layers.GRU
+    _lowered = (False, False)
 
 
 class RNN(Recurrent, nn.RNN):
-    """torch.nn.RNN."""
+    """``torch.nn.RNN``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, num_layers, nonlinearity, bias, batch_first, dropout, bidirectional, \
+    device, dtype
+        As of ``torch.nn.RNN``, in the same order.
+    reverse, merge, clip, activations, recurrent_dropout, zoneout, weight_dropout
+        As of :class:`fastlstm.RNN`, by keyword: see :class:`LSTM`.
+    """
 
     _layer = layers.RNN
-
-    def _options(self) -> dict[str, Any]:
-        return {**super()._options(), "nonlinearity": self.nonlinearity}
+    _lowered = (True, True)

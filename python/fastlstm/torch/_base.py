@@ -1,0 +1,240 @@
+"""What modules and cells share: options that only we have, their parameters, and the engine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from fastlstm import layers
+from fastlstm._checks import as_real
+from fastlstm.layers.spec import Spec
+
+from ._engine import Engine, is_plain
+from ._function import no_transform
+
+# Drawn for each training call; of a cell that would be for each step.
+_OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
+# PyTorch's own, of all its recurrent modules.
+_TORCHS = frozenset(
+    {"num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional", "proj_size"}
+) | {"dtype"}
+
+
+class Computed(nn.Module):
+    """Before a class of torch's: the options of a layer that computes the same.
+
+    Options that torch's class does not know are keyword arguments and attributes, checked by the
+    layer's table. What they add to the parameters is called as the layer calls it.
+    """
+
+    _layer: ClassVar[type[layers.RecurrentLayer[Any, Any]]]
+    _of_sequences: ClassVar[bool] = True
+    # Options of ours and their defaults, which are attributes of the class.
+    _own: ClassVar[dict[str, Any]] = {}
+    _engine: Engine | None = None
+    _frozen = False
+    forget_bias: float | None = None
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if "_layer" not in vars(cls):
+            return  # a class of a user's
+        cls._own = {
+            name: default
+            for name, default in layers.table_of(cls._layer).defaults.items()
+            if name not in _TORCHS and (cls._of_sequences or name not in _OF_SEQUENCES)
+        }
+        for name, default in cls._own.items():
+            setattr(cls, name, default)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        own = {name: kwargs.pop(name) for name in self._own if name in kwargs}
+        forget_bias = kwargs.pop("forget_bias", None) if self._layer is layers.LSTM else None
+        super().__init__(*args, **kwargs)
+        options = layers.table_of(self._layer).options
+        for name, value in own.items():
+            setattr(self, name, options[name].check(name, value))
+        if forget_bias is not None:
+            if not self.bias:
+                raise ValueError("forget_bias: expected None for a layer without biases")
+            self.forget_bias = as_real("forget_bias", forget_bias, -math.inf, math.inf)
+        if self._own_options() and self._add_parameters():
+            self.reset_parameters()
+        else:
+            self._set_forget_bias()
+
+    # --- options ------------------------------------------------------------------------------
+
+    def _own_options(self) -> dict[str, Any]:
+        """The options of ours that are not at their defaults."""
+        return {n: getattr(self, n) for n, d in self._own.items() if getattr(self, n) != d}
+
+    def _spec(self, dtype: str = "float32") -> Spec:
+        """What the layer is that computes the same.
+
+        Raises
+        ------
+        ValueError
+            Options do not go together.
+        """
+        options = {
+            name: getattr(self, name)
+            for name in layers.table_of(self._layer).options
+            if name != "dtype" and hasattr(self, name)
+        }
+        return layers.make_spec(self._layer, {**options, "dtype": dtype})
+
+    def extra_repr(self) -> str:
+        own = dict(self._own_options())
+        if self.forget_bias is not None:
+            own["forget_bias"] = self.forget_bias
+        return ", ".join([super().extra_repr(), *(f"{n}={value!r}" for n, value in own.items())])
+
+    # --- parameters ---------------------------------------------------------------------------
+
+    def _names(self, spec: Spec) -> list[str]:
+        """Those of the parameters, in the core's order."""
+        return list(spec.shapes)
+
+    def _add_parameters(self) -> bool:
+        """Add those that options bring; whether there are any."""
+        spec = self._spec()
+        like = next(self.parameters())
+        added = False
+        for name, shape in zip(self._names(spec), spec.shapes.values(), strict=True):
+            if name not in self._parameters:
+                empty = torch.empty(shape, dtype=like.dtype, device=like.device)
+                self.register_parameter(name, nn.Parameter(empty))
+                added = True
+        return added
+
+    def reset_parameters(self) -> None:
+        """Draw the parameters anew: as torch does, those of options as their layer does."""
+        super().reset_parameters()
+        if self._own_options():
+            spec = self._spec()
+            parameters = [p for cell in spec.parameters for p in cell.values()]
+            for name, parameter in zip(self._names(spec), parameters, strict=True):
+                if parameter.initial != "uniform":
+                    nn.init.constant_(getattr(self, name), float(parameter.initial == "one"))
+        self._set_forget_bias()
+
+    def _set_forget_bias(self) -> None:
+        if self.forget_bias is None:
+            return
+        forget = slice(self.hidden_size, 2 * self.hidden_size)
+        with torch.no_grad():
+            for name, bias in self.named_parameters(recurse=False):
+                if name.startswith(("bias_ih", "bias_hh")):
+                    bias[forget] = self.forget_bias if name.startswith("bias_ih") else 0.0
+
+    # --- calls --------------------------------------------------------------------------------
+
+    def _ready(self, x: Any) -> Ready | None:
+        """What a call with this input needs; None: it cannot be ours.
+
+        Raises
+        ------
+        RuntimeError
+            A transformation of functions is active, which could not see what the core does.
+        """
+        if torch._C._are_functorch_transforms_active():
+            raise no_transform("vmap, jvp and the other transforms of torch.func")
+        if torch._C._len_torch_dispatch_stack() or not is_plain(x):
+            return None
+        dtype = x.dtype
+        if dtype is torch.bfloat16 or (
+            torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
+        ):
+            return self._ready_raised(x)
+        if dtype is not torch.float32 and dtype is not torch.float64:
+            return None
+        return self._ready_with(dtype, self._weights(dtype), raised=False)
+
+    def _ready_raised(self, x: Tensor) -> Ready | None:
+        """The same where float32 stands in for bfloat16: weights in it, or autocast."""
+        narrow: tuple[torch.dtype, ...] = (torch.bfloat16,)
+        if torch.is_autocast_enabled("cpu"):
+            if x.dtype is torch.float64:  # which autocast leaves alone
+                return self._ready_with(x.dtype, self._weights(x.dtype), raised=False)
+            if torch.get_autocast_dtype("cpu") is not torch.bfloat16:
+                return None
+            narrow = (torch.bfloat16, torch.float32)
+        weights = self._weights(torch.float32)
+        if x.dtype not in narrow or not all(is_plain(w) and w.dtype in narrow for w in weights):
+            return None
+        raised = tuple([weight.float() for weight in weights])
+        return self._ready_with(torch.float32, raised, raised=True)
+
+    def _ready_with(
+        self, dtype: torch.dtype, weights: tuple[Any, ...], *, raised: bool
+    ) -> Ready | None:
+        engine = self._engine_of(dtype)
+        readable = engine.readable(weights)
+        return None if readable is None else Ready(engine, readable, raised)
+
+    def _weights(self, dtype: torch.dtype) -> tuple[Any, ...]:
+        """The weights as attributes give them, in the core's order."""
+        engine = self._engine_of(dtype)
+        try:
+            return engine.pick(self._parameters)
+        except KeyError:  # of a parametrisation, or computed before each call
+            return tuple([getattr(self, name) for name in engine.names])
+
+    def _engine_of(self, dtype: torch.dtype) -> Engine:
+        engine = self._engine
+        if engine is None or engine.dtype is not dtype:
+            spec = self._spec(str(dtype).removeprefix("torch."))
+            engine = Engine(spec, self._names(spec))
+            engine.frozen = self._frozen
+            self.__dict__["_engine"] = engine  # Module.__setattr__ would look for a parameter
+        return engine
+
+    def _regularisation(self, engine: Engine, dropout: float) -> dict[str, Any] | None:
+        """What the core is told of a training call, with a seed of torch's generator's."""
+        if not self.training or not (dropout or engine.noisy):
+            return None
+        seed = int(torch.randint(2**63 - 1, (), device="cpu"))
+        return {**engine.spec.training, "dropout": dropout, "seed": seed, "zoneout": True}
+
+    def _must_be_ours(self, input: Any, hx: Any, also: Sequence[str] = ()) -> None:
+        """Raise RuntimeError for what torch's own implementation cannot compute instead of ours."""
+        own = [*self._own_options(), *also]
+        if own:
+            raise RuntimeError(
+                f"{type(self).__name__}: {', '.join(own)}: torch's module does not have these; "
+                "expected tensors on the CPU of float32, float64 or bfloat16, of one type and of "
+                f"the shapes that torch's module takes, got {_described(input)}, {_described(hx)}"
+            )
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = dict(super().__getstate__())
+        state.pop("_engine", None)
+        return state
+
+
+class Ready(NamedTuple):
+    """What a call needs."""
+
+    engine: Engine
+    weights: tuple[Tensor, ...]
+    """Readable for the engine."""
+    raised: bool
+    """Whether float32 stands in for bfloat16."""
+
+
+def fits(tensor: Any, like: Tensor, shape: Sequence[int]) -> bool:
+    """Whether a part of a state has the input's type and this shape."""
+    return is_plain(tensor) and tensor.shape == shape and tensor.dtype is like.dtype
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, Tensor):
+        return f"{type(value).__name__}{tuple(value.shape)} of {value.dtype} on {value.device}"
+    if isinstance(value, (tuple, list)):
+        return f"({', '.join(map(_described, value))})"
+    return str(value)

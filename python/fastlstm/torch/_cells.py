@@ -1,0 +1,132 @@
+"""LSTMCell, GRUCell and RNNCell: torch's modules of one step with our calls."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fastlstm import layers
+from fastlstm.layers.spec import Spec
+
+from ._base import Computed, Ready, fits
+from ._engine import TIME_FIRST, Call
+from ._function import run
+
+
+class Cell(Computed, nn.RNNCellBase):
+    """What the three share: torch's module, computed by the core where it can be."""
+
+    _of_sequences = False
+    # Whether autocast to bfloat16 gives that, as of torch's module; otherwise the input's type.
+    _lowered: bool
+
+    def forward(self, input: Any, hx: Any = None) -> Any:
+        """Compute the state after one step.
+
+        Parameters
+        ----------
+        input : Tensor
+            (B, I), or (I,) without a batch.
+        hx : Tensor or tuple of Tensor, optional
+            The state before: (B, H), or (H,); of an LSTM h and c. Zeros by default.
+
+        Returns
+        -------
+        Tensor or tuple of Tensor
+            The state after it, as `hx`.
+
+        Raises
+        ------
+        ValueError, RuntimeError
+            As of torch's module.
+        """
+        ready = self._ready(input)
+        result = None if ready is None else self._run(ready, input, hx)
+        if result is None:
+            self._must_be_ours(input, hx)
+            return super().forward(input, hx)
+        return result
+
+    def _run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
+        """The result; None: torch's own implementation computes, or says what is wrong."""
+        engine = ready.engine
+        *batch, width = x.shape
+        if len(batch) > 1 or 0 in batch or width != self.input_size:
+            return None
+        shape = (*batch, self.hidden_size)
+        shapes = [shape] * len(engine.spec.state_parts)
+        states = () if hx is None else hx if len(shapes) > 1 else (hx,)
+        if states and (
+            not isinstance(states, (tuple, list))
+            or len(states) != len(shapes)
+            or not all(fits(state, x, shape) for state in states)
+        ):
+            return None
+        B = batch[0] if batch else 1
+        call = Call(engine, 1, B, TIME_FIRST, None, self._regularisation(engine, 0.0), shapes)
+        if ready.raised:
+            dtype = torch.bfloat16 if self._lowered else x.dtype
+            raised = [state.float() for state in states]
+            _, final = run(call, x.float(), raised, ready.weights)
+            final = [part.to(dtype) for part in final]
+        else:
+            _, final = run(call, x, states, ready.weights)
+        return final[0] if len(final) == 1 else tuple(final)
+
+    def _names(self, spec: Spec) -> list[str]:
+        return list(spec.parameters[0])
+
+
+class LSTMCell(Cell, nn.LSTMCell):
+    """``torch.nn.LSTMCell``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        As of ``torch.nn.LSTMCell``, in the same order.
+    forget_bias, peepholes, input_forget, clip, activations, layer_norm, zoneout
+        As of :class:`fastlstm.LSTM`, by keyword: see :class:`fastlstm.torch.LSTM`.
+
+    Examples
+    --------
+    >>> cell = fastlstm.torch.LSTMCell(8, 16)
+    >>> h, c = cell(torch.zeros(3, 8))
+    >>> h, c = cell(torch.zeros(3, 8), (h, c))
+    >>> h.shape
+    torch.Size([3, 16])
+    """
+
+    _layer = layers.LSTM
+    _lowered = False
+
+
+class GRUCell(Cell, nn.GRUCell):
+    """``torch.nn.GRUCell``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, device, dtype
+        As of ``torch.nn.GRUCell``, in the same order.
+    reset_after, clip, activations, zoneout
+        As of :class:`fastlstm.GRU`, by keyword: see :class:`fastlstm.torch.LSTM`.
+    """
+
+    _layer = layers.GRU
+    _lowered = False
+
+
+class RNNCell(Cell, nn.RNNCell):
+    """``torch.nn.RNNCell``, computed by fastlstm on CPUs.
+
+    Parameters
+    ----------
+    input_size, hidden_size, bias, nonlinearity, device, dtype
+        As of ``torch.nn.RNNCell``, in the same order.
+    clip, activations, zoneout
+        As of :class:`fastlstm.RNN`, by keyword: see :class:`fastlstm.torch.LSTM`.
+    """
+
+    _layer = layers.RNN
+    _lowered = True
