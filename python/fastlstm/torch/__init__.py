@@ -2,13 +2,18 @@
 
 - :mod:`._accelerate`: existing models, made of them.
 - :mod:`._modules`, :mod:`._cells`: the modules, over :mod:`._base`, what they share.
+- :mod:`._compile`: models in one graph, over :mod:`._optimized`, which imports Dynamo.
+- :mod:`._traced`: calls that become part of a graph, by the operators of :mod:`._ops`.
+- :mod:`._tracing`: what is traced, and what tracers do not see.
 - :mod:`._function`: what autograd sees of a call.
 - :mod:`._tapes`: tapes that travel as tensors.
+- :mod:`._lengths`: lengths of sequences.
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
 """
 
 from ._accelerate import accelerate, report, restore
 from ._cells import GRUCell, LSTMCell, RNNCell
+from ._compile import compile
 from ._modules import GRU, LSTM, RNN
 
 __all__ = [
@@ -19,6 +24,7 @@ __all__ = [
     "LSTMCell",
     "RNNCell",
     "accelerate",
+    "compile",
     "report",
     "restore",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
@@ -200,6 +201,35 @@ class Computed(nn.Module):
             return None
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         return {**engine.spec.training, "dropout": dropout, "seed": seed, "zoneout": True}
+
+    def _others(self, input: Any, hx: Any, **options: Any) -> Any:
+        """What torch's own implementation gives, or a node of a graph whose values are unknown."""
+        if isinstance(input, torch.fx.Proxy):  # as torch.fx treats the modules of torch.nn
+            tracer, states = input.tracer, () if hx is None else (hx,)
+            path = tracer.path_of_module(self)
+            return tracer.create_proxy("call_module", path, (input, *states), options)
+        self._must_be_ours(input, hx, tuple(options))
+        return super().forward(input, hx)
+
+    def __prepare_scriptable__(self) -> nn.Module:
+        """torch's own module of the same parameters, for ``torch.jit.script``, which compiles text.
+
+        Raises
+        ------
+        RuntimeError
+            torch's module could not compute this.
+        """
+        self._must_be_ours(None, None)
+        warnings.warn(
+            "torch.jit.script: the recurrent modules of this model are torch's own from now on; "
+            "fastlstm.torch.accelerate(model) makes the model's ours again, torch.export and "
+            "torch.jit.trace keep them",
+            stacklevel=5,
+        )
+        theirs = next(base for base in type(self).__mro__ if base.__module__.startswith("torch.nn"))
+        module: nn.Module = theirs.__new__(theirs)
+        module.__setstate__(self.__getstate__())
+        return module
 
     def _must_be_ours(self, input: Any, hx: Any, also: Sequence[str] = ()) -> None:
         """Raise RuntimeError for what torch's own implementation cannot compute instead of ours."""

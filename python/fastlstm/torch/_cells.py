@@ -10,9 +10,11 @@ from torch import Tensor, nn
 from fastlstm import layers
 from fastlstm.layers.spec import Spec
 
+from . import _traced
 from ._base import Computed, Ready, fits
 from ._engine import TIME_FIRST, Call
 from ._function import run
+from ._tracing import is_traced, untraced
 
 
 class Cell(Computed, nn.RNNCellBase):
@@ -42,12 +44,13 @@ class Cell(Computed, nn.RNNCellBase):
         ValueError, RuntimeError
             As of torch's module.
         """
+        result = _traced.step(self, input, hx) if is_traced() else self._compute(input, hx)
+        return self._others(input, hx) if result is None else result
+
+    @untraced
+    def _compute(self, input: Any, hx: Any) -> Any:
         ready = self._ready(input)
-        result = None if ready is None else self._run(ready, input, hx)
-        if result is None:
-            self._must_be_ours(input, hx)
-            return super().forward(input, hx)
-        return result
+        return None if ready is None else self._run(ready, input, hx)
 
     def _run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
         """The result; None: torch's own implementation computes, or says what is wrong."""

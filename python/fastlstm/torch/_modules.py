@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import PackedSequence
@@ -13,9 +12,12 @@ from torch.nn.utils.rnn import PackedSequence
 from fastlstm import layers
 from fastlstm._checks import as_lengths
 
+from . import _traced
 from ._base import Computed, Ready, fits
-from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, is_plain
+from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape
 from ._function import run
+from ._lengths import Places, lengths_of
+from ._tracing import is_traced, untraced
 
 
 class Recurrent(Computed, nn.RNNBase):
@@ -62,19 +64,28 @@ class Recurrent(Computed, nn.RNNBase):
         """
         if padding not in ("post", "pre"):
             raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
+        # Of self first: Dynamo, if it may not look at it, gives up where nothing has begun yet.
+        if self._layer is not None and is_traced():
+            result = _traced.sequences(self, input, hx, lengths, padding)
+        else:
+            result = self._compute(input, hx, lengths, padding)
+        if result is None:
+            options = {} if lengths is None else {"lengths": lengths, "padding": padding}
+            return self._others(input, hx, **options)
+        return result
+
+    @untraced
+    def _compute(self, input: Any, hx: Any, lengths: Any, padding: str) -> Any:
+        """The results; None: torch's own has to compute, or to say what is wrong."""
         packed = isinstance(input, PackedSequence)
         ready = self._ready(input.data if packed else input)
-        if ready is not None:
-            if not packed:
-                result = self._run(ready, input, hx, lengths, padding)
-            elif lengths is None:
-                result = self._run_packed(ready, input, hx)
-            else:
-                raise ValueError("lengths: expected None for a PackedSequence, which has its own")
-            if result is not None:
-                return result
-        self._must_be_ours(input, hx, () if lengths is None else ("lengths",))
-        return super().forward(input, hx)
+        if ready is None:
+            return None
+        if not packed:
+            return self._run(ready, input, hx, lengths, padding)
+        if lengths is not None:
+            raise ValueError("lengths: expected None for a PackedSequence, which has its own")
+        return self._run_packed(ready, input, hx)
 
     def _run(self, ready: Ready, x: Tensor, hx: Any, lengths: Any, padding: str) -> Any:
         """The results for a tensor; None: torch's own has to compute, or to say what is wrong."""
@@ -102,7 +113,7 @@ class Recurrent(Computed, nn.RNNBase):
         if lengths is not None:
             lengths = torch.from_numpy(as_lengths(lengths, B, T))
             if padding == "pre":
-                places = _Places(T, lengths, batch_first)
+                places = Places(T, lengths, batch_first)
                 x = places.to_start(x)
         # What others transposed to have batches first lies as the core takes it, too.
         turned = batch_first and not x.is_contiguous() and x.transpose(0, 1).is_contiguous()
@@ -123,7 +134,7 @@ class Recurrent(Computed, nn.RNNBase):
         engine = ready.engine
         if x.dim() != 2 or x.shape[1] != self.input_size:
             return None
-        lengths = _lengths_of(batch_sizes, x.shape[0])
+        lengths = lengths_of(batch_sizes, x.shape[0])
         if lengths is None:
             return None
         if engine.spec.merge is None:
@@ -181,39 +192,6 @@ class Recurrent(Computed, nn.RNNBase):
         """Do as torch's module does, which can where it can compute."""
         if not self._own_options():
             super().flatten_parameters()
-
-
-class _Places:
-    """Takes sequences that are padded at their start to step 0, and back."""
-
-    def __init__(self, steps: int, lengths: Tensor, batch_first: bool) -> None:
-        self._axis = -2 if batch_first else -3
-        self._steps = torch.arange(steps, device="cpu")[:, None]
-        self._starts = steps - lengths
-        self._batch_first = batch_first
-
-    def to_start(self, x: Tensor) -> Tensor:
-        return self._moved(x, self._steps + self._starts)
-
-    def back(self, output: Tensor) -> Tensor:
-        return self._moved(output, self._steps - self._starts)
-
-    def _moved(self, tensor: Tensor, places: Tensor) -> Tensor:
-        places = places % len(self._steps)
-        index = (places.T if self._batch_first else places)[..., None].expand_as(tensor)
-        return tensor.gather(self._axis, index)
-
-
-def _lengths_of(batch_sizes: Any, rows: int) -> Tensor | None:
-    """(B,) the lengths of packed sequences, which do not increase; None: these are none."""
-    if not is_plain(batch_sizes) or batch_sizes.dtype is not torch.int64 or batch_sizes.dim() != 1:
-        return None
-    sizes = batch_sizes.numpy()
-    T = len(sizes)
-    if T == 0 or sizes[-1] < 1 or (sizes[1:] > sizes[:-1]).any() or sizes.sum() != rows:
-        return None
-    # Sequence b lives while more than b do.
-    return torch.from_numpy(T - sizes[::-1].searchsorted(np.arange(sizes[0]), side="right"))
 
 
 class LSTM(Recurrent, nn.LSTM):
