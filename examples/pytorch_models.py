@@ -269,7 +269,7 @@ def edit_distance(a: Sequence[object], b: Sequence[object]) -> int:
 class Composer(Job):
     """The next quarter of a chorale, each key on or off, from all quarters before."""
 
-    title, measure, epochs = "music: Bach's chorales", "nats a frame", 12
+    title, measure, epochs = "music: Bach's chorales", "nats a frame", 30
 
     def __init__(self, keys: int, form: Form) -> None:
         super().__init__(form)
