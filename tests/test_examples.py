@@ -30,8 +30,8 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
 @pytest.fixture
 def small(data: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     """The same with a few examples of each kind, and without pip."""
-    digits = {"X": np.arange(13 * 1000, dtype=np.float64).reshape(-1, 13)}
-    digits |= {"y": np.arange(250) % 10, "lengths": np.full(250, 4)}
+    digits = {"X": np.arange(13 * 2800, dtype=np.float64).reshape(-1, 13)}
+    digits |= {"y": np.arange(700) % 10, "lengths": np.full(700, 4)}
     numbers = io.BytesIO()
     np.savez(numbers, **digits)
     phrases = [f"{'good' if i % 2 else 'bad'} film number {i} ." for i in range(2100)]
@@ -108,7 +108,7 @@ def test_loaders_read_what_archives_hold(small: ModuleType) -> None:
     assert snippets[0] == (["bad", "film", "number", "."], "negative")
     assert snippets[1].label == "positive"
     digits = small.digits()
-    assert len(digits) == 250
+    assert len(digits) == 700
     assert digits[3].digit == 3
     assert np.array_equal(digits[3].mfcc, np.arange(13 * 12, 13 * 16).reshape(4, 13))
     names = small.names()
