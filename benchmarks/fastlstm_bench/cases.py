@@ -15,6 +15,7 @@ from typing import Literal
 Task = Literal["step", "inference", "training", "optimiser"]
 Cell = Literal["lstm", "gru", "rnn"]
 DType = Literal["float32", "float64"]
+Use = Literal["layer", "cells", "model"]
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
@@ -54,6 +55,9 @@ class Case:
     lengths : bool
         The sequences of the batch end at different steps, uniform in T/5 to T.
     dtype : {"float32", "float64"}
+    use : {"layer", "cells", "model"}
+        A layer by itself; a loop of single steps over a sequence, as PyTorch's cells are for; or a
+        small model: an embedding, the layer, a linear head and, where it trains, cross entropy.
     """
 
     task: Task
@@ -65,10 +69,16 @@ class Case:
     bidirectional: bool = False
     lengths: bool = False
     dtype: DType = "float32"
+    use: Use = "layer"
 
     @property
     def directions(self) -> int:
         return 2 if self.bidirectional else 1
+
+    @property
+    def kind(self) -> str:
+        """Task and use: what means are taken over."""
+        return self.task if self.use == "layer" else f"{self.use}-{self.task}"
 
     @property
     def trains(self) -> bool:
@@ -104,7 +114,7 @@ class Case:
     def name(self) -> str:
         """Unique and stable: what `--case` selects by and `--compare` matches by."""
         size = f"B{self.B}-H{self.H}" if self.task == "step" else f"T{self.T}-B{self.B}-H{self.H}"
-        return "-".join(part for part in (self.cell, self.task, size, self.variant) if part)
+        return "-".join(part for part in (self.cell, self.kind, size, self.variant) if part)
 
 
 Point = tuple[int, int, int, int]
@@ -183,6 +193,39 @@ QUICK: tuple[Case, ...] = (
 )
 
 
+# What PyTorch's users have: layers of their models, with and without packed sequences; loops of
+# cells; whole models; and calls so short that the way to the core shows.
+TORCH: tuple[Case, ...] = (
+    *(Case(task, cell, 50, 32, 128) for task in ("inference", "training") for cell in CELLS),
+    *(
+        Case(task, "lstm", 50, 32, 128, **form)
+        for task in ("inference", "training")
+        for form in (
+            {"lengths": True},
+            {"bidirectional": True},
+            {"bidirectional": True, "lengths": True},
+            {"layers": 2},
+            {"dtype": "float64"},
+        )
+    ),
+    *(Case(task, "lstm", 100, 1, 128) for task in ("inference", "training")),
+    *(Case(task, "lstm", T, 1, 16) for task in ("inference", "training") for T in (1, 10)),
+    *(
+        Case(task, cell, 50, B, H, use="cells")
+        for task in ("inference", "training")
+        for cell in CELLS
+        for B, H in ((1, 64), (32, 128))
+    ),
+    Case("inference", "lstm", 50, 1, 128, use="model"),
+    *(
+        Case(task, "lstm", 50, 32, 128, 2, True, lengths, use="model")
+        for task in ("inference", "optimiser")
+        for lengths in (False, True)
+    ),
+    *(Case(task, "gru", 50, 32, 128, use="model") for task in ("inference", "optimiser")),
+)
+
+
 def _expand(tasks: Sequence[Task], points: Iterable[Point]) -> Iterator[Case]:
     for cell in CELLS:
         for task in tasks:
@@ -213,6 +256,7 @@ def _suites() -> dict[str, tuple[Case, ...]]:
         "batches": batches,
         "variants": variants,
         "optimiser": optimiser,
+        "torch": TORCH,
         "full": full,
         "exhaustive": tuple(dict.fromkeys(everything)),
     }

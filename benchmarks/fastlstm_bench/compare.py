@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from fastlstm_bench import tables
 from fastlstm_bench.results import Result, Run
 from fastlstm_bench.statistics import beyond_noise, standard_error
-from fastlstm_bench.systems import SUBJECT
+from fastlstm_bench.systems import OWN
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def drift(before: Run, after: Run) -> dict[int, float]:
     changes: dict[int, list[float]] = {}
     for key in first.keys() & second.keys():
         system, _, threads = key
-        if system != SUBJECT and before.systems.get(system) == after.systems.get(system):
+        if system not in OWN and before.systems.get(system) == after.systems.get(system):
             changes.setdefault(threads, []).append(_log_change(first[key], second[key]))
     return {
         threads: sorted(values)[len(values) // 2]

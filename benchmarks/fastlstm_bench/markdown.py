@@ -9,12 +9,15 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastlstm_bench import tables
-from fastlstm_bench.cases import CELLS, Case, Task
+from fastlstm_bench.cases import CELLS, Case
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.statistics import geometric_mean
 from fastlstm_bench.systems import SUBJECT
 
-TASKS: tuple[Task, ...] = ("step", "inference", "training", "optimiser")
+KINDS = (
+    *("step", "inference", "training", "optimiser"),
+    *("cells-inference", "cells-training", "model-inference", "model-optimiser"),
+)
 # Names of the cells as people write them.
 _CELL_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 # The parts of a grid that a mean is also given of, by themselves.
@@ -58,7 +61,7 @@ def _grouped(items: Iterable[Group], key: Callable[[Group], Key]) -> dict[Key, l
 
 def _cells(run: Run, group: Group | None) -> list[str]:
     """fastlstm, best peer, ratio (bold below 1), part of the roofline."""
-    own = group.of(SUBJECT) if group else None
+    own = group.of(group.subject) if group else None
     best = group.best_peer if group else None
     ratio = group.ratio() if group else None
     shown = tables.NOTHING if ratio is None else f"{ratio.median:.2f}x"
@@ -100,18 +103,18 @@ def means_table(run: Run) -> str:
     """Geometric means of the ratio to the best peer by task and cell, and of parts of them."""
     threads = sorted({group.threads for group in run.groups()})
     rows = []
-    groups = _grouped(run.groups(), lambda group: (group.case.task, group.case.cell))
-    for task in TASKS:
+    groups = _grouped(run.groups(), lambda group: (group.case.kind, group.case.cell))
+    for kind in KINDS:
         for cell in CELLS:
             for part, belongs in _PARTS.items():
-                own = [g for g in groups.get((task, cell), ()) if belongs(g.case)]
+                own = [g for g in groups.get((kind, cell), ()) if belongs(g.case)]
                 if own:
                     means = (_mean(g for g in own if g.threads == n) for n in threads)
-                    rows.append([f"{_CELL_NAMES[cell]} {task}", part, *means])
+                    rows.append([f"{_CELL_NAMES[cell]} {kind}", part, *means])
     return table(["", "cases", *map(tables.threads_text, threads)], *rows)
 
 
-def document(run: Run, tasks: Sequence[str] = TASKS, cells: Sequence[str] = CELLS) -> str:
+def document(run: Run, kinds: Sequence[str] = KINDS, cells: Sequence[str] = CELLS) -> str:
     """All tables of a run: machine, means, limits, then each task and cell by points."""
     versions = (
         # OpenVINO's goes on with a hash and a branch.
@@ -128,12 +131,12 @@ def document(run: Run, tasks: Sequence[str] = TASKS, cells: Sequence[str] = CELL
         means_table(run),
         table(*tables.limits_rows(run)) if run.limits else "",
     ]
-    groups = _grouped(run.groups(), lambda group: (group.case.task, group.case.cell))
-    for task in TASKS:
+    groups = _grouped(run.groups(), lambda group: (group.case.kind, group.case.cell))
+    for kind in KINDS:
         for cell in CELLS:
-            found = groups.get((task, cell), [])
-            if found and task in tasks and cell in cells:
-                parts += [f"### {_CELL_NAMES[cell]}, {task}", points_table(run, found)]
+            found = groups.get((kind, cell), [])
+            if found and kind in kinds and cell in cells:
+                parts += [f"### {_CELL_NAMES[cell]}, {kind}", points_table(run, found)]
     return "\n\n".join(part for part in parts if part)
 
 
@@ -142,14 +145,14 @@ def main(argv: list[str]) -> int:
         prog="python -m fastlstm_bench.markdown", description=__doc__.split(": ", 1)[1]
     )
     parser.add_argument("file", type=Path, help="results.json of a run")
-    parser.add_argument("--task", action="append", choices=TASKS, help="only this (repeatable)")
+    parser.add_argument("--task", action="append", choices=KINDS, help="only this (repeatable)")
     parser.add_argument("--cell", action="append", choices=CELLS, help="only this (repeatable)")
     options = parser.parse_args(argv)
     try:
         run = Run.read(options.file)
     except (OSError, ValueError) as error:
         parser.error(str(error))
-    print(document(run, options.task or TASKS, options.cell or CELLS))
+    print(document(run, options.task or KINDS, options.cell or CELLS))
     return 0
 
 

@@ -18,7 +18,7 @@ from fastlstm_bench.cases import (
     MAX_NORM,
     Case,
 )
-from fastlstm_bench.problem import Array, Arrays, Problem
+from fastlstm_bench.problem import IGNORED, Array, Arrays, Problem
 
 _FORWARD: dict[str, Callable[..., Any]] = {
     "lstm": reference.lstm_forward,
@@ -45,7 +45,8 @@ def solve(case: Case, problem: Problem, state: tuple[Array, ...] | None = None) 
     Returns
     -------
     dict of str to ndarray of float64
-        output, h_n, c_n (LSTM), and for training d_x and d_<parameter>. For an optimiser, after
+        output, h_n, c_n (LSTM), and for training d_x and d_<parameter>. Of a model, what its head
+        gives as output, and no state. For an optimiser, after
         CHECKED_UPDATES of its steps: output and states of the last, moved_<parameter>, how far a
         parameter has gone, and slope_<parameter>, the derivative of that by the logarithm of the
         clipped gradients' norm.
@@ -60,6 +61,8 @@ def solve(case: Case, problem: Problem, state: tuple[Array, ...] | None = None) 
 
 def _pass(case: Case, problem: Problem, state: tuple[Array, ...] | None) -> Arrays:
     """One pass: forward, and backward where the case has it."""
+    if case.use == "model":
+        return _model_pass(case, problem)
     has_c = case.cell == "lstm"  # without c, h alone is the state
     given = state if state is None or has_c else state[0]
     output, final, tape = _FORWARD[case.cell](
@@ -72,6 +75,32 @@ def _pass(case: Case, problem: Problem, state: tuple[Array, ...] | None) -> Arra
         gradients = _BACKWARD[case.cell](tape, problem.d_output, None)
         results["d_x"] = gradients.x
         results |= {f"d_{name}": gradient for name, gradient in gradients.params.items()}
+    return results
+
+
+def _model_pass(case: Case, problem: Problem) -> Arrays:
+    """The same of a model: embedding, layer, linear head, cross entropy of their softmax."""
+    assert problem.targets is not None
+    rnn = {name: value for name, value in problem.params.items() if "." not in name}
+    embedding, W, b = (
+        problem.params[name].astype(np.float64)
+        for name in ("embedding.weight", "head.weight", "head.bias")
+    )
+    hidden, _, tape = _FORWARD[case.cell](rnn, embedding[problem.x], None, lengths=problem.lengths)
+    scores = hidden @ W.T + b
+    results: Arrays = {"output": scores}
+    if case.trains:
+        odds = np.exp(scores - scores.max(-1, keepdims=True))
+        chosen = problem.targets[..., np.newaxis] == np.arange(len(b))
+        d_scores = odds / odds.sum(-1, keepdims=True) - chosen
+        d_scores[problem.targets == IGNORED] = 0
+        gradients = _BACKWARD[case.cell](tape, d_scores @ W, None)
+        d_embedding = np.zeros_like(embedding)
+        np.add.at(d_embedding, problem.x, gradients.x)
+        results |= {f"d_{name}": gradient for name, gradient in gradients.params.items()}
+        results["d_embedding.weight"] = d_embedding
+        results["d_head.weight"] = np.einsum("tbc,tbh->ch", d_scores, hidden)
+        results["d_head.bias"] = d_scores.sum((0, 1))
     return results
 
 
@@ -97,7 +126,7 @@ class Updates:
         """Forward, backward, and a step from the gradients."""
         made = _pass(self.case, dataclasses.replace(self.problem, params=self.params), None)
         gradients = {name: made.pop(f"d_{name}") for name in self.params}
-        del made["d_x"]
+        made.pop("d_x", None)
         scale = min(1.0, MAX_NORM / self.norm(gradients))
         self.steps += 1
         beta1, beta2 = BETAS

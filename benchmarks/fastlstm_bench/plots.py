@@ -11,14 +11,18 @@ from fastlstm._extras import needs_extra
 from fastlstm_bench.cases import CELLS
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.roofline import flop, weights_read
-from fastlstm_bench.systems import REFERENCE, SUBJECT, SYSTEMS
-from fastlstm_bench.tables import by_task, threads_text
+from fastlstm_bench.systems import OWN, REFERENCE, SYSTEMS
+from fastlstm_bench.tables import by_kind, threads_text
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito), the subject in the strongest.
+# Colours that stay apart for colour-blind readers (Okabe and Ito, and two more), the subject in the
+# strongest.
 _COLOURS = dict(
     zip(
         SYSTEMS,
-        ("#D55E00", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
+        (
+            *("#D55E00", "#8B0000", "#F0E442", "#0072B2", "#000000"),
+            *("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
+        ),
         strict=True,
     )
 )
@@ -62,11 +66,11 @@ def draw_ratios(plt: Any, groups: Sequence[Group], title: str) -> Any:
                 [row for row, _ in known],
                 xerr=[below, above],
                 fmt="o",
-                markersize=6 if system == SUBJECT else 4,
+                markersize=6 if system in OWN else 4,
                 elinewidth=0.8,
                 color=colour(system),
                 label=system,
-                zorder=3 if system == SUBJECT else 2,
+                zorder=3 if system in OWN else 2,
             )
     axes.axvline(1.0, color="black", linewidth=0.8)
     axes.set_xscale("log")
@@ -94,10 +98,10 @@ def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
                 # Side by side, or the systems of a case would hide each other.
                 [intensity[r.case.name] * 1.04 ** (place - len(SYSTEMS) / 2) for r in own],
                 [flop(r.case) / r.seconds.median / 1e9 for r in own],
-                s=26 if system == SUBJECT else 14,
+                s=26 if system in OWN else 14,
                 color=colour(system),
                 label=system,
-                zorder=3 if system == SUBJECT else 2,
+                zorder=3 if system in OWN else 2,
             )
     low, high = min(intensity.values()) / 2, max(intensity.values()) * 2
     peak = limits.flops["float32"] / 1e9
@@ -168,14 +172,14 @@ def save_plots(run: Run, folder: Path) -> list[Path]:
     """
     plt = pyplot()
     figures: dict[str, Any] = {}
-    for (task, threads), unordered in by_task(run).items():
+    for (kind, threads), unordered in by_kind(run).items():
         groups = sorted(unordered, key=lambda group: CELLS.index(group.case.cell))
         with_ratio = [group for group in groups if group.best_peer is not None]
         if with_ratio:
-            title = f"{task}, {threads_text(threads)}"
-            figures[f"ratio-{task}-{threads}"] = draw_ratios(plt, with_ratio, title)
+            title = f"{kind}, {threads_text(threads)}"
+            figures[f"ratio-{kind}-{threads}"] = draw_ratios(plt, with_ratio, title)
         timed = [group for group in groups if any(r.timed for r in group)]
-        if task == "step" and timed:
+        if kind == "step" and timed:
             figures[f"latency-{threads}"] = draw_latencies(plt, timed, threads)
     for threads, limits in run.limits.items():
         peers = (r for r in run.results if r.system != REFERENCE and r.case.dtype == "float32")

@@ -14,6 +14,11 @@ from fastlstm_bench.cases import CHECKED_STEPS, Case
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
 
+# Of a model: symbols that it reads, and classes that it tells apart.
+VOCABULARY, CLASSES = 2000, 20
+# The class of a step behind a sequence's end: no loss.
+IGNORED = -100
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -22,20 +27,24 @@ class Problem:
     Attributes
     ----------
     params : dict of str to ndarray
-        PyTorch's names, shapes and gate order.
+        PyTorch's names, shapes and gate order; those of a model's other parts have a dot.
     x : ndarray, (T, B, I)
-        For a stream: (CHECKED_STEPS, B, I), the inputs of the steps that are checked.
+        For a stream: (CHECKED_STEPS, B, I), the inputs of the steps that are checked. For a model:
+        (T, B) of int64, its symbols.
     d_output : ndarray, (T, B, D*H)
         The gradient of the loss that training starts from; zero past a sequence's end. The gradient
         of the final state is zero.
     lengths : ndarray of int64, (B,), or None
         None: every sequence has T steps.
+    targets : ndarray of int64, (T, B), or None
+        For a model: the right classes, which its loss is the cross entropy of, summed over steps.
     """
 
     params: Arrays
     x: Array
     d_output: Array
     lengths: npt.NDArray[np.int64] | None
+    targets: npt.NDArray[np.int64] | None = None
 
 
 def parameter_names(layer: int, direction: int) -> tuple[str, str, str, str]:
@@ -77,10 +86,23 @@ def make_problem(case: Case) -> Problem:
             for name, shape in zip(parameter_names(layer, direction), shapes, strict=True):
                 params[name] = rng.uniform(-bound, bound, shape).astype(case.dtype)
 
+    if case.use == "model":
+        # Small, so that float32 has digits for what an optimiser adds to them.
+        shape = (VOCABULARY, case.input_size(0))
+        params["embedding.weight"] = rng.uniform(-0.1, 0.1, shape).astype(case.dtype)
+        for name, shape in (("weight", (CLASSES, case.directions * H)), ("bias", (CLASSES,))):
+            params[f"head.{name}"] = rng.uniform(-bound, bound, shape).astype(case.dtype)
+
     rng = _generator(case, "data")
     x = rng.standard_normal((T, case.B, case.input_size(0))).astype(case.dtype)
     d_output = rng.standard_normal((T, case.B, case.directions * H)).astype(case.dtype)
     lengths = make_lengths(case)
+    padding = np.zeros((T, case.B), bool)
     if lengths is not None:
-        d_output[np.arange(T)[:, np.newaxis] >= lengths] = 0
-    return Problem(params, x, d_output, lengths)
+        padding = np.arange(T)[:, np.newaxis] >= lengths
+    d_output[padding] = 0
+    if case.use != "model":
+        return Problem(params, x, d_output, lengths)
+    symbols = rng.integers(VOCABULARY, size=(T, case.B))
+    targets = np.where(padding, IGNORED, rng.integers(CLASSES, size=(T, case.B)))
+    return Problem(params, symbols, d_output, lengths, targets)

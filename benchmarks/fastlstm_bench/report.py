@@ -10,7 +10,6 @@ from pathlib import Path
 
 from fastlstm_bench import tables
 from fastlstm_bench.results import Group, Run
-from fastlstm_bench.systems import SUBJECT
 
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; max-width: 70em; margin: 2em auto; padding: 0 1em; }
@@ -81,7 +80,7 @@ def _group(run: Run, group: Group) -> str:
             cells = tables.result_cells(run, group, result)
             cells.append(f"{max(result.errors.values(), default=0.0):.0e}")
             cells += [tables.seconds(result.quantiles.get(q)) for q in quantiles]
-            rows.append(_row(cells, kind="subject" if result.system == SUBJECT else ""))
+            rows.append(_row(cells, kind="subject" if result.system == group.subject else ""))
         else:
             reason = escape(f"{result.status}: {result.reason}")
             rows.append(

@@ -20,7 +20,7 @@ from fastlstm_bench.statistics import (
     ratio_by_round,
     summarise,
 )
-from fastlstm_bench.systems import REFERENCE, SUBJECT
+from fastlstm_bench.systems import OWN, REFERENCE, SUBJECT
 
 SCHEMA = 2
 # Weights that stay closer than the model says can lift a result a little above its roof.
@@ -109,14 +109,19 @@ class Group(list[Result]):
         return next((r for r in self if r.system == system and r.timed), None)
 
     @property
+    def subject(self) -> str:
+        """Which of ours is compared with the peers: PyTorch's modules where they take part."""
+        return next((name for name in OWN if self.of(name)), SUBJECT)
+
+    @property
     def best_peer(self) -> Result | None:
-        """The fastest of the systems other than fastlstm and the reference, by median."""
-        peers = [r for r in self if r.timed and r.system not in (SUBJECT, REFERENCE)]
+        """The fastest of the systems other than ours and the reference, by median."""
+        peers = [r for r in self if r.timed and r.system not in (*OWN, REFERENCE)]
         return min(peers, key=lambda r: r.seconds.median, default=None)
 
-    def ratio(self, system: str = SUBJECT) -> Summary | None:
-        """How many times faster than the best peer a system is, round by round."""
-        own, best = self.of(system), self.best_peer
+    def ratio(self, system: str | None = None) -> Summary | None:
+        """How many times faster than the best peer a system, or the subject, is, by round."""
+        own, best = self.of(system or self.subject), self.best_peer
         return ratio_by_round(best.rounds, own.rounds) if own and best else None
 
 

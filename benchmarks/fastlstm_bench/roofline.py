@@ -34,13 +34,14 @@ def flop(case: Case) -> float:
 
     `steps` counts what is not padding: T*B, or the sum of the lengths. Training counts three times
     that: the backward pass has two products for each of the forward pass. An optimiser needs no
-    gradient of x: of the first layer's, one less. Gates are not counted, nor is the optimiser.
+    gradient of x: of the first layer's, one less; a model's embedding does. Gates are not counted,
+    nor is the optimiser, nor what a model has besides its layers.
     """
     lengths = make_lengths(case)
     steps = case.T * case.B if lengths is None else int(lengths.sum())
     widths = sum(case.input_size(layer) + case.H for layer in range(case.layers))
     products = (3 if case.trains else 1) * widths
-    if case.task == "optimiser":
+    if case.task == "optimiser" and case.use == "layer":
         products -= case.input_size(0)
     return 2.0 * steps * case.directions * case.gates * case.H * products
 

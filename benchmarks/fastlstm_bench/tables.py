@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from statistics import median
 
 from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.roofline import flop
 from fastlstm_bench.statistics import Summary, geometric_mean
-from fastlstm_bench.systems import SUBJECT
+from fastlstm_bench.systems import MODULES, SUBJECT
 
 NOTHING = "-"
+# Seconds of a call above which noise hides what a module adds.
+_SHORT = 2e-4
 
 
 def seconds(value: float | None) -> str:
@@ -111,7 +114,7 @@ def summary_table(run: Run) -> str:
     """One line for each case: fastlstm, the best peer, and how they compare."""
     rows = [["case", "threads", SUBJECT, "best peer", "", "ratio", "GFLOP/s", "roofline"]]
     for group in run.groups():
-        own, best = group.of(SUBJECT), group.best_peer
+        own, best = group.of(group.subject), group.best_peer
         rows.append(
             [
                 group.case.name,
@@ -130,25 +133,40 @@ def summary_table(run: Run) -> str:
 def standing(run: Run) -> list[str]:
     """Where fastlstm stands, by task and threads: the mean ratio, and every case that it loses."""
     lines = []
-    for (task, threads), groups in by_task(run).items():
+    for (kind, threads), groups in by_kind(run).items():
         ratios = {group.case.name: group.ratio() for group in groups}
         known = {name: r for name, r in ratios.items() if r is not None}
         if not known:
             continue
         mean = geometric_mean([r.median for r in known.values()])
         lines.append(
-            f"{task}, {threads_text(threads)}: {mean:.2f}x the best peer's speed, geometric mean "
+            f"{kind}, {threads_text(threads)}: {mean:.2f}x the best peer's speed, geometric mean "
             f"of {len(known)} cases"
         )
         lines += [f"  slower: {name} {ratio(r)}" for name, r in known.items() if r.median < 1]
+    return lines + overheads(run)
+
+
+def overheads(run: Run) -> list[str]:
+    """What PyTorch's modules add to the layers that they are made of, where it can be seen."""
+    lines = []
+    for group in run.groups():
+        modules, layer = group.of(MODULES), group.of(SUBJECT)
+        if modules and layer and layer.seconds.median < _SHORT:
+            both = modules.rounds.keys() & layer.rounds.keys()
+            added = median(modules.rounds[turn] - layer.rounds[turn] for turn in both)
+            lines.append(
+                f"{group.case.name}, {threads_text(group.threads)}: {MODULES} takes "
+                f"{1e6 * added:+.1f} us a call over {SUBJECT}"
+            )
     return lines
 
 
-def by_task(run: Run) -> dict[tuple[str, int], list[Group]]:
-    """Groups by task and number of threads."""
+def by_kind(run: Run) -> dict[tuple[str, int], list[Group]]:
+    """Groups by task and use, and number of threads."""
     found: dict[tuple[str, int], list[Group]] = {}
     for group in run.groups():
-        found.setdefault((group.case.task, group.threads), []).append(group)
+        found.setdefault((group.case.kind, group.threads), []).append(group)
     return found
 
 

@@ -106,6 +106,8 @@ class _Session:
         gc.collect()
         wanted = Case(**case)
         try:
+            if wanted.use not in getattr(self.adapter, "USES", ("layer",)):
+                raise UnsupportedError(f"not used for {wanted.use}")
             self.call = self.adapter.prepare(wanted, make_problem(wanted), self.threads)
         except UnsupportedError as reason:
             return {"unsupported": str(reason)}

@@ -21,6 +21,9 @@ LIBRARIES = {
     "openvino": ("openvino", "onnx"),
     "keras": ("keras", "tensorflow"),
     "reference": ("numpy",),
+    "fastlstm-torch": ("torch",),
+    "fastlstm-torch-compiled": ("torch",),
+    "torch-compiled": ("torch",),
 }
 
 # What a system may refuse, by a part of the case's name.
@@ -28,6 +31,11 @@ REFUSALS = {
     "onnxruntime": ("training", "optimiser", "float64"),
     "openvino": ("training", "optimiser", "float64"),
     "keras": ("optimiser",),
+}
+# Who knows uses of a layer other than by itself.
+USES = {
+    **dict.fromkeys(("torch", "fastlstm-torch", "reference"), ("layer", "cells", "model")),
+    **dict.fromkeys(("torch-compiled", "fastlstm-torch-compiled"), ("cells", "model")),
 }
 
 # Odd sizes, so that a transposition or a wrong axis cannot go unseen.
@@ -44,6 +52,15 @@ CASES = [
         {"dtype": "float64"},
     )
 ]
+USED = [
+    Case(task, cell, 7, 3, 5, use="cells") for cell in CELLS for task in ("inference", "training")
+]
+USED += [
+    Case(task, cell, 7, 3, 5, use="model", **form)  # type: ignore[arg-type]
+    for cell in CELLS
+    for task in ("inference", "optimiser")
+    for form in ({}, {"layers": 2, "bidirectional": True, "lengths": True})
+]
 
 
 @pytest.fixture(scope="module", params=SYSTEMS)
@@ -59,18 +76,21 @@ def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, Worker]]:
 
 def prepare(name: str, worker: Worker, case: Case, path: Path) -> None:
     """Prepare a case; skip the test where the system may refuse it, and does."""
+    used = case.use in USES.get(name, ("layer",))
     try:
         worker.ask("prepare", case=asdict(case), results=str(path))
     except WorkerError as error:
-        may_refuse = any(part in case.name for part in REFUSALS.get(name, ()))
+        may_refuse = not used or any(part in case.name for part in REFUSALS.get(name, ()))
         if may_refuse and error.status == "unsupported":
             pytest.skip(error.reason)
         raise
 
 
-@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+@pytest.mark.parametrize("case", [*CASES, *USED], ids=lambda case: case.name)
 def test_agrees_with_the_reference(system: tuple[str, Worker], case: Case, tmp_path: Path) -> None:
     name, worker = system
+    if name.endswith("compiled") and case.cell != "lstm":
+        pytest.skip("torch.compile takes seconds, and what is ours of it knows no cell")
     path = tmp_path / "results.npz"
     prepare(name, worker, case, path)
     want = solve(case, make_problem(case))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from fastlstm_bench.cases import CELLS, SUITES, Case, select
-from fastlstm_bench.problem import make_lengths, make_problem
+from fastlstm_bench.problem import CLASSES, IGNORED, VOCABULARY, make_lengths, make_problem
 
 
 @pytest.mark.parametrize("suite", SUITES)
@@ -36,6 +36,20 @@ def test_name_says_all_that_differs() -> None:
     case = Case("training", "gru", 5, 2, 3, 2, bidirectional=True, lengths=True, dtype="float64")
     assert case.name == "gru-training-T5-B2-H3-2layers-bidirectional-lengths-float64"
     assert Case("step", "lstm", 1, 1, 64).name == "lstm-step-B1-H64"
+    model = Case("optimiser", "gru", 5, 2, 3, use="model")
+    assert model.name == "gru-model-optimiser-T5-B2-H3"
+
+
+def test_the_suite_torch_has_layers_cells_and_models() -> None:
+    kinds = {case.kind for case in SUITES["torch"]}
+    assert kinds == {
+        *("inference", "training", "cells-inference", "cells-training"),
+        *("model-inference", "model-optimiser"),
+    }
+    # A loop of cells has one layer and all steps; a model's steps end in a loss.
+    for case in SUITES["torch"]:
+        assert case.use != "cells" or (case.layers == 1 and not case.variant)
+        assert case.use != "model" or case.task != "training"
 
 
 def test_select_by_part_and_by_pattern() -> None:
@@ -91,3 +105,17 @@ def test_no_gradient_comes_from_padding() -> None:
     for row, length in enumerate(problem.lengths):
         assert np.all(problem.d_output[length:, row] == 0)
         assert np.all(problem.d_output[:length, row] != 0)
+
+
+def test_a_model_reads_symbols_and_has_targets_where_there_are_steps() -> None:
+    case = Case("optimiser", "lstm", 10, 4, 3, 1, True, lengths=True, use="model")
+    problem = make_problem(case)
+    assert problem.lengths is not None
+    assert problem.targets is not None
+    assert problem.x.shape == problem.targets.shape == (10, 4)
+    assert 0 <= problem.x.min() <= problem.x.max() < VOCABULARY
+    assert problem.params["embedding.weight"].shape == (VOCABULARY, 3)
+    assert problem.params["head.weight"].shape == (CLASSES, 6)
+    for row, length in enumerate(problem.lengths):
+        assert np.all(problem.targets[length:, row] == IGNORED)
+        assert np.all(problem.targets[:length, row] >= 0)

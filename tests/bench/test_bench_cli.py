@@ -9,6 +9,7 @@ import pytest
 from fastlstm_bench import callgrind, cli, schedule
 from fastlstm_bench.limits import Limits
 from fastlstm_bench.results import Run
+from fastlstm_bench.systems import EVERYWHERE, IN_PYTORCH
 
 from .conftest import make_run
 
@@ -96,6 +97,25 @@ def test_a_budget_picks_the_length_of_a_turn(
     cli.main(["--suite", "full", "--out", str(tmp_path), *argv])
     assert plans[0].turn == turn
     assert plans[0].minutes == (float(argv[1]) if argv else None)
+
+
+@pytest.mark.parametrize(
+    ("argv", "systems"),
+    [
+        (["--suite", "quick"], EVERYWHERE),
+        (["--suite", "torch"], IN_PYTORCH),
+        (["--suite", "torch", "--peer", "torch"], ("fastlstm", "torch")),
+        (["--peer", "fastlstm-torch"], ("fastlstm", "fastlstm-torch")),
+    ],
+)
+def test_a_suite_has_its_systems(
+    argv: list[str], systems: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[schedule.Plan] = []
+    monkeypatch.setattr(cli, "execute", lambda plan, *_: plans.append(plan))
+    cli.main(["--out", str(tmp_path), *argv])
+    assert set(plans[0].systems) == set(systems)
+    assert "fastlstm-torch" not in EVERYWHERE
 
 
 def test_an_interruption_keeps_what_is_measured(

@@ -122,6 +122,39 @@ def test_the_standing_names_what_is_slower() -> None:
     assert sum("slower: " in line for line in lines) == 3
 
 
+def with_modules(added: float) -> Run:
+    """PyTorch's modules of ours beside the layers, which take 0.1 ms, `added` seconds more."""
+    run = make_run(1e-4)
+    for layer in [result for result in run.results if result.system == "fastlstm"]:
+        modules = dataclasses.replace(layer, system="fastlstm-torch")
+        modules.rounds = {turn: time + added for turn, time in layer.rounds.items()}
+        run.results.append(modules)
+    return run
+
+
+def test_modules_are_compared_with_peers_where_they_take_part() -> None:
+    for before, group in zip(make_run(1e-4).groups(), with_modules(1e-4).groups(), strict=True):
+        assert before.subject == "fastlstm"
+        assert group.subject == "fastlstm-torch"
+        assert group.best_peer is not None
+        assert before.best_peer is not None
+        assert group.best_peer.system == before.best_peer.system == "torch"
+        ratio, layers, was = group.ratio(), group.ratio("fastlstm"), before.ratio()
+        assert ratio is not None
+        assert layers == was is not None
+        assert ratio.median == pytest.approx(10, rel=0.02)
+
+
+def test_what_modules_add_is_said_of_short_calls() -> None:
+    lines = tables.standing(with_modules(8.25e-6))
+    assert "lstm-step-B1-H64, 1 thread: fastlstm-torch takes +8.2 us a call over fastlstm" in lines
+    assert tables.overheads(make_run(1e-4)) == []
+    long = with_modules(8.25e-6)
+    for result in long.results:
+        result.rounds = {turn: 10 * time for turn, time in result.rounds.items()}
+    assert tables.overheads(long) == []
+
+
 @pytest.mark.parametrize(
     ("value", "shown"),
     [(1.2345, "1.23 s"), (0.0012, "1.2 ms"), (1.5e-6, "1.5 us"), (2e-8, "20 ns"), (None, "-")],

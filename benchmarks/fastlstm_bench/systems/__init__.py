@@ -10,6 +10,8 @@ with its thread settings already in the environment:
 ``prepare(case, problem, threads) -> Call``
     Loads the weights and inputs. `UnsupportedError`: the system cannot do this case, and why.
 
+``USES``, if it has more than ``("layer",)``: which uses of a layer (`Case.use`) it knows.
+
 To add a system, write such a file and name it in `SYSTEMS`.
 """
 
@@ -21,16 +23,28 @@ from contextlib import AbstractContextManager, nullcontext
 from fastlstm_bench.problem import Array, Arrays
 
 SUBJECT = "fastlstm"
+MODULES = "fastlstm-torch"
+COMPILED = "fastlstm-torch-compiled"
+# What is ours, from what is compared with the peers to what stands beside it.
+OWN = (MODULES, SUBJECT, COMPILED)
 REFERENCE = "reference"
 SYSTEMS = {
     SUBJECT: "fastlstm_bench.systems.run_fastlstm",
+    MODULES: "fastlstm_bench.systems.run_modules",
+    COMPILED: "fastlstm_bench.systems.run_modules_compiled",
     "torch": "fastlstm_bench.systems.run_torch",
+    "torch-compiled": "fastlstm_bench.systems.run_torch_compiled",
     "onnxruntime": "fastlstm_bench.systems.run_onnxruntime",
     "openvino": "fastlstm_bench.systems.run_openvino",
     "jax": "fastlstm_bench.systems.run_jax",
     "keras": "fastlstm_bench.systems.run_keras",
     REFERENCE: "fastlstm_bench.systems.run_reference",
 }
+
+
+# Who takes part in the suite "torch", and who in all others, if nobody says otherwise.
+IN_PYTORCH = (SUBJECT, MODULES, COMPILED, "torch", "torch-compiled")
+EVERYWHERE = tuple(n for n in SYSTEMS if n not in (MODULES, COMPILED, "torch-compiled"))
 
 
 class UnsupportedError(Exception):

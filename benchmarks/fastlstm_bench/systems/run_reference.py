@@ -12,6 +12,8 @@ from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.roofline import flop
 from fastlstm_bench.systems import Call, UnsupportedError
 
+USES = ("layer", "cells", "model")
+
 # Larger cases take it seconds, and show nothing that smaller ones do not.
 _MOST_GFLOP = 10.0
 
