@@ -13,7 +13,7 @@ from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
-from ._engine import Engine, is_plain
+from ._engine import Engine, Shape, is_plain
 from ._function import no_transform
 
 # Drawn for each training call; of a cell that would be for each step.
@@ -231,9 +231,19 @@ class Ready(NamedTuple):
     """Whether float32 stands in for bfloat16."""
 
 
-def fits(tensor: Any, like: Tensor, shape: Sequence[int]) -> bool:
-    """Whether a part of a state has the input's type and this shape."""
-    return is_plain(tensor) and tensor.shape == shape and tensor.dtype is like.dtype
+def initial_state(hx: Any, x: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor] | None:
+    """The parts of an initial state: none, or all; None if they do not fit the input."""
+    if hx is None:
+        return ()
+    if len(shapes) == 1:
+        return (hx,) if _fits(hx, x, shapes[0]) else None
+    if not isinstance(hx, (tuple, list)) or len(hx) != len(shapes):
+        return None
+    return hx if all(map(_fits, hx, (x,) * len(shapes), shapes)) else None
+
+
+def _fits(part: Any, x: Tensor, shape: Shape) -> bool:
+    return is_plain(part) and part.shape == shape and part.dtype is x.dtype
 
 
 def _described(value: Any) -> str:

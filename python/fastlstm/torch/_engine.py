@@ -61,7 +61,7 @@ class Engine:
     def __init__(self, spec: Spec, names: Sequence[str] | None = None) -> None:
         self.spec = spec
         self.dtype = getattr(torch, spec.dtype.name)
-        sides = spec.directions if spec.merge == "concat" else 1
+        sides = spec.directions if spec.merge in ("concat", None) else 1
         self.width = sides * spec.output_size
         self.inference = {**dict.fromkeys(spec.training, 0.0), "seed": 0, "zoneout": False}
         others = {**spec.training, "dropout": 0.0}
@@ -160,8 +160,7 @@ class Call:
         engine = self.engine
         x = x.contiguous()
         states = [state.contiguous() for state in states]
-        shape = (*x.shape[:-1], engine.width)
-        output = x.new_empty((2, *shape) if engine.spec.merge is None else shape)
+        output = x.new_empty((*x.shape[:-1], engine.width))
         final = [x.new_empty(part) for part in self.shapes]
         threads = begin_threads(torch.get_num_threads())
         try:
