@@ -15,6 +15,7 @@ from fastlstm.layers.spec import Spec
 
 from ._engine import Engine, Shape, is_plain
 from ._function import no_transform
+from ._internals import dispatch_modes, transforms_are_active
 
 # Drawn for each training call; of a cell that would be for each step.
 _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
@@ -142,14 +143,12 @@ class Computed(nn.Module):
         RuntimeError
             A transformation of functions is active, which could not see what the core does.
         """
-        if torch._C._are_functorch_transforms_active():
+        if transforms_are_active():
             raise no_transform("vmap, jvp and the other transforms of torch.func")
-        if torch._C._len_torch_dispatch_stack() or not is_plain(x):
+        if dispatch_modes() or not is_plain(x):
             return None
         dtype = x.dtype
-        if dtype is torch.bfloat16 or (
-            torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
-        ):
+        if dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu"):
             return self._ready_raised(x)
         if dtype is not torch.float32 and dtype is not torch.float64:
             return None
