@@ -42,7 +42,8 @@ class Cell(Computed, nn.RNNCellBase):
         ValueError, RuntimeError
             As of torch's module.
         """
-        ready = self._ready(input)
+        # torch's cells may be without inputs or units.
+        ready = self._ready(input) if self.input_size and self.hidden_size else None
         result = None if ready is None else self._run(ready, input, hx)
         if result is None:
             self._must_be_ours(input, hx)
