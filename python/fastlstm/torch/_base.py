@@ -236,7 +236,7 @@ class Computed(nn.Module):
             "torch.jit.trace keep them",
             stacklevel=5,
         )
-        theirs: type[nn.Module] = next(
+        theirs: Any = next(
             base for base in type(self).__mro__ if base.__module__.startswith("torch.nn")
         )
         module = theirs.__new__(theirs)
