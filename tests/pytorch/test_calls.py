@@ -156,7 +156,7 @@ def test_any_subset_may_require_gradients(kind: str, wanted: str) -> None:
         x.data.normal_()
         for part in state if kind == "LSTM" else (state,):
             part.data.normal_()
-        output, final = module(x, state)
+        output, _ = module(x, state)
         assert output.requires_grad == (wanted != "nothing")
         if wanted != "nothing":
             output.square().sum().backward()

@@ -6,6 +6,7 @@
 - :mod:`._traced`: calls that become part of a graph, by the operators of :mod:`._ops`.
 - :mod:`._tracing`: what is traced, and what tracers do not see.
 - :mod:`._function`: what autograd sees of a call.
+- :mod:`._internals`: what PyTorch keeps to itself, all that we ask of it.
 - :mod:`._tapes`: tapes that travel as tensors.
 - :mod:`._lengths`: lengths of sequences.
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.

@@ -14,8 +14,9 @@ from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
-from ._engine import Engine, is_plain
+from ._engine import Engine, Shape, is_plain
 from ._function import no_transform
+from ._internals import dispatch_modes, transforms_are_active
 
 # Drawn for each training call; of a cell that would be for each step.
 _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
@@ -143,14 +144,12 @@ class Computed(nn.Module):
         RuntimeError
             A transformation of functions is active, which could not see what the core does.
         """
-        if torch._C._are_functorch_transforms_active():
+        if transforms_are_active():
             raise no_transform("vmap, jvp and the other transforms of torch.func")
-        if torch._C._len_torch_dispatch_stack() or not is_plain(x):
+        if dispatch_modes() or not is_plain(x):
             return None
         dtype = x.dtype
-        if dtype is torch.bfloat16 or (
-            torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
-        ):
+        if dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu"):
             return self._ready_raised(x)
         if dtype is not torch.float32 and dtype is not torch.float64:
             return None
@@ -230,10 +229,10 @@ class Computed(nn.Module):
             "torch.jit.trace keep them",
             stacklevel=5,
         )
-        theirs: type[nn.Module] = next(
+        theirs: Any = next(
             base for base in type(self).__mro__ if base.__module__.startswith("torch.nn")
         )
-        module = theirs.__new__(theirs)
+        module: nn.Module = theirs.__new__(theirs)
         module.__setstate__(self.__getstate__())
         return module
 
@@ -263,9 +262,19 @@ class Ready(NamedTuple):
     """Whether float32 stands in for bfloat16."""
 
 
-def fits(tensor: Any, like: Tensor, shape: Sequence[int]) -> bool:
-    """Whether a part of a state has the input's type and this shape."""
-    return is_plain(tensor) and tensor.shape == shape and tensor.dtype is like.dtype
+def initial_state(hx: Any, x: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor] | None:
+    """The parts of an initial state: none, or all; None if they do not fit the input."""
+    if hx is None:
+        return ()
+    if len(shapes) == 1:
+        return (hx,) if _fits(hx, x, shapes[0]) else None
+    if not isinstance(hx, (tuple, list)) or len(hx) != len(shapes):
+        return None
+    return hx if all(map(_fits, hx, (x,) * len(shapes), shapes)) else None
+
+
+def _fits(part: Any, x: Tensor, shape: Shape) -> bool:
+    return is_plain(part) and part.shape == shape and part.dtype is x.dtype
 
 
 def _described(value: Any) -> str:

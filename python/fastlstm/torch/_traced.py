@@ -75,6 +75,8 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
     states = _parts(hx)
     if x.dim() not in (1, 2) or len(states) not in (0, _count(module)):
         return None
+    if module.input_size == 0 or module.hidden_size == 0:
+        return None
     if not torch.jit.is_tracing():
         shape = (*x.shape[:-1], module.hidden_size)
         if x.shape[-1] != module.input_size or any(state.shape != shape for state in states):
