@@ -143,9 +143,11 @@ def _call(
     if module.training and _draws(options):
         seed = torch.randint(2**63 - 1, (), device="cpu")
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        # Run in whatever mode: a backward pass that was not foreseen computes forward again.
+    # What is saved runs in whatever mode: a backward pass not foreseen computes forward again.
+    if torch.compiler.is_exporting():
         taped = taped and module.training
+    elif torch.jit.is_tracing():  # which traces again, without gradients, to compare
+        taped = module.training
     output, final, _ = torch.ops.fastlstm.forward(
         x, states, weights, lengths, seed, layer, numbers, order, taped
     )
