@@ -224,15 +224,14 @@ def _forward_fake(
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     spec = _shapes(layer, numbers, x.dtype)
-    sides = spec.directions if spec.merge == "concat" else 1
-    rows = x.shape[:-1] if spec.merge is not None else (2, *x.shape[:-1])
+    sides = spec.directions if spec.merge in ("concat", None) else 1
     if order != PACKED:
         B = x.shape[0 if order == BATCH_FIRST else 1]
     elif states:
         B = states[0].shape[1]
     else:  # the first batch size
         B = torch.library.get_ctx().new_dynamic_size()
-    output = x.new_empty((*rows, sides * spec.output_size))
+    output = x.new_empty((*x.shape[:-1], sides * spec.output_size))
     final = [x.new_empty((spec.cells, B, width)) for _, width in spec.state_parts]
     return output, final, _tapes.empty_token(x)
 

@@ -67,6 +67,8 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
     if not batched:
         output = output.squeeze(-3 if batch_first else -2)
         final = [part.squeeze(1) for part in final]
+    if module.merge is None:
+        output = torch.stack(output.chunk(2, -1))
     return output, _state(final)
 
 
