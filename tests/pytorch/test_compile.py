@@ -244,6 +244,7 @@ def test_without_the_setting_the_graph_breaks_at_ours() -> None:
     assert not [name for name in recorder.operators() if "fastlstm" in name]
     files = [node.stack_trace or "" for g in recorder.graphs for node in g.graph.nodes]
     assert not [text for text in files if "fastlstm/torch" in text]
+    torch._dynamo.reset()
     with pytest.raises(torch._dynamo.exc.Unsupported, match="RNN, GRU, or LSTM"):
         torch.compile(model("LSTM"), backend="eager", fullgraph=True)(x)
     alone = torch.compile(eager.inner, backend=recorder)

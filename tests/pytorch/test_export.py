@@ -1,4 +1,4 @@
-"""torch.export, torch.jit, torch.fx, torch.onnx and make_fx, of models with modules of ours."""
+"""torch.export, torch.jit, torch.fx and torch.onnx, of models with modules of ours."""
 
 from __future__ import annotations
 
@@ -16,8 +16,6 @@ pytest.importorskip("torch")
 import fastlstm.torch
 import torch
 from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
-from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from twins import CELLS, SEQUENCES, assert_alike, state_of, twins
 
@@ -200,16 +198,6 @@ def test_ours_are_leaves_of_fx(kind: str) -> None:
     assert [n.target for n in traced.graph.nodes if n.op == "call_module"] == ["inner"]
     state = state_of(kind, *((2, 4) if kind in CELLS else (1, 2, 4)))
     assert_alike(traced(x, state), module.inner(x, state))
-
-
-@pytest.mark.parametrize("kind", SEQUENCES)
-def test_make_fx_and_fake_tensors_see_the_operator(kind: str) -> None:
-    module, x = model(kind), inputs(kind)
-    graph = make_fx(module)(x)
-    assert torch.ops.fastlstm.forward.default in [node.target for node in graph.graph.nodes]
-    assert_alike(graph(x), module(x))
-    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        assert module(mode.from_tensor(x)).shape == (5, 2, 2)
 
 
 @pytest.mark.slow

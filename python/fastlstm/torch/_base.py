@@ -246,7 +246,7 @@ class Computed(nn.Module):
         theirs: Any = next(
             base for base in type(self).__mro__ if base.__module__.startswith("torch.nn")
         )
-        module = theirs.__new__(theirs)
+        module: nn.Module = theirs.__new__(theirs)
         module.__setstate__(self.__getstate__())
         return module
 

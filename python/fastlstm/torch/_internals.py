@@ -15,6 +15,12 @@ dispatch_modes = torch._C._len_torch_dispatch_stack
 saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 # Whether the backward pass that runs was told to retain its graph.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
+# Whether torch.jit.trace is at work.
+jit_is_tracing = torch._C._is_tracing
+# A context in which operators go to what is below autograd.
+below_autograd = torch._C._AutoDispatchBelowAutograd
+# What Dynamo does with frames, by their code.
+frames = torch._C._dynamo.eval_frame
 
 
 def tangents_are_possible() -> bool:

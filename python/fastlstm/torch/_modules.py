@@ -70,7 +70,8 @@ class Recurrent(Computed, nn.RNNBase):
         else:
             result = self._compute(input, hx, lengths, padding)
         if result is None:
-            options = {} if lengths is None else {"lengths": lengths, "padding": padding}
+            options = {} if lengths is None else {"lengths": lengths}
+            options.update({} if padding == "post" else {"padding": padding})
             return self._others(input, hx, **options)
         return result
 

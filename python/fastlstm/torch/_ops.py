@@ -14,7 +14,6 @@ from typing import Any, NoReturn, cast
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastlstm import layers
@@ -24,6 +23,7 @@ from fastlstm.layers.spec import Spec
 from . import _tapes
 from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain
 from ._function import no_transform
+from ._internals import below_autograd, tangents_are_possible, transforms_are_active
 from ._lengths import lengths_of
 from ._tracing import untraced
 
@@ -224,15 +224,14 @@ def _forward_fake(
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     spec = _shapes(layer, numbers, x.dtype)
-    sides = spec.directions if spec.merge == "concat" else 1
-    rows = x.shape[:-1] if spec.merge is not None else (2, *x.shape[:-1])
+    sides = spec.directions if spec.merge in ("concat", None) else 1
     if order != PACKED:
         B = x.shape[0 if order == BATCH_FIRST else 1]
     elif states:
         B = states[0].shape[1]
     else:  # the first batch size
         B = torch.library.get_ctx().new_dynamic_size()
-    output = x.new_empty((*rows, sides * spec.output_size))
+    output = x.new_empty((*x.shape[:-1], sides * spec.output_size))
     final = [x.new_empty((spec.cells, B, width)) for _, width in spec.state_parts]
     return output, final, _tapes.empty_token(x)
 
@@ -271,7 +270,7 @@ class _Differentiable(torch.autograd.Function):
         states: int,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        with torch._C._AutoDispatchBelowAutograd():
+        with below_autograd():
             output, final, token = torch.ops.fastlstm.forward(
                 x, tensors[:states], tensors[states:], lengths, seed, layer, numbers, order, taped
             )
@@ -322,11 +321,11 @@ def _forward_autograd(
     order: int,
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
-    if torch._C._are_functorch_transforms_active():
+    if transforms_are_active():
         raise no_transform("transforms of torch.func")
     needed = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-    if not needed and forward_ad._current_level < 0:  # as calls in compiled code: the short way
-        with torch._C._AutoDispatchBelowAutograd():
+    if not needed and not tangents_are_possible():  # as calls in compiled code: the short way
+        with below_autograd():
             result: tuple[Tensor, list[Tensor], Tensor] = torch.ops.fastlstm.forward(
                 x, states, weights, lengths, seed, layer, numbers, order, taped
             )

@@ -67,6 +67,8 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
     if not batched:
         output = output.squeeze(-3 if batch_first else -2)
         final = [part.squeeze(1) for part in final]
+    if module.merge is None:
+        output = torch.stack(output.chunk(2, -1))
     return output, _state(final)
 
 
@@ -74,6 +76,8 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
     """What a cell gives; None: as of :func:`sequences`."""
     states = _parts(hx)
     if x.dim() not in (1, 2) or len(states) not in (0, _count(module)):
+        return None
+    if module.input_size == 0 or module.hidden_size == 0:
         return None
     if not torch.jit.is_tracing():
         shape = (*x.shape[:-1], module.hidden_size)
@@ -141,9 +145,11 @@ def _call(
     if module.training and _draws(options):
         seed = torch.randint(2**63 - 1, (), device="cpu")
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
-        # Run in whatever mode: a backward pass that was not foreseen computes forward again.
+    # What is saved runs in whatever mode: a backward pass not foreseen computes forward again.
+    if torch.compiler.is_exporting():
         taped = taped and module.training
+    elif torch.jit.is_tracing():  # which traces again, without gradients, to compare
+        taped = module.training
     output, final, _ = torch.ops.fastlstm.forward(
         x, states, weights, lengths, seed, layer, numbers, order, taped
     )
