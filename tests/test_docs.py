@@ -84,6 +84,7 @@ PAGES = [page for page in MARKDOWN if PYTHON_BLOCK.search(page.read_text())]
 # What a block imports -> what must be installed for it.
 FRAMEWORKS = {
     **{f"import {name}\n": name for name in ("torch", "keras", "onnx", "onnxruntime")},
+    "import fastlstm.torch\n": "torch",
     "from fastlstm import plot\n": "matplotlib",
 }
 
