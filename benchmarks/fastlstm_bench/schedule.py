@@ -58,9 +58,9 @@ _MOST_DEATHS = 4
 _KEPT_SHARE = 1 / 8
 # Rounds that a system which competes always has; further ones as patience and the budget allow.
 LEAST_ROUNDS = 3
-# A system this many times slower than the best in its fastest round does not compete, but for what
-# is ours: beside a layer alone, the module that it is in may be this slow for short calls. It sits out
-# after two rounds, or after one that took longer than a second, which no disturbance explains.
+# A system this many times slower than the best in its fastest round does not compete. It sits out
+# after two rounds, or after one that took longer than a second, which no disturbance explains. What
+# is ours does not: for short calls, a module may be this much slower than the layer in it.
 _HOPELESS = 5.0
 _HOPELESS_ROUNDS, _HOPELESS_SECONDS = 2, 1.0
 # What LEAST_ROUNDS of a case cost with all systems: compilers and turns, and operations on one
