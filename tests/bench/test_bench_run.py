@@ -196,6 +196,13 @@ def test_a_system_far_behind_has_two_rounds(monkeypatch: pytest.MonkeyPatch) -> 
     assert results["reference"].sat_out == ""
 
 
+def test_what_is_ours_has_all_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "OWN", ("sleeper",))
+    sleeper = run_two(monkeypatch, "sleeper")["sleeper"]
+    assert len(sleeper.rounds) == 5
+    assert sleeper.sat_out == ""
+
+
 def test_a_system_far_behind_with_long_calls_has_one_round(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
