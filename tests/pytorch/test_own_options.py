@@ -311,3 +311,22 @@ def test_lengths_do_not_follow_who_changes_them() -> None:
     output = module(x, lengths=lengths)[0]
     lengths.fill_(0)
     assert_alike(torch.autograd.grad(output.sum(), x), expected)
+
+
+def test_options_may_change_between_calls() -> None:
+    module, _ = make("GRU", {"zoneout": 0.5})
+    module.eval()
+    x = x_of(module)
+    before = module(x)[0]
+    module.zoneout = 0.0
+    plain, _ = make("GRU", {})
+    assert_alike(module(x)[0], plain(x)[0])
+    module.zoneout = 0.5
+    assert_alike(module(x)[0], before)
+    with pytest.raises(ValueError, match="zoneout"):
+        module.zoneout = 2
+    assert module.zoneout == 0.5
+    cell = fastlstm.torch.RNNCell(4, 6)
+    low = cell(torch.zeros(3, 4))
+    cell.nonlinearity = "relu"
+    assert float(low.detach().min()) < 0 <= float(cell(torch.zeros(3, 4)).detach().min())

@@ -63,9 +63,8 @@ class Computed(nn.Module):
         own = {name: kwargs.pop(name) for name in self._own if name in kwargs}
         forget_bias = kwargs.pop("forget_bias", None) if self._layer is layers.LSTM else None
         super().__init__(*args, **kwargs)
-        options = layers.table_of(self._layer).options
         for name, value in own.items():
-            setattr(self, name, options[name].check(name, value))
+            setattr(self, name, value)
         if forget_bias is not None:
             if not self.bias:
                 raise ValueError("forget_bias: expected None for a layer without biases")
@@ -76,6 +75,14 @@ class Computed(nn.Module):
             self._set_forget_bias()
 
     # --- options ------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; options may change between calls, as a schedule of zoneout does."""
+        if name in self._own:
+            value = layers.table_of(self._layer).options[name].check(name, value)
+        if name in self._own or name == "nonlinearity":
+            self.__dict__.pop("_engine", None)
+        super().__setattr__(name, value)
 
     def _own_options(self) -> dict[str, Any]:
         """The options of ours that are not at their defaults."""
