@@ -17,6 +17,7 @@ from fastlstm.layers.spec import Spec
 from ._engine import Engine, Shape, is_plain
 from ._function import no_transform
 from ._internals import dispatch_modes, transforms_are_active
+from ._traced import Layer
 
 # Drawn for each training call; of a cell that would be for each step.
 _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
@@ -24,6 +25,11 @@ _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "me
 _TORCHS = frozenset(
     {"num_layers", "nonlinearity", "bias", "batch_first", "dropout", "bidirectional", "proj_size"}
 ) | {"dtype"}
+# Of torch's, those that say what is computed.
+_DESCRIBING = (
+    *("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "dropout"),
+    *("bidirectional", "proj_size"),
+)
 
 
 class Computed(nn.Module):
@@ -218,6 +224,12 @@ class Computed(nn.Module):
             return None
         seed = int(torch.randint(2**63 - 1, (), device="cpu"))
         return {**engine.spec.training, "dropout": dropout, "seed": seed, "zoneout": True}
+
+    def _traced_as(self) -> Layer:
+        """What becomes part of a graph."""
+        torchs = {name: getattr(self, name) for name in _DESCRIBING if hasattr(self, name)}
+        names = self._flat_weights_names if isinstance(self, nn.RNNBase) else None
+        return Layer(self._layer.__name__, {**torchs, **self._own_options()}, names)
 
     def _others(self, input: Any, hx: Any, **options: Any) -> Any:
         """What torch's own implementation gives, or a node of a graph whose values are unknown."""

@@ -44,7 +44,10 @@ class Cell(Computed, nn.RNNCellBase):
         ValueError, RuntimeError
             As of torch's module.
         """
-        result = _traced.step(self, input, hx) if is_traced() else self._compute(input, hx)
+        if is_traced():
+            result = _traced.step(self, self._traced_as(), self._lowered, input, hx)
+        else:
+            result = self._compute(input, hx)
         return self._others(input, hx) if result is None else result
 
     @untraced

@@ -47,8 +47,4 @@ def compile(model: Any = None, **options: Any) -> Any:
         return model
     from ._optimized import Optimized, allowing  # imports Dynamo, as torch.compile has
 
-    if not isinstance(model, nn.Module):
-        return allowing(compiled)
-    compiled.__class__ = Optimized
-    compiled._initialize()
-    return compiled
+    return Optimized.of(compiled) if isinstance(model, nn.Module) else allowing(compiled)

@@ -66,7 +66,9 @@ class Recurrent(Computed, nn.RNNBase):
             raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
         # Of self first: Dynamo, if it may not look at it, gives up where nothing has begun yet.
         if self._layer is not None and is_traced():
-            result = _traced.sequences(self, input, hx, lengths, padding)
+            result = _traced.sequences(
+                self, self._traced_as(), self._lowered, input, hx, lengths, padding
+            )
         else:
             result = self._compute(input, hx, lengths, padding)
         if result is None:

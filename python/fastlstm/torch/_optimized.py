@@ -6,11 +6,11 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from torch._dynamo import config
 from torch._dynamo.eval_frame import OptimizedModule
 
-# As `config.patch` does, whose 40 us a call would be more than many a layer takes.
-_allow = config._make_closure_patcher(allow_rnn=True)
+from ._internals import dynamo_patcher
+
+_allow = dynamo_patcher(allow_rnn=True)
 
 
 def allowing(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -33,3 +33,11 @@ class Optimized(OptimizedModule):
     def _initialize(self) -> None:
         super()._initialize()
         self.forward: Callable[..., Any] = allowing(self.forward)
+
+    @classmethod
+    def of(cls, compiled: Any) -> Optimized:
+        """Make one of what ``torch.compile`` gave."""
+        compiled.__class__ = cls
+        compiled._initialize()
+        optimized: Optimized = compiled
+        return optimized

@@ -7,7 +7,7 @@ torch.jit.trace shapes are values, too: the operators check them when they run.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -17,24 +17,37 @@ from . import _ops
 from ._engine import BATCH_FIRST, PACKED, TIME_FIRST
 from ._lengths import Places
 
-# Options that torch's own classes have as attributes.
-_TORCHS = (
-    *("input_size", "hidden_size", "num_layers", "nonlinearity", "bias", "dropout"),
-    *("bidirectional", "proj_size"),
-)
-# Of ours, those that draw in training.
+# Options of ours that draw in training.
 _RANDOM = ("recurrent_dropout", "zoneout", "weight_dropout")
 
 
-def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> Any:
+class Layer(NamedTuple):
+    """What a module is to the operators."""
+
+    kind: str
+    """The name of the class in :mod:`fastlstm.layers`."""
+    options: dict[str, Any]
+    names: Sequence[str] | None
+    """Those of the weights, in the core's order; None: of a cell."""
+
+
+def sequences(
+    module: Any,
+    layer: Layer,
+    lowered: tuple[bool, bool],
+    input: Any,
+    hx: Any,
+    lengths: Any,
+    padding: str,
+) -> Any:
     """What an LSTM, GRU or RNN gives; None: torch's own has to compute, or to say what is wrong."""
     states = _parts(hx)
-    if len(states) not in (0, _count(module)):
+    if len(states) not in (0, _count(layer)):
         return None
     if isinstance(input, PackedSequence):
         if lengths is not None:
             raise ValueError("lengths: expected None for a PackedSequence, which has its own")
-        return _packed(module, input, states)
+        return _packed(module, layer, lowered[1], input, states)
     x, batch_first = input, module.batch_first
     if x.dim() not in (2, 3):
         return None
@@ -58,7 +71,7 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
             places = Places(x.shape[1 if batch_first else 0], lengths, batch_first)
             x = places.to_start(x)
     order = BATCH_FIRST if batch_first else TIME_FIRST
-    result = _call(module, x, states, lengths, order, module._lowered[False])
+    result = _call(module, layer, x, states, lengths, order, lowered[0])
     if result is None:
         return None
     output, final = result
@@ -72,10 +85,10 @@ def sequences(module: Any, input: Any, hx: Any, lengths: Any, padding: str) -> A
     return output, _state(final)
 
 
-def step(module: Any, x: Tensor, hx: Any) -> Any:
+def step(module: Any, layer: Layer, lowered: bool, x: Tensor, hx: Any) -> Any:
     """What a cell gives; None: as of :func:`sequences`."""
     states = _parts(hx)
-    if x.dim() not in (1, 2) or len(states) not in (0, _count(module)):
+    if x.dim() not in (1, 2) or len(states) not in (0, _count(layer)):
         return None
     if module.input_size == 0 or module.hidden_size == 0:
         return None
@@ -86,7 +99,7 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
     missing = 3 - x.dim()  # axes: time, and the batch
     for _ in range(missing):
         x, states = x.unsqueeze(0), [state.unsqueeze(0) for state in states]
-    result = _call(module, x, states, None, TIME_FIRST, module._lowered)
+    result = _call(module, layer, x, states, None, TIME_FIRST, lowered)
     if result is None:
         return None
     final = result[1]
@@ -95,13 +108,15 @@ def step(module: Any, x: Tensor, hx: Any) -> Any:
     return _state(final)
 
 
-def _packed(module: Any, input: PackedSequence, states: Sequence[Tensor]) -> Any:
+def _packed(
+    module: Any, layer: Layer, lowered: bool, input: PackedSequence, states: Sequence[Tensor]
+) -> Any:
     x, batch_sizes, sorted_indices, unsorted_indices = input
     if not torch.jit.is_tracing():
         module.check_input(x, batch_sizes)
     if sorted_indices is not None:
         states = [state.index_select(1, sorted_indices) for state in states]
-    result = _call(module, x, states, batch_sizes, PACKED, module._lowered[True])
+    result = _call(module, layer, x, states, batch_sizes, PACKED, lowered)
     if result is None:
         return None
     output, final = result
@@ -113,6 +128,7 @@ def _packed(module: Any, input: PackedSequence, states: Sequence[Tensor]) -> Any
 
 def _call(
     module: Any,
+    layer: Layer,
     x: Tensor,
     states: Sequence[Tensor],
     lengths: Tensor | None,
@@ -125,9 +141,9 @@ def _call(
     """
     if torch.onnx.is_in_onnx_export():  # ONNX has nodes for what torch's own is
         return None
-    options = _options(module)
-    layer, numbers = _ops.describe(module._layer.__name__, options)
-    weights: Sequence[Tensor] = [getattr(module, name) for name in _names(module, layer)]
+    described, numbers = _ops.describe(layer.kind, layer.options)
+    names = _ops.cell_parameters(described) if layer.names is None else layer.names
+    weights: Sequence[Tensor] = [getattr(module, name) for name in names]
     dtype, casts = x.dtype, torch.is_autocast_enabled("cpu") and x.dtype != torch.float64
     if casts and torch.get_autocast_dtype("cpu") != torch.bfloat16:
         return None
@@ -142,7 +158,7 @@ def _call(
         x, states = x.float(), [state.float() for state in states]
         weights = [weight.float() for weight in weights]
     seed = None
-    if module.training and _draws(options):
+    if module.training and _draws(layer.options):
         seed = torch.randint(2**63 - 1, (), device="cpu")
     taped = torch.is_grad_enabled() and any(t.requires_grad for t in (x, *states, *weights))
     # What is saved runs in whatever mode: a backward pass not foreseen computes forward again.
@@ -151,25 +167,12 @@ def _call(
     elif torch.jit.is_tracing():  # which traces again, without gradients, to compare
         taped = module.training
     output, final, _ = torch.ops.fastlstm.forward(
-        x, states, weights, lengths, seed, layer, numbers, order, taped
+        x, states, weights, lengths, seed, described, numbers, order, taped
     )
     if raised:
         dtype = torch.bfloat16 if casts and lowered else dtype
         output, final = output.to(dtype), [part.to(dtype) for part in final]
     return output, final
-
-
-def _options(module: Any) -> dict[str, Any]:
-    torchs = {name: getattr(module, name) for name in _TORCHS if hasattr(module, name)}
-    return {**torchs, **module._own_options()}
-
-
-def _names(module: Any, layer: str) -> Sequence[str]:
-    """Those of the parameters, in the core's order."""
-    if hasattr(module, "_flat_weights_names"):
-        names: Sequence[str] = module._flat_weights_names
-        return names
-    return _ops.cell_parameters(layer)
 
 
 def _draws(options: dict[str, Any]) -> bool:
@@ -179,9 +182,9 @@ def _draws(options: dict[str, Any]) -> bool:
     return any(any(rate) if isinstance(rate, tuple) else rate for rate in rates)
 
 
-def _count(module: Any) -> int:
+def _count(layer: Layer) -> int:
     """How many parts a state has."""
-    return 2 if module._layer.__name__ == "LSTM" else 1
+    return 2 if layer.kind == "LSTM" else 1
 
 
 def _parts(hx: Any) -> Sequence[Tensor]:

@@ -7,11 +7,9 @@ from typing import TypeVar
 
 import torch
 
-from ._internals import frames, jit_is_tracing
+from ._internals import jit_is_tracing, skip_frames
 
 F = TypeVar("F", bound=Callable[..., object])
-
-_SKIP = frames._FrameExecStrategy(frames._FrameAction.SKIP, frames._FrameAction.SKIP)
 
 
 def untraced(function: F) -> F:
@@ -20,7 +18,7 @@ def untraced(function: F) -> F:
     As ``torch.compiler.disable``, which would import Dynamo with this package (2 s) and costs each
     call a wrapper. Where a graph has broken, Dynamo tries every function that is called on its own.
     """
-    frames.set_code_exec_strategy(function.__code__, _SKIP)
+    skip_frames(function.__code__)
     return function
 
 
