@@ -87,16 +87,19 @@ std::uint64_t hash_of(const StackConfig& config, const CellParams<const T>* para
     Index n;
   };
   std::vector<Part> parts;
+  Index values = 0;
   for (Index k = 0; k < config.cells(); ++k) {
     for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
       const Index n = parameter.size();
+      values += n;
       for (Index first = 0; first < n; first += kPart) {
         parts.push_back({params[k].*parameter.field + first, std::min(kPart, n - first)});
       }
     }
   }
   std::vector<std::uint64_t> hashes(parts.size());
-  for_each_item(static_cast<Index>(parts.size()), kPart, [&](Index p) {
+  const auto count = static_cast<Index>(parts.size());
+  for_each_item(count, values / count, [&](Index p) {
     const Part& part = parts[static_cast<std::size_t>(p)];
     kernels<T>().hash_bytes({part.n * static_cast<Index>(sizeof(T)), part.values,
                              &hashes[static_cast<std::size_t>(p)]});

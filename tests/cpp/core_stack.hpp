@@ -1,23 +1,29 @@
 // The core's stacks on a problem: values go in and come out as doubles.
 #pragma once
 
+#include <algorithm>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
 #include "fastlstm/stack.hpp"
 #include "naive_cells.hpp"
 
+/// How the rows of a call's sequences are ordered.
+enum class Order { kTimeFirst, kBatchFirst, kPacked };
+inline const Order kOrders[] = {Order::kTimeFirst, Order::kBatchFirst, Order::kPacked};
+
 /// A problem's arrays in the core's type, and the room for its results.
 template <class T>
 class CoreProblem {
  public:
-  explicit CoreProblem(const Problem& p, bool batch_first = false)
+  explicit CoreProblem(const Problem& p, Order order = Order::kTimeFirst)
       : problem_(p),
-        batch_first_(batch_first),
+        order_(order),
         x_(sequence(p.x, p.I())),
         h_0_(converted(p.h_0)),
         c_0_(converted(p.c_0)),
-        output(p.T * p.B * p.width()),
+        output(rows() * p.width()),
         h_n(static_cast<Index>(p.h_0.size())),
         c_n(static_cast<Index>(p.c_0.size())) {}
 
@@ -38,6 +44,22 @@ class CoreProblem {
       of_cell.weight_hr = keep(c.weight_hr);
     }
     return fastlstm::Stack<T>(p.config, params.data());
+  }
+
+  /// Pointers to these values, of which T is the type.
+  static std::vector<fastlstm::CellParams<const T>> params(const std::vector<Cell>& cells) {
+    static_assert(std::is_same_v<T, double>);
+    const auto given = [](const Values& v) { return v.empty() ? nullptr : v.data(); };
+    std::vector<fastlstm::CellParams<const T>> params;
+    for (const Cell& c : cells) {
+      fastlstm::CellParams<const T>& of_cell = params.emplace_back();
+      of_cell.weight_ih = given(c.weight_ih);
+      of_cell.weight_hh = given(c.weight_hh);
+      of_cell.bias_ih = given(c.bias_ih);
+      of_cell.bias_hh = given(c.bias_hh);
+      of_cell.weight_hr = given(c.weight_hr);
+    }
+    return params;
   }
 
   fastlstm::ForwardCall<T> call() {
@@ -80,12 +102,12 @@ class CoreProblem {
     }
   }
 
-  /// start: what stands in the parameters' gradients before the call, which adds to them.
-  Gradients backward(const fastlstm::Tape<T>& tape, double start = 0) const {
+  /// start: what stands in the parameters' gradients before the call, which adds to them or not.
+  Gradients backward(const fastlstm::Tape<T>& tape, double start = 0, bool adds = true) const {
     const Problem& p = problem_;
     const std::vector<T> d_output = sequence(p.d_output, p.width());
     const std::vector<T> d_h_n = converted(p.d_h_n), d_c_n = converted(p.d_c_n);
-    Guarded<T> d_x(p.T * p.B * p.I());
+    Guarded<T> d_x(rows() * p.I());
     Guarded<T> d_h_0(static_cast<Index>(p.h_0.size())), d_c_0(static_cast<Index>(p.c_0.size()));
     std::vector<std::vector<Guarded<T>>> d_cells;
     std::vector<fastlstm::CellParams<T>> d_params;
@@ -111,6 +133,7 @@ class CoreProblem {
     call.d_state_0[0] = d_h_0.data();
     call.d_state_0[1] = d_c_0.data();
     call.d_params = d_params.data();
+    call.adds_to_d_params = adds;
     tape.backward(call);
     d_x.check_guards();
     d_h_0.check_guards();
@@ -134,34 +157,61 @@ class CoreProblem {
 
   template <class V>
   fastlstm::SequenceView<V> view(V* data, Index width) const {
-    if (batch_first_) return {data, width, problem_.T * width};
+    if (order_ == Order::kPacked) return fastlstm::SequenceView<V>::packed_rows(data, width);
+    if (order_ == Order::kBatchFirst) return {data, width, problem_.T * width};
     return {data, problem_.B * width, width};
+  }
+  /// Of a sequence in the call's order.
+  Index rows() const {
+    if (order_ != Order::kPacked) return problem_.T * problem_.B;
+    Index n = 0;
+    for (Index b = 0; b < problem_.B; ++b) n += problem_.length(b);
+    return n;
+  }
+  /// Which of them row (t, b) is; -1: it is past an end, and none of packed ones.
+  Index place(Index t, Index b) const {
+    const Problem& p = problem_;
+    if (order_ == Order::kTimeFirst) return t * p.B + b;
+    if (order_ == Order::kBatchFirst) return b * p.T + t;
+    if (t >= p.length(b)) return -1;
+    Index before = 0;
+    for (Index other = 0; other < p.B; ++other) {
+      before += std::min(t, p.length(other));
+      const bool longer = p.length(other) > p.length(b);
+      if (longer || (p.length(other) == p.length(b) && other < b)) ++before;
+    }
+    return before;
   }
   /// A time-major sequence in the call's layout.
   std::vector<T> sequence(const Values& from, Index width) const {
-    std::vector<T> to(from.size());
-    const auto rows = view<T>(to.data(), width);
+    std::vector<T> to(static_cast<std::size_t>(rows() * width));
     for (Index t = 0; t < problem_.T; ++t) {
       for (Index b = 0; b < problem_.B; ++b) {
+        if (place(t, b) < 0) continue;
         const double* row = from.data() + (t * problem_.B + b) * width;
-        for (Index k = 0; k < width; ++k) rows.row(t, b)[k] = static_cast<T>(row[k]);
+        std::transform(row, row + width, to.begin() + place(t, b) * width,
+                       [](double value) { return static_cast<T>(value); });
       }
     }
     return to;
   }
   Values time_major(const Guarded<T>& from, Index width) const {
     Values to;
-    const auto rows = view<const T>(from.data(), width);
     for (Index t = 0; t < problem_.T; ++t) {
       for (Index b = 0; b < problem_.B; ++b) {
-        to.insert(to.end(), rows.row(t, b), rows.row(t, b) + width);
+        const T* row = from.data() + place(t, b) * width;
+        if (place(t, b) >= 0) {
+          to.insert(to.end(), row, row + width);
+        } else {
+          to.insert(to.end(), static_cast<std::size_t>(width), 0.0);
+        }
       }
     }
     return to;
   }
 
   const Problem& problem_;
-  bool batch_first_;
+  Order order_;
   std::vector<T> x_, h_0_, c_0_;
 
  public:

@@ -11,6 +11,7 @@
 
 #include "check.hpp"
 #include "core_stack.hpp"
+#include "fastlstm/borrowed.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 
@@ -164,6 +165,39 @@ TEST(training) {
                                  fresh = train();
                                  return right;
                                });
+    }
+  }
+}
+
+TEST(borrowed_parameters) {
+  for (const Problem& p : problems()) {
+    NOTE("cell " << static_cast<int>(p.config.cell));
+    std::vector<Cell> cells = p.cells;
+    BorrowedParams<double> borrowed(p.config);
+    CoreProblem<double> core(p);
+    std::int64_t version = 0;
+    const auto run = [&](std::int64_t of_version) {
+      borrowed.stack(CoreProblem<double>::params(cells).data(), of_version).forward(core.call());
+      return core.results();
+    };
+    const Results want = run(version), other = [&] {
+      cells[0].weight_hh[0] += 1;
+      return run(++version);
+    }();
+    CHECK(!same(want, other));
+    const auto params = CoreProblem<double>::params(cells);
+    // New values each time, packed or, of a version that is known, found by their hash.
+    for (const bool counted : {true, false}) {
+      with_failing_allocations(
+          [&] {
+            cells[0].weight_hh[0] = p.cells[0].weight_hh[0];
+            static_cast<void>(borrowed.stack(params.data(), counted ? ++version : version));
+          },
+          [&] {
+            const bool right = same(run(version), want);
+            cells[0].weight_hh[0] += 1;
+            return right && same(run(counted ? ++version : version), other);
+          });
     }
   }
 }

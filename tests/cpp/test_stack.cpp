@@ -164,11 +164,11 @@ void check_forward(double tolerance) {
   std::vector<Problem> problems = small_problems();
   for (const Problem& p : long_problems()) problems.push_back(p);
   for (Problem& p : problems) {
-    for (const bool batch_first : {false, true}) {
-      NOTE(p.name << (batch_first ? ", batch first" : ""));
+    for (const Order order : kOrders) {
+      NOTE(p.name << ", order " << static_cast<int>(order));
       const Stack<T> lstm = CoreProblem<T>::stack(p);
       // Training, with dropout.
-      CoreProblem<T> training(p, batch_first);
+      CoreProblem<T> training(p, order);
       const Tape<T> tape = lstm.forward_train(training.call(), p.regularisation);
       Results got = training.results();
       training.trace(tape, &got);
@@ -180,7 +180,7 @@ void check_forward(double tolerance) {
       // Inference, without.
       Problem calm = p;
       calm.regularisation = {};
-      CoreProblem<T> inference(calm, batch_first);
+      CoreProblem<T> inference(calm, order);
       lstm.forward(inference.call());
       check_results(inference.results(), naive_forward(calm), tolerance);
       if (!drops(p.regularisation)) CHECK(same_bits(inference.results(), training.results()));
@@ -229,10 +229,21 @@ void for_each_param(Array each) {
 }
 
 template <class T>
-Gradients core_gradients(const Problem& p, double start = 0) {
-  CoreProblem<T> core(p);
+Gradients core_gradients(const Problem& p, double start = 0, bool adds = true,
+                         Order order = Order::kTimeFirst) {
+  CoreProblem<T> core(p, order);
   const Tape<T> tape = CoreProblem<T>::stack(p).forward_train(core.call(), p.regularisation);
-  return core.backward(tape, start);
+  return core.backward(tape, start, adds);
+}
+
+bool same_bits(const Gradients& a, const Gradients& b) {
+  bool same = a.x == b.x && a.h_0 == b.h_0 && a.c_0 == b.c_0 && a.cells.size() == b.cells.size();
+  for (std::size_t k = 0; same && k < a.cells.size(); ++k) {
+    for_each_param([&](const char*, Values Cell::* param) {
+      same = same && a.cells[k].*param == b.cells[k].*param;
+    });
+  }
+  return same;
 }
 
 }  // namespace
@@ -306,6 +317,25 @@ TEST(backward_adds_to_parameters) {
         for (double& value : want) value += 1;
         check_values(name, one.cells[k].*param, want, 1e-12);
       });
+    }
+  }
+}
+
+TEST(backward_writes_to_parameters) {
+  for (const Problem& p : small_problems()) {
+    NOTE(p.name);
+    CHECK(same_bits(core_gradients<double>(p, std::nan(""), false), core_gradients<double>(p)));
+  }
+}
+
+TEST(gradients_have_the_same_bits_in_any_order_of_rows) {
+  std::vector<Problem> problems = small_problems();
+  for (const Problem& p : long_problems()) problems.push_back(p);
+  for (const Problem& p : problems) {
+    NOTE(p.name);
+    const Gradients want = core_gradients<double>(p);
+    for (const Order order : {Order::kBatchFirst, Order::kPacked}) {
+      CHECK(same_bits(core_gradients<double>(p, 0, true, order), want));
     }
   }
 }
@@ -386,8 +416,8 @@ void check_promise_on_bits() {
     for (const int threads : {2, 3, 4, 5}) {
       NOTE("threads = " << threads);
       set_num_threads(threads);
-      for (const bool batch_first : {false, true}) {
-        CoreProblem<T> other(p, batch_first);
+      for (const Order order : kOrders) {
+        CoreProblem<T> other(p, order);
         lstm.forward(other.call());
         CHECK(same_bits(other.results(), want));
       }
@@ -422,12 +452,7 @@ void check_gradients_have_the_same_bits(const std::vector<Problem>& problems,
       NOTE("threads = " << threads);
       set_num_threads(threads);
       const Gradients got = core_gradients<T>(p);
-      CHECK(got.x == want.x && got.h_0 == want.h_0 && got.c_0 == want.c_0);
-      for (std::size_t k = 0; k < p.cells.size(); ++k) {
-        for_each_param([&](const char*, Values Cell::* param) {
-          CHECK(got.cells[k].*param == want.cells[k].*param);
-        });
-      }
+      CHECK(same_bits(got, want));
     }
   }
   set_num_threads(1);
@@ -622,18 +647,24 @@ TEST(a_memory_limit_changes_no_bit_and_leaves_no_gates) {
     const Stack<double> stack = CoreProblem<double>::stack(p);
     const Index* lengths = p.lengths.empty() ? nullptr : p.lengths.data();
     // What an RNN keeps is the least already, unless the caller's arrays are copied.
-    const bool batch_first = naive_saved_gates(p.config) == 0;
+    const Order order = naive_saved_gates(p.config) == 0 ? Order::kBatchFirst : Order::kTimeFirst;
+    const bool batch_first = order == Order::kBatchFirst;
     const Index whole =
         stack.training_memory(p.T, p.B, lengths, batch_first, p.regularisation, 0).bytes;
-    CoreProblem<double> core(p, batch_first), limited(p, batch_first);
+    CoreProblem<double> core(p, order), limited(p, order);
     const Gradients want = core.backward(stack.forward_train(core.call(), p.regularisation));
     const Tape<double> tape = stack.forward_train(limited.call(), p.regularisation, whole - 1);
     const Gradients got = limited.backward(tape);
     // On BLAS the bits of a product may depend on its height, but not on the tests' one.
     CHECK(same_bits(limited.results(), core.results()));
-    CHECK(got.x == want.x && got.h_0 == want.h_0 && got.c_0 == want.c_0);
-    for (std::size_t k = 0; k < p.cells.size(); ++k) {
-      CHECK(got.cells[k].weight_hh == want.cells[k].weight_hh);
+    CHECK(same_bits(got, want));
+    if (p.config.gates() > 1) {  // the same of packed sequences
+      CoreProblem<double> packed(p, Order::kPacked);
+      const Index limit = whole * 9 / 10;
+      const Gradients again =
+          packed.backward(stack.forward_train(packed.call(), p.regularisation, limit));
+      CHECK(same_bits(packed.results(), core.results()));
+      CHECK(same_bits(again, want));
     }
     Values values;
     CHECK_THROWS(tape.copy_gates(0, values.data()), std::logic_error);

@@ -70,7 +70,8 @@ class Tape(Protocol):
     ) -> None:
         """The same for addresses, 0 for none; those of parameters are written, not added to.
 
-        Sequences have the order of the call; parameters that of the core's list.
+        Sequences have the order of the call; parameters that of the core's list. As before the
+        other, :func:`fastlstm._blas.require_blas` comes first.
         """
 
     def gates(self, k: int, /) -> FloatArray:
