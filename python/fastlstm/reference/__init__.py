@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import gru, lstm, rnn
+from . import blocks, gru, lstm, rnn
 from ._arrays import sigmoid
 from ._cell import Cell
 from ._layers import Gradients
@@ -73,6 +73,7 @@ __all__ = [
     "RNNTape",
     "RNNTrace",
     "activate",
+    "blocks",
     "gru_backward",
     "gru_cell",
     "gru_cell_backward",
