@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from ._attention import Attention, AttentionGradients
 from ._block import Gradients
 from ._dropout import Dropout
 from ._embedding import Embedding
 from ._linear import Linear
+from ._pool import Pool, pool
 
 __all__ = [
+    "Attention",
+    "AttentionGradients",
     "Dropout",
     "Embedding",
     "Gradients",
     "Linear",
+    "Pool",
+    "pool",
 ]

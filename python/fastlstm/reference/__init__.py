@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import blocks, gru, lstm, rnn
+from . import blocks, gru, losses, lstm, rnn
 from ._arrays import sigmoid
 from ._cell import Cell
 from ._layers import Gradients
@@ -78,6 +78,7 @@ __all__ = [
     "gru_cell",
     "gru_cell_backward",
     "gru_forward",
+    "losses",
     "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",
