@@ -7,6 +7,14 @@ from ._block import Gradients
 from ._dropout import Dropout
 from ._embedding import Embedding
 from ._linear import Linear
+from ._losses import (
+    binary_cross_entropy,
+    cross_entropy,
+    gaussian,
+    linear_cross_entropy,
+    mse,
+    quantile,
+)
 from ._pool import Pool, pool
 
 __all__ = [
@@ -17,5 +25,11 @@ __all__ = [
     "Gradients",
     "Linear",
     "Pool",
+    "binary_cross_entropy",
+    "cross_entropy",
+    "gaussian",
+    "linear_cross_entropy",
+    "mse",
     "pool",
+    "quantile",
 ]

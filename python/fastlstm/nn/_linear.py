@@ -37,9 +37,10 @@ class Weights:
     def _transposed(self) -> Any:
         return self._packed.transposed()
 
-    def multiply(self, x: FloatArray) -> FloatArray:
-        """x W^T + b of (n, n_in) rows."""
-        y = np.empty((len(x), len(self.W)), x.dtype)
+    def multiply(self, x: FloatArray, y: FloatArray | None = None) -> FloatArray:
+        """x W^T + b of (n, n_in) rows; y: where it goes."""
+        if y is None:
+            y = np.empty((len(x), len(self.W)), x.dtype)
         self._packed.multiply(x, self.bias, y)
         return y
 

@@ -26,12 +26,12 @@ class Sequences(NamedTuple):
     @property
     def T(self) -> int:
         """The number of steps of the longest sequence that there is room for."""
-        return self.values.shape[1 if self.batch_first else 0]
+        return int(self.values.shape[1 if self.batch_first else 0])
 
     @property
     def B(self) -> int:
         """The number of sequences."""
-        return self.values.shape[0 if self.batch_first else 1]
+        return int(self.values.shape[0 if self.batch_first else 1])
 
     @property
     def step_shape(self) -> tuple[int, int]:
