@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ._attention import Attention, AttentionGradients
+from ._batches import bucket_batches, pad
 from ._block import Gradients
 from ._dropout import Dropout
 from ._embedding import Embedding
@@ -15,6 +16,7 @@ from ._losses import (
     mse,
     quantile,
 )
+from ._module import Module
 from ._pool import Pool, pool
 
 __all__ = [
@@ -24,12 +26,15 @@ __all__ = [
     "Embedding",
     "Gradients",
     "Linear",
+    "Module",
     "Pool",
     "binary_cross_entropy",
+    "bucket_batches",
     "cross_entropy",
     "gaussian",
     "linear_cross_entropy",
     "mse",
+    "pad",
     "pool",
     "quantile",
 ]

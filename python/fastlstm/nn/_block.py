@@ -164,8 +164,9 @@ def make_block(cls: type[BlockT], options: Mapping[str, Any], values: Mapping[st
         )
     block = cls.__new__(cls)
     all_options = {**table.defaults, **options}
-    check_all_names("values", values, cls._shapes(table.checked(all_options)), cls.__name__)
-    Block.__init__(block, all_options, values)
+    shapes = cls._shapes(table.checked(all_options))
+    check_all_names("values", values, shapes, cls.__name__)
+    Block.__init__(block, all_options, {name: values[name] for name in shapes})
     block._random = np.random.default_rng()
     return block
 

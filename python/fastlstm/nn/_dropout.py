@@ -75,11 +75,11 @@ class Dropout(Block):
     """
 
     p = Option[float](as_probability, "The part that becomes zero.")
+    training = True
 
     def __init__(self, p: float, *, seed: int | None = None) -> None:
         super().__init__(locals(), {})
         self._random = random_of(seed)
-        self.training = True
 
     def __call__(self, x: Any) -> FloatArray:
         """Return `x`, as there is no dropout in inference."""
