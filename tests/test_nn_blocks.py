@@ -136,6 +136,18 @@ def test_linear_computes_what_is_asked_for(rng: np.random.Generator) -> None:
     np.testing.assert_array_equal(twice.x, all_of_it.x)
 
 
+def test_what_is_added_to_has_memory_of_its_own() -> None:
+    linear = nn.Linear(2, 2, dtype="float64", seed=0)
+    d_y = np.ones((2, 2))
+    _, tape = linear.forward(np.ones((2, 2)))
+    grads = tape.backward(d_y)
+    grads.params["weight"] = d_y
+    text = r"accumulate.params\['weight'\]: expected memory of its own, got some of d_y's"
+    with pytest.raises(ValueError, match=text):
+        tape.backward(d_y, accumulate=grads)
+    np.testing.assert_array_equal(d_y, np.ones((2, 2)))
+
+
 def test_linear_lets_nan_flow() -> None:
     linear = nn.Linear(3, 2, seed=0)
     x = np.zeros((2, 3), np.float32)

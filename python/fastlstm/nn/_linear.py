@@ -11,7 +11,14 @@ import numpy as np
 import numpy.typing as npt
 
 from fastlstm import _core
-from fastlstm._checks import FloatArray, as_bool, as_float_array, check_out, check_shape
+from fastlstm._checks import (
+    FloatArray,
+    as_bool,
+    as_float_array,
+    check_apart,
+    check_out,
+    check_shape,
+)
 from fastlstm.layers.options import Option, as_size, table_of
 
 from ._block import DTYPE, Block, Gradients, Shapes, as_accumulated, as_needs, random_of
@@ -96,7 +103,10 @@ class LinearTape:
         params = as_accumulated(accumulate, asked)
         for name in params:
             check_out(f"accumulate.params[{name!r}]", params[name], W.dtype, _shape_of(W, name))
-        if not params:
+        if params:
+            labels = {f"accumulate.params[{name!r}]": value for name, value in params.items()}
+            check_apart(labels, {"d_y": rows, "x": self._x})
+        else:
             params = {name: np.zeros(_shape_of(W, name), W.dtype) for name in asked}
         if "weight" in asked:
             _core.add_products(rows, self._x, params["weight"])

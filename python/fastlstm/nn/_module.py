@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
 from types import MappingProxyType
@@ -11,6 +12,7 @@ from typing import Any, TypeVar
 from fastlstm._checks import (
     FloatArray,
     as_float_array,
+    as_real,
     check_mapping,
     check_shape,
     readable_path,
@@ -191,8 +193,8 @@ class Module:
         _check_known("grads", flat, params)
         norm = None
         if clip is not None:
-            flat, norm = clip_by_global_norm(flat, clip)
-            if not norm < float("inf"):
+            flat, norm = clip_by_global_norm(flat, as_real("clip", clip, 0.0, math.inf))
+            if not math.isfinite(norm):
                 return norm
         self.update(optimizer.step_rows({name: params[name] for name in flat}, flat))
         return norm
