@@ -141,7 +141,7 @@ void max_over_time(Index B, Index width, const Index* lengths, const SequenceVie
     for (Index t = 1; t < lengths[b]; ++t) {
       const T* const row = x.row(t, b);
       for (Index j = 0; j < width; ++j) {
-        const bool more = !(row[j] <= best[j]) && best[j] == best[j];  // the first NaN stays
+        const bool more = !(row[j] <= best[j]) && !std::isnan(best[j]);  // the first NaN stays
         best[j] = more ? row[j] : best[j];
         step[j] = more ? t : step[j];
       }

@@ -104,7 +104,7 @@ void add_products(Index n, Index rows, Index columns, const T* d_y, const T* x, 
   const double products = count_products(n, rows, columns);
   const Index of_columns = pieces(columns, most_columns);
   // A thread copies the columns of x for each task: few tasks, but some for every thread.
-  const Index per_task = std::max<Index>(pieces(rows, 2 * num_threads()), kRows);
+  const Index per_task = std::max<Index>(pieces(rows, Index{2} * num_threads()), kRows);
   const Index of_rows = pieces(rows, per_task);
   TeamLease team(threads_for(of_columns * of_rows, products));
   const Index room = (outer_products_room(n, std::min(columns, most_columns), lanes) + 4 * lanes) /

@@ -17,9 +17,8 @@ With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.
 several layers and blocks :class:`fastlstm.nn.Module` makes one step.
 
 A gradient may be :class:`SparseRows`, as a :class:`fastlstm.nn.Embedding` has it. Rows that are
-not in it stay as they are, and so do their moments: they do not go on by momentum, do not decay, and
-their moments are those of when they were last met, while the corrections of Adam's first steps
-count all steps, as in ``torch.optim.SparseAdam``.
+not in it stay as they are, and so do their moments: they do not go on by momentum and do not decay.
+The corrections of Adam's first steps count all steps, as in ``torch.optim.SparseAdam``.
 """
 
 from __future__ import annotations
