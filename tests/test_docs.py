@@ -16,6 +16,7 @@ from pathlib import Path
 import fastlstm
 import numpy as np
 import pytest
+from fastlstm import nn
 
 ROOT = Path(__file__).parent.parent
 
@@ -75,6 +76,18 @@ def test_every_public_name_has_a_docstring() -> None:
             for member in vars(thing):
                 if not member.startswith("_"):
                     assert getattr(thing, member).__doc__, f"{name}.{member}"
+
+
+def test_every_name_of_blocks_has_a_docstring() -> None:
+    for name in nn.__all__:
+        thing = getattr(nn, name)
+        assert thing.__doc__, name
+        members = (
+            [m for m in vars(thing) if not m.startswith("_")] if inspect.isclass(thing) else []
+        )
+        for member in members:
+            described = getattr(thing, member)
+            assert not callable(described) or described.__doc__, f"{name}.{member}"
 
 
 # All pages with Python code: their blocks are whole programs.

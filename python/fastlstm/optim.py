@@ -13,7 +13,12 @@ layer, or the parameters of several layers in one mapping.
 >>> params["w"]
 array([ 0.512, -1.024])
 
-With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.params))``.
+With a layer of this library: ``layer.update(optimizer.step(layer.params, grads.params))``. Of
+several layers and blocks :class:`fastlstm.nn.Module` makes one step.
+
+A gradient may be :class:`SparseRows`, as a :class:`fastlstm.nn.Embedding` has it. Rows that are
+not in it stay as they are, and so do their moments: they do not go on by momentum and do not decay.
+The corrections of Adam's first steps count all steps, as in ``torch.optim.SparseAdam``.
 """
 
 from __future__ import annotations
@@ -31,8 +36,9 @@ import numpy.typing as npt
 from . import _core
 from ._checks import as_bool, as_float, check_mapping
 from ._pieces import copied, pieces_of
+from ._sparse import SparseRows
 
-__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "clip_by_global_norm"]
+__all__ = ["SGD", "Adam", "AdamW", "Optimizer", "SparseRows", "clip_by_global_norm"]
 
 Array = npt.NDArray[Any]  # of float32 or float64
 
@@ -70,7 +76,9 @@ class Optimizer(ABC):
         return f"{type(self).__name__}({', '.join(options)})"
 
     def step(
-        self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
+        self,
+        params: Mapping[str, npt.ArrayLike],
+        grads: Mapping[str, npt.ArrayLike | SparseRows],
     ) -> dict[str, Array]:
         """Return the parameters after one step.
 
@@ -78,14 +86,15 @@ class Optimizer(ABC):
         ----------
         params : mapping of str to array_like
             Values in float32 or float64. Moments have the same dtype.
-        grads : mapping of str to array_like
+        grads : mapping of str to array_like or SparseRows
             Gradients of the loss, with the names and shapes of `params`. To train a part of a
             model, pass that part in both mappings.
 
         Returns
         -------
         dict of str to ndarray
-            New arrays with the names, shapes and dtypes of `params`.
+            New arrays with the names, shapes and dtypes of `params`. Where only some rows of a
+            large array change, `step_rows` does without the copy of the others.
 
         Raises
         ------
@@ -104,6 +113,36 @@ class Optimizer(ABC):
         the moments: go on from an earlier `state_dict`. So may one that another thread is in the
         middle of when the process forks, for the child.
         """
+        new = self.step_rows(params, grads)
+        return {
+            name: _with_rows(np.asarray(params[name]), value)
+            if isinstance(value, SparseRows)
+            else value
+            for name, value in new.items()
+        }
+
+    def step_rows(
+        self,
+        params: Mapping[str, npt.ArrayLike],
+        grads: Mapping[str, npt.ArrayLike | SparseRows],
+    ) -> dict[str, Any]:
+        """Make one step, and return new values alone: of sparse gradients only the rows they have.
+
+        Parameters
+        ----------
+        params, grads
+            As for `step`.
+
+        Returns
+        -------
+        dict of str to ndarray or SparseRows
+            What ``update`` of an :class:`fastlstm.nn.Embedding` takes.
+
+        Raises
+        ------
+        ValueError, TypeError, RuntimeError
+            As `step`.
+        """
         # Refuses what comes in the middle of a step, from another thread or a signal's handler. One
         # that raises may do so after any call: `finally` makes none. The child of a fork has a key
         # of its own, as a step of its parent's other threads never ends there.
@@ -119,18 +158,20 @@ class Optimizer(ABC):
                 del self._in_use[process]
 
     def _step(
-        self, params: Mapping[str, npt.ArrayLike], grads: Mapping[str, npt.ArrayLike]
-    ) -> dict[str, Array]:
+        self,
+        params: Mapping[str, npt.ArrayLike],
+        grads: Mapping[str, npt.ArrayLike | SparseRows],
+    ) -> dict[str, Any]:
         check_mapping("params", params)
         check_mapping("grads", grads)
         missing = sorted(set(params) - set(grads), key=str)
         unknown = sorted(set(grads) - set(params), key=str)
         if missing or unknown:
             raise ValueError(f"grads: missing {missing}, unknown {unknown}")
-        checked: dict[str, tuple[Array, Array, _State]] = {}
+        checked: dict[str, tuple[Array, Array | SparseRows, _State]] = {}
         for name in params:
             p = _float_array(f"params[{name!r}]", params[name])
-            g = _float_array(f"grads[{name!r}]", grads[name])
+            g = _gradient(f"grads[{name!r}]", grads[name])
             if g.shape != p.shape:
                 raise ValueError(f"grads[{name!r}]: expected {p.shape}, got {g.shape}")
             state = self._state.get(name, _State(0, {}))
@@ -140,15 +181,36 @@ class Optimizer(ABC):
                         f"params[{name!r}]: expected {moment.dtype} {moment.shape} as in earlier "
                         f"steps, got {p.dtype} {p.shape}"
                     )
-            checked[name] = (p, g.astype(p.dtype, copy=False), state)
-        new_params: dict[str, Array] = {}
+            if isinstance(g, SparseRows):
+                g = g.with_values(g.values.astype(p.dtype, copy=False))
+            else:
+                g = g.astype(p.dtype, copy=False)
+            checked[name] = (p, g, state)
+        new_params: dict[str, Any] = {}
         for name, (p, g, (step, moments)) in checked.items():
+            if isinstance(g, SparseRows):
+                new_params[name], moments = self._update_rows(p, g, step + 1, moments)
+                self._state[name] = _State(step + 1, moments)
+                continue
             p_new, moments = self._update(p, g, step + 1, moments)
             # NumPy turns operations on arrays without axes into scalars, and NumPy 1 into float64.
             new_params[name] = np.asarray(p_new, dtype=p.dtype)
             moments = {key: np.asarray(value, dtype=p.dtype) for key, value in moments.items()}
             self._state[name] = _State(step + 1, moments)
         return new_params
+
+    def _update_rows(
+        self, p: Array, g: SparseRows, step: int, moments: dict[str, Array]
+    ) -> tuple[SparseRows, dict[str, Array]]:
+        """The same of some rows, which are taken out of moments of the whole."""
+        rows = g.indices
+        whole = moments or {name: np.zeros(p.shape, p.dtype) for name in self._moment_names()}
+        # In step 1 zeros are what moments begin with, whenever a row is first met.
+        some = {name: np.take(value, rows, axis=0) for name, value in whole.items()}
+        p_new, some = self._update(np.take(p, rows, axis=0), g.values, step, some)
+        for name, value in some.items():
+            whole[name][rows] = value
+        return g.with_values(p_new), whole
 
     @abstractmethod
     def _update(
@@ -397,8 +459,8 @@ class AdamW(Adam):
 
 
 def clip_by_global_norm(
-    grads: Mapping[str, npt.ArrayLike], max_norm: float
-) -> tuple[dict[str, Array], float]:
+    grads: Mapping[str, npt.ArrayLike | SparseRows], max_norm: float
+) -> tuple[dict[str, Any], float]:
     """Scale all gradients by one factor so that their common Euclidean norm is at most `max_norm`.
 
     The direction of the step stays what it was. Pascanu, Mikolov, Bengio: On the difficulty of
@@ -406,14 +468,14 @@ def clip_by_global_norm(
 
     Parameters
     ----------
-    grads : mapping of str to array_like
+    grads : mapping of str to array_like or SparseRows
         Gradients in float32 or float64.
     max_norm : float
         At least 0; infinity measures without clipping.
 
     Returns
     -------
-    clipped : dict of str to ndarray
+    clipped : dict of str to ndarray or SparseRows
         New arrays with the shapes and dtypes of `grads`.
     norm : float
         The norm before clipping, computed in float64. Where it is infinite or NaN, no factor means
@@ -434,21 +496,28 @@ def clip_by_global_norm(
     """
     check_mapping("grads", grads)
     max_norm = _number("max_norm", max_norm, finite=False)
-    arrays = {name: _float_array(f"grads[{name!r}]", grads[name]) for name in grads}
-    arrays = {name: np.asarray(g, order="C") for name, g in arrays.items()}
+    checked = {name: _gradient(f"grads[{name!r}]", grads[name]) for name in grads}
+    arrays = {
+        name: g.values if isinstance(g, SparseRows) else np.asarray(g, order="C")
+        for name, g in checked.items()
+    }
     total = sum(_core.sum_of_squares(g) for g in arrays.values())
     norm = math.sqrt(total)
     if not 1e-200 < total < math.inf:
         norm = _norm_of_extremes(list(arrays.values()))
-    if norm <= max_norm or not math.isfinite(norm):
-        return {name: g.copy() for name, g in arrays.items()}, norm
     clipped = {name: np.empty(g.shape, g.dtype) for name, g in arrays.items()}
     for name, g in arrays.items():
-        if norm > 1e-300:
+        if norm <= max_norm or not math.isfinite(norm):
+            clipped[name][...] = g
+        elif norm > 1e-300:
             _core.scale(g, max_norm / norm, clipped[name])
         else:  # the factor may be beyond float64's range, or have lost its digits
             clipped[name][...] = np.divide(g, norm, dtype=np.float64) * max_norm
-    return clipped, norm
+    results = {
+        name: g.with_values(clipped[name]) if isinstance(g, SparseRows) else clipped[name]
+        for name, g in checked.items()
+    }
+    return results, norm
 
 
 def _norm_of_extremes(arrays: list[Array]) -> float:
@@ -474,6 +543,17 @@ def _float_array(name: str, value: npt.ArrayLike) -> Array:
     if array.dtype not in (np.float32, np.float64):
         raise TypeError(f"{name}: expected float32 or float64, got {array.dtype}")
     return array
+
+
+def _gradient(name: str, value: Any) -> Array | SparseRows:
+    return value if isinstance(value, SparseRows) else _float_array(name, value)
+
+
+def _with_rows(p: Array, rows: SparseRows) -> Array:
+    """Return a copy of a parameter with other values of some rows."""
+    new = copied(p)
+    new[rows.indices] = rows.values
+    return new
 
 
 def _check_keys(name: str, mapping: Mapping[str, Any], expected: set[str]) -> None:

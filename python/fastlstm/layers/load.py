@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from typing import Any
 
-from fastlstm._checks import readable_path
+from fastlstm._checks import FloatArray, readable_path
+from fastlstm._safetensors import StoredTensor
 
 from .files import FORMAT, read_layer
 from .gru import GRU
@@ -48,12 +50,27 @@ def load(path: str | os.PathLike[str]) -> Any:
         config = json.loads(text)
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
+        if "module" in config:
+            raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
         cls, options = LAYERS[config["layer"]], config["options"]
-        exact = _EXACT[options.get("dtype", "float32")]
-        for name, tensor in tensors.items():
-            if tensor.dtype not in exact:
-                raise ValueError(f"{name}: expected {' or '.join(exact)}, got {tensor.dtype}")
-        layer = make_layer(cls, options, {name: t.read() for name, t in tensors.items()})
+        layer = make_layer(cls, options, read_values(tensors, options))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
     return layer
+
+
+def read_values(
+    tensors: Mapping[str, StoredTensor], options: Mapping[str, Any]
+) -> dict[str, FloatArray]:
+    """Read a file's tensors.
+
+    Raises
+    ------
+    ValueError
+        The dtype among the options cannot hold a tensor's values without rounding.
+    """
+    exact = _EXACT[options.get("dtype", "float32")]
+    for name, tensor in tensors.items():
+        if tensor.dtype not in exact:
+            raise ValueError(f"{name}: expected {' or '.join(exact)}, got {tensor.dtype}")
+    return {name: tensor.read() for name, tensor in tensors.items()}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import gru, lstm, rnn
+from . import blocks, gru, losses, lstm, rnn
 from ._arrays import sigmoid
 from ._cell import Cell
 from ._layers import Gradients
@@ -73,10 +73,12 @@ __all__ = [
     "RNNTape",
     "RNNTrace",
     "activate",
+    "blocks",
     "gru_backward",
     "gru_cell",
     "gru_cell_backward",
     "gru_forward",
+    "losses",
     "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",
