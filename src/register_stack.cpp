@@ -63,7 +63,7 @@ Stack<T> make_stack(const py::dict& values, const std::vector<ParameterArrays<T>
   for (const ParameterArrays<T>& cell : cells) {
     params.push_back(read_parameters(config, static_cast<Index>(params.size()), cell));
   }
-  const WithoutLock without_lock;
+  const CoreCall core_call;
   return Stack<T>(config, params.data());
 }
 
@@ -74,7 +74,7 @@ Stack<T> with_params(const Stack<T>& stack, const std::map<Index, ParameterArray
     require(0 <= k && k < stack.config().cells(), "index of a cell");
     params.emplace_back(k, read_parameters(stack.config(), k, arrays));
   }
-  const WithoutLock without_lock;
+  const CoreCall core_call;
   Stack<T> other = stack;
   for (const auto& [k, of_cell] : params) other = other.with_params(k, of_cell);
   return other;

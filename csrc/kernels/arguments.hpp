@@ -330,6 +330,30 @@ struct BernoulliRow {
   T* y;      // [columns] out
 };
 
+/// The columns of some rows, as vectors.
+template <class T>
+struct TransposeRows {
+  Index rows;     // at most as many as a vector has lanes
+  Index columns;  // of each
+  const T* from;  // [rows] of ld_from elements, in: [columns] of each
+  Index ld_from;
+  T* to;  // [columns] of ld_to elements, out: [lanes] of each, zeros after `rows` of them
+  Index ld_to;
+};
+
+/// A hash of some bytes and the order in which they stand (kernels/hash_bytes.hpp), the same for
+/// all T. It differs from target to target.
+template <class T>
+struct HashBytes {
+  Index n;
+  const void* bytes;    // [n] in, any alignment
+  std::uint64_t* hash;  // in and out: of what comes before
+};
+
+constexpr int kHashVectors = 8;  // accumulators
+constexpr int kHashShift = 29;
+constexpr std::uint64_t kHashFactor = 0x9E3779B97F4A7C15;  // 2^64 divided by the golden ratio, odd
+
 /// The sum of squares, in float64.
 template <class T>
 struct SumSquares {

@@ -8,6 +8,8 @@
   X(exp_values, MapValues)                       \
   X(sigmoid_values, MapValues)                   \
   X(tanh_values, MapValues)                      \
+  X(transpose_rows, TransposeRows)               \
+  X(hash_bytes, HashBytes)                       \
   X(project_rows, ProjectRows)                   \
   X(add_outer_products, AddOuterProducts)        \
   X(lstm_step_tile, CellStepTile)                \

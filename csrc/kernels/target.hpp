@@ -9,6 +9,7 @@
 #include "kernels/gru_half_steps.hpp"
 #include "kernels/gru_step.hpp"
 #include "kernels/gru_step_backward.hpp"
+#include "kernels/hash_bytes.hpp"
 #include "kernels/layer_norm.hpp"
 #include "kernels/list.hpp"
 #include "kernels/lstm_norm_backward.hpp"
@@ -19,6 +20,7 @@
 #include "kernels/optimiser_step.hpp"
 #include "kernels/project_rows.hpp"
 #include "kernels/rnn_step.hpp"
+#include "kernels/transpose_rows.hpp"
 #include "kernels/values.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {

@@ -1,14 +1,15 @@
 #include "fastlstm/borrowed.hpp"
 
+#include <algorithm>
 #include <atomic>
 #include <optional>
 #include <utility>
 #include <vector>
 
-#include "cells/cells.hpp"
 #include "passes/layers.hpp"
 #include "runtime/thread_team.hpp"
-#include "weights/hash.hpp"
+#include "runtime/tuning.hpp"
+#include "weights/items.hpp"
 
 namespace fastlstm {
 
@@ -77,21 +78,49 @@ class LastPacked {
   std::atomic<bool> filled_{false};  // whether something is there, perhaps away for a moment
 };
 
+/// A hash of all values, taken piece by piece.
+template <class T>
+std::uint64_t hash_of(const StackConfig& config, const CellParams<const T>* params) {
+  constexpr Index kPart = 4 * kPieceValues;  // long enough that its end is a small part
+  struct Part {
+    const T* values;
+    Index n;
+  };
+  std::vector<Part> parts;
+  for (Index k = 0; k < config.cells(); ++k) {
+    for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
+      const Index n = parameter.size();
+      for (Index first = 0; first < n; first += kPart) {
+        parts.push_back({params[k].*parameter.field + first, std::min(kPart, n - first)});
+      }
+    }
+  }
+  std::vector<std::uint64_t> hashes(parts.size());
+  for_each_item(static_cast<Index>(parts.size()), kPart, [&](Index p) {
+    const Part& part = parts[static_cast<std::size_t>(p)];
+    kernels<T>().hash_bytes({part.n * static_cast<Index>(sizeof(T)), part.values,
+                             &hashes[static_cast<std::size_t>(p)]});
+  });
+  std::uint64_t hash = 0;
+  kernels<T>().hash_bytes({static_cast<Index>(hashes.size() * sizeof hash), hashes.data(), &hash});
+  return hash;
+}
+
 }  // namespace
 
 template <class T>
 struct BorrowedParams<T>::State {
-  Layers<T> empty;  // of the configuration, without weights
+  explicit State(const StackConfig& config) : empty(config) {}
+
+  const Layers<T> empty;  // without weights
   LastPacked<T> last;
   std::atomic<bool> frozen{false};
 };
 
 template <class T>
-BorrowedParams<T>::BorrowedParams(const StackConfig& config) : state_(std::make_unique<State>()) {
+BorrowedParams<T>::BorrowedParams(const StackConfig& config) {
   check_config(config);
-  state_->empty.config = config;
-  state_->empty.cell = make_cell<T>(config);
-  state_->empty.all_weights.resize(static_cast<std::size_t>(config.cells()));
+  state_ = std::make_unique<State>(config);
 }
 template <class T>
 BorrowedParams<T>::BorrowedParams(BorrowedParams&&) noexcept = default;
@@ -114,14 +143,7 @@ Stack<T> BorrowedParams<T>::stack(const CellParams<const T>* params, std::int64_
                       (version < 0 || last.version == version);
     if (same && frozen()) return Stack<T>(last.layers);
     if (same) {
-      packed->hash = 0;
-      in_region([&] {
-        for (Index k = 0; k < c.cells(); ++k) {
-          for (const auto& parameter : parameters_of<const T>(c, k / c.directions())) {
-            packed->hash = hash_of<T>(params[k].*parameter.field, parameter.size(), *packed->hash);
-          }
-        }
-      });
+      packed->hash = hash_of<T>(c, params);
       if (packed->hash == last.hash) return Stack<T>(last.layers);
     }
   }

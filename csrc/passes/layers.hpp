@@ -1,7 +1,6 @@
 // What calls on a stack share: its configuration, its cell, and packed weights.
 #pragma once
 
-#include <atomic>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -9,9 +8,11 @@
 #include <vector>
 
 #include "cells/cell.hpp"
+#include "cells/cells.hpp"
 #include "fastlstm/stack.hpp"
 #include "passes/masks.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/spare.hpp"
 
 namespace fastlstm {
 
@@ -20,40 +21,7 @@ template <class T>
 struct SavedArrays {
   Buffer<T> x, outputs, gates, memory;
 
-  Index bytes() const {
-    return (x.size() + outputs.size() + gates.size() + memory.size()) *
-           static_cast<Index>(sizeof(T));
-  }
-};
-
-/// The arrays of the last tape, which the next one takes over. Fresh memory is slow where a machine
-/// takes back what is free, as some virtual ones do: LSTM of 2 layers, T = 2000, B = 8, H = 256,
-/// 704 ms for a call, and 900 where a second had passed since the last one.
-///
-/// Without a lock, which a fork could leave taken: whoever takes the arrays has them alone.
-template <class T>
-class SpareArrays {
- public:
-  static constexpr Index kMostBytes = Index{256} << 20;
-
-  SpareArrays() = default;
-  ~SpareArrays() { delete arrays_.load(); }
-  SpareArrays(const SpareArrays&) = delete;
-  SpareArrays& operator=(const SpareArrays&) = delete;
-
-  /// What is there, or empty arrays.
-  std::unique_ptr<SavedArrays<T>> take() {
-    std::unique_ptr<SavedArrays<T>> arrays(arrays_.exchange(nullptr));
-    return arrays != nullptr ? std::move(arrays) : std::make_unique<SavedArrays<T>>();
-  }
-  /// Releases what was there; and the arrays, where they are too large to be kept.
-  void put(std::unique_ptr<SavedArrays<T>> arrays) noexcept {
-    if (arrays->bytes() > kMostBytes) arrays = nullptr;
-    delete arrays_.exchange(arrays.release());
-  }
-
- private:
-  std::atomic<SavedArrays<T>*> arrays_{nullptr};
+  Index bytes() const { return x.bytes() + outputs.bytes() + gates.bytes() + memory.bytes(); }
 };
 
 template <class T>
@@ -61,7 +29,9 @@ struct Layers {
   StackConfig config;
   std::shared_ptr<const Cell<T>> cell;
   std::vector<std::shared_ptr<const CellWeights<T>>> all_weights;  // [L * D]
-  std::shared_ptr<SpareArrays<T>> spare = std::make_shared<SpareArrays<T>>();
+  // What those before have left, for the next tape and for each cell's next weights.
+  std::shared_ptr<Spare<SavedArrays<T>>> spare = std::make_shared<Spare<SavedArrays<T>>>();
+  std::vector<SparePanels<T>> spare_panels;  // [L * D]
   Index first_cell = 0;  // of a part of other layers: which of their cells comes first
 
   const CellWeights<T>& weights(Index k) const { return *all_weights[static_cast<std::size_t>(k)]; }
@@ -71,6 +41,13 @@ struct Layers {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
   }
 
+  Layers() = default;
+  /// Without weights.
+  explicit Layers(const StackConfig& config_) : config(config_), cell(make_cell<T>(config)) {
+    all_weights.resize(static_cast<std::size_t>(config.cells()));
+    spare_panels.resize(all_weights.size());
+  }
+
   /// Packs parameters for cell k.
   void set_params(Index k, const CellParams<const T>& params) {
     for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
@@ -78,8 +55,9 @@ struct Layers {
         throw std::invalid_argument(std::string("CellParams: no ") + parameter.name);
       }
     }
-    all_weights[static_cast<std::size_t>(k)] = std::make_shared<const CellWeights<T>>(
-        config, cell->weight_shape(), k / config.directions(), params);
+    const auto cell_k = static_cast<std::size_t>(k);
+    all_weights[cell_k] = std::make_shared<const CellWeights<T>>(
+        config, cell->weight_shape(), k / config.directions(), params, spare_panels[cell_k]);
   }
 
   /// Cell k alone, as one layer and direction.
@@ -91,6 +69,7 @@ struct Layers {
     alone.config.merge = Merge::kConcat;
     alone.config.reverse = config.runs_backward(k % config.directions());
     alone.all_weights = {all_weights[static_cast<std::size_t>(k)]};
+    alone.spare_panels = {spare_panels[static_cast<std::size_t>(k)]};
     alone.first_cell += k;
     return alone;
   }

@@ -2,7 +2,6 @@
 
 #include <utility>
 
-#include "cells/cells.hpp"
 #include "passes/forward.hpp"
 #include "passes/layers.hpp"
 #include "passes/masks.hpp"
@@ -33,10 +32,7 @@ Layers<T> with_dropped_weights(const Layers<T>& layers, const Regularisation& re
 template <class T>
 Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) {
   check_config(config);
-  Layers<T> layers;
-  layers.config = config;
-  layers.cell = make_cell<T>(config);
-  layers.all_weights.resize(static_cast<std::size_t>(config.cells()));
+  Layers<T> layers(config);
   for (Index k = 0; k < config.cells(); ++k) layers.set_params(k, params[k]);
   layers_ = std::make_shared<const Layers<T>>(std::move(layers));
 }

@@ -28,7 +28,6 @@ StepsBackward<T>::StepsBackward(const Layers<T>& layers, BackwardShape<T> shape,
   shape.h_mask = h_mask_.data();
   cell_ = layers.cell->backward(shape, room);
   if (room.counts()) return;
-  w_.R_backward();  // packs it, outside of the steps
   for (Index b = 0; b < B; ++b) {
     std::copy_n(call.d_h + b * w_.P, w_.P, d_h_.data() + b * ld_d_h_);
     if (masks_.drops_h()) masks_.h_mask(b, w_.P, h_mask_.data() + b * w_.P);

@@ -98,7 +98,8 @@ Stream<T>::Stream(const Stack<T>& stack, Index batch_size) {
   }
   if (batch_size < 1) throw std::invalid_argument("stream: batch_size must be at least 1");
   auto layers = std::make_shared<Layers<T>>(*stack.layers_);  // with the same weights
-  layers->spare = std::make_shared<SpareArrays<T>>();  // those of training are the stack's to keep
+  layers->spare =
+      std::make_shared<Spare<SavedArrays<T>>>();  // those of training are the stack's to keep
   state_ = std::make_unique<State>(std::move(layers), batch_size);
 }
 

@@ -230,6 +230,10 @@ class StackBackward {
       }
     }
 
+    // Packed now: by the whole team, and where memory may be lacking.
+    const CellWeights<T>& w = saved_.layers.weights(k);
+    w.R_backward();
+    if (d_x != nullptr) w.W_backward();
     // Sorted rows of a segment are the first of all: those that live in it.
     TeamLease team(threads_worth(2 * products_of(config_, rows)));
     DirectionBackward<T> run{saved_.layers, k, rows, saved_.regularisation};

@@ -30,7 +30,6 @@ WeightGradients<T>::WeightGradients(const CellWeights<T>& weights, const Outputs
   if (out_.d_x != nullptr && !writes_d_x()) {
     room.add(d_x_, block_rows, backward_columns<T>(w_.I));
   }
-  if (out_.d_x != nullptr && !room.counts()) w_.W_backward();  // packs it, outside of the tasks
 }
 
 template <class T>

@@ -87,6 +87,7 @@ class Buffer {
   T* data() { return memory_.get(); }
   const T* data() const { return memory_.get(); }
   Index size() const { return size_; }
+  Index bytes() const { return size_ * static_cast<Index>(sizeof(T)); }
 
  private:
   static constexpr std::align_val_t kAlignment{64};

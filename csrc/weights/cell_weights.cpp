@@ -7,7 +7,8 @@ namespace fastlstm {
 
 template <class T>
 CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
-                            Index layer, const CellParams<const T>& params)
+                            Index layer, const CellParams<const T>& params,
+                            const SparePanels<T>& spare)
     : I(config.layer_input_size(layer)),
       H(config.hidden_size),
       P(config.output_size()),
@@ -16,9 +17,10 @@ CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& wei
       projects(config.proj_size > 0),
       shape(weight_shape),
       input(std::make_shared<InputWeights<T>>()),
-      R(shape.layout, P, params.weight_hh),
-      bias(GH) {
-  input->W = WeightPanel<T>(shape.layout, I, params.weight_ih);
+      R(shape.layout, P, params.weight_hh, spare.R),
+      bias(GH),
+      spare_(spare) {
+  input->W = WeightPanel<T>(shape.layout, I, params.weight_ih, spare.W);
   bias.fill_zero();
   const Index apart = shape.gates_of_bias_h, summed = GH - apart * H;
   if (apart > 0) {
@@ -65,21 +67,24 @@ CellWeights<T>::CellWeights(const CellWeights& other, WeightPanel<T> other_R)
       bias_panel(other.bias_panel.clone()),
       bias_h(other.bias_h.clone()),
       W_hr_rows(other.W_hr_rows.clone()),
-      others(other.others.clone()) {}
+      others(other.others.clone()),
+      spare_(other.spare_) {}
 
 template <class T>
 const std::vector<WeightPanel<T>>& CellWeights<T>::R_backward() const {
   return R_backward_.get([this] {
     std::vector<WeightPanel<T>> panels;
-    panels.push_back(R.transposed(0, R_rows_at_once()));
-    if (R_rows_at_once() < GH) panels.push_back(R.transposed(R_rows_at_once(), GH));
+    panels.push_back(R.transposed(0, R_rows_at_once(), spare_.R_backward[0]));
+    if (R_rows_at_once() < GH) {
+      panels.push_back(R.transposed(R_rows_at_once(), GH, spare_.R_backward[1]));
+    }
     return panels;
   });
 }
 
 template <class T>
 const WeightPanel<T>& CellWeights<T>::W_backward() const {
-  return input->W_backward.get([this] { return input->W.transposed(0, GH); });
+  return input->W_backward.get([this] { return input->W.transposed(0, GH, spare_.W_backward); });
 }
 
 template <class T>

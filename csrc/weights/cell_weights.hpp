@@ -27,6 +27,18 @@ struct WeightShape {
   Buffer<T> (*pack_others)(const StackConfig& config, const CellParams<const T>& params) = nullptr;
 };
 
+/// The memory of a cell's panels, for one after another with other parameters. Places for the large
+/// ones; the two of R_backward for those of the first gates and the others.
+template <class T>
+struct SparePanels {
+  using Place = std::shared_ptr<Spare<Buffer<T>>>;
+
+  Place W = make(), W_backward = make(), R = make(), R_backward[2] = {make(), make()};
+
+ private:
+  static Place make() { return std::make_shared<Spare<Buffer<T>>>(); }
+};
+
 /// The weights of a cell's input.
 template <class T>
 struct InputWeights {
@@ -38,7 +50,7 @@ template <class T>
 struct CellWeights {
   /// params: read during the construction only.
   CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
-              const CellParams<const T>& params);
+              const CellParams<const T>& params, const SparePanels<T>& spare = {});
   /// The same with another R, for weight dropout. Shares the weights of the input.
   CellWeights(const CellWeights& other, WeightPanel<T> other_R);
 
@@ -66,6 +78,7 @@ struct CellWeights {
   const WeightPanel<T>& W_backward() const;
 
  private:
+  const SparePanels<T> spare_;
   mutable FilledOnce<std::vector<WeightPanel<T>>> R_backward_;
 };
 

@@ -3,13 +3,15 @@
 #pragma once
 
 #include <algorithm>
-#include <cstddef>
-#include <vector>
+#include <memory>
 
 #include "kernels/panel.hpp"
 #include "runtime/buffer.hpp"
 #include "runtime/interrupt.hpp"
+#include "runtime/spare.hpp"
 #include "runtime/targets.hpp"
+#include "schedule/shares.hpp"
+#include "weights/items.hpp"
 
 namespace fastlstm {
 
@@ -67,26 +69,23 @@ struct PanelLayout {
 template <class T>
 class WeightPanel {
  public:
+  /// Where one panel after another of the same layout leaves its memory; null: nowhere.
+  using SpareMemory = std::shared_ptr<Spare<Buffer<T>>>;
+
   WeightPanel() = default;
 
   /// matrix: [gates * units] rows of K, in.
-  WeightPanel(const PanelLayout& layout, Index K, const T* matrix) : WeightPanel(layout, K) {
-    in_region([&] {
-      SmallItems asks;
-      for (Index block = 0; block < layout.all_blocks(); ++block) {
-        if (asks.interrupted_before(K * layout.width())) return;
-        pack_block(block, [&](Index j) {
-          const Index row = layout.row(block, j);
-          return row < 0 ? nullptr : matrix + row * K;
-        });
-      }
+  WeightPanel(const PanelLayout& layout, Index K, const T* matrix, const SpareMemory& spare = {})
+      : WeightPanel(layout, K, spare) {
+    for_each_item(layout.all_blocks(), K * layout.width(), [&](Index block) {
+      pack_block(block, [&](Index j) { return matrix + layout.row(block, j) * K; });
     });
   }
 
   /// The same with other values: change(row, values) changes the [K] values of a matrix row.
   template <class Change>
   WeightPanel changed(Change change) const {
-    WeightPanel other(layout_, K_);
+    WeightPanel other(layout_, K_, SpareMemory());
     Buffer<T> rows(layout_.width(), K_);  // of one block
     in_region([&] {
       SmallItems asks;
@@ -97,9 +96,7 @@ class WeightPanel {
           const Index row = layout_.row(block, j);
           if (row >= 0) change(row, rows.data() + j * K_);
         }
-        other.pack_block(block, [&](Index j) {
-          return layout_.row(block, j) < 0 ? nullptr : rows.data() + j * K_;
-        });
+        other.pack_block(block, [&](Index j) { return rows.data() + j * K_; });
       }
     });
     return other;
@@ -107,64 +104,55 @@ class WeightPanel {
 
   /// The panel of the transposed rows first <= row < end, a plain matrix of K columns: what
   /// multiplies gradients of them.
-  WeightPanel transposed(Index first, Index end) const {
-    WeightPanel other(PanelLayout::of_matrix(1, K_, kernels<T>().lanes), end - first);
-    in_region([&] {
-      SmallItems asks;
-      // All rows of some inputs before the next: their lines stay near until each lane is read.
-      for (Index k = 0; k < other.layout_.columns(); k += kLine) {
-        if (asks.interrupted_before((end - first) * kLine)) return;
-        transpose_line(k, first, end, other);
-      }
+  WeightPanel transposed(Index first, Index end, const SpareMemory& spare = {}) const {
+    const Index lanes = kernels<T>().lanes, groups = pieces(layout_.units, lanes);  // of a gate
+    WeightPanel other(PanelLayout::of_matrix(1, K_, lanes), end - first, spare);
+    for_each_item(layout_.gates * groups, K_ * lanes, [&](Index group) {
+      const Index gate = group / groups * layout_.units;
+      const Piece some = piece(layout_.units, group % groups, lanes);
+      const Index from = std::max(first, gate + some.first);
+      const Index to = std::min(end, gate + some.first + some.size);
+      if (from < to) transpose_into(other, from, to - from, from - first);
     });
     return other;
   }
 
   WeightPanel clone() const {
     WeightPanel other;
+    if (values_ == nullptr) return other;
     other.layout_ = layout_;
     other.K_ = K_;
-    other.values_ = values_.clone();
+    other.values_.reset(new Buffer<T>(values_->clone()));
     return other;
   }
 
-  Panel<T> view() const { return values_.data(); }
+  Panel<T> view() const { return values_ != nullptr ? values_->data() : nullptr; }
   const PanelLayout& layout() const { return layout_; }
   Index K() const { return K_; }
 
  private:
-  WeightPanel(const PanelLayout& layout, Index K)
-      : layout_(layout), K_(K), values_(layout.all_blocks(), K * layout.width()) {}
+  WeightPanel(const PanelLayout& layout, Index K, const SpareMemory& spare)
+      : layout_(layout),
+        K_(K),
+        values_(spare != nullptr ? spare->take().release() : new Buffer<T>, {spare}) {
+    values_->reserve(layout.all_blocks(), K * layout.width());
+  }
 
-  /// row_of(j): the [K] values of column j of a block; null: zeros.
-  ///
-  /// A cache line of each column at a time: going down the columns side by side, lines that are
-  /// powers of two apart drive each other out (8 times slower at H = 1024).
+  /// row_of(j): the [K] values of column j of a block; those of the rows after it follow.
   template <class RowOf>
   void pack_block(Index block, RowOf row_of) {
-    const Index width = layout_.width();
-    T* const panel = values_.data() + block * K_ * width;
-    std::vector<const T*> rows(static_cast<std::size_t>(width));
-    for (Index j = 0; j < width; ++j) rows[static_cast<std::size_t>(j)] = row_of(j);
-    for (Index first = 0; first < K_; first += kLine) {
-      const Index n = std::min(kLine, K_ - first);
-      for (Index j = 0; j < width; ++j) {
-        const T* const row = rows[static_cast<std::size_t>(j)];
-        T* const to = panel + first * width + j;
-        if (row == nullptr) {
-          for (Index k = 0; k < n; ++k) to[k * width] = T(0);
-        } else if (n == kLine) {
-          for (Index k = 0; k < kLine; ++k) to[k * width] = row[first + k];
-        } else {
-          for (Index k = 0; k < n; ++k) to[k * width] = row[first + k];
-        }
-      }
+    const Index width = layout_.width(), lanes = kernels<T>().lanes;
+    for (Index j = 0; j < width; j += lanes) {
+      const Index row = layout_.row(block, j);
+      const Index rows = row < 0 ? 0 : std::min(lanes, layout_.units - row % layout_.units);
+      kernels<T>().transpose_rows({rows, K_, rows > 0 ? row_of(j) : nullptr, K_,
+                                   values_->data() + block * K_ * width + j, width});
     }
   }
   /// rows: [width, K] out: a block's columns.
   void unpack_block(Index block, T* rows) const {
     const Index width = layout_.width();
-    const T* const panel = values_.data() + block * K_ * width;
+    const T* const panel = values_->data() + block * K_ * width;
     for (Index first = 0; first < K_; first += kLine) {
       const Index n = std::min(kLine, K_ - first);
       for (Index j = 0; j < width; ++j) {
@@ -173,26 +161,16 @@ class WeightPanel {
     }
   }
 
-  /// The inputs k <= j < k + kLine of some rows, into their columns of the other panel.
-  void transpose_line(Index k, Index first, Index end, WeightPanel& other) const {
-    const Index width = other.layout_.width(), stride = layout_.width();
-    T* to = other.values_.data() + k / width * other.K_ * width + k % width;
-    const Index n = std::clamp<Index>(K_ - k, 0, kLine);
-    for (Index row = first, some; row < end; row += some) {
-      // Neighbouring columns of one block.
-      const Index unit = row % layout_.units, in_block = unit % layout_.block_units;
-      some = std::min({end - row, layout_.units - unit, layout_.block_units - in_block});
-      const Index column = layout_.column(row);
-      const T* from =
-          values_.data() + (column / stride * K_ + std::min(k, K_ - 1)) * stride + column % stride;
-      for (Index r = 0; r < some; ++r, ++from, to += width) {
-        if (n == kLine) {
-          for (Index j = 0; j < kLine; ++j) to[j] = from[j * stride];
-        } else {
-          for (Index j = 0; j < n; ++j) to[j] = from[j * stride];
-          for (Index j = n; j < kLine; ++j) to[j] = T(0);
-        }
-      }
+  /// Some rows, neighbouring columns of one block, as those from `to` on of another panel.
+  void transpose_into(WeightPanel& other, Index row, Index some, Index to) const {
+    const Index stride = layout_.width(), width = other.layout_.width();
+    const Index lanes = kernels<T>().lanes, column = layout_.column(row);
+    const T* const from = values_->data() + column / stride * K_ * stride + column % stride;
+    for (Index k = 0; k < other.layout_.columns(); k += lanes) {
+      const Index inputs = std::clamp<Index>(K_ - k, 0, lanes);
+      kernels<T>().transpose_rows(
+          {inputs, some, inputs > 0 ? from + k * stride : nullptr, stride,
+           other.values_->data() + (k / width * other.K_ + to) * width + k % width, width});
     }
   }
 
@@ -200,7 +178,7 @@ class WeightPanel {
 
   PanelLayout layout_{0, 0, 1, 1};
   Index K_ = 0;
-  Buffer<T> values_;  // [all_blocks][K][width]
+  std::unique_ptr<Buffer<T>, LeaveFor<Buffer<T>>> values_;  // [all_blocks][K][width]
 };
 
 }  // namespace fastlstm

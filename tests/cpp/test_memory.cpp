@@ -420,8 +420,7 @@ TEST(a_tape_leaves_its_memory_to_the_next) {
 }
 
 TEST(spare_arrays) {
-  using Spare = SpareArrays<float>;
-  Spare spare;
+  Spare<SavedArrays<float>> spare;
   CHECK_EQUAL(spare.take()->bytes(), 0);
   const auto sized = [](Index n) {
     auto arrays = std::make_unique<SavedArrays<float>>();
@@ -436,7 +435,7 @@ TEST(spare_arrays) {
   CHECK_EQUAL(spare.take()->bytes(), 800);
   // What is larger is released at once, with what was there.
   spare.put(sized(100));
-  spare.put(sized(Spare::kMostBytes / 4 + 1));
+  spare.put(sized(spare.kMostBytes / 4 + 1));
   CHECK_EQUAL(spare.take()->bytes(), 0);
 }
 

@@ -223,7 +223,7 @@ def test_what_is_saved_is_not_copied() -> None:
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output, _ = ours(x, state)
+        ours(x, state)
     expected = {t.data_ptr() for t in (x, *state, *ours.parameters())}
     assert expected < {t.data_ptr() for t in saved}
     assert len(saved) == len(expected) + 1  # and what keeps the tape
@@ -251,9 +251,7 @@ HOOKS: dict[str, tuple[Callable[[], Any], int]] = {
 @of_kinds
 @pytest.mark.parametrize("hooks", HOOKS)
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
-def test_hooks_of_saved_tensors(
-    kind: str, hooks: str, dropout: float, tapes: list[Any]
-) -> None:
+def test_hooks_of_saved_tensors(kind: str, hooks: str, dropout: float, tapes: list[Any]) -> None:
     if dropout and kind in CELLS:
         pytest.skip("of layers")
     ours, x, state = example(kind, **({"num_layers": 2, "dropout": dropout} if dropout else {}))

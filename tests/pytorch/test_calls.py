@@ -60,7 +60,11 @@ of_kinds = pytest.mark.parametrize("kind", SEQUENCES)
 @pytest.mark.parametrize("state", [False, True], ids=["zeros", "state"])
 @pytest.mark.parametrize("layout", ["batch", "one", *LENGTHS])
 def test_results_and_gradients_are_torchs(
-    kind: str, options: dict[str, Any], state: bool, layout: str, computed: list[str]  # noqa: F811
+    kind: str,
+    options: dict[str, Any],
+    state: bool,
+    layout: str,
+    computed: list[str],  # noqa: F811
 ) -> None:
     ours, theirs = twins(kind, 3, 7, **options)
     x: Any = x_of(ours)
@@ -152,7 +156,7 @@ def test_any_subset_may_require_gradients(kind: str, wanted: str) -> None:
         x.data.normal_()
         for part in state if kind == "LSTM" else (state,):
             part.data.normal_()
-        output, final = module(x, state)
+        output, _ = module(x, state)
         assert output.requires_grad == (wanted != "nothing")
         if wanted != "nothing":
             output.square().sum().backward()

@@ -4,6 +4,7 @@
 - :mod:`._convert`: modules made of layers.
 - :mod:`._modules`, :mod:`._cells`: the modules, over :mod:`._base`, what they share.
 - :mod:`._function`: what autograd sees of a call.
+- :mod:`._internals`: what PyTorch keeps to itself, all that we ask of it.
 - :mod:`._tapes`: tapes that travel as tensors.
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
@@ -13,8 +13,9 @@ from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
-from ._engine import Engine, is_plain
+from ._engine import Engine, Shape, is_plain
 from ._function import no_transform
+from ._internals import dispatch_modes, transforms_are_active
 
 # Drawn for each training call; of a cell that would be for each step.
 _OF_SEQUENCES = frozenset({"recurrent_dropout", "weight_dropout", "reverse", "merge"})
@@ -55,9 +56,8 @@ class Computed(nn.Module):
         own = {name: kwargs.pop(name) for name in self._own if name in kwargs}
         forget_bias = kwargs.pop("forget_bias", None) if self._layer is layers.LSTM else None
         super().__init__(*args, **kwargs)
-        options = layers.table_of(self._layer).options
         for name, value in own.items():
-            setattr(self, name, options[name].check(name, value))
+            setattr(self, name, value)
         if forget_bias is not None:
             if not self.bias:
                 raise ValueError("forget_bias: expected None for a layer without biases")
@@ -68,6 +68,14 @@ class Computed(nn.Module):
             self._set_forget_bias()
 
     # --- options ------------------------------------------------------------------------------
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Set an attribute; options may change between calls, as a schedule of zoneout does."""
+        if name in self._own:
+            value = layers.table_of(self._layer).options[name].check(name, value)
+        if name in self._own or name == "nonlinearity":
+            self.__dict__.pop("_engine", None)
+        super().__setattr__(name, value)
 
     def _own_options(self) -> dict[str, Any]:
         """The options of ours that are not at their defaults."""
@@ -149,14 +157,12 @@ class Computed(nn.Module):
         RuntimeError
             A transformation of functions is active, which could not see what the core does.
         """
-        if torch._C._are_functorch_transforms_active():
+        if transforms_are_active():
             raise no_transform("vmap, jvp and the other transforms of torch.func")
-        if torch._C._len_torch_dispatch_stack() or not is_plain(x):
+        if dispatch_modes() or not is_plain(x):
             return None
         dtype = x.dtype
-        if dtype is torch.bfloat16 or (
-            torch._C._is_any_autocast_enabled() and torch.is_autocast_enabled("cpu")
-        ):
+        if dtype is torch.bfloat16 or torch.is_autocast_enabled("cpu"):
             return self._ready_raised(x)
         if dtype is not torch.float32 and dtype is not torch.float64:
             return None
@@ -190,7 +196,11 @@ class Computed(nn.Module):
         try:
             return engine.pick(self._parameters)
         except KeyError:  # of a parametrisation, or computed before each call
-            return tuple([getattr(self, name) for name in engine.names])
+            return engine.pick(self._attributes(engine.names))
+
+    def _attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
+        """The weights as attributes, read as often as torch's module does: some count it."""
+        return {name: getattr(self, name) for name in names}
 
     def _engine_of(self, dtype: torch.dtype) -> Engine:
         engine = self._engine
@@ -253,9 +263,19 @@ class Ready(NamedTuple):
     """Whether float32 stands in for bfloat16."""
 
 
-def fits(tensor: Any, like: Tensor, shape: Sequence[int]) -> bool:
-    """Whether a part of a state has the input's type and this shape."""
-    return is_plain(tensor) and tensor.shape == shape and tensor.dtype is like.dtype
+def initial_state(hx: Any, x: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor] | None:
+    """The parts of an initial state: none, or all; None if they do not fit the input."""
+    if hx is None:
+        return ()
+    if len(shapes) == 1:
+        return (hx,) if _fits(hx, x, shapes[0]) else None
+    if not isinstance(hx, (tuple, list)) or len(hx) != len(shapes):
+        return None
+    return hx if all(map(_fits, hx, (x,) * len(shapes), shapes)) else None
+
+
+def _fits(part: Any, x: Tensor, shape: Shape) -> bool:
+    return is_plain(part) and part.shape == shape and part.dtype is x.dtype
 
 
 def _described(value: Any) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from fastlstm import layers
 from fastlstm.layers.spec import Spec
 
-from ._base import Computed, Ready, fits
+from ._base import Computed, Ready, initial_state
 from ._engine import TIME_FIRST, Call
 from ._function import run
 
@@ -42,7 +42,8 @@ class Cell(Computed, nn.RNNCellBase):
         ValueError, RuntimeError
             As of torch's module.
         """
-        ready = self._ready(input)
+        # torch's cells may be without inputs or units.
+        ready = self._ready(input) if self.input_size and self.hidden_size else None
         result = None if ready is None else self._run(ready, input, hx)
         if result is None:
             self._must_be_ours(input, hx)
@@ -52,17 +53,12 @@ class Cell(Computed, nn.RNNCellBase):
     def _run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
         """The result; None: torch's own implementation computes, or says what is wrong."""
         engine = ready.engine
-        *batch, width = x.shape
-        if len(batch) > 1 or 0 in batch or width != self.input_size:
+        batch = x.shape[:-1]
+        if x.dim() not in (1, 2) or 0 in batch or x.shape[-1] != self.input_size:
             return None
-        shape = (*batch, self.hidden_size)
-        shapes = [shape] * len(engine.spec.state_parts)
-        states = () if hx is None else hx if len(shapes) > 1 else (hx,)
-        if states and (
-            not isinstance(states, (tuple, list))
-            or len(states) != len(shapes)
-            or not all(fits(state, x, shape) for state in states)
-        ):
+        shapes = [(*batch, self.hidden_size)] * len(engine.spec.state_parts)
+        states = initial_state(hx, x, shapes)
+        if states is None:
             return None
         B = batch[0] if batch else 1
         call = Call(engine, 1, B, TIME_FIRST, None, self._regularisation(engine, 0.0), shapes)

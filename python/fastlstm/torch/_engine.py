@@ -14,6 +14,8 @@ from fastlstm._runtime import begin_threads, end_threads
 from fastlstm.layers.core import Order, make_borrowed
 from fastlstm.layers.spec import Spec
 
+from ._internals import dispatch_keys
+
 States: TypeAlias = Sequence[Tensor]
 Shape: TypeAlias = tuple[int, ...]
 
@@ -21,11 +23,10 @@ TIME_FIRST, BATCH_FIRST, PACKED = map(int, Order)
 
 # What PyTorch dispatches by says all at once: a CPU tensor whose memory is its values, not sparse,
 # nested, quantised, negated lazily, nor something of a transformation or a mode.
-_dispatch_keys = torch._C._dispatch_keys
 _TYPES = frozenset({Tensor, nn.Parameter})
-_KEYS = {_dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
+_KEYS = {dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
 with torch.inference_mode():
-    _KEYS.add(_dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+    _KEYS.add(dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
 _address = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
 _kind = attrgetter("dtype", "shape")
@@ -34,7 +35,7 @@ _version = attrgetter("_version")
 
 def is_plain(tensor: Any) -> bool:
     """Whether it is a tensor of PyTorch's own class in the CPU's memory, value by value."""
-    return type(tensor) in _TYPES and _dispatch_keys(tensor).raw_repr() in _KEYS
+    return type(tensor) in _TYPES and dispatch_keys(tensor).raw_repr() in _KEYS
 
 
 class Engine:
@@ -61,7 +62,7 @@ class Engine:
     def __init__(self, spec: Spec, names: Sequence[str] | None = None) -> None:
         self.spec = spec
         self.dtype = getattr(torch, spec.dtype.name)
-        sides = spec.directions if spec.merge == "concat" else 1
+        sides = spec.directions if spec.merge in ("concat", None) else 1
         self.width = sides * spec.output_size
         self.inference = {**dict.fromkeys(spec.training, 0.0), "seed": 0, "zoneout": False}
         others = {**spec.training, "dropout": 0.0}
@@ -160,11 +161,8 @@ class Call:
         engine = self.engine
         x = x.contiguous()
         states = [state.contiguous() for state in states]
-        shape = (*x.shape[:-1], engine.width)
-        output = torch.empty(
-            (2, *shape) if engine.spec.merge is None else shape, dtype=engine.dtype, device="cpu"
-        )
-        final = [torch.empty(part, dtype=engine.dtype, device="cpu") for part in self.shapes]
+        output = x.new_empty((*x.shape[:-1], engine.width))
+        final = [x.new_empty(part) for part in self.shapes]
         threads = begin_threads(torch.get_num_threads())
         try:
             arguments = (
@@ -209,16 +207,16 @@ class Call:
 
         d_output, d_final: None is zeros.
         """
-        dtype = self.engine.dtype
+        contiguous = torch.contiguous_format
         wanted = [
-            torch.empty(tensor.shape, dtype=dtype, device="cpu") if needed else None
+            torch.empty_like(tensor, memory_format=contiguous) if needed else None
             for tensor, needed in zip((x, *states, *weights), needs, strict=True)
         ]
         first_weight = 1 + len(states)
         d_initial: Any = None
         if any(needs[1:first_weight]):  # the core writes all parts or none
             d_initial = [
-                torch.empty(state.shape, dtype=dtype, device="cpu") if part is None else part
+                torch.empty_like(state, memory_format=contiguous) if part is None else part
                 for state, part in zip(states, wanted[1:first_weight], strict=True)
             ]
         d_output = _readable_gradient(d_output)

@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from . import _tapes
 from ._engine import Call, States
+from ._internals import graph_is_kept, saved_tensors_hooks, tangents_are_possible
 
 _requires_grad = attrgetter("requires_grad")
 
@@ -29,7 +30,7 @@ class Recurrent(torch.autograd.Function):
         output, final, tape = call.forward(x, tensors[:states], tensors[states:], taped=True)
         ctx.set_materialize_grads(False)
         ctx.call, ctx.states = call, states
-        if torch._C._autograd._top_saved_tensors_default_hooks(False) is None:
+        if saved_tensors_hooks(False) is None:
             ctx.tape = tape
             ctx.save_for_backward(x, *tensors)
         else:
@@ -68,7 +69,7 @@ def _gradients(
     tape = ctx.tape
     if tape is None:
         tape = _tapes.find(saved[-1]) or call.again(x, states, weights)
-    elif not torch._C._autograd._get_current_graph_task_keep_graph():
+    elif not graph_is_kept():
         ctx.tape = None  # as saved tensors go: the node may live on
     return call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
 
@@ -80,7 +81,7 @@ def run(
     call: Call, x: Tensor, states: States, weights: Sequence[Tensor]
 ) -> tuple[Tensor, list[Tensor]]:
     """The output and the final state; with a graph where gradients may be asked for."""
-    if forward_ad._current_level >= 0 and any(
+    if tangents_are_possible() and any(
         forward_ad.unpack_dual(tensor).tangent is not None for tensor in (x, *states, *weights)
     ):
         raise no_transform("forward-mode gradients (dual tensors)")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import PackedSequence
 from fastlstm import layers
 from fastlstm._checks import as_lengths
 
-from ._base import Computed, Ready, fits
+from ._base import Computed, Ready, initial_state
 from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, is_plain
 from ._function import run
 
@@ -95,7 +95,7 @@ class Recurrent(Computed, nn.RNNBase):
             return None
         if T == 0 or B == 0 or x.shape[-1] != self.input_size:
             return None
-        states = self._states(hx, x, shapes)
+        states = initial_state(hx, x, shapes)
         if states is None:
             return None
         places = None
@@ -115,6 +115,8 @@ class Recurrent(Computed, nn.RNNBase):
             output = output.transpose(-3, -2)
         if places is not None:
             output = places.back(output)
+        if engine.spec.merge is None:
+            output = output.unflatten(-1, (2, -1)).movedim(-2, 0)
         return output, self._state(final)
 
     def _run_packed(self, ready: Ready, input: PackedSequence, hx: Any) -> Any:
@@ -129,7 +131,7 @@ class Recurrent(Computed, nn.RNNBase):
         if engine.spec.merge is None:
             raise ValueError("merge: expected a merged output for a PackedSequence, got None")
         B = len(lengths)
-        states = self._states(hx, x, engine.state_shapes(B))
+        states = initial_state(hx, x, engine.state_shapes(B))
         if states is None:
             return None
         if sorted_indices is not None:
@@ -140,16 +142,6 @@ class Recurrent(Computed, nn.RNNBase):
             final = [part.index_select(1, unsorted_indices) for part in final]
         rows = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return rows, self._state(final)
-
-    def _states(self, hx: Any, x: Tensor, shapes: Sequence[Shape]) -> Sequence[Tensor] | None:
-        """The parts of an initial state: none, or all; None if they do not fit."""
-        if hx is None:
-            return ()
-        if len(shapes) == 1:
-            return (hx,) if fits(hx, x, shapes[0]) else None
-        if not isinstance(hx, (tuple, list)) or len(hx) != len(shapes):
-            return None
-        return hx if all(map(fits, hx, (x, x), shapes)) else None
 
     def _state(self, parts: Sequence[Tensor]) -> Any:
         return parts[0] if len(parts) == 1 else tuple(parts)
@@ -176,6 +168,10 @@ class Recurrent(Computed, nn.RNNBase):
             self._flat_weights_names = self._names(spec)
             self._init_flat_weights()
         return added
+
+    def _attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
+        self._update_flat_weights()
+        return dict(zip(self._flat_weights_names, self._flat_weights, strict=True))
 
     def flatten_parameters(self) -> None:
         """Do as torch's module does, which can where it can compute."""
