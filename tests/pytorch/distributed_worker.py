@@ -161,6 +161,6 @@ if __name__ == "__main__":
     try:
         for name in sys.argv[1:]:
             CHECKS[name]()
-            print(f"passed {name}\n", end="", flush=True)  # in one piece, between the others'
+            print(f"passed {name}\n", end="", flush=True)  # in one piece, between the others
     finally:
         dist.destroy_process_group()
