@@ -12,6 +12,7 @@ from typing import Any
 import fastlstm
 import numpy as np
 import pytest
+from damage import check_reader
 from fastlstm import nn, optim
 from finite_differences import slope_error
 from hypothesis import given
@@ -245,6 +246,12 @@ def test_damaged_files(tmp_path: Path, old: str, new: str, text: str) -> None:
     change(path, old, new)
     with pytest.raises(ValueError, match=text):
         nn.Module.load(path)
+
+
+def test_damaged_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "model.safetensors"
+    nn.Module(encoder=make_tagger()).save(path)
+    check_reader(nn.Module.load, path, path.read_bytes())
 
 
 def test_layers_and_modules_say_who_reads_their_files(tmp_path: Path) -> None:

@@ -16,18 +16,24 @@ namespace fastlstm {
 
 namespace {
 
-/// Calls body(k) for 0 <= k < n, each on one thread, in pieces of about kPieceValues values of the
-/// n * width in all.
+/// Calls body(piece) for pieces of n rows of `width` values, of about kPieceValues each.
 template <class Body>
-void for_each_row(Index n, Index width, const Body& body) {
-  const FlushDenormals flush_denormals;  // as in workers: bits do not depend on who takes a row
+void for_each_piece(Index n, Index width, const Body& body) {
+  const FlushDenormals flush_denormals;  // as in workers: bits do not depend on who takes a piece
   const Index rows = std::max<Index>(1, kPieceValues / std::max<Index>(width, 1));
   const Index tasks = pieces(n, rows);
   const Index per_thread = static_cast<Index>(tuning().pieces_per_thread);
   TeamLease team(static_cast<int>(std::clamp<Index>(tasks / per_thread, 1, num_threads())));
   team.run_tasks(tasks, [&](Index task, int) noexcept {
     const Piece p = piece(n, task, rows);
-    if (interrupted_before(p.size * width)) return;
+    if (!interrupted_before(p.size * width)) body(p);
+  });
+}
+
+/// Calls body(k) for 0 <= k < n, each on one thread.
+template <class Body>
+void for_each_row(Index n, Index width, const Body& body) {
+  for_each_piece(n, width, [&](const Piece& p) {
     for (Index k = p.first; k < p.first + p.size; ++k) body(k);
   });
 }
@@ -45,7 +51,10 @@ T largest_of(Index n, const T* x) {
     for (Index j = 0; j < kAtOnce; ++j) largest[j] = x[k + j] > largest[j] ? x[k + j] : largest[j];
   }
   for (Index j = 0; k + j < n; ++j) largest[j] = std::max(largest[j], x[k + j]);
-  return *std::max_element(largest, largest + kAtOnce);
+  for (Index half = kAtOnce / 2; half > 0; half /= 2) {
+    for (Index j = 0; j < half; ++j) largest[j] = std::max(largest[j], largest[j + half]);
+  }
+  return largest[0];
 }
 
 template <class T>
@@ -56,44 +65,70 @@ double sum_of(Index n, const T* x) {
     for (Index j = 0; j < kAtOnce; ++j) sums[j] += static_cast<double>(x[k + j]);
   }
   for (Index j = 0; k + j < n; ++j) sums[j] += static_cast<double>(x[k + j]);
-  double sum = 0;
-  for (const double part : sums) sum += part;
-  return sum;
+  for (Index half = kAtOnce / 2; half > 0; half /= 2) {
+    for (Index j = 0; j < half; ++j) sums[j] += sums[j + half];
+  }
+  return sums[0];
 }
 
+/// The weights in the loss of a row of class y: of that class alone, of each class by its share in
+/// smoothing, and of all together.
 template <class T>
-void cross_entropy_row(const CrossEntropyRows<T>& c, Index row) {
+struct ClassWeights {
+  ClassWeights(const CrossEntropyRows<T>& c, Index y)
+      : weights(c.class_weights),
+        each(c.smoothing / static_cast<double>(c.V)),
+        of_y((1 - c.smoothing) * (weights != nullptr ? weights[y] : 1)),
+        all(of_y) {
+    for (Index k = 0; each > 0 && k < c.V; ++k) all += of(k);
+  }
+  double of(Index k) const { return weights != nullptr ? each * weights[k] : each; }
+
+  const double* weights;
+  double each, of_y, all;
+};
+
+/// Before exp: d = logits less their largest, and the loss but for the logarithm of exp's sum.
+template <class T>
+void begin_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
   const Index V = c.V, y = c.classes[row];
   const T* const logits = c.logits + row * V;
   T* const d = c.d_logits + row * V;
+  c.losses[row] = 0;
   if (y < 0) {
-    c.losses[row] = 0;
     std::fill_n(d, V, T(0));
     return;
   }
-  const auto weight = [&](Index k) { return c.class_weights != nullptr ? c.class_weights[k] : 1; };
-  const double each = c.smoothing / static_cast<double>(V), of_y = (1 - c.smoothing) * weight(y);
+  const ClassWeights<T> weights(c, y);
   const T most = largest_of(V, logits);
   const auto below = [&](Index k) {
     return static_cast<double>(logits[k]) - static_cast<double>(most);
   };
-  const double below_y = below(y);
-  double all_weights = of_y, smooth = 0;  // smooth: of the classes' weights times their logits
-  if (each > 0) {
-    for (Index k = 0; k < V; ++k) {
-      all_weights += each * weight(k);
-      if (weight(k) > 0) smooth += each * weight(k) * below(k);
-    }
+  double loss = weights.of_y > 0 ? -weights.of_y * below(y) : 0;
+  for (Index k = 0; weights.each > 0 && k < V; ++k) {
+    if (weights.of(k) > 0) loss -= weights.of(k) * below(k);
   }
+  c.losses[row] = loss;
   for (Index k = 0; k < V; ++k) d[k] = logits[k] - most;
-  kernels<T>().exp_values({V, d, d});
+}
+
+/// After exp: the loss, and the gradients.
+template <class T>
+void end_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
+  const Index V = c.V, y = c.classes[row];
+  T* const d = c.d_logits + row * V;
+  if (y < 0) {
+    std::fill_n(d, V, T(0));
+    return;
+  }
+  const ClassWeights<T> weights(c, y);
   const double sum = sum_of(V, d);
-  c.losses[row] = all_weights * std::log(sum) - smooth - (of_y > 0 ? of_y * below_y : 0);
-  const T scale = static_cast<T>(c.factor * all_weights / sum);
+  c.losses[row] += weights.all * std::log(sum);
+  const T scale = static_cast<T>(c.factor * weights.all / sum);
   for (Index k = 0; k < V; ++k) d[k] *= scale;
-  d[y] -= static_cast<T>(c.factor * of_y);
-  if (each > 0) {
-    for (Index k = 0; k < V; ++k) d[k] -= static_cast<T>(c.factor * each * weight(k));
+  d[y] -= static_cast<T>(c.factor * weights.of_y);
+  for (Index k = 0; weights.each > 0 && k < V; ++k) {
+    d[k] -= static_cast<T>(c.factor * weights.of(k));
   }
 }
 
@@ -101,7 +136,12 @@ void cross_entropy_row(const CrossEntropyRows<T>& c, Index row) {
 
 template <class T>
 void cross_entropy_rows(const CrossEntropyRows<T>& call) {
-  for_each_row(call.n, call.V, [&](Index row) { cross_entropy_row(call, row); });
+  for_each_piece(call.n, call.V, [&](const Piece& p) {
+    for (Index k = p.first; k < p.first + p.size; ++k) begin_cross_entropy(call, k);
+    T* const d = call.d_logits + p.first * call.V;
+    kernels<T>().exp_values({p.size * call.V, d, d});  // at once: rows of few classes are short
+    for (Index k = p.first; k < p.first + p.size; ++k) end_cross_entropy(call, k);
+  });
 }
 
 template <class T>

@@ -37,7 +37,7 @@ class SparseRows:
     array([1., 0., 1., 0.])
     """
 
-    # NumPy must not take an array's `+` apart.
+    # An array's `+` with these is ours to refuse: NumPy would add them to each element.
     __array_ufunc__ = None
 
     def __init__(self, indices: npt.ArrayLike, values: npt.ArrayLike, num_rows: int) -> None:

@@ -63,11 +63,9 @@ class EmbeddingTape:
         params: dict[str, Any] = {}
         if asked:
             indices, rows = self._indices.ravel(), array.reshape(-1, D)
-            if self._padding is not None and (kept := indices != self._padding).any():
-                if not kept.all():
-                    indices, rows = indices[kept], rows[kept]
-            elif self._padding is not None:
-                indices, rows = indices[:0], rows[:0]
+            if self._padding is not None and (indices == self._padding).any():
+                kept = indices != self._padding
+                indices, rows = indices[kept], rows[kept]
             params["weight"] = sum_of_rows(indices, rows, V)
             if earlier:
                 params["weight"] = earlier["weight"] + params["weight"]

@@ -110,16 +110,18 @@ class _Classes:
         *steps, V = shape
         classes = as_indices("y", y)
         check_shape("y", classes, tuple(steps))
-        inside = _inside(tuple(steps), lengths, batch_first)
-        counts = np.ones(classes.shape, np.bool_) if inside is None else inside
+        counts = _inside(tuple(steps), lengths, batch_first)
         if ignore_index is not None:
-            counts = counts & (classes != as_int("ignore_index", ignore_index, -(2**63), 2**63 - 1))
-        counted = classes[counts]
+            others = classes != as_int("ignore_index", ignore_index, -(2**63), 2**63 - 1)
+            counts = others if counts is None else counts & others
+        counted = classes if counts is None else classes[counts]
         if counted.size and not 0 <= counted.min() <= counted.max() < V:
             raise ValueError(
                 f"y: expected classes from 0 to {V - 1}, got {counted.min()} to {counted.max()}"
             )
-        self.classes: IndexArray = np.where(counts, classes, -1).ravel()
+        if counts is not None:
+            classes = np.where(counts, classes, -1)
+        self.classes: IndexArray = classes.ravel()
         self.weights = None if class_weights is None else _as_weights(class_weights, V)
         self.smoothing = as_real("label_smoothing", label_smoothing, 0.0, 1.0)
         total = float(counted.size if self.weights is None else self.weights[counted].sum())
