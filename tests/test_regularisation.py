@@ -214,6 +214,28 @@ def test_inference_has_the_mean_of_zoneout_and_nothing_else(name: str, dtype: st
         assert_close(values, getattr(exact, field), forward[dtype], f"{field} of the trace")
 
 
+@every_dtype
+@every_mixed_cell
+def test_a_tape_of_inference(dtype: str, cell: str, options: dict[str, Any]) -> None:
+    p = make_problem(Case(T=7, B=4, I=5, H=20, options=options, cell=cell), dtype)
+    random = p.layer.__getstate__()["_random"]
+    before = random.bit_generator.state
+    expected, expected_state = p.layer(p.x, p.state, lengths=p.lengths)
+    output, state, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, training=False)
+    assert_same_bits(output, expected, "output")
+    assert_same_states(state, expected_state)
+    assert p.layer.__getstate__()["_random"].bit_generator.state == before  # nothing is drawn
+    grads = tape.backward(p.d_output, p.d_state)
+    # Those of the reference, whose masks are the means.
+    means = {f"keep_{s}": q for s, q in named_states(p.layer.zoneout, "").items()}
+    _, _, exact = reference_forward(p.layer, p.x, p.state, lengths=p.lengths, **means)
+    _, backward = tolerances_of(p.layer)
+    wanted = reference_backward(p.layer, exact, p.d_output, p.d_state)
+    assert_gradients_close(grads, wanted, backward[dtype])
+    with pytest.raises(TypeError, match="training: expected"):
+        p.layer.forward(p.x, training="no")
+
+
 def training_results(p: Problem) -> dict[str, np.ndarray]:
     output, state, tape = p.layer.forward(p.x, p.state, lengths=p.lengths, seed=SEED)
     grads = gradient_arrays(tape.backward(p.d_output, p.d_state))

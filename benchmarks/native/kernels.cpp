@@ -92,6 +92,22 @@ Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays
   return {false, static_cast<double>(n)};
 }
 
+// Of weights [H, H]: a vector's rows.
+template <class T>
+Work set_up(TransposeRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
+  const Index rows = table.lanes, H = size.H;
+  a = {rows, H, arrays(rows * H, -1, 1), H, arrays(H * 4 * rows, 0, 0), 4 * rows};
+  return {false, static_cast<double>(rows * H)};
+}
+
+template <class T>
+Work set_up(HashBytes<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  static std::uint64_t hash;
+  const Index n = size.B * 4 * size.H;
+  a = {n * static_cast<Index>(sizeof(T)), arrays(n, -1, 1), &hash};
+  return {false, static_cast<double>(n)};
+}
+
 template <class T>
 Work set_up(ProjectRows<T>& a, const KernelTable<T>& table, Size size, Arrays<T>& arrays) {
   const Index B = size.B, H = size.H;

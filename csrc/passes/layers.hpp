@@ -26,12 +26,19 @@ struct SavedArrays {
 
 template <class T>
 struct Layers {
+  /// Without weights.
+  explicit Layers(const StackConfig& config_)
+      : config(config_),
+        cell(make_cell<T>(config)),
+        all_weights(static_cast<std::size_t>(config.cells())),
+        spare_panels(std::make_shared<const std::vector<SparePanels<T>>>(all_weights.size())) {}
+
   StackConfig config;
   std::shared_ptr<const Cell<T>> cell;
   std::vector<std::shared_ptr<const CellWeights<T>>> all_weights;  // [L * D]
   // What those before have left, for the next tape and for each cell's next weights.
   std::shared_ptr<Spare<SavedArrays<T>>> spare = std::make_shared<Spare<SavedArrays<T>>>();
-  std::vector<SparePanels<T>> spare_panels;  // [L * D]
+  std::shared_ptr<const std::vector<SparePanels<T>>> spare_panels;  // [L * D]
   Index first_cell = 0;  // of a part of other layers: which of their cells comes first
 
   const CellWeights<T>& weights(Index k) const { return *all_weights[static_cast<std::size_t>(k)]; }
@@ -39,13 +46,6 @@ struct Layers {
   Index gates_width() const { return cell->saved_gates() * config.hidden_size; }
   CellMasks<T> masks(Index k, const Regularisation* regularisation, const RowSchedule& rows) const {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
-  }
-
-  Layers() = default;
-  /// Without weights.
-  explicit Layers(const StackConfig& config_) : config(config_), cell(make_cell<T>(config)) {
-    all_weights.resize(static_cast<std::size_t>(config.cells()));
-    spare_panels.resize(all_weights.size());
   }
 
   /// Packs parameters for cell k.
@@ -57,7 +57,7 @@ struct Layers {
     }
     const auto cell_k = static_cast<std::size_t>(k);
     all_weights[cell_k] = std::make_shared<const CellWeights<T>>(
-        config, cell->weight_shape(), k / config.directions(), params, spare_panels[cell_k]);
+        config, cell->weight_shape(), k / config.directions(), params, (*spare_panels)[cell_k]);
   }
 
   /// Cell k alone, as one layer and direction.
@@ -69,7 +69,6 @@ struct Layers {
     alone.config.merge = Merge::kConcat;
     alone.config.reverse = config.runs_backward(k % config.directions());
     alone.all_weights = {all_weights[static_cast<std::size_t>(k)]};
-    alone.spare_panels = {spare_panels[static_cast<std::size_t>(k)]};
     alone.first_cell += k;
     return alone;
   }

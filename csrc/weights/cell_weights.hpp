@@ -7,6 +7,7 @@
 #include "fastlstm/config.hpp"
 #include "fastlstm/parameters.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/spare.hpp"
 #include "weights/weight_panel.hpp"
 
 namespace fastlstm {
@@ -50,7 +51,7 @@ template <class T>
 struct CellWeights {
   /// params: read during the construction only.
   CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
-              const CellParams<const T>& params, const SparePanels<T>& spare = {});
+              const CellParams<const T>& params, const SparePanels<T>& spare);
   /// The same with another R, for weight dropout. Shares the weights of the input.
   CellWeights(const CellWeights& other, WeightPanel<T> other_R);
 

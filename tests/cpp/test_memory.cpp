@@ -11,7 +11,6 @@
 #include <vector>
 
 #include "arrays.hpp"
-#include "cells/cells.hpp"
 #include "check.hpp"
 #include "fastlstm/runtime.hpp"
 #include "fastlstm/stack.hpp"
@@ -198,13 +197,9 @@ struct Call {
   Stack<T> stack() const { return Stack<T>(config, params.data()); }
 
   Layers<T> layers() const {
-    Layers<T> all;
-    all.config = config;
-    all.cell = make_cell<T>(config);
+    Layers<T> all(config);
     for (Index k = 0; k < config.cells(); ++k) {
-      all.all_weights.push_back(std::make_shared<const CellWeights<T>>(
-          config, all.cell->weight_shape(), k / config.directions(),
-          params[static_cast<std::size_t>(k)]));
+      all.set_params(k, params[static_cast<std::size_t>(k)]);
     }
     return all;
   }
@@ -369,9 +364,7 @@ TEST(training_takes_no_more_than_its_limit) {
 }
 
 TEST(a_prediction_that_no_integer_holds_is_no_memory) {
-  Layers<float> layers;
-  layers.config = {1, std::numeric_limits<std::int32_t>::max() / 8};
-  layers.cell = make_cell<float>(layers.config);
+  const Layers<float> layers({1, std::numeric_limits<std::int32_t>::max() / 8});
   const RowSchedule rows(1 << 16, 1 << 16, nullptr);
   CHECK_THROWS(plan_memory(layers, rows, {}, true, 0), std::bad_alloc);
 }
