@@ -5,6 +5,7 @@
 
 #include "runtime/interrupt.hpp"
 #include "runtime/thread_team.hpp"
+#include "runtime/tuning.hpp"
 #include "schedule/thread_plan.hpp"
 
 namespace fastlstm {
@@ -15,8 +16,9 @@ template <class Body>
 void for_each_item(Index n, Index values, const Body& body) {
   // A fourth of what a value takes: other threads sleep as a rule, and waking them takes a while.
   constexpr double kProductsPerValue = 2;
-  TeamLease team(
-      threads_worth(kProductsPerValue * static_cast<double>(n) * static_cast<double>(values)));
+  const double products = kProductsPerValue * static_cast<double>(n) * static_cast<double>(values);
+  // A small layer does not ask how many threads there are: that may be set after it was made.
+  TeamLease team(products < 2 * tuning().products_per_thread ? 1 : threads_worth(products));
   std::atomic<Index> next{0};
   team.run([&](int) noexcept {
     SmallItems asks;
