@@ -29,7 +29,7 @@ from .layers import (
 )
 
 if TYPE_CHECKING:
-    from . import embeddings, interchange, optim, reference
+    from . import embeddings, interchange, nn, optim, reference
     from .interchange import from_keras, from_onnx, from_torch, to_onnx
     from .verification import verify
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 _LATER = {
     "embeddings": "embeddings",
     "interchange": "interchange",
+    "nn": "nn",
     "optim": "optim",
     "reference": "reference",
     "from_keras": "interchange",
@@ -68,6 +69,7 @@ __all__ = [
     "interchange",
     "isa",
     "load",
+    "nn",
     "num_threads",
     "optim",
     "reference",
