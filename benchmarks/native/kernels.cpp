@@ -92,7 +92,7 @@ class Arrays {
 template <class T>
 Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const Index n = size.B * 4 * size.H;
-  a = {n, arrays(n, -4, 4), arrays(n, 0, 0)};
+  a = {n, arrays(n, 0.1, 4), arrays(n, 0, 0)};  // above zero, for log
   return {false, static_cast<double>(n)};
 }
 

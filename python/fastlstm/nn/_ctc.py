@@ -77,7 +77,7 @@ def ctc(
     >>> d_logits.shape
     (5, 2, 4)
     >>> round(loss, 3)
-    2.018
+    2.028
     """
     x = as_sequences("logits", logits, "V", lengths, as_bool("batch_first", batch_first))
     V = x.values.shape[2]

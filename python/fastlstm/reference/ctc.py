@@ -96,8 +96,6 @@ def ctc_beam_search(
                     new[longer][1] = np.logaddexp(new[longer][1], in_blank + log_c)
                 else:
                     new[longer][1] = np.logaddexp(new[longer][1], either + log_c)
-        best = sorted(new.items(), key=lambda item: -np.logaddexp(item[1][0], item[1][1]))[
-            :beam_size
-        ]
-        beams = {prefix: (sums[0], sums[1]) for prefix, sums in best}
+        by_sum = sorted(new.items(), key=lambda item: -np.logaddexp(item[1][0], item[1][1]))
+        beams = {prefix: (sums[0], sums[1]) for prefix, sums in by_sum[:beam_size]}
     return [(prefix, float(np.logaddexp(*sums))) for prefix, sums in beams.items()]

@@ -47,7 +47,7 @@ struct Sum {
     Exact sum = 0;
     for (const Exact x : logarithms) sum += std::exp(x - most);
     log = most + std::log(sum);
-    for (const Exact x : logarithms) shares.push_back(std::exp(x - log));
+    for (const Exact x : logarithms) shares.push_back(std::exp(x - most) / sum);
   }
   Exact log;
   std::vector<Exact> shares;
