@@ -11,4 +11,5 @@ PYBIND11_MODULE(_core, m, pybind11::mod_gil_not_used()) {
   fastlstm::python::register_stream(m);
   fastlstm::python::register_optim(m);
   fastlstm::python::register_blocks(m);
+  fastlstm::python::register_nn(m);
 }

@@ -25,6 +25,7 @@ void throw_without_memory(Class& of) {
 void register_borrowed(pybind11::module_& m);
 void register_blocks(pybind11::module_& m);
 void register_kernels(pybind11::module_& m);
+void register_nn(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
 void register_stack(pybind11::module_& m);

@@ -32,6 +32,7 @@ void register_values(py::module_& m) {
         py::arg("isa"), py::arg("x").noconvert());
   };
   define("exp", &KernelTable<T>::exp_values);
+  define("log", &KernelTable<T>::log_values);
   define("sigmoid", &KernelTable<T>::sigmoid_values);
   define("tanh", &KernelTable<T>::tanh_values);
 }

@@ -241,6 +241,16 @@ void reset(PyStream<T>& of, const Array<bool>& rows) {
   of.stream.set_state(pointers);
 }
 
+/// Row b goes on from what row rows[b] was. rows: [B]
+template <class T>
+void reorder(PyStream<T>& of, const Array<Index>& rows) {
+  const Index B = of.stream.batch_size();
+  const Index* const from = read(rows, {B}, "rows");
+  require(std::all_of(from, from + B, [B](Index row) { return 0 <= row && row < B; }), "rows");
+  const Use<T> use(of);
+  of.stream.reorder(from);
+}
+
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<PyStream<T>> made(m, ("Stream" + suffix).c_str());
@@ -252,7 +262,8 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("batch_first"))
       .def("state", &state<T>)
       .def("set_state", &set_state<T>, py::arg("state").noconvert())
-      .def("reset", &reset<T>, py::arg("rows").noconvert());
+      .def("reset", &reset<T>, py::arg("rows").noconvert())
+      .def("reorder", &reorder<T>, py::arg("rows").noconvert());
 }
 
 }  // namespace

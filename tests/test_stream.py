@@ -163,6 +163,58 @@ def test_reset(rows: object, zeroed: list[int]) -> None:
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("rows", [[0, 1, 2], [2, 0, 1], [1, 1, 1], [0, 0, 2]], ids=str)
+@pytest.mark.parametrize("steps", [0, 1, 4])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda dtype: fastlstm.LSTM(5, 7, 2, proj_size=3, dtype=dtype, seed=0),
+        lambda dtype: fastlstm.GRU(5, 7, 2, reset_after=False, dtype=dtype, seed=0),
+        lambda dtype: fastlstm.RNN(5, 7, dtype=dtype, seed=0),
+    ],
+    ids=["LSTM", "GRU", "RNN"],
+)
+def test_reorder(layer: Callable[[str], fastlstm.LSTM], steps: int, rows: list[int], dtype: str):
+    random = np.random.default_rng(1)
+    x = random.normal(size=(steps + 3, 3, 5)).astype(dtype)
+    stream, plain = layer(dtype).stream(3), layer(dtype).stream(3)
+    for x_t in x[:steps]:
+        stream.step(x_t)
+        plain.step(x_t)
+    stream.reorder(np.array(rows, np.int32))
+    state = plain.state
+    parts = state if isinstance(state, tuple) else (state,)
+    moved = tuple(part[:, rows] for part in parts)
+    plain.state = moved if isinstance(state, tuple) else moved[0]
+    after = stream.state if isinstance(state, tuple) else (stream.state,)
+    for actual, expected in zip(after, moved, strict=True):
+        assert_same_bits(actual, expected)
+    for x_t in x[steps:]:
+        assert_same_bits(stream.step(x_t), plain.step(x_t))
+
+
+@pytest.mark.parametrize(
+    ("rows", "error", "message"),
+    [
+        ([0, 1, 3], ValueError, "rows: expected values from 0 to 2, got 0 to 3"),
+        ([0, -1, 1], ValueError, "rows: expected values from 0 to 2, got -1 to 1"),
+        ([0, 1], ValueError, r"rows: expected \(3,\), got \(2,\)"),
+        (1, ValueError, r"rows: expected \(3,\), got \(\)"),
+        ([True, False, True], TypeError, "rows: expected integers, got an array of bool"),
+        ([0.0, 1.0, 2.0], TypeError, "rows: expected integers, got an array of float64"),
+        (None, TypeError, "rows: expected"),
+    ],
+)
+def test_wrong_rows_to_reorder(rows: object, error: type[Exception], message: str) -> None:
+    stream = fastlstm.LSTM(2, 3, seed=0).stream(3)
+    stream.step(np.ones((3, 2), np.float32))
+    h = stream.state[0]
+    with pytest.raises(error, match=message):
+        stream.reorder(rows)
+    assert_same_bits(stream.state[0], h)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 def test_out(dtype: str) -> None:
     p = make_problem(CASES["two layers with projection"], dtype)
     stream, other = p.layer.stream(3), p.layer.stream(3)

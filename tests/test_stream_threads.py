@@ -70,6 +70,7 @@ USES: dict[str, Callable[[fastlstm.Stream], object]] = {
     "assigning the state": assign,
     "reset": lambda stream: stream.reset(),
     "reset of a row": lambda stream: stream.reset(2),
+    "reorder": lambda stream: stream.reorder([3, 2, 1, 0]),
 }
 
 

@@ -78,6 +78,17 @@ FOREIGN_GRADIENTS = {
     "float64": Tolerance(1e-14, "sums over steps and rows in two libraries; 2.7e-15 measured"),
     "float32": Tolerance(1e-5, "sums over steps and rows in two libraries; 1e-6 measured"),
 }
+# The losses over whole sequences, their gradients and marginals, against the reference.
+CRF = {
+    "float64": Tolerance(1e-13, "a step of the recursion rounds what its exponents are made of"),
+    "float32": Tolerance(5e-5, "the same"),
+}
+CTC = {
+    "float64": Tolerance(1e-13, "as for the CRF"),
+    "float32": Tolerance(5e-5, "as for the CRF"),
+}
+CTC_LONG = Tolerance(2e-4, "3000 frames in float32; 8e-5 measured")
+
 ONNX_RUNTIME = Tolerance(
     1e-5, "5e-6 measured, with ScaledTanh, where it is further from float64 than we are"
 )

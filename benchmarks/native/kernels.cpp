@@ -66,6 +66,9 @@ class Arrays {
   LstmNormBackward<T>* keep(const LstmNormBackward<T>& norm) {
     return &norms_backward_.emplace_back(norm);
   }
+  CrfTransitions<T>* keep(const CrfTransitions<T>& transitions) {
+    return &transitions_.emplace_back(transitions);
+  }
 
   bool all_finite() const {
     return std::all_of(buffers_.begin(), buffers_.end(), [](const Buffer<T>& buffer) {
@@ -80,6 +83,7 @@ class Arrays {
   std::deque<std::vector<T*>> pointers_;
   std::deque<LstmNorm<T>> norms_;
   std::deque<LstmNormBackward<T>> norms_backward_;
+  std::deque<CrfTransitions<T>> transitions_;
 };
 
 // The ranges are those of real calls: gates 0 to 1, small weights, so that nothing grows from call
@@ -88,7 +92,7 @@ class Arrays {
 template <class T>
 Work set_up(MapValues<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
   const Index n = size.B * 4 * size.H;
-  a = {n, arrays(n, -4, 4), arrays(n, 0, 0)};
+  a = {n, arrays(n, 0.1, 4), arrays(n, 0, 0)};  // above zero, for log
   return {false, static_cast<double>(n)};
 }
 
@@ -106,6 +110,92 @@ Work set_up(HashBytes<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays
   const Index n = size.B * 4 * size.H;
   a = {n * static_cast<Index>(sizeof(T)), arrays(n, -1, 1), &hash};
   return {false, static_cast<double>(n)};
+}
+
+// Of H tags, labels or classes.
+template <class T>
+Work set_up(SoftmaxRow<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  static double sum;
+  a = {size.H, arrays(size.H, -4, 4), arrays(size.H, 0, 0), arrays(1, 0, 0), &sum};
+  return {false, static_cast<double>(size.H)};
+}
+
+template <class T>
+const CrfTransitions<T>* crf_transitions(Index n, Arrays<T>& arrays) {
+  return arrays.keep(CrfTransitions<T>{n, n, arrays(n * n, -1, 0), arrays(n, 0, 0),
+                                       arrays(n * n, 0.3, 1), arrays(n * n, 0.3, 1)});
+}
+
+template <class T>
+Work set_up(CrfStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.H;
+  a = {crf_transitions(n, arrays),
+       arrays(n, -1, 1),
+       arrays(n, -1, 0),
+       arrays(n, 0.3, 1),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(1, 0, 0)};
+  return {true, 2.0 * static_cast<double>(n * n)};
+}
+
+template <class T>
+Work set_up(CrfStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.H;
+  a = {crf_transitions(n, arrays),
+       arrays(n, -1, 0),
+       arrays(n, 0.3, 1),
+       arrays(n, 0.3, 1),
+       arrays(n, 0, 1),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n * n, 0, 0)};
+  return {true, 2.0 * static_cast<double>(n * n)};
+}
+
+template <class T>
+Work set_up(CrfBestStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.H;
+  a = {crf_transitions(n, arrays), arrays(n, -1, 1), arrays(n, -1, 0), arrays(n, 0, 0),
+       arrays(1, 0, 0)};
+  return {true, 2.0 * static_cast<double>(n * n)};
+}
+
+template <class T>
+Work set_up(CtcStep<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.H;
+  a = {n,
+       T(-1),
+       arrays(n, -4, 0),
+       arrays(n, 0, 0),
+       arrays(n, -4, 0),
+       arrays(n + 1, -4, 0) + 1,
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(1, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0)};
+  return {false, 2.0 * static_cast<double>(n)};
+}
+
+template <class T>
+Work set_up(CtcStepBackward<T>& a, const KernelTable<T>&, Size size, Arrays<T>& arrays) {
+  const Index n = size.H;
+  a = {n,
+       arrays(n, 0, 1),
+       arrays(n, 0, 1),
+       arrays(n, 0, 1),
+       arrays(n + 1, 0, 1),
+       arrays(n + 1, 0, 1),
+       arrays(n + 1, 0, 1),
+       arrays(n + 1, 0, 1),
+       arrays(n, 0, 0),
+       arrays(n, 0, 0)};
+  return {false, 2.0 * static_cast<double>(n)};
 }
 
 template <class T>

@@ -371,4 +371,106 @@ struct ScaleValues {
   T* y;        // [n] out; not x
 };
 
+/// A row of logits: exp(x - most) and their sum, which make softmax, and log softmax.
+template <class T>
+struct SoftmaxRow {
+  Index n;
+  const T* x;   // [n] in
+  T* y;         // [n] out; may be x
+  T* most;      // out: the largest of x; -inf where n is 0
+  double* sum;  // out: of y
+};
+
+// Rows of tags below have n values and zeros, or what makes zeros, up to width: n rounded up to
+// whole vectors.
+
+/// What one step of a linear-chain CRF reads of its transitions, each [n, width] of from and to.
+template <class T>
+struct CrfTransitions {
+  Index n;
+  Index width;
+  const T* scores;     // [n, width] as they are
+  const T* most;       // [width] the largest in each column; 0 where that is -inf
+  const T* weights;    // [n, width] exp(scores - most), at most 1; 1 beyond n
+  const T* weights_T;  // [n, width] the same, of to and from; 0 beyond n
+};
+
+/// One step forward: the sum over all paths, by the tag that they end with.
+///   sums_j = sum_i a_i weights_ij
+///   alpha_j = log(sums_j) + most_j + emission_j, less the largest of them
+/// Where sums_j has too few digits left (all that may come before j is unlikely), alpha_j is
+/// computed from logarithms, and sums_j becomes 0 to say so.
+template <class T>
+struct CrfStep {
+  const CrfTransitions<T>* transitions;
+  const T* emission;  // [width] in: -1e30 or so beyond n
+  const T* alpha;     // [width] in: of the step before, the largest 0
+  const T* a;         // [width] in: exp(alpha)
+  T* sums;            // [width] out
+  T* alpha_next;      // [width] out
+  T* a_next;          // [width] out
+  T* scale;           // out: what was subtracted
+};
+
+/// The same step backward: from the probabilities of tags after it to those before it.
+template <class T>
+struct CrfStepBackward {
+  const CrfTransitions<T>* transitions;
+  const T* alpha;   // [width] in: of the step before, as its step has left them
+  const T* a;       // [width] in
+  const T* sums;    // [width] in
+  const T* p_next;  // [width] in: probabilities of the tags after the step
+  T* q;             // [width] out: p_next / sums, 0 where sums is
+  T* p;             // [width] out: the probabilities before it
+  T* counts;  // [n, width] in and out: where sums_j is 0, the probabilities of the transitions
+              // to j are added to column j. All others are a_i weights_ij q_j.
+};
+
+/// One step of the search for the best path: best_next_j = max_i (best_i + scores_ij) + emission_j,
+/// less the largest of them.
+template <class T>
+struct CrfBestStep {
+  const CrfTransitions<T>* transitions;  // scores only
+  const T* emission;                     // [width] in
+  const T* best;                         // [width] in
+  T* best_next;                          // [width] out
+  T* scale;                              // out: what was subtracted
+};
+
+/// The logarithm of no probability: finite, so that differences of two are.
+constexpr float kLogNothing = -1e30f;
+
+/// One frame of CTC's forward recursion over L labels with blanks between. Blank k stands before
+/// label k, and the last blank after all: width > L. Logarithms, the largest 0; kLogNothing: none.
+///   blank_next_k = logsum(blank_k, label_{k-1}) + log_p_blank
+///   label_next_k = logsum(label_k, blank_k, label_{k-1} + skip_k) + log_p_k
+/// and the shares of what they come from, which add up to 1.
+template <class T>
+struct CtcStep {
+  Index width;     // whole vectors
+  T log_p_blank;   // of this frame
+  const T* log_p;  // [width] in: of each label in this frame; kLogNothing beyond L
+  const T* skip;   // [width] in: 0 where label k may follow label k-1 at once, or kLogNothing
+  const T* blank;  // [width] in
+  const T* label;  // [-1 .. width) in; label[-1] is kLogNothing
+  T* blank_next;   // [width] out
+  T* label_next;   // [width] out
+  T* scale;        // out: what was subtracted, the largest; kLogNothing or so: no path is left
+  T* blank_blank;  // [width] out: the share of blank k in blank_next k
+  T* blank_label;  // [width] out: of label k-1
+  T* label_label;  // [width] out: the share of label k in label_next k
+  T* label_blank;  // [width] out: of blank k
+  T* label_skip;   // [width] out: of label k-1
+};
+
+/// The same frame backward: from the probabilities of places after it to those before it.
+template <class T>
+struct CtcStepBackward {
+  Index width;
+  const T *blank_blank, *label_label, *label_blank;  // [width] in
+  const T *blank_label, *label_skip;                 // [width + 1] in; the last is 0
+  const T *p_blank_next, *p_label_next;              // [width + 1] in; the last is 0
+  T *p_blank, *p_label;                              // [width] out
+};
+
 }  // namespace fastlstm

@@ -17,18 +17,6 @@ struct Moments {
   }
 };
 
-/// The sum of all lanes, half by half.
-template <class T>
-FASTLSTM_INLINE T sum_of_lanes(Vec<T> v) {
-  T lane[Vec<T>::kLanes];
-  v.store(lane);
-#pragma GCC unroll 4
-  for (Index n = Vec<T>::kLanes / 2; n > 0; n /= 2) {
-    for (Index k = 0; k < n; ++k) lane[k] += lane[k + n];
-  }
-  return lane[0];
-}
-
 /// The same of several vectors.
 template <int Parts, class T>
 FASTLSTM_INLINE T sum_of_vectors(const Vec<T> (&v)[Parts]) {

@@ -6,6 +6,7 @@
 /// X(name, struct of its arguments). The tables, their tests and the kernel benchmark come from it.
 #define FASTLSTM_KERNELS(X)                      \
   X(exp_values, MapValues)                       \
+  X(log_values, MapValues)                       \
   X(sigmoid_values, MapValues)                   \
   X(tanh_values, MapValues)                      \
   X(transpose_rows, TransposeRows)               \
@@ -34,7 +35,13 @@
   X(bernoulli_row, BernoulliRow)                 \
   X(sum_squares, SumSquares)                     \
   X(scale_values, ScaleValues)                   \
-  X(adam_step, AdamStep)
+  X(adam_step, AdamStep)                         \
+  X(softmax_row, SoftmaxRow)                     \
+  X(crf_step, CrfStep)                           \
+  X(crf_step_backward, CrfStepBackward)          \
+  X(crf_best_step, CrfBestStep)                  \
+  X(ctc_step, CtcStep)                           \
+  X(ctc_step_backward, CtcStepBackward)
 
 namespace fastlstm {
 

@@ -6,6 +6,8 @@
 #pragma once
 
 #include "kernels/add_outer_products.hpp"
+#include "kernels/crf_step.hpp"
+#include "kernels/ctc_step.hpp"
 #include "kernels/gru_half_steps.hpp"
 #include "kernels/gru_step.hpp"
 #include "kernels/gru_step_backward.hpp"
@@ -20,6 +22,7 @@
 #include "kernels/optimiser_step.hpp"
 #include "kernels/project_rows.hpp"
 #include "kernels/rnn_step.hpp"
+#include "kernels/softmax.hpp"
 #include "kernels/transpose_rows.hpp"
 #include "kernels/values.hpp"
 

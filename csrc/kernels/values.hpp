@@ -18,6 +18,12 @@ void exp_values(const MapValues<T>& m) noexcept {
 }
 
 template <class T>
+void log_values(const MapValues<T>& m) noexcept {
+  for_each_vector<T>(m.n, [&](Index k, auto load, auto store)
+                              FASTLSTM_INLINE_LAMBDA { store(log(load(m.x + k)), m.y + k); });
+}
+
+template <class T>
 void sigmoid_values(const MapValues<T>& m) noexcept {
   for_each_vector<T>(m.n, [&](Index k, auto load, auto store)
                               FASTLSTM_INLINE_LAMBDA { store(sigmoid(load(m.x + k)), m.y + k); });

@@ -157,6 +157,31 @@ void Stream<T>::set_state(const T* const* parts) {
 }
 
 template <class T>
+void Stream<T>::reorder(const Index* rows) {
+  const Index B = batch_size(), cells = config().cells();
+  bool moves = false;
+  for (Index b = 0; b < B; ++b) moves = moves || rows[b] != b;
+  if (!moves) return;
+  std::vector<Buffer<T>> before, after;
+  T* old_state[kMostStateParts] = {};
+  const T* new_state[kMostStateParts] = {};
+  for (const StatePart& part : config().state_parts()) {
+    const std::size_t p = before.size();
+    old_state[p] = before.emplace_back(cells * B, part.width).data();
+    new_state[p] = after.emplace_back(cells * B, part.width).data();
+  }
+  get_state(old_state);
+  for (std::size_t p = 0; p < before.size(); ++p) {
+    const Index width = config().state_parts()[p].width;
+    for (Index row = 0; row < cells * B; ++row) {
+      const Index from = row / B * B + rows[row % B];
+      std::copy_n(old_state[p] + from * width, width, after[p].data() + row * width);
+    }
+  }
+  set_state(new_state);
+}
+
+template <class T>
 Index Stream<T>::batch_size() const {
   return state_->B();
 }

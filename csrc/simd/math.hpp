@@ -1,19 +1,21 @@
-// exp, sigmoid and tanh on Vec<T>.
+// exp, log, sigmoid and tanh on Vec<T>.
 //
 // Method: x = n ln 2 + r with n an integer and |r| <= ln(2)/2, and expm1(r) = r + r^2 s(r) with s a
 // minimax polynomial (tools/exp_coefficients.py computes it; relative error 2^-32.0 for float and
 // 2^-61.7 for double). ln 2 is held in two parts, the first short enough for n times it to be
-// exact.
+// exact. For log, x = 2^n m with m from sqrt(1/2) to sqrt(2), and log m = 2 atanh(s) with s =
+// (m - 1) / (m + 1), |s| < 0.172, by as many terms of the series 1/3, 1/5, ... as count.
 //
 // Largest error measured by tests/test_numerics.py over the whole range, in ULP of the exact result
 // (the table by instruction set is in docs/numerics.md):
 //             float  double
 //   exp       1.0    1.0
+//   log       1.0    1.0
 //   sigmoid   2.5    2.5
 //   tanh      2.5    2.5
-// All three return NaN for NaN. exp and tanh have their exact limits at infinities; sigmoid stops
+// All return NaN for NaN. exp, log and tanh have their exact limits at infinities; sigmoid stops
 // at the denormal 6e-39 (float) or 1.2e-308 (double), which is zero inside a call, where denormal
-// results are flushed (runtime/fp_mode.hpp).
+// results are flushed (runtime/fp_mode.hpp). log takes denormals for zeros.
 #pragma once
 
 #include "simd/vec.hpp"
@@ -111,6 +113,58 @@ FASTLSTM_INLINE Vec<T> exp(Vec<T> x) {
   const Vec<T> expm1 = fma(e.r * e.r, e.s, e.r);
   return (Vec<T>::broadcast(1) + expm1) * power_of_two<T>(half + C::kExponentBias) *
          power_of_two<T>(n - half + C::kExponentBias);
+}
+
+template <class T>
+struct LogConstants;
+
+template <>
+struct LogConstants<float> {
+  static constexpr int32_t kSqrtHalf = 0x3f3504f3;  // the bits of sqrt(1/2)
+  static constexpr int32_t kOne = 0x3f800000;
+  static constexpr int32_t kMantissa = 0x7fffff;
+  static constexpr float kShift = 0x1.8p+23f;  // the bits of kShift + n are its own plus n
+  static constexpr float kLeast = 0x1p-126f;   // the least normal number
+  static constexpr int kTerms = 4;             // the next is below 2^-28 of the sum
+};
+
+template <>
+struct LogConstants<double> {
+  static constexpr int64_t kSqrtHalf = 0x3fe6a09e667f3bcd;
+  static constexpr int64_t kOne = 0x3ff0000000000000;
+  static constexpr int64_t kMantissa = 0xfffffffffffff;
+  static constexpr double kShift = 0x1.8p+52;
+  static constexpr double kLeast = 0x1p-1022;
+  static constexpr int kTerms = 10;  // below 2^-58
+};
+
+/// The natural logarithm for any x.
+template <class T>
+FASTLSTM_INLINE Vec<T> log(Vec<T> x) {
+  using C = LogConstants<T>;
+  using Raw = typename Vec<T>::Raw;
+  using Int = typename Vec<T>::Int;
+  const Vec<T> shift = Vec<T>::broadcast(C::kShift);
+  const Vec<T> bias = Vec<T>::broadcast(C::kShift + ExpConstants<T>::kExponentBias);
+  const Int bits = (Int)x.raw + (C::kOne - C::kSqrtHalf);
+  const Vec<T> n = Vec<T>{(Raw)((bits >> ExpConstants<T>::kMantissaBits) + (Int)shift.raw)} - bias;
+  const Vec<T> f = Vec<T>{(Raw)((bits & C::kMantissa) + C::kSqrtHalf)} - Vec<T>::broadcast(1);
+  const Vec<T> s = f / (f + Vec<T>::broadcast(2));
+  const Vec<T> z = s * s;
+  Vec<T> series = Vec<T>::broadcast(T(2) / T(2 * C::kTerms + 1));
+#pragma GCC unroll 16
+  for (int k = C::kTerms - 1; k > 0; --k) {
+    series = fma(series, z, Vec<T>::broadcast(T(2) / T(2 * k + 1)));
+  }
+  // log m = f - (f^2/2 - s (f^2/2 + z series)), where what is rounded is small beside f.
+  const Vec<T> half_square = Vec<T>::broadcast(0.5) * f * f;
+  const Vec<T> small =
+      fma(s, fma(z, series, half_square), n * Vec<T>::broadcast(ExpConstants<T>::kLn2Low));
+  const Vec<T> y = fma(n, Vec<T>::broadcast(ExpConstants<T>::kLn2High), f - (half_square - small));
+  const Raw infinity = Vec<T>::broadcast(T(__builtin_inf())).raw;
+  const Raw below = x.raw < Raw{} ? Vec<T>::broadcast(T(__builtin_nan(""))).raw : -infinity;
+  const Raw finite = x.raw < Vec<T>::broadcast(C::kLeast).raw ? below : y.raw;
+  return {x.raw < infinity ? finite : x.raw};
 }
 
 /// 1 / (1 + e^-x) for any x.

@@ -148,6 +148,30 @@ FASTLSTM_INLINE Vec<T> sqrt(Vec<T> x) {
 #undef FASTLSTM_FLOAT_NAME
 #undef FASTLSTM_DOUBLE_NAME
 
+/// The sum of all lanes, half by half.
+template <class T>
+FASTLSTM_INLINE T sum_of_lanes(Vec<T> v) {
+  T lane[Vec<T>::kLanes];
+  v.store(lane);
+#pragma GCC unroll 4
+  for (Index n = Vec<T>::kLanes / 2; n > 0; n /= 2) {
+    for (Index k = 0; k < n; ++k) lane[k] += lane[k + n];
+  }
+  return lane[0];
+}
+
+/// The largest of all lanes; which one where some are NaN is not said.
+template <class T>
+FASTLSTM_INLINE T largest_lane(Vec<T> v) {
+  T lane[Vec<T>::kLanes];
+  v.store(lane);
+#pragma GCC unroll 4
+  for (Index n = Vec<T>::kLanes / 2; n > 0; n /= 2) {
+    for (Index k = 0; k < n; ++k) lane[k] = lane[k] < lane[k + n] ? lane[k + n] : lane[k];
+  }
+  return lane[0];
+}
+
 /// Writes the lanes of one vector that exist, of n elements from p on.
 template <class T>
 FASTLSTM_INLINE void store_left(Vec<T> v, T* p, Index n) {

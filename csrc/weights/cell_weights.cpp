@@ -68,7 +68,8 @@ CellWeights<T>::CellWeights(const CellWeights& other, WeightPanel<T> other_R)
       bias_h(other.bias_h.clone()),
       W_hr_rows(other.W_hr_rows.clone()),
       others(other.others.clone()),
-      spare_(other.spare_) {}
+      // Of one call, which may have a limit: memory that is kept would not count.
+      spare_(SparePanels<T>::none()) {}
 
 template <class T>
 const std::vector<WeightPanel<T>>& CellWeights<T>::R_backward() const {

@@ -36,6 +36,13 @@ struct SparePanels {
 
   Place W = make(), W_backward = make(), R = make(), R_backward[2] = {make(), make()};
 
+  /// No places: memory is released with each panel.
+  static SparePanels none() {
+    SparePanels panels;
+    panels.W = panels.W_backward = panels.R = panels.R_backward[0] = panels.R_backward[1] = nullptr;
+    return panels;
+  }
+
  private:
   static Place make() { return std::make_shared<Spare<Buffer<T>>>(); }
 };

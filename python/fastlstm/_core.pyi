@@ -128,6 +128,7 @@ class StreamFloat32:
     def state(self) -> list[_Float32]: ...
     def set_state(self, state: Sequence[_Float32]) -> None: ...
     def reset(self, rows: npt.NDArray[np.bool_]) -> None: ...
+    def reorder(self, rows: _Int64) -> None: ...
 
 class StackFloat64:
     # cells: [L * D] of name -> array: all parameters of each.
@@ -235,6 +236,7 @@ class StreamFloat64:
     def state(self) -> list[_Float64]: ...
     def set_state(self, state: Sequence[_Float64]) -> None: ...
     def reset(self, rows: npt.NDArray[np.bool_]) -> None: ...
+    def reorder(self, rows: _Int64) -> None: ...
 
 class PackedMatrixFloat32:
     def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
@@ -278,6 +280,50 @@ def adam(
     root: float,
     step: float,
 ) -> None: ...
+def crf_loss(
+    emissions: npt.NDArray[_T],
+    batch_first: bool,
+    lengths: _Int64 | None,
+    start: npt.NDArray[_T],
+    end: npt.NDArray[_T],
+    transitions: npt.NDArray[_T],
+    tags: _Int64,
+    scale: float,
+    d_emissions: npt.NDArray[_T],
+    d_start: npt.NDArray[_T],
+    d_end: npt.NDArray[_T],
+    d_transitions: npt.NDArray[_T],
+    losses: _Float64,
+) -> None: ...
+def crf_marginals(
+    emissions: npt.NDArray[_T],
+    batch_first: bool,
+    lengths: _Int64 | None,
+    start: npt.NDArray[_T],
+    end: npt.NDArray[_T],
+    transitions: npt.NDArray[_T],
+    p: npt.NDArray[_T],
+) -> None: ...
+def crf_decode(
+    emissions: npt.NDArray[_T],
+    batch_first: bool,
+    lengths: _Int64 | None,
+    start: npt.NDArray[_T],
+    end: npt.NDArray[_T],
+    transitions: npt.NDArray[_T],
+    tags: _Int64,
+) -> None: ...
+def ctc(
+    logits: npt.NDArray[_T],
+    batch_first: bool,
+    lengths: _Int64 | None,
+    targets: _Int64,
+    target_lengths: _Int64,
+    blank: int,
+    scales: _Float64,
+    d_logits: npt.NDArray[_T],
+    losses: _Float64,
+) -> None: ...
 
 # Shapes: csrc/include/fastlstm/matrix.hpp and blocks.hpp.
 def add_products(d_y: npt.NDArray[_T], x: npt.NDArray[_T], d_W: npt.NDArray[_T]) -> None: ...
@@ -309,6 +355,8 @@ def sum_over_time(
 class _Kernels(Protocol):
     @staticmethod
     def exp(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
+    @staticmethod
+    def log(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
     @staticmethod
     def sigmoid(isa: str, x: npt.NDArray[_T]) -> npt.NDArray[_T]: ...
     @staticmethod

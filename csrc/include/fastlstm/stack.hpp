@@ -141,6 +141,8 @@ class Stream {
   /// parts: by part of the state, [L, B, width] each.
   void get_state(T* const* parts) const;
   void set_state(const T* const* parts);
+  /// Row b goes on from what row rows[b] was. rows: [B] in, 0 <= rows[b] < B; any may repeat.
+  void reorder(const Index* rows);
 
   Index batch_size() const;
   const StackConfig& config() const;

@@ -194,6 +194,9 @@ class Stream(Protocol):
     def reset(self, rows: npt.NDArray[np.bool_], /) -> None:
         """Set the state of the rows that are marked to zero. rows: [B]"""
 
+    def reorder(self, rows: IndexArray, /) -> None:
+        """Let row b go on from what row rows[b] was. rows: [B]"""
+
 
 def read_only(array: FloatArray) -> FloatArray:
     """Return the same values in an array that cannot be made writable."""

@@ -14,6 +14,7 @@ from fastlstm._checks import (
     check_apart,
     check_out,
     check_shape,
+    to_numpy,
 )
 
 from . import core
@@ -165,3 +166,39 @@ class Stream(Generic[StateT]):
                 f"rows: expected indices of {self._batch_size} sequences: {error}"
             ) from None
         self._core.reset(which)
+
+    def reorder(self, rows: Any) -> None:
+        """Let each row go on from the state that another one had, or the same.
+
+        For beam search, where some hypotheses go on twice and others end, and for streams that come
+        and go. Nothing is copied through Python.
+
+        Parameters
+        ----------
+        rows : array_like of int
+            (B,): row b goes on from what row ``rows[b]`` was, 0 to B - 1. Any may repeat.
+
+        Raises
+        ------
+        ValueError, TypeError
+            They are not B indices of the B sequences. The state is as it was.
+
+        Examples
+        --------
+        >>> stream = fastlstm.GRU(2, 3, seed=0).stream(batch_size=2)
+        >>> h = stream.step(np.eye(2, dtype=np.float32))
+        >>> stream.reorder([1, 1])
+        >>> bool((stream.state[0] == h[1]).all())
+        True
+        """
+        B = self._batch_size
+        array = to_numpy("rows", rows)
+        if array.dtype.kind not in "iu":
+            raise TypeError(f"rows: expected integers, got an array of {array.dtype}")
+        check_shape("rows", array, (B,))
+        if array.min() < 0 or array.max() >= B:
+            raise ValueError(
+                f"rows: expected values from 0 to {B - 1}, got {array.min()} to {array.max()}"
+            )
+        # A copy, so that nobody changes it while the core reads it.
+        self._core.reorder(np.array(array, dtype=np.int64, order="C", copy=True))

@@ -5,6 +5,9 @@ from __future__ import annotations
 from ._attention import Attention, AttentionGradients
 from ._batches import bucket_batches, pad
 from ._block import Gradients
+from ._crf import CRF
+from ._ctc import ctc
+from ._decode import Hypothesis, beam_search, ctc_decode, draw, greedy, sample
 from ._dropout import Dropout
 from ._embedding import Embedding
 from ._linear import Linear
@@ -20,21 +23,29 @@ from ._module import Module
 from ._pool import Pool, pool
 
 __all__ = [
+    "CRF",
     "Attention",
     "AttentionGradients",
     "Dropout",
     "Embedding",
     "Gradients",
+    "Hypothesis",
     "Linear",
     "Module",
     "Pool",
+    "beam_search",
     "binary_cross_entropy",
     "bucket_batches",
     "cross_entropy",
+    "ctc",
+    "ctc_decode",
+    "draw",
     "gaussian",
+    "greedy",
     "linear_cross_entropy",
     "mse",
     "pad",
     "pool",
     "quantile",
+    "sample",
 ]

@@ -28,6 +28,7 @@ from fastlstm.optim import Optimizer, clip_by_global_norm
 
 from ._attention import Attention
 from ._block import Block, check_all_names, make_block, options_of
+from ._crf import CRF
 from ._dropout import Dropout
 from ._embedding import Embedding
 from ._linear import Linear
@@ -37,7 +38,7 @@ ModuleT = TypeVar("ModuleT", bound="Module")
 
 # What a module's file may have, by the names of the classes.
 BLOCKS: dict[str, type[Block]] = {
-    cls.__name__: cls for cls in (Attention, Dropout, Embedding, Linear, Pool)
+    cls.__name__: cls for cls in (CRF, Attention, Dropout, Embedding, Linear, Pool)
 }
 
 

@@ -1,5 +1,7 @@
 """The textbook, in plain NumPy: every cell of the library, forward and backward, in float64.
 
+Beside the cells: the losses over whole sequences, CRF and CTC.
+
 Read :mod:`fastlstm.reference.lstm` to learn how an LSTM works. All kernels of the library are
 checked against this package, and the package itself is checked by finite differences. It is made to
 be read and to be right, not to be fast: one loop over time, one line for each formula.
@@ -15,6 +17,8 @@ from ._cell import Cell
 from ._layers import Gradients
 from ._masks import HiddenMasks
 from .activations import activate, slope
+from .crf import CRFGradients, crf_decode, crf_loss, crf_marginals
+from .ctc import ctc_beam_search, ctc_greedy, ctc_loss
 from .gru import (
     GRUOptions,
     GRUStep,
@@ -54,6 +58,7 @@ from .rnn import (
 CELLS: dict[str, Cell[Any]] = {"LSTM": lstm.CELL, "GRU": gru.CELL, "RNN": rnn.CELL}
 
 __all__ = [
+    "CRFGradients",
     "GRUOptions",
     "GRUStep",
     "GRUStepGradients",
@@ -74,6 +79,12 @@ __all__ = [
     "RNNTrace",
     "activate",
     "blocks",
+    "crf_decode",
+    "crf_loss",
+    "crf_marginals",
+    "ctc_beam_search",
+    "ctc_greedy",
+    "ctc_loss",
     "gru_backward",
     "gru_cell",
     "gru_cell_backward",

@@ -1,4 +1,4 @@
-"""What every cell needs: float64 arrays of a checked shape, and the sigmoid."""
+"""What several parts need: float64 arrays of a checked shape, sigmoid and logsumexp."""
 
 from __future__ import annotations
 
@@ -65,3 +65,15 @@ def sigmoid(x: npt.ArrayLike) -> Array:
     x = np.asarray(x, dtype=np.float64)
     e = np.exp(-np.abs(x))
     return np.asarray(np.where(x >= 0, 1.0, e) / (1.0 + e))
+
+
+def logsumexp(x: Array, axis: int | None = None) -> Array:
+    """Return log(sum(exp(x))) along an axis, or over all; -inf of nothing but -inf.
+
+    The largest value is taken out of the sum, which then cannot overflow.
+    """
+    most = np.max(x, axis=axis, keepdims=True)
+    most = np.where(np.isneginf(most), 0.0, most)
+    with np.errstate(divide="ignore"):  # log(0)
+        total = np.log(np.sum(np.exp(x - most), axis=axis))
+    return np.asarray(total + np.squeeze(most, axis=axis))

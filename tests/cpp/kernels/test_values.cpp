@@ -1,4 +1,4 @@
-// exp, sigmoid and tanh of arrays; random choices, dropout, sums of columns.
+// exp, log, sigmoid and tanh of arrays; random choices, dropout, sums of columns.
 #include <algorithm>
 #include <cstdint>
 #include <type_traits>
@@ -12,6 +12,12 @@ using namespace fastlstm;
 namespace {
 
 Exact exact_exp(Exact x) { return std::exp(x); }
+
+/// Denormals count as zero.
+template <class T>
+Exact exact_log(Exact x) {
+  return std::abs(x) < Exact(std::numeric_limits<T>::min()) ? -kInfinity<T> : std::log(x);
+}
 
 /// The distance from one float to the next at this value; denormals count as zero.
 template <class T>
@@ -85,6 +91,17 @@ KERNEL_TEST(exp_values) {
   CHECK_EQUAL(map_one<T>(kernel, 0), T(1));
   CHECK_EQUAL(map_one<T>(kernel, kInfinity<T>), kInfinity<T>);
   CHECK_EQUAL(map_one<T>(kernel, -kInfinity<T>), T(0));
+  CHECK(std::isnan(map_one<T>(kernel, kNaN<T>)));
+}
+
+KERNEL_TEST(log_values) {
+  const auto kernel = table.log_values;
+  check_map<T>(kernel, exact_log<T>, 1.0);
+  CHECK_EQUAL(map_one<T>(kernel, 1), T(0));
+  CHECK_EQUAL(map_one<T>(kernel, 0), -kInfinity<T>);
+  CHECK_EQUAL(map_one<T>(kernel, kInfinity<T>), kInfinity<T>);
+  CHECK(std::isnan(map_one<T>(kernel, -1)));
+  CHECK(std::isnan(map_one<T>(kernel, -kInfinity<T>)));
   CHECK(std::isnan(map_one<T>(kernel, kNaN<T>)));
 }
 
