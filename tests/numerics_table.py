@@ -1,4 +1,4 @@
-"""Measures the kernels' exp, sigmoid and tanh: python -m tests.numerics_table [--write].
+"""Measures the kernels' exp, log, sigmoid and tanh: python -m tests.numerics_table [--write].
 
 The exact values come from NumPy's longdouble, whose 64 bits of mantissa are 11 more than float64
 has: its own error, about one of its last places, is 0.001 of an ULP here. Where longdouble is no
@@ -28,6 +28,10 @@ def exact_exp(x: np.ndarray) -> np.ndarray:
     return np.exp(x)
 
 
+def exact_log(x: np.ndarray) -> np.ndarray:
+    return np.log(x)
+
+
 def exact_sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
 
@@ -51,6 +55,12 @@ FUNCTIONS = {
         exact_exp,
         {"float32": -87.33654, "float64": -708.3964185322641},
         {"float32": 88.72283, "float64": 709.782712893384},
+    ),
+    # Of normal numbers.
+    "log": Function(
+        exact_log,
+        {"float32": 1.2e-38, "float64": 2.3e-308},
+        {"float32": 3e38, "float64": 1.7e308},
     ),
     # Below it sigmoid is no more than the clamp's value; see the document.
     "sigmoid": Function(

@@ -1,4 +1,4 @@
-"""The kernels' exp, sigmoid and tanh on every ISA of this machine: errors, special values."""
+"""The kernels' exp, log, sigmoid and tanh on every ISA of this machine: errors, special values."""
 
 from __future__ import annotations
 
@@ -42,6 +42,7 @@ def test_special_values(isa: str, dtype: str) -> None:
     with np.errstate(all="ignore"):
         expected = {
             "exp": [nan, inf, 0, 1, 1, inf, 0],
+            "log": [nan, inf, nan, -inf, -inf, np.log(largest), nan],
             "tanh": [nan, 1, -1, 0.0, -0.0, 1, -1],
         }
     for name, values in expected.items():

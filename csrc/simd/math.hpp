@@ -10,7 +10,7 @@
 // (the table by instruction set is in docs/numerics.md):
 //             float  double
 //   exp       1.0    1.0
-//   log       1.0    1.0
+//   log       0.8    0.8
 //   sigmoid   2.5    2.5
 //   tanh      2.5    2.5
 // All return NaN for NaN. exp, log and tanh have their exact limits at infinities; sigmoid stops
