@@ -17,6 +17,7 @@ from fastlstm import nn, optim
 from finite_differences import slope_error
 from hypothesis import given
 from hypothesis import strategies as st
+from support import assert_same_bits
 
 
 def make_tagger(dtype: str = "float32") -> nn.Module:
@@ -203,6 +204,19 @@ def test_files(tmp_path: Path) -> None:
     tagger = Tagger.load(tmp_path / "encoder.safetensors")
     assert tagger.tags() == ["a", "b", "ä"]
     tagger.step(optim.SGD(), run(tagger, TOKENS, LENGTHS, Y)[1])
+
+
+def test_a_crf_is_a_part(tmp_path: Path) -> None:
+    module = nn.Module(out=nn.Linear(4, 3, seed=0), crf=nn.CRF(3, batch_first=True, seed=1))
+    x = np.random.default_rng(0).standard_normal((2, 5, 4), np.float32)
+    emissions, tape = module.out.forward(x)
+    loss, crf = module.crf.loss(emissions, np.ones((2, 5), int), [5, 3])
+    module.step(optim.SGD(lr=0.1), {"out": tape.backward(crf.x), "crf": crf}, clip=1.0)
+    assert module.crf.loss(module.out(x), np.ones((2, 5), int), [5, 3])[0] < loss
+    module.save(tmp_path / "tagger.safetensors")
+    loaded = nn.Module.load(tmp_path / "tagger.safetensors")
+    assert repr(loaded.crf) == repr(module.crf) == "CRF(3, batch_first=True)"
+    assert_same_bits(loaded.crf.params["transitions"], module.crf.params["transitions"])
 
 
 def test_files_are_readable_by_safetensors(tmp_path: Path) -> None:

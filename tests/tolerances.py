@@ -99,7 +99,7 @@ CURVE = Tolerance(1e-3, "what training makes of rounding on both sides; 2e-6 mea
 # The kernels' functions in ULP, over all finite values whose results are normal numbers.
 ULP = {
     "exp": Tolerance(1.0, "half an ULP of rounding and the rounding of the reduced argument"),
-    "log": Tolerance(1.0, "half an ULP of rounding, and sums of what is small beside the first term"),
+    "log": Tolerance(1.0, "half an ULP of rounding, and sums that are small beside the first term"),
     "sigmoid": Tolerance(2.5, "exp, one addition and one division"),
     "tanh": Tolerance(2.5, "expm1 with one subtraction, one addition and one division"),
 }
