@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import math
 import signal
 import subprocess
 import sys
@@ -212,15 +214,17 @@ def ends_early(act: Callable[[], object]) -> None:
 
     Other processes may want the CPUs in the meantime: one of five times is enough.
     """
-    started = time.perf_counter()
-    act()
-    whole = time.perf_counter() - started
+    whole = math.inf
+    for _ in range(3):  # the first ones may get new memory, which takes long
+        started = time.perf_counter()
+        act()
+        whole = min(whole, time.perf_counter() - started)
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         for _ in range(5):
             signal.setitimer(signal.ITIMER_REAL, whole / 10)
             started = time.perf_counter()
-            with pytest.raises(InterruptError):
+            with contextlib.suppress(InterruptError):
                 act()
             taken = time.perf_counter() - started
             if taken < whole / 2:
@@ -265,7 +269,6 @@ def test_one_long_step_can_be_interrupted(layer: str, threads: int) -> None:
 def test_an_update_can_be_interrupted() -> None:
     lstm = fastlstm.LSTM(2048, 2048, seed=0)
     values, other = dict(lstm.params), {k: v + 1 for k, v in lstm.params.items()}
-    lstm.update(values)  # the memory is there
     ends_early(lambda: lstm.update(values))
     ends_early(lambda: fastlstm.optim.Adam().step(values, values))
     assert all(lstm.params[name] is not other[name] for name in values)

@@ -1,8 +1,8 @@
 """What PyTorch's own tests of these modules assert, of ours.
 
 Those of test/test_nn.py and test/test_modules.py, by what they are about; test_calls.py and
-test_cells.py have the shapes, errors and packed sequences, and test_modules.py copies and moves.
-Gradients of gradients, which theirs have, are an error (test_autograd.py).
+test_single_steps.py have the shapes, errors and packed sequences, and test_modules.py copies and
+moves. Gradients of gradients, which theirs have, are an error (test_autograd.py).
 """
 
 from __future__ import annotations
