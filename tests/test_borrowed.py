@@ -243,8 +243,11 @@ def test_every_change_is_found(change: str, version: int, dtype: str) -> None:
     lent.borrowed.frozen = True
     check(version)
     write(lent.params["weight_hh_l0"])
-    with pytest.raises(AssertionError):
+    if version < 0:  # nothing is known, so all is compared
         check(version)
+    else:
+        with pytest.raises(AssertionError):
+            check(version)
     check(1)  # another version
     lent.params = {name: p.copy() for name, p in lent.params.items()}
     lent.params["bias_hh_l0"] += 1

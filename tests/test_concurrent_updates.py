@@ -181,5 +181,6 @@ def test_a_large_update_is_not_held_up_by_small_ones() -> None:
         most = max(most, small - before)
     done.set()
     thread.join()
-    # Turns: a few. Whoever packs longest and has none waits for hundreds, or without end.
-    assert most < 100
+    # Turns: a few, and more where other processes want the CPUs. Whoever packs longest and has none
+    # waits for ten thousands, or without end.
+    assert most < 2000

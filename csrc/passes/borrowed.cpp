@@ -20,8 +20,8 @@ template <class T>
 struct Packed {
   std::vector<const T*> addresses;
   std::int64_t version = 0;
-  /// Taken before the values were packed. None of values that were new: a training loop, where they
-  /// are in each call, then has no use for it.
+  /// Taken before the values were packed. None of new values where those before were asked for once
+  /// only: a training loop, where they are new in each call, has no use for it.
   std::optional<std::uint64_t> hash;
   std::shared_ptr<const Layers<T>> layers;
 };
@@ -118,6 +118,7 @@ struct BorrowedParams<T>::State {
   const Layers<T> empty;  // without weights
   LastPacked<T> last;
   std::atomic<bool> frozen{false};
+  std::atomic<bool> again{false};  // whether the last values were asked for once more
 };
 
 template <class T>
@@ -144,11 +145,16 @@ Stack<T> BorrowedParams<T>::stack(const CellParams<const T>* params, std::int64_
     const Packed<T> last = state_->last.get();
     const bool same = last.layers != nullptr && last.addresses == packed->addresses &&
                       (version < 0 || last.version == version);
-    if (same && frozen()) return Stack<T>(last.layers);
+    if (same) state_->again.store(true, std::memory_order_relaxed);
+    if (same && frozen() && version >= 0) return Stack<T>(last.layers);
     if (same) {
       packed->hash = hash_of<T>(c, params);
       if (packed->hash == last.hash) return Stack<T>(last.layers);
     }
+  }
+  // Where values are asked for several times before they change, as by a loop over cells.
+  if (state_->again.exchange(false, std::memory_order_relaxed) && !packed->hash) {
+    packed->hash = hash_of<T>(c, params);
   }
   state_->last.clear();  // first: what nobody else holds leaves its memory
   Layers<T> layers = state_->empty;

@@ -281,6 +281,43 @@ def test_saved_tensors_that_come_back_as_something_else_are_refused() -> None:
 
 
 @of_kinds
+@pytest.mark.parametrize("change", ["half", "bfloat16", "float", "smaller", "x", "state"])
+def test_types_and_shapes_stay_until_the_backward_pass(kind: str, change: str) -> None:
+    """Versions do not count what is assigned to ``data``."""
+    ours, x, state = example(kind)
+    loss = loss_of(ours(x, state))
+    if change == "smaller":
+        for parameter in ours.parameters():
+            parameter.data = torch.zeros(1, dtype=torch.float64)
+    elif change in ("x", "state"):
+        tensor = x if change == "x" else tensors(state)[0]
+        tensor.data = tensor.data.half()
+    else:
+        getattr(ours, change)()
+    with pytest.raises(RuntimeError, match="keep their type and shape"):
+        loss.backward()
+
+
+@pytest.mark.parametrize("change", [torch.Tensor.half, lambda t: t[:1], lambda t: t.float()])
+def test_hooks_that_change_types_and_shapes_are_refused(change: Any) -> None:
+    """Of what is computed with; the token, of bytes, comes back as it was."""
+    ours, x, _ = example("LSTM")
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda t: t, lambda t: change(t) if t.dim() == 3 else t
+    ):
+        loss = loss_of(ours(x))
+    with pytest.raises(RuntimeError, match="saved tensors"):
+        loss.backward()
+
+
+def test_several_gradients_at_once_are_refused() -> None:
+    ours, x, _ = example("LSTM")
+    output = ours(x)[0].sum((0, 2))
+    with pytest.raises(RuntimeError, match="several gradients at once"):
+        torch.autograd.grad(output, x, torch.eye(4, dtype=torch.float64), is_grads_batched=True)
+
+
+@of_kinds
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_checkpoints_give_memory_back(

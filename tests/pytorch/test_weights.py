@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("torch")
 
+import fastlstm.torch
 import torch
 from torch import nn
 from torch.nn.utils import parametrizations, parametrize, prune
@@ -349,3 +350,49 @@ def test_frozen_weights_are_those_of_their_versions() -> None:
     ours.weight_hh_l0.data.mul_(0.5)
     theirs.weight_hh_l0.data.mul_(0.5)
     assert_alike(results(ours), results(theirs))
+
+
+def test_negative_views_at_known_addresses() -> None:
+    ours, theirs = twins("LSTM", 3, 5)
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    with torch.no_grad():
+        ours(x)
+        negative = {name: torch._neg_view(p.data) for name, p in ours.named_parameters()}
+        found = torch.func.functional_call(ours, negative, (x,))
+        expected = torch.func.functional_call(theirs, negative, (x,))
+    assert_alike(found, expected)
+
+
+@pytest.mark.parametrize("hidden_size", [16, 64, 256])
+def test_frozen_weights_that_are_copied_for_each_call(hidden_size: int) -> None:
+    """Copies come to lie at the addresses of earlier ones, and nobody has written to them."""
+    ours = fastlstm.torch.freeze(fastlstm.torch.LSTM(32, hidden_size).bfloat16().eval())
+    x = torch.randn(5, 2, 32, dtype=torch.bfloat16)
+    with torch.no_grad():
+        for k in range(20):
+            ours(x)
+            for parameter in ours.parameters():
+                parameter.mul_(1.3 if k % 2 else 0.7)
+            found = ours(x)
+            expected = fastlstm.torch.freeze(copy.deepcopy(ours), False)(x)
+            assert_alike(found, expected)
+
+
+def test_frozen_weights_of_functional_calls() -> None:
+    ours, theirs = twins("LSTM", 32, 64)
+    fastlstm.torch.freeze(ours.eval())
+    x = torch.randn(5, 2, 32, dtype=torch.float64)
+    with torch.no_grad():
+        for _ in range(20):
+            weights = {name: torch.randn_like(p) for name, p in ours.named_parameters()}
+            found = torch.func.functional_call(ours, weights, (x,))
+            assert_alike(found, torch.func.functional_call(theirs, weights, (x,)))
+
+
+def test_frozen_weights_without_counts() -> None:
+    with torch.inference_mode():
+        ours = fastlstm.torch.freeze(fastlstm.torch.LSTM(3, 5).eval())
+        x = torch.randn(6, 4, 3)
+        before = ours(x)[0]
+        ours.load_state_dict({name: 2 * value for name, value in ours.state_dict().items()})
+        assert not torch.equal(ours(x)[0], before)

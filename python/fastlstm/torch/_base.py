@@ -14,8 +14,7 @@ from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
-from ._engine import Engine, Shape, is_plain
-from ._function import no_transform
+from ._engine import Engine, Shape, is_plain, no_transform
 from ._internals import dispatch_modes, transforms_are_active
 from ._traced import Layer
 

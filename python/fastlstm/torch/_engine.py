@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Sequence
 from operator import attrgetter, itemgetter
 from typing import Any, TypeAlias
@@ -29,6 +30,7 @@ with torch.inference_mode():
     _KEYS.add(dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
 _address = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
+_is_neg = Tensor.is_neg
 _kind = attrgetter("dtype", "shape")
 _version = attrgetter("_version")
 
@@ -72,6 +74,7 @@ class Engine:
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
         self._seen: tuple[int, ...] = ()  # addresses of weights that were plain
+        self._known: tuple[weakref.ref[Tensor], ...] = ()  # the weights of the last frozen call
         self._borrowed = make_borrowed(spec.dtype, spec.config)
 
     def state_shapes(self, batch: int) -> list[Shape]:
@@ -100,17 +103,30 @@ class Engine:
             if not all(map(is_plain, weights)):
                 return None
             self._seen = addresses
-        if [*map(_kind, weights)] != self._kinds:
+        if [*map(_kind, weights)] != self._kinds or any(map(_is_neg, weights)):
             return None
         if all(map(_is_contiguous, weights)):
             return weights
         return tuple([weight.contiguous() for weight in weights])
+
+    def _are_known(self, weights: Sequence[Tensor]) -> bool:
+        """Whether these are the tensors of the last frozen call: the same objects.
+
+        Only of them do addresses and counts say that nothing has changed. Copies that are made for
+        each call come to lie at the same places.
+        """
+        return len(self._known) == len(weights) and all(
+            known() is weight for known, weight in zip(self._known, weights, strict=True)
+        )
 
     def stack(self, weights: Sequence[Tensor]) -> Any:
         """The stack of the weights' values now. weights: readable."""
         try:
             version = sum(map(_version, weights))
         except RuntimeError:  # inference tensors have none
+            version = -1
+        if self._borrowed.frozen and not self._are_known(weights):
+            self._known = tuple(map(weakref.ref, weights))
             version = -1
         return self._borrowed.stack(list(map(_address, weights)), version)
 
@@ -133,7 +149,16 @@ class Call:
         Of the parts of the final state.
     """
 
-    __slots__ = ("batch", "engine", "lengths", "order", "regularisation", "shapes", "steps")
+    __slots__ = (
+        "_kinds",
+        "batch",
+        "engine",
+        "lengths",
+        "order",
+        "regularisation",
+        "shapes",
+        "steps",
+    )
 
     def __init__(
         self,
@@ -150,6 +175,7 @@ class Call:
         self.lengths = lengths
         self.regularisation = regularisation
         self.shapes = shapes or engine.state_shapes(batch)
+        self._kinds: list[Any] = []  # types and shapes of what a taped call was given
 
     def forward(
         self, x: Tensor, states: States, weights: Sequence[Tensor], *, taped: bool
@@ -158,6 +184,8 @@ class Call:
 
         x, states: of the engine's dtype; no states are zeros. weights: readable.
         """
+        if taped:
+            self._kinds = [*map(_kind, (x, *states, *weights))]
         engine = self.engine
         x = x.contiguous()
         states = [state.contiguous() for state in states]
@@ -186,12 +214,19 @@ class Call:
 
     def again(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> Any:
         """The tape of the same call, computed once more of what autograd gave back."""
+        self._check_saved(x, states, weights)
         readable = self.engine.readable(tuple(weights))
         if readable is None or not all(map(is_plain, (x, *states))):
-            raise RuntimeError(
-                "fastlstm.torch: expected saved tensors to come back as they were, got others"
-            )
+            raise _changed()
         return self.forward(x, states, readable, taped=True)[2]
+
+    def _check_saved(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> None:
+        """Raise RuntimeError for other types or shapes: by ``p.data = ...``, or a hook's.
+
+        Of the operators, whose calls have not seen a forward pass, they are checked there.
+        """
+        if self._kinds and self._kinds != [*map(_kind, (x, *states, *weights))]:
+            raise _changed()
 
     def backward(
         self,
@@ -207,6 +242,7 @@ class Call:
 
         d_output, d_final: None is zeros.
         """
+        self._check_saved(x, states, weights)
         contiguous = torch.contiguous_format
         wanted = [
             torch.empty_like(tensor, memory_format=contiguous) if needed else None
@@ -241,9 +277,28 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
+def _changed() -> RuntimeError:
+    return RuntimeError(
+        "fastlstm.torch: expected saved tensors to come back as they were, got others: weights, "
+        "inputs and states keep their type and shape until the backward pass"
+    )
+
+
 def _readable_gradient(gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return None
     if not is_plain(gradient):  # zeros without memory, a negation not done yet
-        gradient = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu").add_(gradient)
+        plain = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu")
+        try:
+            gradient = plain.add_(gradient)
+        except RuntimeError as error:  # is_grads_batched, torch.func.vmap around a backward pass
+            raise no_transform("several gradients at once (vmap over a backward pass)") from error
     return gradient.contiguous()
+
+
+def no_transform(which: str) -> RuntimeError:
+    """The error for what would have to see into a call."""
+    return RuntimeError(
+        f"fastlstm.torch: expected a call without {which}, which do not see into it; torch's own "
+        "modules have them: fastlstm.torch.restore(model)"
+    )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from . import _tapes
-from ._engine import Call, States
+from ._engine import Call, States, no_transform
 from ._internals import graph_is_kept, saved_tensors_hooks, tangents_are_possible
 
 _requires_grad = attrgetter("requires_grad")
@@ -92,11 +92,3 @@ def run(
         return output, final
     output, final, _ = call.forward(x, states, weights, taped=False)
     return output, final
-
-
-def no_transform(which: str) -> RuntimeError:
-    """The error for what would have to see into a call."""
-    return RuntimeError(
-        f"fastlstm.torch: expected a call without {which}, which do not see into it; torch's own "
-        "modules have them: fastlstm.torch.restore(model)"
-    )

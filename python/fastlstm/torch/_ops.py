@@ -21,8 +21,7 @@ from fastlstm._checks import as_lengths, check_shape, shape_text
 from fastlstm.layers.spec import Spec
 
 from . import _tapes
-from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain
-from ._function import no_transform
+from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain, no_transform
 from ._internals import below_autograd, tangents_are_possible, transforms_are_active
 from ._lengths import lengths_of
 from ._tracing import untraced
