@@ -39,7 +39,7 @@ void hash_bytes(const HashBytes<T>& h) noexcept {
   for (; left >= Index(sizeof words); left -= Index(sizeof words), from += sizeof words) {
 #pragma GCC unroll 8
     for (int v = 0; v < kHashVectors; ++v) {
-      memcpy(&words[v], from + v * FASTLSTM_VECTOR_BYTES, FASTLSTM_VECTOR_BYTES);
+      memcpy(&words[v], from + Index(v) * FASTLSTM_VECTOR_BYTES, FASTLSTM_VECTOR_BYTES);
       lanes[v] = hashed(lanes[v], words[v]);
     }
   }

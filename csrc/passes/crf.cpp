@@ -191,6 +191,7 @@ void for_each_row(const CrfCall<T>& call, const Tables<T>& tables, Index groups,
   TeamLease team(static_cast<int>(
       std::clamp(threads, 1.0, static_cast<double>(std::clamp<Index>(groups, 1, num_threads())))));
   std::vector<Own> own;
+  own.reserve(static_cast<std::size_t>(team.threads()));
   for (int thread = 0; thread < team.threads(); ++thread) own.emplace_back(tables, call.steps);
   team.run_tasks(groups, [&](Index g, int rank) noexcept {
     for (Index b = g * call.B / groups; b < (g + 1) * call.B / groups; ++b) {

@@ -192,6 +192,7 @@ void ctc(const CtcCall<T>& call) {
   TeamLease team(static_cast<int>(
       std::clamp(threads, 1.0, static_cast<double>(std::clamp<Index>(call.B, 1, num_threads())))));
   std::vector<Lattice<T>> own;
+  own.reserve(static_cast<std::size_t>(team.threads()));
   for (int thread = 0; thread < team.threads(); ++thread) own.emplace_back(call.steps, call.S);
   team.run_tasks(call.B, [&](Index b, int rank) noexcept {
     Row<T>(call, b, own[static_cast<std::size_t>(rank)]).run();

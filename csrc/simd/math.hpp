@@ -146,7 +146,10 @@ FASTLSTM_INLINE Vec<T> log(Vec<T> x) {
   using Int = typename Vec<T>::Int;
   const Vec<T> shift = Vec<T>::broadcast(C::kShift);
   const Vec<T> bias = Vec<T>::broadcast(C::kShift + ExpConstants<T>::kExponentBias);
-  const Int bits = (Int)x.raw + (C::kOne - C::kSqrtHalf);
+  const Raw infinity = Vec<T>::broadcast(T(__builtin_inf())).raw;
+  // Sums of bits stay in their range: of NaN and infinity they would not.
+  const Raw counted = x.raw < infinity ? x.raw : Vec<T>::broadcast(1).raw;
+  const Int bits = (Int)counted + (C::kOne - C::kSqrtHalf);
   const Vec<T> n = Vec<T>{(Raw)((bits >> ExpConstants<T>::kMantissaBits) + (Int)shift.raw)} - bias;
   const Vec<T> f = Vec<T>{(Raw)((bits & C::kMantissa) + C::kSqrtHalf)} - Vec<T>::broadcast(1);
   const Vec<T> s = f / (f + Vec<T>::broadcast(2));
@@ -161,7 +164,6 @@ FASTLSTM_INLINE Vec<T> log(Vec<T> x) {
   const Vec<T> small =
       fma(s, fma(z, series, half_square), n * Vec<T>::broadcast(ExpConstants<T>::kLn2Low));
   const Vec<T> y = fma(n, Vec<T>::broadcast(ExpConstants<T>::kLn2High), f - (half_square - small));
-  const Raw infinity = Vec<T>::broadcast(T(__builtin_inf())).raw;
   const Raw below = x.raw < Raw{} ? Vec<T>::broadcast(T(__builtin_nan(""))).raw : -infinity;
   const Raw finite = x.raw < Vec<T>::broadcast(C::kLeast).raw ? below : y.raw;
   return {x.raw < infinity ? finite : x.raw};
