@@ -75,6 +75,7 @@ class Engine:
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
         self._seen: tuple[int, ...] = ()  # addresses of weights that were plain
         self._known: tuple[weakref.ref[Tensor], ...] = ()  # the weights of the last frozen call
+        self._frozen = False
         self._borrowed = make_borrowed(spec.dtype, spec.config)
 
     def state_shapes(self, batch: int) -> list[Shape]:
@@ -88,11 +89,12 @@ class Engine:
     @property
     def frozen(self) -> bool:
         """Whether weights are taken to be as they were while addresses and versions are."""
-        return bool(self._borrowed.frozen)
+        return self._frozen
 
     @frozen.setter
     def frozen(self, value: bool) -> None:
-        self._borrowed.frozen = value
+        self._known = ()
+        self._frozen = self._borrowed.frozen = value
 
     def readable(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The weights as the core can read them; None if they are not those of such a layer."""
@@ -125,10 +127,15 @@ class Engine:
             version = sum(map(_version, weights))
         except RuntimeError:  # inference tensors have none
             version = -1
-        if self._borrowed.frozen and not self._are_known(weights):
-            self._known = tuple(map(weakref.ref, weights))
-            version = -1
-        return self._borrowed.stack(list(map(_address, weights)), version)
+        addresses = list(map(_address, weights))
+        if not self._frozen or self._are_known(weights):
+            return self._borrowed.stack(addresses, version)
+        self._known = tuple(map(weakref.ref, weights))
+        self._borrowed.frozen = False  # this once, their values are looked at
+        try:
+            return self._borrowed.stack(addresses, version)
+        finally:
+            self._borrowed.frozen = self._frozen
 
 
 class Call:
