@@ -280,7 +280,7 @@ def _obstacle(module: nn.Module) -> str:
                 return f"{user.__name__}.forward does not call super().forward"
     try:
         _ours(cls)
-    except TypeError as error:
+    except Exception as error:  # of an __init_subclass__ of the user's
         return f"no class can derive from {cls.__name__} and from ours: {error}"
     return ""
 
