@@ -12,7 +12,7 @@ pytest.importorskip("torch")
 
 import torch
 from fastlstm.torch import _ops, _tapes
-from torch import Tensor
+from torch import Tensor, library
 from torch.autograd import forward_ad
 from twins import SEQUENCES, assert_alike, state_of, twins
 
@@ -70,7 +70,7 @@ def inputs_of(arguments: dict[str, Any]) -> list[Tensor]:
 @pytest.mark.parametrize("kind", SEQUENCES)
 def test_forward_passes_opcheck(kind: str, order: int, dtype: torch.dtype) -> None:
     _, arguments = problem(kind, order, dtype=dtype)
-    torch.library.opcheck(torch.ops.fastlstm.forward.default, tuple(arguments.values()))
+    library.opcheck(torch.ops.fastlstm.forward.default, tuple(arguments.values()))
 
 
 @pytest.mark.slow
@@ -80,7 +80,7 @@ def test_forward_passes_opcheck_with_and_without(given: str) -> None:
     arguments["lengths"] = torch.tensor([5, 0, 2]) if given == "lengths" else None
     arguments["seed"] = torch.tensor(7) if given == "seed" else None
     arguments["taped"] = given == "tape"
-    torch.library.opcheck(torch.ops.fastlstm.forward.default, tuple(arguments.values()))
+    library.opcheck(torch.ops.fastlstm.forward.default, tuple(arguments.values()))
 
 
 @pytest.mark.slow
@@ -96,7 +96,7 @@ def test_backward_passes_opcheck(kind: str, order: int) -> None:
         [i % 2 == 0 for i in range(len(inputs_of(plain)))],
     ):
         arguments = (token, *plain.values(), output, d_final, needed)
-        torch.library.opcheck(torch.ops.fastlstm.backward.default, arguments)
+        library.opcheck(torch.ops.fastlstm.backward.default, arguments)
 
 
 @pytest.mark.parametrize("taped", [True, False])
@@ -137,6 +137,7 @@ def test_a_copied_token_computes_again(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_tape_goes_with_its_token() -> None:
+    gc.collect()
     before = len(_tapes._owners)
     _, arguments = problem("LSTM")
     result = forward(arguments)

@@ -95,7 +95,7 @@ def prepare(
         lengths = np.zeros(layout.B, np.int64)
     apart = spec.merge is None
     room = (
-        np.empty(layout.core_shape(2 * spec.output_size), spec.dtype)
+        np.empty(layout.core_shape(spec.core_output_size), spec.dtype)
         if apart
         else layout.core_room(output)
     )

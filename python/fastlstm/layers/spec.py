@@ -41,6 +41,9 @@ class Spec:
         D, and L * D: pairs of layer and direction. Cell k is layer k // D, direction k % D.
     state_parts : list of tuple
         Names and widths of the parts of a state; the first is h, the output.
+    core_output_size : int
+        The width of an output's rows as the core writes them: directions that are not merged are
+        side by side there.
     parameters : list of dict
         By cell, then by short name.
     shapes : dict
@@ -64,6 +67,8 @@ class Spec:
         self.reads_from_the_end: bool = options["bidirectional"] or options["reverse"]
         self.state_parts = core.state_parts(config)
         self.output_size = self.state_parts[0][1]
+        sides = self.directions if self.merge in ("concat", None) else 1
+        self.core_output_size = sides * self.output_size
         self.parameters = [
             {
                 kind: Parameter(kind + self._suffix(k), tuple(shape), initial)

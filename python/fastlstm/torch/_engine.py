@@ -51,8 +51,6 @@ class Engine:
         Of the tensors.
     names : tuple of str
         Of the weights, in the core's order.
-    width : int
-        Of an output's rows.
     pick : callable
         Takes the weights, in the core's order, from a mapping by their names.
     inference : dict
@@ -64,8 +62,6 @@ class Engine:
     def __init__(self, spec: Spec, names: Sequence[str] | None = None) -> None:
         self.spec = spec
         self.dtype = getattr(torch, spec.dtype.name)
-        sides = spec.directions if spec.merge in ("concat", None) else 1
-        self.width = sides * spec.output_size
         self.inference = {**dict.fromkeys(spec.training, 0.0), "seed": 0, "zoneout": False}
         others = {**spec.training, "dropout": 0.0}
         zoneout = [p for name, p in spec.config.items() if name.startswith("zoneout")]
@@ -196,7 +192,7 @@ class Call:
         engine = self.engine
         x = x.contiguous()
         states = [state.contiguous() for state in states]
-        output = x.new_empty((*x.shape[:-1], engine.width))
+        output = x.new_empty((*x.shape[:-1], engine.spec.core_output_size))
         final = [x.new_empty(part) for part in self.shapes]
         threads = begin_threads(torch.get_num_threads())
         try:

@@ -13,7 +13,7 @@ from functools import lru_cache
 from typing import Any, NoReturn, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, library
 from torch.multiprocessing.reductions import StorageWeakRef
 
 from fastlstm import layers
@@ -223,14 +223,13 @@ def _forward_fake(
     taped: bool,
 ) -> tuple[Tensor, list[Tensor], Tensor]:
     spec = _shapes(layer, numbers, x.dtype)
-    sides = spec.directions if spec.merge in ("concat", None) else 1
     if order != PACKED:
         B = x.shape[0 if order == BATCH_FIRST else 1]
     elif states:
         B = states[0].shape[1]
     else:  # the first batch size
-        B = torch.library.get_ctx().new_dynamic_size()
-    output = x.new_empty((*x.shape[:-1], sides * spec.output_size))
+        B = library.get_ctx().new_dynamic_size()
+    output = x.new_empty((*x.shape[:-1], spec.core_output_size))
     final = [x.new_empty((spec.cells, B, width)) for _, width in spec.state_parts]
     return output, final, _tapes.empty_token(x)
 
@@ -335,21 +334,21 @@ def _forward_autograd(
     return output, final, token
 
 
-def _register() -> torch.library.Library:
-    library = torch.library.Library("fastlstm", "DEF")
+def _register() -> library.Library:
+    operators = library.Library("fastlstm", "DEF")
     for schema, kernel, fake in (
         (_FORWARD, _forward, _forward_fake),
         (_BACKWARD, _backward, _backward_fake),
     ):
         name = schema.split("(")[0]
         # Results of a graph's operators may be kept in any layout; inputs come as they are.
-        library.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
-        library.impl(name, kernel, "CPU")
-        torch.library.register_fake(f"fastlstm::{name}", fake, lib=library)
-        torch.library.register_vmap(f"fastlstm::{name}", _refuse_vmap, lib=library)
-    library.impl("forward", _forward_autograd, "Autograd")
-    torch.library.register_autograd("fastlstm::backward", _refuse_twice, lib=library)
-    return library
+        operators.define(schema, tags=(torch.Tag.pt2_compliant_tag,))
+        operators.impl(name, kernel, "CPU")
+        library.register_fake(f"fastlstm::{name}", fake, lib=operators)
+        library.register_vmap(f"fastlstm::{name}", _refuse_vmap, lib=operators)
+    operators.impl("forward", _forward_autograd, "Autograd")
+    library.register_autograd("fastlstm::backward", _refuse_twice, lib=operators)
+    return operators
 
 
-_library = _register()
+_operators = _register()
