@@ -483,14 +483,19 @@ def test_what_living_writers_have_is_let_alone(tmp_path: Path) -> None:
     np.testing.assert_array_equal(fastlstm.load(path).params["weight_ih_l0"], expected)
 
 
-def test_threads_that_save_to_one_path(tmp_path: Path) -> None:
+@pytest.mark.parametrize("linked", [False, True])
+def test_threads_that_save_to_one_path(linked: bool, tmp_path: Path) -> None:
+    """Each finds a whole file, although the others replace it between any two of its looks."""
     path = tmp_path / "f"
+    if linked:
+        path = tmp_path.parent / f"{tmp_path.name}-link"
+        path.symlink_to(tmp_path / "f")
     layers = [fastlstm.LSTM(3, 4, seed=seed) for seed in range(4)]
     errors: list[BaseException] = []
 
     def work(layer: fastlstm.LSTM) -> None:
         try:
-            for _ in range(10):
+            for _ in range(50):
                 layer.save(path)
                 fastlstm.load(path)
         except BaseException as error:

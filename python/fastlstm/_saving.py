@@ -80,9 +80,8 @@ def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Non
     """
     path = as_path("path", path)
     try:
-        target = _end_of_links(path)
-        old = _file_at(path)
-        if _has_place(target, old):
+        target, old, has_place = _look_at(path)
+        if has_place:
             _replace(target, old, parts)
         else:
             with open(path, "wb") as file:
@@ -109,12 +108,29 @@ def _file_at(path: str) -> os.stat_result | None:
         return None
 
 
-def _has_place(target: str, old: os.stat_result | None) -> bool:
-    """Whether a new file can stand at target: no device is there, nor what only /proc leads to."""
-    if old is None:
-        return os.path.basename(target) != ""
-    there = _file_at(target)
-    return stat.S_ISREG(old.st_mode) and there is not None and os.path.samestat(there, old)
+def _look_at(path: str) -> tuple[str, os.stat_result | None, bool]:
+    """What a path leads to, the file there, and whether a new one can stand in its place.
+
+    It cannot where a device is, nor what only /proc leads to. While other writers replace the file,
+    two looks see two files: who takes that for a file without a place writes into one that another
+    reads.
+    """
+    while True:
+        target = _end_of_links(path)
+        before, old, after = _file_at(target), _file_at(path), _file_at(target)
+        if old is None:
+            if after is None:
+                return target, None, os.path.basename(target) != ""
+        elif not stat.S_ISREG(old.st_mode):
+            return target, old, False
+        elif target == path or (after is not None and os.path.samestat(old, after)):
+            return target, old, True
+        elif _is_same(before, after):
+            return target, old, False
+
+
+def _is_same(a: os.stat_result | None, b: os.stat_result | None) -> bool:
+    return a is b if a is None or b is None else os.path.samestat(a, b)
 
 
 def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | memoryview]) -> None:
