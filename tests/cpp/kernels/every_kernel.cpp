@@ -8,24 +8,30 @@
 
 namespace fastlstm {
 
+#if defined(FASTLSTM_TEST_WIDE)
 namespace wide {
 extern const KernelTable<float> float32_kernels;
 extern const KernelTable<double> float64_kernels;
 }  // namespace wide
+#endif
 
 namespace {
 
 std::vector<Tables> wanted_tables() {
-  const Tables wide{"wide", &wide::float32_kernels, &wide::float64_kernels};
   const char* name = std::getenv("FASTLSTM_ISA");
+#if defined(FASTLSTM_TEST_WIDE)
+  const Tables wide{"wide", &wide::float32_kernels, &wide::float64_kernels};
   if (name != nullptr && std::strcmp(name, wide.target) == 0) return {wide};
+#endif
   const auto tables_of = [](const Target& target) {
     return Tables{target.name, target.float32, target.float64};
   };
   if (name != nullptr) return {tables_of(find_target(name, "FASTLSTM_ISA"))};
   std::vector<Tables> all;
   for (const Target& target : supported_targets()) all.push_back(tables_of(target));
+#if defined(FASTLSTM_TEST_WIDE)
   all.push_back(wide);
+#endif
   return all;
 }
 

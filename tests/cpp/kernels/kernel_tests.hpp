@@ -31,8 +31,8 @@ struct Tables {
   const KernelTable<double>* float64;
 };
 
-/// Of the target that FASTLSTM_ISA names, or of all that this CPU runs. They include "wide", the
-/// shapes of AVX-512 on any CPU (wide_target.cpp).
+/// Of the target that FASTLSTM_ISA names, or of all that this CPU runs. Without sanitizers and
+/// emulators they include "wide", the shapes of AVX-512 on any CPU (wide_target.cpp).
 const std::vector<Tables>& tested_tables();
 
 template <class Check>
