@@ -14,6 +14,8 @@ from fastlstm.layers.layer import spec_of
 from fastlstm.layers.states import as_tuple
 from support import DTYPES, assert_same_bits
 
+pytestmark = pytest.mark.every_isa
+
 T, B = 40, 4
 LENGTHS = np.array([40, 33, 33, 1])
 LAYERS: dict[str, tuple[str, dict[str, Any]]] = {

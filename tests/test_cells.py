@@ -36,6 +36,8 @@ from support import (
 )
 from tolerances import BACKWARD, FORWARD, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 RELU = reference.RNNOptions(Activation("Relu"))
 HARD_SIGMOID = Activation("HardSigmoid", 0.2, 0.5)
 

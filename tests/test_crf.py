@@ -18,6 +18,8 @@ from support import DTYPES, assert_same_bits
 from tolerances import CRF as TOLERANCE
 from tolerances import assert_close
 
+pytestmark = pytest.mark.every_isa
+
 NAMES = ("start_transitions", "end_transitions", "transitions")
 
 

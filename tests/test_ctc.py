@@ -16,6 +16,8 @@ from support import DTYPES, assert_same_bits
 from tolerances import CTC as TOLERANCE
 from tolerances import CTC_LONG, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 
 def problem(T: int, B: int, V: int, S: int, seed: int = 0, spread: float = 2.0) -> dict[str, Any]:
     """Logits, lengths and targets, of which the first and some others have a path."""

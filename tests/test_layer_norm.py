@@ -31,6 +31,8 @@ from tolerances import (
     relative_error,
 )
 
+pytestmark = pytest.mark.every_isa
+
 NORM: dict[str, Any] = {"layer_norm": True}
 LENGTHS = tuple((37 * b) % 61 for b in range(40))
 CASES: dict[str, Case] = {

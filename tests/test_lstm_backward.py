@@ -26,6 +26,8 @@ from support import (
 from test_lstm_forward import FORMS, TORCH_CASES
 from tolerances import BACKWARD, FORWARD, LONG, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 
 def assert_same_gradients(actual: fastlstm.Gradients, expected: fastlstm.Gradients) -> None:
     arrays = gradient_arrays(expected)

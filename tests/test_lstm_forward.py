@@ -21,6 +21,8 @@ from support import (
 )
 from tolerances import FORWARD, LONG, TORCH_RATIO, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("case", CASES)

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from support import CASES, assert_same_bits, make_problem
 
+pytestmark = pytest.mark.every_isa
+
 
 def arrays(grads: fastlstm.Gradients) -> dict[str, np.ndarray]:
     state = grads.state if isinstance(grads.state, tuple) else (grads.state,)

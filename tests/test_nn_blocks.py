@@ -18,6 +18,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import Tolerance, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 DTYPES = ("float32", "float64")
 # Sums of at most some thousand products, in units of the largest result.
 TOLERANCES = {

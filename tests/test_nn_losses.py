@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import Tolerance, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 DTYPES = ("float32", "float64")
 TOLERANCES = {
     "float32": Tolerance(3e-6, "exp and sums of logits in float32; 5e-7 measured"),

@@ -14,6 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tolerances import Tolerance, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 DTYPES = ("float32", "float64")
 HOW = ("max", "mean", "last", "ends")
 TOLERANCES = {

@@ -19,6 +19,8 @@ from fastlstm.optim import SGD, Adam, AdamW, Optimizer, clip_by_global_norm
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+pytestmark = pytest.mark.every_isa
+
 Arrays = dict[str, npt.NDArray[Any]]
 
 SHAPES: dict[str, tuple[int, ...]] = {"weight": (3, 4), "bias": (5,), "scalar": (), "none": (0, 2)}

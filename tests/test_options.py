@@ -24,6 +24,8 @@ from support import (
 )
 from tolerances import BACKWARD, FORWARD, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 PARAMETERS = {"Affine": (0.7, 0.1), "ScaledTanh": (1.2, 0.7), "ThresholdedRelu": (0.2,)}
 FUNCTIONS = {name: (name, *PARAMETERS[name]) if name in PARAMETERS else name for name in NAMES}
 EVERYTHING: dict[str, Any] = {

@@ -19,6 +19,8 @@ from support import (
 )
 from tolerances import REORDERED, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 LENGTHS = (4, 0, 6, 1, 6)
 CASES = {
     "LSTM": Case(B=5, lengths=LENGTHS),

@@ -26,6 +26,8 @@ from support import (
 )
 from tolerances import BACKWARD, FORWARD, REORDERED, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 # A few sizes beyond the widest vector (16) and beyond a tile of rows, most of them small.
 sizes = st.one_of(st.integers(1, 9), st.integers(1, 40))
 batches = st.one_of(st.integers(0, 12), st.integers(1, 70))

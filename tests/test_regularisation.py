@@ -36,6 +36,8 @@ from tolerances import (
     assert_close,
 )
 
+pytestmark = pytest.mark.every_isa
+
 SEED = 0xFEDCBA9876543210
 MIXED: dict[str, Any] = {
     "recurrent_dropout": 0.3,

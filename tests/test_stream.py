@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from support import DTYPES, Case, assert_same_bits, make_problem
 
+pytestmark = pytest.mark.every_isa
+
 CASES = {
     "plain": Case(T=12),
     "one sequence": Case(T=12, B=1),

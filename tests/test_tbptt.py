@@ -19,6 +19,8 @@ from support import (
 )
 from tolerances import BACKWARD
 
+pytestmark = pytest.mark.every_isa
+
 CASES = {
     "plain": Case(T=23),
     "no state": Case(T=23, state=False),

@@ -15,6 +15,8 @@ from support import (
 )
 from tolerances import BACKWARD, FORWARD, assert_close
 
+pytestmark = pytest.mark.every_isa
+
 NAMES = [
     "plain",
     "no bias",
