@@ -29,7 +29,7 @@ class BorrowedParams {
   Stack<T> stack(const CellParams<const T>* params, std::int64_t version);
 
   /// Whether the values at the same addresses, of the same version, are taken to be the same,
-  /// without a look.
+  /// without a look. A negative version is none: such values are looked at all the same.
   bool frozen() const;
   void set_frozen(bool frozen);
 
