@@ -73,7 +73,7 @@ def test_an_update_of_a_layer() -> None:
     for raised in interruptions(lambda: layer.update(values)):
         other = threading.Thread(target=layer.update, args=(values,), daemon=True)
         other.start()
-        other.join(60)
+        other.join(200)
         assert not other.is_alive()
         count += isinstance(raised, InterruptError)
     assert count > 20
@@ -159,7 +159,7 @@ def test_the_child_of_a_fork_in_the_middle_of_a_step() -> None:
         optimizer.step(values, values)
     child = os.fork()
     if child == 0:
-        signal.alarm(60)
+        signal.alarm(200)
         try:
             optimizer.step(values, values)
             optimizer.step(values, values)

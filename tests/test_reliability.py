@@ -58,7 +58,7 @@ def test_ctrl_c_ends_a_long_call(mode: str, options: str) -> None:
             assert process.stdout.readline() == "started\n"
             time.sleep(0.3)
             process.send_signal(signal.SIGINT)
-            output, errors = process.communicate(timeout=60)
+            output, errors = process.communicate(timeout=300)
         finally:
             process.kill()
     assert output == "interrupted True\n", errors
@@ -72,9 +72,10 @@ def test_one_long_call_ends_before_its_time() -> None:
     """A single call stops in the middle: a timer interrupts a call that would take 6 s or more."""
     lstm = fastlstm.LSTM(8, 256, proj_size=8, seed=0)
     x = np.zeros((1000, 16, 8), dtype=np.float32)
-    started = time.perf_counter()
     lstm(x)
-    once = time.perf_counter() - started
+    started = time.perf_counter(), time.process_time()
+    lstm(x)
+    once, once_of_cpus = time.perf_counter() - started[0], time.process_time() - started[1]
     times = max(10, math.ceil(6 / once))
     long_x = np.tile(x, (times, 1, 1))
 
@@ -84,10 +85,10 @@ def test_one_long_call_ends_before_its_time() -> None:
     before = signal.signal(signal.SIGALRM, interrupt)
     try:
         signal.setitimer(signal.ITIMER_REAL, 0.2)
-        started = time.perf_counter()
+        before_it = time.process_time()  # what other processes take does not count
         with pytest.raises(TimerError):
             lstm(long_x)
-        assert time.perf_counter() - started < once * times / 2
+        assert time.process_time() - before_it < once_of_cpus * times / 2
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)

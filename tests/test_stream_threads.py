@@ -135,7 +135,7 @@ def test_a_storm_of_threads_does_not_end_the_process(layer: str, threads: int) -
         [sys.executable, "-c", textwrap.dedent(program)],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
     assert (done.returncode, done.stderr) == (0, "")

@@ -90,7 +90,7 @@ def test_a_killed_worker_costs_one_case_and_starts_again(finished: tuple[Run, Re
 
 
 def test_a_hanging_worker_is_killed() -> None:
-    worker = Worker("fakes.hanger", 1, timeout=60.0)
+    worker = Worker("fakes.hanger", 1, timeout=120.0)
     worker.timeout = 0.5
     with pytest.raises(WorkerError, match=r"no answer for 0\.5 s") as caught:
         worker.ask("prepare", case=asdict(CASES[0]), results="never written")
@@ -162,7 +162,7 @@ def test_a_process_that_keeps_memory_is_replaced(
 def test_a_worker_says_what_memory_it_keeps(tmp_path: Path) -> None:
     kept: dict[str, int] = {}
     for name, module in {"reference": SYSTEMS["reference"], "keeper": "fakes.keeper"}.items():
-        worker = Worker(module, 1, timeout=30.0)
+        worker = Worker(module, 1, timeout=120.0)
         for _ in range(2):
             worker.ask("prepare", case=asdict(CASES[0]), results=str(tmp_path / "results.npz"))
             kept[name] = worker.ask("release")["kept_bytes"]
@@ -263,7 +263,7 @@ def test_the_reference_does_no_huge_cases() -> None:
 
 
 def test_a_closed_worker_is_gone() -> None:
-    worker = Worker(SYSTEMS["reference"], 1, timeout=30.0)
+    worker = Worker(SYSTEMS["reference"], 1, timeout=120.0)
     assert worker.alive
     worker.close()
     assert not worker.alive
@@ -271,5 +271,5 @@ def test_a_closed_worker_is_gone() -> None:
 
 def test_a_worker_that_cannot_start_says_why() -> None:
     with pytest.raises(WorkerError, match="no_such_module") as caught:
-        Worker("no_such_module", 1, timeout=30.0)
+        Worker("no_such_module", 1, timeout=120.0)
     assert caught.value.status == "absent"

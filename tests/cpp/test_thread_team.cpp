@@ -132,7 +132,7 @@ TEST(a_forked_child_has_a_team_of_its_own) {
   held.run([](int) noexcept {});
   const pid_t child = fork();
   if (child == 0) {
-    alarm(20);  // instead of waiting for ever for workers that are not there
+    alarm(200);  // instead of waiting for ever for workers that are not there
     _exit(runs_on(4) == 4 ? 0 : 1);
   }
   int status = -1;
