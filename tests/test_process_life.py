@@ -251,9 +251,9 @@ LAYERS = {
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
 @pytest.mark.parametrize(("layer", "threads"), [*((layer, 2) for layer in LAYERS), ("LSTM", 1)])
 def test_one_long_step_can_be_interrupted(layer: str, threads: int) -> None:
-    """1 to 2e10 multiply-adds in each act."""
+    """0.5 to 1e10 multiply-adds in each act."""
     made = LAYERS[layer]()
-    x = np.zeros((1, 8000, made.input_size), np.float32)
+    x = np.zeros((1, 4000, made.input_size), np.float32)
     with fastlstm.num_threads(threads):
         want = made(x[:, :5])[0]
         ends_early(lambda: made(x))
