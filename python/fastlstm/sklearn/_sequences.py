@@ -1,0 +1,314 @@
+"""Estimators whose X is sequences: of numbers, or of tokens."""
+
+from __future__ import annotations
+
+import os
+from abc import abstractmethod
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from sklearn.utils.validation import check_is_fitted
+
+from fastlstm import embeddings
+from fastlstm._checks import FloatArray, IndexArray, as_bool
+from fastlstm.embeddings import Embeddings
+from fastlstm.nn import Embedding, bucket_batches
+
+from ._estimator import Estimator
+from ._inputs import (
+    TOKENIZERS,
+    UNKNOWN,
+    Sequences,
+    encode,
+    make_vocabulary,
+    moments,
+    read_numbers,
+    read_tokens,
+    scaled,
+)
+from ._network import Network, make_network
+from ._options import as_count, estimator, one_of, option
+from ._training import Problem
+
+SelfT = TypeVar("SelfT", bound="SequenceEstimator")
+# Values of a batch in inference, about: its padded outputs.
+_MOST_VALUES = 1 << 22
+_MOST_ROWS = 256
+
+
+def _as_embedding(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, Embeddings):
+        return value
+    if isinstance(value, (str, os.PathLike)):
+        return os.fspath(value)
+    return as_count(name, value)
+
+
+def _as_tokenize(name: str, value: Any) -> Any:
+    if value is None or (callable(value) and not isinstance(value, str)):
+        return value
+    return one_of(*TOKENIZERS)(name, value)
+
+
+class Targets(Protocol):
+    """What the scores of examples should say."""
+
+    def loss(
+        self, network: Network, scores: FloatArray, rows: IndexArray, lengths: IndexArray
+    ) -> tuple[float, FloatArray, dict[str, Any]]:
+        """Return the mean loss of examples, the gradient of scores, and those of other parts."""
+
+
+class Supervised(Problem):
+    """To say of sequences what they should be."""
+
+    def __init__(self, network: Network, sequences: Sequences, targets: Targets) -> None:
+        self.network: Network = network
+        self.lengths = sequences.lengths
+        self._sequences = sequences
+        self._targets = targets
+
+    def gradients(self, rows: IndexArray, random: np.random.Generator) -> tuple[float, Any]:
+        """As :meth:`Problem.gradients`."""
+        x, lengths = self._sequences.batch(rows)
+        scores, tape = self.network.forward(x, lengths, random)
+        loss, d_scores, grads = self._targets.loss(self.network, scores, rows, lengths)
+        return loss, {**tape.backward(d_scores), **grads}
+
+    def loss(self, rows: IndexArray) -> float:
+        """As :meth:`Problem.loss`."""
+        x, lengths = self._sequences.batch(rows)
+        return self._targets.loss(self.network, self.network(x, lengths), rows, lengths)[0]
+
+
+@estimator
+class SequenceEstimator(Estimator):
+    """An estimator that is fitted to sequences and to what they should be.
+
+    A kind of it makes targets of y (:meth:`_read_targets`), says how many scores there are
+    (:meth:`_width`), and what scores mean, in its ``predict``.
+    """
+
+    bidirectional: bool = option(
+        True, as_bool, "bool", "Whether a second direction reads each sequence from its end."
+    )
+    embedding: int | Embeddings | str | os.PathLike[str] | None = option(
+        None,
+        _as_embedding,
+        "int, Embeddings, path or None",
+        "None: X is numbers. Otherwise X is tokens, text or integers: the size of the vector that "
+        "is learned for each, or vectors to begin with, or their file "
+        "(fastlstm.embeddings.load).",
+    )
+    fine_tune: bool = option(
+        True, as_bool, "bool", "Whether training changes the vectors of tokens."
+    )
+    tokenize: Any = option(
+        None,
+        _as_tokenize,
+        '{"words", "space", "characters"}, callable or None',
+        "What makes tokens of a text, where X is texts. A function is not saved.",
+    )
+    min_count: int = option(
+        1, as_count, "int", "Tokens that come less often in the training data are unknown."
+    )
+    unknown: str = option(
+        "token",
+        one_of("token", "error"),
+        '{"token", "error"}',
+        "Whether unknown tokens share a vector of their own, or are an error.",
+    )
+    standardize: bool = option(
+        True,
+        as_bool,
+        "bool",
+        "Whether numbers are scaled, each feature by its mean and deviation in the training data.",
+    )
+
+    # --- for kinds of estimators ---------------------------------------------------------------
+
+    @abstractmethod
+    def _read_targets(self, y: Any, sequences: Sequences, options: Any, first: bool) -> Targets:
+        """Check y, and return what scores should say; with `first` learn what there is."""
+
+    @abstractmethod
+    def _width(self) -> int:
+        """Return the number of scores, once targets were read."""
+
+    def _parts(self, options: Any, random: np.random.Generator) -> dict[str, Any]:
+        """Return parts of the network beside the usual."""
+        return {}
+
+    # --- fit -----------------------------------------------------------------------------------
+
+    def fit(self: SelfT, X: Any, y: Any, lengths: Any = None) -> SelfT:
+        """Fit the estimator.
+
+        Parameters
+        ----------
+        X : list of array_like, or array_like
+            n sequences: (T_i, F) arrays of numbers, or (T_i,) of one feature; lists of tokens, or
+            texts, with ``embedding``; or one array, (n, T, F), (n, T) of one feature, or (n, T) of
+            tokens.
+        y : array_like or list
+            What they should be.
+        lengths : array_like of int, optional
+            (n,): the steps that sequences of one array have. The others are not looked at.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            An option or an argument has another shape, value or type than stated.
+        """
+        options, random = self._checked(), self._new_random()
+        with self._threads():
+            sequences = self._learn_inputs(X, lengths, options)
+            targets = self._read_targets(y, sequences, options, True)
+            network = self._make_network(options, random)
+            self._train(Supervised(network, sequences, targets), options)
+        return self
+
+    def partial_fit(self: SelfT, X: Any, y: Any, lengths: Any = None) -> SelfT:
+        """Learn from some more examples: one epoch, in which nothing is held out.
+
+        Vocabulary, scales and labels are those of the first call, or of ``fit``.
+
+        Parameters
+        ----------
+        X, y, lengths
+            As of :meth:`fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As of :meth:`fit`.
+        """
+        return self._fit_part(X, y, lengths)
+
+    def _fit_part(self: SelfT, X: Any, y: Any, lengths: Any) -> SelfT:
+        options, first = self._checked(), self._begin_partial()
+        with self._threads():
+            if first:
+                sequences = self._learn_inputs(X, lengths, options)
+            else:
+                sequences = self._read_inputs(X, lengths)
+            targets = self._read_targets(y, sequences, options, first)
+            network = self._make_network(options, self._random) if first else self.network_
+            self._train(Supervised(network, sequences, targets), options, one_epoch=True)
+        return self
+
+    def _make_network(self, options: SimpleNamespace, random: np.random.Generator) -> Network:
+        words = self._make_words(options, random)
+        return make_network(
+            options,
+            self.n_features_in_ if words is None else words.D,
+            self._width(),
+            random,
+            words=words,
+            pooling=getattr(options, "pooling", None),
+            bidirectional=options.bidirectional,
+            fine_tune=options.fine_tune,
+            **self._parts(options, random),
+        )
+
+    def _make_words(self, options: SimpleNamespace, random: np.random.Generator) -> Any:
+        """The vectors of tokens; that of unknown ones is zero at first."""
+        if options.embedding is None:
+            return None
+        given = self._given if isinstance(self._given, Embeddings) else None
+        V, D = len(self.vocabulary_) + 1, given.dim if given is not None else options.embedding
+        weight = random.standard_normal((V, D)).astype(options.dtype)
+        if given is not None:  # whose words are the first of the vocabulary
+            words, first = np.unique([self.vocabulary_[w] for w in given], return_index=True)
+            weight *= given.vectors.std()
+            weight[words] = given.vectors[first]
+        weight[UNKNOWN] = 0
+        del self._given
+        return Embedding(V, D, weight, dtype=options.dtype)
+
+    def _loaded(self) -> None:
+        self.network_.fine_tune = self.fine_tune
+        if self.embedding is None and "words" in self.network_.parts:
+            self.embedding = self.network_.words.D
+
+    # --- X -------------------------------------------------------------------------------------
+
+    def _learn_inputs(self, X: Any, lengths: Any, options: SimpleNamespace) -> Sequences:
+        """Read sequences, and learn their vocabulary, or features and scales."""
+        if options.embedding is None:
+            sequences = read_numbers(X, lengths, self)
+            self.n_features_in_: int = sequences.values.shape[1]
+            self.mean_: FloatArray | None = None
+            self.scale_: FloatArray | None = None
+            if options.standardize:
+                self.mean_, self.scale_ = moments(sequences)
+            return scaled(sequences, self.mean_, self.scale_, options.dtype)
+        given = options.embedding
+        if isinstance(given, str):
+            given = embeddings.load(given)
+        self._given: Any = given
+        tokens = read_tokens(X, lengths, options.tokenize)
+        known = given if isinstance(given, Embeddings) else ()
+        self.vocabulary_: dict[Any, int] = make_vocabulary(tokens, options.min_count, known)
+        return encode(tokens, self.vocabulary_)
+
+    def _read_inputs(self, X: Any, lengths: Any) -> Sequences:
+        """Read sequences as they were learned."""
+        if self.embedding is not None:
+            tokens = read_tokens(X, lengths, self.tokenize)
+            return encode(tokens, self.vocabulary_, self.unknown)
+        sequences = read_numbers(X, lengths, self)
+        features = sequences.values.shape[1]
+        if features != self.n_features_in_:
+            raise ValueError(
+                f"X has {features} features, but {type(self).__name__} is expecting "
+                f"{self.n_features_in_} features as input"
+            )
+        return scaled(sequences, self.mean_, self.scale_, self.dtype)
+
+    # --- predictions ---------------------------------------------------------------------------
+
+    def _read_new(self, X: Any, lengths: Any) -> Sequences:
+        """Read sequences that are to be predicted."""
+        check_is_fitted(self)
+        return self._read_inputs(X, lengths)
+
+    def _batches(self, sequences: Sequences) -> Iterator[tuple[IndexArray, FloatArray, IndexArray]]:
+        """Sequences' numbers, scores and lengths, some at a time: bounded memory."""
+        if len(sequences.lengths) == 1:
+            batches = [np.zeros(1, np.int64)]
+        else:
+            layer = self.network_.layer
+            width = layer.hidden_size * (2 if layer.bidirectional else 1)
+            at_once = _MOST_VALUES // (int(sequences.lengths.max()) * width)
+            at_once = min(max(at_once, 1), _MOST_ROWS)
+            batches = bucket_batches(sequences.lengths, at_once, shuffle=False)
+        for rows in batches:
+            x, lengths = sequences.batch(rows)
+            yield rows, self.network_(x, lengths), lengths
+
+    def _pooled_scores(self, X: Any, lengths: Any) -> FloatArray:
+        """(n, width): scores of each sequence."""
+        with self._threads():
+            sequences = self._read_new(X, lengths)
+            scores = np.empty((len(sequences.lengths), self.network_.out.n_out), self.dtype)
+            for rows, some, _ in self._batches(sequences):
+                scores[rows] = some
+        return scores
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.three_d_array = True
+        tags.input_tags.two_d_array = True
+        tags.input_tags.string = self.embedding is not None
+        return tags
