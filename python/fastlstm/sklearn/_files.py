@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from typing import Any
 
+from ._classifier import SequenceClassifier
 from ._estimator import Estimator, load_as
 from ._regressor import SequenceRegressor
+from ._tagger import SequenceTagger
+from ._transcriber import SequenceTranscriber
 
-ESTIMATORS: dict[str, type[Estimator]] = {cls.__name__: cls for cls in (SequenceRegressor,)}
+ESTIMATORS: dict[str, type[Estimator]] = {
+    cls.__name__: cls
+    for cls in (SequenceClassifier, SequenceRegressor, SequenceTagger, SequenceTranscriber)
+}
 
 
 def load_estimator(path: str, name: str) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from sklearn.base import RegressorMixin
@@ -15,10 +15,10 @@ from fastlstm.nn import mse
 
 from ._inputs import Sequences
 from ._network import Network
-from ._options import estimator, one_of, option
-from ._sequences import SequenceEstimator, Targets
+from ._options import estimator
+from ._sequences import PooledEstimator, Targets
 
-POOLING = ("max", "mean", "last", "ends")
+SelfT = TypeVar("SelfT", bound="SequenceRegressor")
 
 
 class _Numbers:
@@ -34,7 +34,7 @@ class _Numbers:
 
 
 @estimator
-class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc]
+class SequenceRegressor(RegressorMixin, PooledEstimator):  # type: ignore[misc]
     """A number, or several, for each sequence.
 
     A recurrent layer reads the sequence, pooling makes one vector of its outputs, and a linear
@@ -66,34 +66,49 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
     (2,)
     """
 
-    pooling: str = option(
-        "max",
-        one_of(*POOLING),
-        '{"max", "mean", "last", "ends"}',
-        "What makes one vector of a sequence's outputs (fastlstm.nn.Pool).",
-    )
-
-    def _read_targets(self, y: Any, sequences: Sequences, options: Any, first: bool) -> Targets:
-        if y is None:
-            raise ValueError(
-                "y: expected numbers: this estimator requires y to be passed, got None"
-            )
+    def _check_targets(self, y: Any, sequences: Sequences) -> Any:
         y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y", estimator=self)
         if y.ndim == 2 and y.shape[1] == 1:
             y = column_or_1d(y, warn=True)
         check_consistent_length(sequences.lengths, y)
+        return y
+
+    def _learn_targets(self, y: Any, classes: Any) -> None:
         values = y.astype(np.float64).reshape(len(y), -1)
-        if first:
-            self.y_mean_: FloatArray = values.mean(axis=0)
-            deviation = values.std(axis=0)
-            self.y_scale_: FloatArray = np.where(deviation > 0, deviation, 1.0)
-            self.is_single_: bool = y.ndim == 1
-        elif values.shape[1] != len(self.y_mean_):
+        self.y_mean_: FloatArray = values.mean(axis=0)
+        deviation = values.std(axis=0)
+        self.y_scale_: FloatArray = np.where(deviation > 0, deviation, 1.0)
+        self.is_single_: bool = y.ndim == 1
+
+    def _read_targets(self, y: Any, options: Any) -> Targets:
+        values = y.astype(np.float64).reshape(len(y), -1)
+        if values.shape[1] != len(self.y_mean_):
             raise ValueError(f"y: expected {len(self.y_mean_)} numbers each, got {values.shape[1]}")
         return _Numbers((values - self.y_mean_) / self.y_scale_)
 
     def _width(self) -> int:
         return len(self.y_mean_)
+
+    def partial_fit(self: SelfT, X: Any, y: Any, lengths: Any = None) -> SelfT:
+        """Learn from some more examples: one epoch, in which nothing is held out.
+
+        Vocabulary and scales are those of the first call, or of ``fit``.
+
+        Parameters
+        ----------
+        X, y, lengths
+            As of :meth:`fit`.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As of :meth:`fit`.
+        """
+        return self._fit_part(X, y, lengths)
 
     def predict(self, X: Any, lengths: Any = None) -> FloatArray:
         """Return a number for each sequence.
@@ -115,7 +130,7 @@ class SequenceRegressor(RegressorMixin, SequenceEstimator):  # type: ignore[misc
         ValueError, TypeError
             An argument has another shape, value or type than stated.
         """
-        y = self._pooled_scores(X, lengths) * self.y_scale_ + self.y_mean_
+        y = self._scores(X, lengths) * self.y_scale_ + self.y_mean_
         return y[:, 0] if self.is_single_ else y
 
     def score(self, X: Any, y: Any, lengths: Any = None) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
 from typing import Any, Protocol, TypeVar
 
@@ -33,6 +33,7 @@ from ._options import as_count, estimator, one_of, option
 from ._training import Problem
 
 SelfT = TypeVar("SelfT", bound="SequenceEstimator")
+POOLING = ("max", "mean", "last", "ends")
 # Values of a batch in inference, about: its padded outputs.
 _MOST_VALUES = 1 << 22
 _MOST_ROWS = 256
@@ -87,8 +88,9 @@ class Supervised(Problem):
 class SequenceEstimator(Estimator):
     """An estimator that is fitted to sequences and to what they should be.
 
-    A kind of it makes targets of y (:meth:`_read_targets`), says how many scores there are
-    (:meth:`_width`), and what scores mean, in its ``predict``.
+    A kind of it checks y (:meth:`_check_targets`), learns what labels or scales there are
+    (:meth:`_learn_targets`), makes targets of it (:meth:`_read_targets`), says how many scores
+    there are (:meth:`_width`), and what they mean, in its ``predict``.
     """
 
     bidirectional: bool = option(
@@ -130,8 +132,16 @@ class SequenceEstimator(Estimator):
     # --- for kinds of estimators ---------------------------------------------------------------
 
     @abstractmethod
-    def _read_targets(self, y: Any, sequences: Sequences, options: Any, first: bool) -> Targets:
-        """Check y, and return what scores should say; with `first` learn what there is."""
+    def _check_targets(self, y: Any, sequences: Sequences) -> Any:
+        """Return y as the other methods want it."""
+
+    @abstractmethod
+    def _learn_targets(self, y: Any, classes: Any) -> None:
+        """Learn what there is to be said, of a checked y, or all classes, where they are given."""
+
+    @abstractmethod
+    def _read_targets(self, y: Any, options: SimpleNamespace) -> Targets:
+        """Return what scores should say, of a checked y."""
 
     @abstractmethod
     def _width(self) -> int:
@@ -169,43 +179,33 @@ class SequenceEstimator(Estimator):
         options, random = self._checked(), self._new_random()
         with self._threads():
             sequences = self._learn_inputs(X, lengths, options)
-            targets = self._read_targets(y, sequences, options, True)
+            checked_y = self._given_targets(y, sequences)
+            self._learn_targets(checked_y, None)
+            targets = self._read_targets(checked_y, options)
             network = self._make_network(options, random)
             self._train(Supervised(network, sequences, targets), options)
         return self
 
-    def partial_fit(self: SelfT, X: Any, y: Any, lengths: Any = None) -> SelfT:
-        """Learn from some more examples: one epoch, in which nothing is held out.
-
-        Vocabulary, scales and labels are those of the first call, or of ``fit``.
-
-        Parameters
-        ----------
-        X, y, lengths
-            As of :meth:`fit`.
-
-        Returns
-        -------
-        self
-
-        Raises
-        ------
-        ValueError, TypeError
-            As of :meth:`fit`.
-        """
-        return self._fit_part(X, y, lengths)
-
-    def _fit_part(self: SelfT, X: Any, y: Any, lengths: Any) -> SelfT:
+    def _fit_part(self: SelfT, X: Any, y: Any, lengths: Any, classes: Any = None) -> SelfT:
+        """Do what ``partial_fit`` is to do."""
         options, first = self._checked(), self._begin_partial()
         with self._threads():
             if first:
                 sequences = self._learn_inputs(X, lengths, options)
             else:
                 sequences = self._read_inputs(X, lengths)
-            targets = self._read_targets(y, sequences, options, first)
+            checked_y = self._given_targets(y, sequences)
+            if first:
+                self._learn_targets(checked_y, classes)
+            targets = self._read_targets(checked_y, options)
             network = self._make_network(options, self._random) if first else self.network_
             self._train(Supervised(network, sequences, targets), options, one_epoch=True)
         return self
+
+    def _given_targets(self, y: Any, sequences: Sequences) -> Any:
+        if y is None:
+            raise ValueError("y: the estimator requires y to be passed, but the target y is None")
+        return self._check_targets(y, sequences)
 
     def _make_network(self, options: SimpleNamespace, random: np.random.Generator) -> Network:
         words = self._make_words(options, random)
@@ -297,18 +297,79 @@ class SequenceEstimator(Estimator):
             x, lengths = sequences.batch(rows)
             yield rows, self.network_(x, lengths), lengths
 
-    def _pooled_scores(self, X: Any, lengths: Any) -> FloatArray:
-        """(n, width): scores of each sequence."""
-        with self._threads():
-            sequences = self._read_new(X, lengths)
-            scores = np.empty((len(sequences.lengths), self.network_.out.n_out), self.dtype)
-            for rows, some, _ in self._batches(sequences):
-                scores[rows] = some
-        return scores
-
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.three_d_array = True
         tags.input_tags.two_d_array = True
         tags.input_tags.string = self.embedding is not None
         return tags
+
+
+@estimator
+class LabelEstimator(SequenceEstimator):
+    """An estimator whose y has labels: these are known from the first examples on."""
+
+    def partial_fit(self: SelfT, X: Any, y: Any, classes: Any = None, lengths: Any = None) -> SelfT:
+        """Learn from some more examples: one epoch, in which nothing is held out.
+
+        Vocabulary, scales and labels are those of the first call, or of ``fit``.
+
+        Parameters
+        ----------
+        X, y, lengths
+            As of :meth:`fit`.
+        classes : array_like, optional
+            All labels that there will be, in the first call; by default those in y.
+
+        Returns
+        -------
+        self
+
+        Raises
+        ------
+        ValueError, TypeError
+            As of :meth:`fit`, and for labels that there were not at first.
+        """
+        return self._fit_part(X, y, lengths, classes)
+
+
+@estimator
+class PooledEstimator(SequenceEstimator):
+    """An estimator of which each sequence has one vector of scores."""
+
+    pooling: str = option(
+        "max",
+        one_of(*POOLING),
+        '{"max", "mean", "last", "ends"}',
+        "What makes one vector of a sequence's outputs (fastlstm.nn.Pool).",
+    )
+
+    def _scores(self, X: Any, lengths: Any) -> FloatArray:
+        """(n, width): scores of each sequence."""
+        with self._threads():
+            sequences = self._read_new(X, lengths)
+            out = self.network_.out
+            scores = np.empty((len(sequences.lengths), out.n_out), out.dtype)
+            for rows, some, _ in self._batches(sequences):
+                scores[rows] = some
+        return scores
+
+
+@estimator
+class StepwiseEstimator(SequenceEstimator):
+    """An estimator of which each step has scores."""
+
+    def _of_each(
+        self, X: Any, lengths: Any, say: Callable[[FloatArray, IndexArray], Iterable[Any]]
+    ) -> list[Any]:
+        """What a function makes of the scores of some sequences, (T, B, width), and their lengths.
+
+        It gives something for each, and so does this.
+        """
+        with self._threads():
+            sequences = self._read_new(X, lengths)
+            said: list[Any] = [None] * len(sequences.lengths)
+            for rows, scores, of_each in self._batches(sequences):
+                for row, of_row in zip(rows.tolist(), say(scores, of_each), strict=True):
+                    said[row] = of_row
+        return said
