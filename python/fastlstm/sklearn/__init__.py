@@ -6,6 +6,7 @@
 - :mod:`._estimator`: what all estimators share: threads, seeds, training, files.
 - :mod:`._training`: the loop over epochs and batches. It knows no estimator.
 - :mod:`._labels`: labels and their numbers.
+- :mod:`._onnx`: ONNX models of them.
 - :mod:`._network`: layers and blocks in one order, forward and backward.
 - :mod:`._inputs`: sequences of numbers or tokens, as they are passed.
 - :mod:`._options`: the arguments of estimators, each declared once.

@@ -238,7 +238,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         learned = {
             name: to_plain(name, value)
             for name, value in vars(self).items()
-            if name.endswith("_") and not name.startswith("_") and name != "network_"
+            if _is_learned(name) and name != "network_"
         }
         network = copy.copy(self.network_)
         network.meta = {
@@ -263,6 +263,8 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         meta, network.meta = network.meta, {}
         self = cls(**{name: from_plain(value) for name, value in meta["options"].items()})
         for name, value in meta["learned"].items():
+            if not _is_learned(name):
+                raise ValueError(f"an attribute {name!r}")
             setattr(self, name, from_plain(value))
         self.network_ = network
         self._loaded()
@@ -270,6 +272,11 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _loaded(self) -> None:
         """Do what is to be done after a file was read."""
+
+
+def _is_learned(name: str) -> bool:
+    """Whether an attribute is what fitting made, by scikit-learn's convention."""
+    return name.endswith("_") and not name.startswith("_")
 
 
 def load_as(cls: type[Estimator], path: str) -> Estimator:

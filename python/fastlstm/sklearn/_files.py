@@ -28,4 +28,7 @@ def load_estimator(path: str, name: str) -> Any:
     """
     if name not in ESTIMATORS:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: no class {name!r}")
-    return load_as(ESTIMATORS[name], path)
+    try:
+        return load_as(ESTIMATORS[name], path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+# Of arrays' elements.
+_KINDS = "fiubUO"
+
 
 def to_plain(name: str, value: Any) -> Any:
     """Return what JSON can hold of a value.
@@ -22,7 +25,7 @@ def to_plain(name: str, value: Any) -> Any:
         return str(value) if isinstance(value, np.str_) else value
     if isinstance(value, (np.ndarray, np.generic)):
         array = np.asarray(value)
-        if array.dtype.kind not in "fiubUO":
+        if array.dtype.kind not in _KINDS:
             raise TypeError(f"{name}: a file has no arrays of {array.dtype}")
         values = to_plain(name, array.ravel().tolist())["list"]
         return {"array": [array.dtype.str, list(array.shape), values]}
@@ -58,7 +61,11 @@ def from_plain(plain: Any) -> Any:
         case {"float": ("inf" | "-inf" | "nan") as text}:
             return float(text)
         case {"array": [str(kind), list(shape), list(items)]}:
-            flat = np.empty(len(items), kind)
+            dtype = np.dtype(kind)
+            longest = max((len(item) for item in items if isinstance(item, str)), default=0)
+            if dtype.kind not in _KINDS or dtype.itemsize > max(16, 4 * longest):
+                raise ValueError(f"an array of {dtype}")
+            flat = np.empty(len(items), dtype)
             flat[:] = [from_plain(item) for item in items]
             return flat.reshape(shape) if shape else flat[0]
     raise ValueError(f"no value: {plain!r:.60}")

@@ -66,6 +66,8 @@ class SequenceRegressor(RegressorMixin, PooledEstimator):  # type: ignore[misc]
     (2,)
     """
 
+    _result = "prediction"
+
     def _check_targets(self, y: Any, sequences: Sequences) -> Any:
         y = check_array(y, dtype="numeric", ensure_2d=False, input_name="y", estimator=self)
         if y.ndim == 2 and y.shape[1] == 1:

@@ -6,13 +6,14 @@ import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator
 from types import SimpleNamespace
-from typing import Any, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
 
 from fastlstm import embeddings
 from fastlstm._checks import FloatArray, IndexArray, as_bool
+from fastlstm._saving import write_whole
 from fastlstm.embeddings import Embeddings
 from fastlstm.nn import Embedding, bucket_batches
 
@@ -29,6 +30,7 @@ from ._inputs import (
     scaled,
 )
 from ._network import Network, make_network
+from ._onnx import onnx_model
 from ._options import as_count, estimator, one_of, option
 from ._training import Problem
 
@@ -92,6 +94,8 @@ class SequenceEstimator(Estimator):
     (:meth:`_learn_targets`), makes targets of it (:meth:`_read_targets`), says how many scores
     there are (:meth:`_width`), and what they mean, in its ``predict``.
     """
+
+    _result: ClassVar[str] = "probabilities"  # what an ONNX model gives
 
     bidirectional: bool = option(
         True, as_bool, "bool", "Whether a second direction reads each sequence from its end."
@@ -237,6 +241,8 @@ class SequenceEstimator(Estimator):
         return Embedding(V, D, weight, dtype=options.dtype)
 
     def _loaded(self) -> None:
+        if self.network_.out.n_out != self._width():
+            raise ValueError(f"{self._width()} scores, and a network of {self.network_.out.n_out}")
         self.network_.fine_tune = self.fine_tune
         if self.embedding is None and "words" in self.network_.parts:
             self.embedding = self.network_.words.D
@@ -259,7 +265,9 @@ class SequenceEstimator(Estimator):
         self._given: Any = given
         tokens = read_tokens(X, lengths, options.tokenize)
         known = given if isinstance(given, Embeddings) else ()
-        self.vocabulary_: dict[Any, int] = make_vocabulary(tokens, options.min_count, known)
+        # A token without a vector is unknown for good where vectors do not change.
+        learned = tokens if options.fine_tune or not known else ()
+        self.vocabulary_: dict[Any, int] = make_vocabulary(learned, options.min_count, known)
         return encode(tokens, self.vocabulary_)
 
     def _read_inputs(self, X: Any, lengths: Any) -> Sequences:
@@ -296,6 +304,51 @@ class SequenceEstimator(Estimator):
         for rows in batches:
             x, lengths = sequences.batch(rows)
             yield rows, self.network_(x, lengths), lengths
+
+    # --- files ---------------------------------------------------------------------------------
+
+    def to_onnx(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted estimator as an ONNX model with the same predictions.
+
+        Its inputs are ``X``, (batch, time, F) numbers as ``fit`` takes them or (batch, time) places
+        of tokens (int64: those of ``vocabulary_``, 0 of what is not in it), and ``lengths``,
+        (batch,) int32. Its output is ``probabilities``, of a regressor ``prediction``: (batch, k),
+        or (batch, time, k) where each step has some. Vocabulary and labels are in its metadata, as
+        JSON.
+
+        Parameters
+        ----------
+        path : path-like
+            The file, written as a layer's: complete or as it was before (docs/files.md).
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            There is nothing to write yet.
+        ValueError
+            ONNX cannot represent it: it has a CRF, zoneout or layer normalisation.
+        ModuleNotFoundError
+            The package onnx is not installed.
+        OSError
+            The file cannot be written.
+        """
+        check_is_fitted(self)
+        learned = {name: getattr(self, name, None) for name in ("classes_", "vocabulary_")}
+        notes: dict[str, Any] = {
+            "classes": None if learned["classes_"] is None else learned["classes_"].tolist(),
+            # As pairs: a token may be a number.
+            "vocabulary": list((learned["vocabulary_"] or {}).items()),
+        }
+        model = onnx_model(
+            self.network_,
+            mean=getattr(self, "mean_", None),
+            scale=getattr(self, "scale_", None),
+            result=self._result,
+            y_mean=getattr(self, "y_mean_", None),
+            y_scale=getattr(self, "y_scale_", None),
+            notes={name: note for name, note in notes.items() if note},
+        )
+        write_whole(path, model.SerializeToString())
 
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
