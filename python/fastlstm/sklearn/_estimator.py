@@ -181,6 +181,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
             schedule="constant" if one_epoch else options.schedule,
             clip=options.clip,
             early_stopping=options.early_stopping,
+            from_scratch=not one_epoch,
             verbose=options.verbose,
             callbacks=[self._called(callback) for callback in options.callbacks],
         )

@@ -111,6 +111,8 @@ def read_numbers(X: Any, lengths: Any, estimator: Any) -> Sequences:
         of_each = _checked_lengths(lengths, n, T)
         starts = np.arange(n, dtype=np.int64) * T
         sequences = Sequences(array.reshape(n * T, F), starts, of_each)
+        if of_each.sum() < n * T:  # nothing looks at what is past the ends
+            sequences = join(sequences.one_by_one())
     values = sequences.values
     if values.shape[1] == 0:
         raise ValueError("X: expected at least one feature a step, got none")
@@ -179,8 +181,6 @@ def _as_array(i: int, item: Any) -> npt.NDArray[Any]:
 def moments(sequences: Sequences) -> tuple[FloatArray, FloatArray]:
     """Return mean and standard deviation of each feature, (F,); 1 where there is no deviation."""
     values = sequences.values
-    if sequences.lengths.sum() < len(values):
-        values = np.concatenate(sequences.one_by_one())
     mean = values.mean(axis=0, dtype=np.float64)
     deviation = values.std(axis=0, dtype=np.float64)
     deviation[deviation <= 1e-12 * np.abs(mean)] = 1.0

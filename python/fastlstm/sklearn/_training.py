@@ -18,8 +18,8 @@ from fastlstm.optim import Adam
 
 # "plateau": the learning rate is halved after so many epochs without a better loss.
 _PATIENCE_OF_PLATEAU = 2
-# An epoch's loss that is so many times the best one is called divergence.
-_FAR_ABOVE = 3.0
+# Examples whose loss is compared with what it was before the first step.
+_WATCHED = 64
 
 SCHEDULES = ("constant", "linear", "cosine", "plateau")
 
@@ -69,7 +69,10 @@ class Epoch(NamedTuple):
 
 @dataclass
 class Settings:
-    """How to train: the estimators' arguments of the same names."""
+    """How to train: the estimators' arguments of the same names.
+
+    And whether parameters are new, so that a loss that grows is a sign of divergence.
+    """
 
     epochs: int
     batch_size: int
@@ -77,6 +80,7 @@ class Settings:
     schedule: str = "constant"
     clip: float | None = 1.0
     early_stopping: int | None = None
+    from_scratch: bool = True
     verbose: int = 0
     callbacks: Sequence[Callable[[Epoch], Any]] = ()
 
@@ -147,6 +151,8 @@ class _Training:
         self.history = History()
         self.best = (math.inf, 0)  # the least loss, and its epoch
         self.kept: dict[str, Any] = {}
+        some = training[:: max(1, len(training) // _WATCHED)]
+        self.watched = some[:_WATCHED] if settings.from_scratch else some[:0]
         self.held_out = [
             validation[batch]
             for batch in bucket_batches(problem.lengths[validation], settings.batch_size, False)
@@ -154,6 +160,7 @@ class _Training:
 
     def run(self) -> History:
         settings, history = self.settings, self.history
+        first, finite = self._loss_of_watched(), True
         for epoch in _with_progress(settings, history):
             finite = self._learn(epoch)
             loss = history.losses[-1]
@@ -162,7 +169,8 @@ class _Training:
                 held_out = self._validate()
                 history.validation_losses.append(held_out)
             watched = loss if held_out is None else held_out
-            if not finite or not math.isfinite(watched):
+            finite = finite and math.isfinite(watched)
+            if not finite:
                 self._warn(epoch, "the loss or its gradients are infinite or NaN")
                 break
             if watched < self.best[0]:
@@ -178,13 +186,14 @@ class _Training:
                 break
             if settings.schedule == "plateau" and without and without % _PATIENCE_OF_PLATEAU == 0:
                 self.lr /= 2
-        else:
-            if history.losses and history.losses[-1] > _FAR_ABOVE * abs(min(history.losses)):
-                self._warn(len(history.losses), f"the loss has risen to {history.losses[-1]:.3g}")
         history.best_epoch = len(history.losses)
         if self.kept:
             self.network.load_state_dict(self.kept)
             history.best_epoch = self.best[1]
+        last = self._loss_of_watched()
+        if finite and last > first + abs(first):
+            what = f"the loss has risen from {first:.3g} to {last:.3g}"
+            self._warn(len(history.losses), what)
         return history
 
     def _learn(self, epoch: int) -> bool:
@@ -218,6 +227,9 @@ class _Training:
     def _validate(self) -> float:
         count = sum(len(rows) for rows in self.held_out)
         return sum(self.problem.loss(rows) * len(rows) for rows in self.held_out) / count
+
+    def _loss_of_watched(self) -> float:
+        return self.problem.loss(self.watched) if len(self.watched) else 0.0
 
     def _warn(self, epoch: int, what: str) -> None:
         settings = self.settings
