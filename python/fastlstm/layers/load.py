@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Any
 
 from fastlstm._checks import FloatArray, readable_path
@@ -23,7 +24,7 @@ _EXACT = {"float32": ("F32", "F16", "BF16"), "float64": ("F64", "F32")}
 
 
 def load(path: str | os.PathLike[str]) -> Any:
-    """Load a layer that its ``save`` method wrote.
+    """Load a layer, or an estimator of :mod:`fastlstm.sklearn`, that its ``save`` method wrote.
 
     Parameters
     ----------
@@ -32,8 +33,8 @@ def load(path: str | os.PathLike[str]) -> Any:
 
     Returns
     -------
-    LSTM, GRU or RNN
-        A new layer of the saved class, configuration and values.
+    LSTM, GRU or RNN, or an estimator
+        A new object of the saved class, configuration and values.
 
     Raises
     ------
@@ -43,6 +44,8 @@ def load(path: str | os.PathLike[str]) -> Any:
         It cannot be read.
     TypeError
         The path is neither text nor path-like.
+    ModuleNotFoundError
+        It is an estimator, and scikit-learn is not installed.
     """
     path = readable_path("path", path)
     text, tensors = read_layer(path)
@@ -51,6 +54,10 @@ def load(path: str | os.PathLike[str]) -> Any:
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
         if "module" in config:
+            estimator = config["module"]["meta"].get("estimator")
+            if isinstance(estimator, str):
+                # By its name: it is above this package.
+                return import_module("fastlstm.sklearn._files").load_estimator(path, estimator)
             raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
         cls, options = LAYERS[config["layer"]], config["options"]
         layer = make_layer(cls, options, read_values(tensors, options))

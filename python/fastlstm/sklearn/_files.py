@@ -1,0 +1,34 @@
+"""Estimators from the files that they wrote: which classes there are."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ._classifier import SequenceClassifier
+from ._estimator import Estimator, load_as
+from ._regressor import SequenceRegressor
+from ._tagger import SequenceTagger
+from ._transcriber import SequenceTranscriber
+
+ESTIMATORS: dict[str, type[Estimator]] = {
+    cls.__name__: cls
+    for cls in (SequenceClassifier, SequenceRegressor, SequenceTagger, SequenceTranscriber)
+}
+
+
+def load_estimator(path: str, name: str) -> Any:
+    """Load an estimator of the class that a file names.
+
+    Raises
+    ------
+    ValueError
+        The file is damaged, or there is no such class.
+    OSError
+        It cannot be read.
+    """
+    if name not in ESTIMATORS:
+        raise ValueError(f"{path}: damaged, or of another version of fastlstm: no class {name!r}")
+    try:
+        return load_as(ESTIMATORS[name], path)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
