@@ -36,7 +36,8 @@ struct fastlstm_stack {
 
 struct fastlstm_stream {
   std::variant<fastlstm::Stream<float>, fastlstm::Stream<double>> layers;
-  // Whether the core would divide a step among threads, of which a stream of this interface has one.
+  // Whether the core would divide a step among threads, of which a stream of this interface has
+  // one.
   bool divides;
 };
 

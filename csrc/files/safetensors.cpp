@@ -74,8 +74,7 @@ Tensor read_tensor(JsonReader& json, const std::string& name, std::string_view d
   if (each > 0 && (bytes % each != 0 || bytes / each != values)) {
     throw BadFile(shown(name) + ": its bytes are not those of its shape");
   }
-  tensor.bytes =
-      data.substr(static_cast<std::size_t>(place[0]), static_cast<std::size_t>(bytes));
+  tensor.bytes = data.substr(static_cast<std::size_t>(place[0]), static_cast<std::size_t>(bytes));
   return tensor;
 }
 

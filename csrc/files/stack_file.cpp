@@ -23,11 +23,11 @@ struct FunctionFacts {
 };
 
 constexpr FunctionFacts kFunctions[] = {
-    {"Affine", 2, {}, false},      {"Relu", 0, {}, true},
+    {"Affine", 2, {}, false},       {"Relu", 0, {}, true},
     {"LeakyRelu", 1, {0.01}, true}, {"ThresholdedRelu", 1, {1.0}, true},
-    {"Tanh", 0, {}, true},         {"ScaledTanh", 2, {}, false},
-    {"Sigmoid", 0, {}, true},      {"HardSigmoid", 2, {0.2, 0.5}, true},
-    {"Elu", 1, {1.0}, true},       {"Softsign", 0, {}, true},
+    {"Tanh", 0, {}, true},          {"ScaledTanh", 2, {}, false},
+    {"Sigmoid", 0, {}, true},       {"HardSigmoid", 2, {0.2, 0.5}, true},
+    {"Elu", 1, {1.0}, true},        {"Softsign", 0, {}, true},
     {"Softplus", 0, {}, true},
 };  // in the order of ActivationKind
 static_assert(std::size(kFunctions) == static_cast<std::size_t>(ActivationKind::kSoftplus) + 1);
@@ -77,7 +77,8 @@ struct Options {
 };
 
 Merge read_merge(JsonReader& json) {
-  if (json.next_kind() == 'n') {  // in Python an array for each direction; here they are side by side
+  if (json.next_kind() ==
+      'n') {  // in Python an array for each direction; here they are side by side
     json.null();
     return Merge::kConcat;
   }
@@ -163,8 +164,8 @@ void read_option(JsonReader& json, const std::string& name, Options& options) {
 
 /// Options that only some layers have.
 void check_options(const Options& options, const std::set<std::string>& own) {
-  for (const char* name : {"proj_size", "peepholes", "input_forget", "layer_norm", "reset_after",
-                           "nonlinearity"}) {
+  for (const char* name :
+       {"proj_size", "peepholes", "input_forget", "layer_norm", "reset_after", "nonlinearity"}) {
     if (options.given.count(name) > 0 && own.count(name) == 0) {
       throw BadFile("option " + shown(name) + " of a layer that has none");
     }

@@ -73,7 +73,7 @@ struct Functions<double> {
 template <class T>
 struct Tensor {
   std::string name;
-  const T* data;         // [rows, columns]
+  const T* data;  // [rows, columns]
   std::int64_t rows;
   std::int64_t columns;  // 0: a vector
 };
@@ -179,8 +179,8 @@ class Stream {
   explicit Stream(const Stack<T>& stack, std::int64_t batch = 1) {
     char message[512] = "";
     fastlstm_stream* made = nullptr;
-    detail::check(
-        fastlstm_stream_create(stack.handle(), batch, &made, message, sizeof message), message);
+    detail::check(fastlstm_stream_create(stack.handle(), batch, &made, message, sizeof message),
+                  message);
     handle_.reset(made);
   }
 
@@ -196,12 +196,8 @@ class Stream {
   /// Makes the state zeros.
   void reset() noexcept { fastlstm_stream_reset(handle_.get()); }
   /// state: [state_size(B)] of the stack
-  void get_state(T* state) const noexcept {
-    detail::Functions<T>::get_state(handle_.get(), state);
-  }
-  void set_state(const T* state) noexcept {
-    detail::Functions<T>::set_state(handle_.get(), state);
-  }
+  void get_state(T* state) const noexcept { detail::Functions<T>::get_state(handle_.get(), state); }
+  void set_state(const T* state) noexcept { detail::Functions<T>::set_state(handle_.get(), state); }
 
  private:
   struct Free {
