@@ -14,6 +14,7 @@
 #include <stdexcept>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <variant>
 #include <vector>
 
@@ -64,10 +65,7 @@ class Message {
   }
 
   void set(std::string_view why) const {
-    if (size_ == 0) return;
-    const std::size_t n = std::min(why.size(), size_ - 1);
-    std::copy_n(why.data(), n, text_);
-    text_[n] = '\0';
+    if (size_ > 0) text_[why.copy(text_, size_ - 1)] = '\0';
   }
 
  private:
@@ -278,7 +276,7 @@ fastlstm_status set_state(fastlstm_stream* handle, const T* state) noexcept {
 /// A stream that has made a step: what is made or linked at first use is there, and its memory has
 /// been touched.
 template <class T>
-Stream<T> primed_stream(const fastlstm::Stack<T>& stack, Index batch) {
+fastlstm_stream* new_stream(const fastlstm::Stack<T>& stack, Index batch) {
   const OneThread one_thread(true);
   Stream<T> stream(stack, batch);
   const StackConfig& config = stack.config();
@@ -286,7 +284,9 @@ Stream<T> primed_stream(const fastlstm::Stack<T>& stack, Index batch) {
   x.fill_zero();
   stream.step(x.data(), output.data());
   set_state_of<T>(stream, nullptr);
-  return stream;
+  const double products = config.products_per_row() * static_cast<double>(batch);
+  return new fastlstm_stream{std::move(stream),
+                             products >= fastlstm::tuning().products_per_spinner};
 }
 
 }  // namespace
@@ -360,6 +360,7 @@ fastlstm_status fastlstm_stack_create(const char* configuration, const fastlstm_
     const fastlstm::Configuration of_stack =
         fastlstm::read_configuration(text_or_empty(configuration));
     std::vector<fastlstm::Tensor> all;
+    all.reserve(count);
     for (std::size_t k = 0; k < count; ++k) {
       all.push_back(tensor_of(tensors[k], of_stack.is_double));
     }
@@ -435,13 +436,8 @@ fastlstm_status fastlstm_stream_create(const fastlstm_stack* stack, int64_t batc
     require(stack != nullptr, "stack: expected one, got null");
     const StackConfig& config = stack->config();
     require(batch > 0 && in_range(config, 1, batch), "batch: out of range");
-    const bool divides = config.products_per_row() * static_cast<double>(batch) >=
-                         fastlstm::tuning().products_per_spinner;
-    std::visit(
-        [&](const auto& layers) {
-          *stream = new fastlstm_stream{primed_stream(layers, batch), divides};
-        },
-        stack->layers);
+    *stream =
+        std::visit([&](const auto& layers) { return new_stream(layers, batch); }, stack->layers);
   });
 }
 
