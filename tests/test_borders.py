@@ -9,7 +9,7 @@ import pytest
 SOURCE = Path(__file__).resolve().parents[1] / "csrc"
 
 # From the lowest. All may read the public headers in include/, which know none of them.
-LADDER = ("simd", "kernels", "runtime", "schedule", "weights", "cells", "passes")
+LADDER = ("simd", "kernels", "runtime", "schedule", "weights", "cells", "passes", "files", "c")
 
 # A function of the C++ library would be compiled for one instruction set and perhaps linked for
 # all. kernel_symbols.sh looks for that in the objects, this for its cause.
