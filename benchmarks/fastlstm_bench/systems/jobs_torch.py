@@ -183,7 +183,7 @@ class _BlockCall(Call):
         self.case, self.batch = case, _Batch(case, problem)
         self.d_output = torch.from_numpy(problem.d_output)
         if case.use == "embedding":
-            # Its gradient has the rows that were looked up, as ours has.
+            # Its gradient has the rows that were looked up, as ours has: summed in `run`.
             self.block: Any = nn.Embedding(case.V, case.H, sparse=True)
         elif case.use == "linear":
             self.block = nn.Linear(case.H, case.V)
@@ -222,6 +222,8 @@ class _BlockCall(Call):
         else:
             self.result = _cross_entropy(batch.x, batch.targets)
         self.result.backward(None if self.result.ndim == 0 else self.d_output)
+        if use == "embedding":
+            self.block.weight.grad = self.block.weight.grad.coalesce()
 
     def fetch(self) -> Arrays:
         of_params = {f"d_{name}": param.grad.to_dense() for name, param in self.params.items()}
