@@ -10,15 +10,21 @@ import dataclasses
 import fnmatch
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 Task = Literal["step", "inference", "training", "optimiser"]
 Cell = Literal["lstm", "gru", "rnn"]
 DType = Literal["float32", "float64"]
-Use = Literal["layer", "cells", "model"]
+Job = Literal["classifier", "tagger", "transcriber", "forecaster", "language"]
+Block = Literal["linear", "embedding", "cross-entropy", "ctc", "crf", "attention"]
+Use = Literal["layer", "cells", "model"] | Job | Block
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+JOBS: tuple[Job, ...] = get_args(Job)
+BLOCKS: tuple[Block, ...] = get_args(Block)
+# The features of jobs that read no words, whose vectors have the hidden size.
+FEATURES = {"transcriber": 40, "forecaster": 8}
 
 # The optimiser's step: gradients clipped to this common norm, then Adam. The epsilon is large,
 # because with a small one the first steps are the signs of the gradients, and rounding decides the
@@ -55,9 +61,15 @@ class Case:
     lengths : bool
         The sequences of the batch end at different steps, uniform in T/5 to T.
     dtype : {"float32", "float64"}
-    use : {"layer", "cells", "model"}
+    use : {"layer", "cells", "model", ...}
         A layer by itself; a loop of single steps over a sequence, as PyTorch's cells are for; or a
         small model: an embedding, the layer, a linear head and, where it trains, cross entropy.
+        Or one of JOBS: a whole step of training ("optimiser"), or a request ("inference"). Or one
+        of BLOCKS, which are timed forward and backward, without a layer: H is the width of what
+        they read.
+    V : int
+        Of jobs: the classes, tags, labels, numbers or words that the last linear layer gives. Of
+        blocks: the width of what "linear" gives, or the vectors of "embedding".
     """
 
     task: Task
@@ -70,6 +82,7 @@ class Case:
     lengths: bool = False
     dtype: DType = "float32"
     use: Use = "layer"
+    V: int = 0
 
     @property
     def directions(self) -> int:
@@ -97,7 +110,7 @@ class Case:
 
     def input_size(self, layer: int) -> int:
         """Width of what `layer` reads: I for the first, else the output of the layer below."""
-        return self.H if layer == 0 else self.H * self.directions
+        return FEATURES.get(self.use, self.H) if layer == 0 else self.H * self.directions
 
     @property
     def variant(self) -> str:
@@ -114,7 +127,9 @@ class Case:
     def name(self) -> str:
         """Unique and stable: what `--case` selects by and `--compare` matches by."""
         size = f"B{self.B}-H{self.H}" if self.task == "step" else f"T{self.T}-B{self.B}-H{self.H}"
-        return "-".join(part for part in (self.cell, self.kind, size, self.variant) if part)
+        cell = "" if self.use in BLOCKS else self.cell
+        width = f"V{self.V}" if self.V else ""
+        return "-".join(part for part in (cell, self.kind, size, width, self.variant) if part)
 
 
 Point = tuple[int, int, int, int]
@@ -225,6 +240,33 @@ TORCH: tuple[Case, ...] = (
     *(Case(task, "gru", 50, 32, 128, use="model") for task in ("inference", "optimiser")),
 )
 
+# What layers are there for, in the sizes of the examples: a step of training, and one request. Of a
+# forecaster all windows are of one length.
+_BOTH_DIRECTIONS = {"bidirectional": True, "lengths": True}
+_JOBS: tuple[tuple[Job, int, int, int, int, dict[str, bool]], ...] = (
+    ("classifier", 100, 32, 128, 8, _BOTH_DIRECTIONS),
+    ("tagger", 50, 32, 128, 9, _BOTH_DIRECTIONS),
+    ("transcriber", 200, 16, 128, 30, _BOTH_DIRECTIONS),
+    ("forecaster", 96, 64, 64, 72, {}),
+    ("language", 35, 20, 200, 11_000, {"lengths": True}),
+)
+
+
+def _jobs() -> Iterator[Case]:
+    for use, T, B, H, V, form in _JOBS:
+        yield Case("optimiser", "lstm", T, B, H, **form, use=use, V=V)
+    for use, T, _, H, V, form in _JOBS:
+        yield Case("inference", "lstm", T, 1, H, **{**form, "lengths": False}, use=use, V=V)
+    yield Case("training", "lstm", 50, 32, 200, use="linear", V=46)
+    yield Case("training", "lstm", 50, 32, 256, use="linear", V=256)
+    yield Case("training", "lstm", 50, 32, 128, use="embedding", V=10_000)
+    yield Case("training", "lstm", 50, 32, 46, lengths=True, use="cross-entropy")
+    yield Case("training", "lstm", 5, 32, 11_000, lengths=True, use="cross-entropy")
+    yield Case("training", "lstm", 100, 32, 30, lengths=True, use="ctc")
+    yield Case("training", "lstm", 50, 32, 9, lengths=True, use="crf")
+    yield Case("training", "lstm", 50, 32, 46, lengths=True, use="crf")
+    yield Case("training", "lstm", 50, 32, 256, lengths=True, use="attention")
+
 
 def _expand(tasks: Sequence[Task], points: Iterable[Point]) -> Iterator[Case]:
     for cell in CELLS:
@@ -257,6 +299,7 @@ def _suites() -> dict[str, tuple[Case, ...]]:
         "variants": variants,
         "optimiser": optimiser,
         "torch": TORCH,
+        "jobs": tuple(_jobs()),
         "full": full,
         "exhaustive": tuple(dict.fromkeys(everything)),
     }

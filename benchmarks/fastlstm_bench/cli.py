@@ -12,7 +12,7 @@ from fastlstm_bench.cases import SUITES, select
 from fastlstm_bench.compare import compare
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.schedule import LEAST_ROUNDS, Plan, execute
-from fastlstm_bench.systems import EVERYWHERE, IN_PYTORCH, SUBJECT, SYSTEMS
+from fastlstm_bench.systems import BY_SUITE, EVERYWHERE, SUBJECT, SYSTEMS
 
 # (rounds, seconds of a turn): enough samples for p99.9 in a full run, three minutes in all for a
 # quick one.
@@ -121,7 +121,7 @@ def _plan(options: argparse.Namespace) -> Plan:
             raise ValueError(f"--threads: expected numbers, got {options.threads!r}") from None
         if not all(1 <= n <= available for n in threads):
             raise ValueError(f"--threads: expected 1 to {available}, got {options.threads}")
-    chosen = options.peer or (IN_PYTORCH if options.suite == "torch" else EVERYWHERE)
+    chosen = options.peer or BY_SUITE.get(options.suite, EVERYWHERE)
     systems = {n: m for n, m in SYSTEMS.items() if n in chosen or n == SUBJECT}
     cases = select(options.suite, options.case)
     rounds, turn = _EFFORT.get(options.suite, _DEFAULT_EFFORT)

@@ -12,12 +12,15 @@ from fastlstm import reference
 
 from fastlstm_bench.cases import (
     BETAS,
+    BLOCKS,
     CHECKED_UPDATES,
     EPSILON,
+    JOBS,
     LEARNING_RATE,
     MAX_NORM,
     Case,
 )
+from fastlstm_bench.oracle_jobs import block_pass, job_pass
 from fastlstm_bench.problem import IGNORED, Array, Arrays, Problem
 
 _FORWARD: dict[str, Callable[..., Any]] = {
@@ -46,7 +49,8 @@ def solve(case: Case, problem: Problem, state: tuple[Array, ...] | None = None) 
     -------
     dict of str to ndarray of float64
         output, h_n, c_n (LSTM), and for training d_x and d_<parameter>. Of a model, what its head
-        gives as output, and no state. For an optimiser, after
+        gives as output, and no state. Of a job the loss, or what it answers to a request; of a
+        block its output or loss. For an optimiser, after
         CHECKED_UPDATES of its steps: output and states of the last, moved_<parameter>, how far a
         parameter has gone, and slope_<parameter>, the derivative of that by the logarithm of the
         clipped gradients' norm.
@@ -63,6 +67,10 @@ def _pass(case: Case, problem: Problem, state: tuple[Array, ...] | None) -> Arra
     """One pass: forward, and backward where the case has it."""
     if case.use == "model":
         return _model_pass(case, problem)
+    if case.use in JOBS:
+        return job_pass(case, problem)
+    if case.use in BLOCKS:
+        return block_pass(case, problem)
     has_c = case.cell == "lstm"  # without c, h alone is the state
     given = state if state is None or has_c else state[0]
     output, final, tape = _FORWARD[case.cell](

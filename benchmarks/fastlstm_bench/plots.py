@@ -8,20 +8,20 @@ from typing import Any
 
 from fastlstm._extras import needs_extra
 
-from fastlstm_bench.cases import CELLS
-from fastlstm_bench.results import Group, Run
+from fastlstm_bench.cases import BLOCKS, CELLS
+from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.roofline import flop, weights_read
 from fastlstm_bench.systems import OWN, REFERENCE, SYSTEMS
 from fastlstm_bench.tables import by_kind, threads_text
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, and two more), the subject in the
+# Colours that stay apart for colour-blind readers (Okabe and Ito, and three more), the subject in the
 # strongest.
 _COLOURS = dict(
     zip(
         SYSTEMS,
         (
             *("#D55E00", "#8B0000", "#F0E442", "#0072B2", "#000000"),
-            *("#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
+            *("#8C564B", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
         ),
         strict=True,
     )
@@ -84,12 +84,17 @@ def draw_ratios(plt: Any, groups: Sequence[Group], title: str) -> Any:
     return figure
 
 
+def _on_roofline(run: Run, threads: int) -> list[Result]:
+    """What the roofline's plot shows: layers, in float32."""
+    timed = [r for r in run.results if r.timed and r.threads == threads and r.system != REFERENCE]
+    return [r for r in timed if r.case.dtype == "float32" and r.case.use not in BLOCKS]
+
+
 def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
     """Speed over operations per byte of weights, with the measured limits as roofs."""
     limits = run.limits[threads]
     figure, axes = plt.subplots(figsize=(9, 5.5))
-    points = [r for r in run.results if r.timed and r.threads == threads and r.system != REFERENCE]
-    points = [r for r in points if r.case.dtype == "float32"]
+    points = _on_roofline(run, threads)
     intensity = {r.case.name: flop(r.case) / weights_read(r.case)[1] for r in points}
     for place, system in enumerate(SYSTEMS):
         own = [r for r in points if r.system == system]
@@ -182,8 +187,7 @@ def save_plots(run: Run, folder: Path) -> list[Path]:
         if kind == "step" and timed:
             figures[f"latency-{threads}"] = draw_latencies(plt, timed, threads)
     for threads, limits in run.limits.items():
-        peers = (r for r in run.results if r.system != REFERENCE and r.case.dtype == "float32")
-        if limits.flops and any(r.timed and r.threads == threads for r in peers):
+        if limits.flops and _on_roofline(run, threads):
             figures[f"roofline-{threads}"] = draw_roofline(plt, run, threads)
     paths = []
     for name, figure in figures.items():

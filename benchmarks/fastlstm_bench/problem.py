@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import zlib
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from fastlstm_bench.cases import CHECKED_STEPS, Case
+from fastlstm_bench.cases import BLOCKS, CHECKED_STEPS, JOBS, Case
 
 Array = npt.NDArray[Any]
 Arrays = dict[str, Array]
@@ -18,6 +19,12 @@ Arrays = dict[str, Array]
 VOCABULARY, CLASSES = 2000, 20
 # The class of a step behind a sequence's end: no loss.
 IGNORED = -100
+# Words that jobs read; a language model reads those that it tells apart. Word 0 is padding.
+WORDS = {"classifier": 10_000, "tagger": 4_000}
+# Quantiles that a forecaster gives of each step ahead.
+QUANTILES = (0.1, 0.5, 0.9)
+# Of CTC: label 0 is none.
+BLANK = 0
 
 
 @dataclass(frozen=True)
@@ -36,15 +43,34 @@ class Problem:
         of the final state is zero.
     lengths : ndarray of int64, (B,), or None
         None: every sequence has T steps.
-    targets : ndarray of int64, (T, B), or None
-        For a model: the right classes, which its loss is the cross entropy of, summed over steps.
+    targets : ndarray, or None
+        For a model: the right classes, (T, B) of int64, which its loss is the cross entropy of,
+        summed over steps. For jobs and losses what is right: of each sequence (B,), of each step
+        (T, B), labels (B, S), or steps ahead (B, V / Q). All losses are sums: of a mean, float32
+        would not have the digits for what an optimiser adds.
+    target_lengths : ndarray of int64, (B,), or None
+        How many labels each sequence has.
+    padded : bool
+        Whether a job's layer goes through padding as through steps: it is not told the lengths,
+        although all else is.
     """
 
     params: Arrays
     x: Array
     d_output: Array
     lengths: npt.NDArray[np.int64] | None
-    targets: npt.NDArray[np.int64] | None = None
+    targets: Array | None = None
+    target_lengths: npt.NDArray[np.int64] | None = None
+    padded: bool = False
+
+    @property
+    def layer_lengths(self) -> npt.NDArray[np.int64] | None:
+        """The lengths that a job's layer is told."""
+        return None if self.padded else self.lengths
+
+    def as_padded(self) -> Problem:
+        """The same for who does not tell the layer."""
+        return dataclasses.replace(self, padded=True)
 
 
 def parameter_names(layer: int, direction: int) -> tuple[str, str, str, str]:
@@ -74,6 +100,8 @@ def make_lengths(case: Case) -> npt.NDArray[np.int64] | None:
 
 def make_problem(case: Case) -> Problem:
     """Weights uniform in ±1/sqrt(H), PyTorch's initialisation; x and the gradient normal."""
+    if case.use in BLOCKS:
+        return _block_problem(case)
     T = CHECKED_STEPS if case.task == "step" else case.T
     G, H = case.gates, case.H
     rng = _generator(case, "weights")
@@ -93,6 +121,8 @@ def make_problem(case: Case) -> Problem:
         for name, shape in (("weight", (CLASSES, case.directions * H)), ("bias", (CLASSES,))):
             params[f"head.{name}"] = rng.uniform(-bound, bound, shape).astype(case.dtype)
 
+    if case.use in JOBS:
+        return _job_problem(case, params)
     rng = _generator(case, "data")
     x = rng.standard_normal((T, case.B, case.input_size(0))).astype(case.dtype)
     d_output = rng.standard_normal((T, case.B, case.directions * H)).astype(case.dtype)
@@ -106,3 +136,97 @@ def make_problem(case: Case) -> Problem:
     symbols = rng.integers(VOCABULARY, size=(T, case.B))
     targets = np.where(padding, IGNORED, rng.integers(CLASSES, size=(T, case.B)))
     return Problem(params, symbols, d_output, lengths, targets)
+
+
+def _linear(rng: np.random.Generator, n_in: int, n_out: int, dtype: str) -> Arrays:
+    bound = n_in**-0.5
+    return {
+        "weight": rng.uniform(-bound, bound, (n_out, n_in)).astype(dtype),
+        "bias": rng.uniform(-bound, bound, n_out).astype(dtype),
+    }
+
+
+def _transitions(rng: np.random.Generator, n: int, dtype: str) -> Arrays:
+    shapes = {"start_transitions": (n,), "end_transitions": (n,), "transitions": (n, n)}
+    return {name: rng.uniform(-0.1, 0.1, shape).astype(dtype) for name, shape in shapes.items()}
+
+
+def _padding(case: Case, lengths: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
+    """(T, B): what is behind a sequence's end."""
+    ends = np.full(case.B, case.T) if lengths is None else lengths
+    padding: npt.NDArray[np.bool_] = np.arange(case.T)[:, np.newaxis] >= ends
+    return padding
+
+
+def _labels(
+    case: Case, rng: np.random.Generator, lengths: npt.NDArray[np.int64] | None, V: int
+) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Targets of CTC, (B, S), and their lengths: a label for about eight frames."""
+    frames = np.full(case.B, case.T) if lengths is None else lengths
+    count = np.maximum(1, frames // 8)
+    return rng.integers(1, V, (case.B, count.max())), count
+
+
+def _job_problem(case: Case, params: Arrays) -> Problem:
+    """A job's other parameters by ``part.name``, and a batch of it."""
+    rng = _generator(case, "data")
+    T, B, V = case.T, case.B, case.V
+    lengths = make_lengths(case)
+    padding = _padding(case, lengths)
+    parts = {"out": _linear(rng, case.directions * case.H, V, case.dtype)}
+    x = rng.standard_normal((T, B, case.input_size(0))).astype(case.dtype)
+    if case.use in (*WORDS, "language"):
+        words = WORDS.get(case.use, V)
+        vectors = rng.uniform(-0.1, 0.1, (words, case.H)).astype(case.dtype)
+        vectors[0] = 0
+        parts["words"] = {"weight": vectors}
+        x = np.where(padding, 0, rng.integers(1, words, (T, B)))
+    else:
+        x[padding] = 0
+    target_lengths = None
+    if case.use == "classifier":
+        targets: Array = rng.integers(V, size=B)
+    elif case.use == "tagger":
+        parts["crf"] = _transitions(rng, V, case.dtype)
+        targets = np.where(padding, 0, rng.integers(V, size=(T, B)))
+    elif case.use == "transcriber":
+        targets, target_lengths = _labels(case, rng, lengths, V)
+    elif case.use == "forecaster":
+        targets = rng.standard_normal((B, V // len(QUANTILES))).astype(case.dtype)
+    else:
+        targets = np.where(padding, IGNORED, rng.integers(V, size=(T, B)))
+    own = {f"{part}.{n}": value for part, values in parts.items() for n, value in values.items()}
+    nothing = np.empty(0, case.dtype)
+    return Problem({**params, **own}, x, nothing, lengths, targets, target_lengths)
+
+
+def _block_problem(case: Case) -> Problem:
+    """What a block reads, and what its backward pass begins with. Attention's queries, one for each
+    sequence, count as a parameter."""
+    rng = _generator(case, "data")
+    T, B, H = case.T, case.B, case.H
+    lengths = make_lengths(case)
+    padding = _padding(case, lengths)
+    params: Arrays = {}
+    x = rng.standard_normal((T, B, H)).astype(case.dtype)
+    x[padding] = 0
+    shape: tuple[int, ...] = (0,)  # of a loss no gradient is given
+    targets: Array | None = None
+    target_lengths = None
+    if case.use == "linear":
+        params, shape = _linear(rng, H, case.V, case.dtype), (T, B, case.V)
+    elif case.use == "embedding":
+        params = {"weight": rng.standard_normal((case.V, H)).astype(case.dtype)}
+        x, shape = rng.integers(case.V, size=(T, B)), (T, B, H)
+    elif case.use == "attention":
+        params = {"query": rng.standard_normal((B, H)).astype(case.dtype)}
+        shape = (B, H)
+    elif case.use == "ctc":
+        targets, target_lengths = _labels(case, rng, lengths, H)
+    else:
+        if case.use == "crf":
+            params = _transitions(rng, H, case.dtype)
+        behind = 0 if case.use == "crf" else IGNORED
+        targets = np.where(padding, behind, rng.integers(H, size=(T, B)))
+    d_output = rng.standard_normal(shape).astype(case.dtype)
+    return Problem(params, x, d_output, lengths, targets, target_lengths)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import BLOCKS, FEATURES, JOBS, Case
 from fastlstm_bench.limits import Limits
 from fastlstm_bench.problem import make_lengths
 
@@ -34,16 +34,26 @@ def flop(case: Case) -> float:
 
     `steps` counts what is not padding: T*B, or the sum of the lengths. Training counts three times
     that: the backward pass has two products for each of the forward pass. An optimiser needs no
-    gradient of x: of the first layer's, one less; a model's embedding does. Gates are not counted,
-    nor is the optimiser, nor what a model has besides its layers.
+    gradient of x: of the first layer's, one less; an embedding does. A job's last linear layer
+    counts, too. Gates are not counted, nor is the optimiser, nor what else a model has. Of blocks
+    only "linear" is products.
     """
     lengths = make_lengths(case)
     steps = case.T * case.B if lengths is None else int(lengths.sum())
+    passes = 3 if case.trains else 1
+    if case.use in BLOCKS:
+        return 2.0 * steps * case.H * case.V * passes if case.use == "linear" else 0.0
     widths = sum(case.input_size(layer) + case.H for layer in range(case.layers))
-    products = (3 if case.trains else 1) * widths
-    if case.task == "optimiser" and case.use == "layer":
+    products = passes * widths
+    if case.task == "optimiser" and case.use in ("layer", *FEATURES):
         products -= case.input_size(0)
-    return 2.0 * steps * case.directions * case.gates * case.H * products
+    layers = 2.0 * steps * case.directions * case.gates * case.H * products
+    if case.use not in JOBS:
+        return layers
+    of_sequences = case.use in ("classifier", "forecaster")
+    of_sequences |= case.use == "language" and not case.trains
+    rows = case.B if of_sequences else steps
+    return layers + 2.0 * rows * case.directions * case.H * case.V * passes
 
 
 def weights_read(case: Case) -> tuple[float, float]:
@@ -76,14 +86,14 @@ def weights_read(case: Case) -> tuple[float, float]:
 
 
 def roofline(case: Case, threads: int, limits: Limits) -> Roofline | None:
-    """Bound the time of one call. None: the peak was not measured.
+    """Bound the time of one call. None: the peak was not measured, or there is no layer.
 
     Each thread keeps its share of the weights; they come from the smallest level where the share
     fits, at the speed of that level with all threads reading. What the level before has room for
     comes from there, as it does for who reads the weights there and back.
     """
     peak = limits.flops.get(case.dtype)
-    if not peak:
+    if not peak or case.use in BLOCKS:
         return None
     products = flop(case) / peak
     size, traffic = weights_read(case)

@@ -20,14 +20,14 @@ from typing import Protocol
 import numpy as np
 
 from fastlstm_bench import machine
-from fastlstm_bench.cases import Case
+from fastlstm_bench.cases import JOBS, Case
 from fastlstm_bench.check import check
 from fastlstm_bench.limits import Limits, best_of
 from fastlstm_bench.oracle import solve
 from fastlstm_bench.problem import Arrays, make_problem
 from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.roofline import flop
-from fastlstm_bench.systems import OWN
+from fastlstm_bench.systems import OWN, PADDED
 from fastlstm_bench.workers import PACKAGE_ROOT, Worker, WorkerError, worker_environment
 
 # Variables that change what the libraries do.
@@ -153,7 +153,10 @@ def _run(plan: Plan, run: Run, listener: Listener) -> None:
         for index, case in enumerate(plan.cases, 1):
             where = f"[{index}/{len(plan.cases)}, {budget.minutes():.0f} min] {case.name}"
             listener.status(f"{where}: computing the reference")
-            want = solve(case, make_problem(case))
+            problem = make_problem(case)
+            want = dict.fromkeys(plan.systems, solve(case, problem))
+            if PADDED in want and case.use in JOBS and case.lengths:
+                want[PADDED] = solve(case, problem.as_padded())
             for team in teams:
                 here = f"{where}, {team.threads} threads"
                 group = team.run_case(case, want, budget.deadline(case, team.threads), here)
@@ -284,8 +287,10 @@ class _Team:
         self.run.systems[system] = worker.versions
         return worker
 
-    def run_case(self, case: Case, want: Arrays, deadline: float, where: str) -> Group:
-        """Check, then time one case in all systems."""
+    def run_case(
+        self, case: Case, want: Mapping[str, Arrays], deadline: float, where: str
+    ) -> Group:
+        """Check by what each must give, then time one case in all systems."""
         group = Group(
             Result(case, self.threads, system)
             for system in self.plan.systems
@@ -295,7 +300,7 @@ class _Team:
         for result in group:
             self.listener.status(f"{where}: checking {result.system}")
             with _recorded(result):
-                self._prepare(result, want)
+                self._prepare(result, want[result.system])
         previous = 0.0
         for turn in range(self.plan.rounds):
             begin = time.monotonic()

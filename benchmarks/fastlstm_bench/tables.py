@@ -29,6 +29,12 @@ def percent(value: float | None) -> str:
     return NOTHING if value is None else f"{100 * value:.0f} %"
 
 
+def gflops(result: Result) -> str:
+    """Operations of products a second; nothing where there are none."""
+    operations = flop(result.case)
+    return f"{operations / result.seconds.median / 1e9:.1f}" if operations else NOTHING
+
+
 def ratio(value: Summary | None) -> str:
     """The median, and the quartiles in brackets."""
     if value is None:
@@ -73,7 +79,7 @@ def result_cells(run: Run, group: Group, result: Result) -> list[str]:
         result.system,
         seconds(time.median),
         spread(result),
-        f"{flop(result.case) / time.median / 1e9:.1f}",
+        gflops(result),
         percent(run.roofline_fraction(result)),
         ratio(group.ratio(result.system)),
     ]
@@ -123,7 +129,7 @@ def summary_table(run: Run) -> str:
                 seconds(best.seconds.median) if best else NOTHING,
                 best.system if best else "",
                 ratio(group.ratio()),
-                f"{flop(own.case) / own.seconds.median / 1e9:.1f}" if own else NOTHING,
+                gflops(own) if own else NOTHING,
                 percent(run.roofline_fraction(own)) if own else NOTHING,
             ]
         )

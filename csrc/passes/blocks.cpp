@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 
 #include "fastlstm/runtime.hpp"
 #include "passes/masks.hpp"
@@ -16,9 +15,10 @@ namespace fastlstm {
 
 namespace {
 
-/// Calls body(piece) for pieces of n rows of `width` values, of about kPieceValues each.
+/// Calls body(k) for 0 <= k < n, each on one thread, in pieces of rows of `width` values, of about
+/// kPieceValues each.
 template <class Body>
-void for_each_piece(Index n, Index width, const Body& body) {
+void for_each_row(Index n, Index width, const Body& body) {
   const FlushDenormals flush_denormals;  // as in workers: bits do not depend on who takes a piece
   const Index rows = std::max<Index>(1, kPieceValues / std::max<Index>(width, 1));
   const Index tasks = pieces(n, rows);
@@ -26,49 +26,9 @@ void for_each_piece(Index n, Index width, const Body& body) {
   TeamLease team(static_cast<int>(std::clamp<Index>(tasks / per_thread, 1, num_threads())));
   team.run_tasks(tasks, [&](Index task, int) noexcept {
     const Piece p = piece(n, task, rows);
-    if (!interrupted_before(p.size * width)) body(p);
-  });
-}
-
-/// Calls body(k) for 0 <= k < n, each on one thread.
-template <class Body>
-void for_each_row(Index n, Index width, const Body& body) {
-  for_each_piece(n, width, [&](const Piece& p) {
+    if (interrupted_before(p.size * width)) return;
     for (Index k = p.first; k < p.first + p.size; ++k) body(k);
   });
-}
-
-/// Sums and the like side by side: one would wait for itself.
-constexpr Index kAtOnce = 16;
-
-/// The largest of some numbers; NaN do not count.
-template <class T>
-T largest_of(Index n, const T* x) {
-  T largest[kAtOnce];
-  std::fill_n(largest, kAtOnce, -std::numeric_limits<T>::infinity());
-  Index k = 0;
-  for (; k + kAtOnce <= n; k += kAtOnce) {
-    for (Index j = 0; j < kAtOnce; ++j) largest[j] = x[k + j] > largest[j] ? x[k + j] : largest[j];
-  }
-  for (Index j = 0; k + j < n; ++j) largest[j] = std::max(largest[j], x[k + j]);
-  for (Index half = kAtOnce / 2; half > 0; half /= 2) {
-    for (Index j = 0; j < half; ++j) largest[j] = std::max(largest[j], largest[j + half]);
-  }
-  return largest[0];
-}
-
-template <class T>
-double sum_of(Index n, const T* x) {
-  double sums[kAtOnce] = {};
-  Index k = 0;
-  for (; k + kAtOnce <= n; k += kAtOnce) {
-    for (Index j = 0; j < kAtOnce; ++j) sums[j] += static_cast<double>(x[k + j]);
-  }
-  for (Index j = 0; k + j < n; ++j) sums[j] += static_cast<double>(x[k + j]);
-  for (Index half = kAtOnce / 2; half > 0; half /= 2) {
-    for (Index j = 0; j < half; ++j) sums[j] += sums[j + half];
-  }
-  return sums[0];
 }
 
 /// The weights in the loss of a row of class y: of that class alone, of each class by its share in
@@ -88,9 +48,9 @@ struct ClassWeights {
   double each, of_y, all;
 };
 
-/// Before exp: d = logits less their largest, and the loss but for the logarithm of exp's sum.
+/// The loss of a row, and its gradients.
 template <class T>
-void begin_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
+void cross_entropy_row(const CrossEntropyRows<T>& c, Index row) {
   const Index V = c.V, y = c.classes[row];
   const T* const logits = c.logits + row * V;
   T* const d = c.d_logits + row * V;
@@ -100,30 +60,18 @@ void begin_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
     return;
   }
   const ClassWeights<T> weights(c, y);
-  const T most = largest_of(V, logits);
-  const auto below = [&](Index k) {
-    return static_cast<double>(logits[k]) - static_cast<double>(most);
-  };
-  double loss = weights.of_y > 0 ? -weights.of_y * below(y) : 0;
+  // Before exp takes the place of the logits: how far they are from that of y, not from zero, so
+  // that no digits are lost where all are large.
+  const auto of_y = static_cast<double>(logits[y]);
+  const double near = std::isfinite(of_y) ? of_y : 0;
+  double loss = weights.of_y > 0 ? -weights.of_y * (of_y - near) : 0;
   for (Index k = 0; weights.each > 0 && k < V; ++k) {
-    if (weights.of(k) > 0) loss -= weights.of(k) * below(k);
+    if (weights.of(k) > 0) loss -= weights.of(k) * (static_cast<double>(logits[k]) - near);
   }
-  c.losses[row] = loss;
-  for (Index k = 0; k < V; ++k) d[k] = logits[k] - most;
-}
-
-/// After exp: the loss, and the gradients.
-template <class T>
-void end_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
-  const Index V = c.V, y = c.classes[row];
-  T* const d = c.d_logits + row * V;
-  if (y < 0) {
-    std::fill_n(d, V, T(0));
-    return;
-  }
-  const ClassWeights<T> weights(c, y);
-  const double sum = sum_of(V, d);
-  c.losses[row] += weights.all * std::log(sum);
+  T most = 0;
+  double sum = 0;
+  kernels<T>().softmax_row({V, logits, d, &most, &sum});
+  c.losses[row] = loss + weights.all * (static_cast<double>(most) - near + std::log(sum));
   const T scale = static_cast<T>(c.factor * weights.all / sum);
   for (Index k = 0; k < V; ++k) d[k] *= scale;
   d[y] -= static_cast<T>(c.factor * weights.of_y);
@@ -136,12 +84,7 @@ void end_cross_entropy(const CrossEntropyRows<T>& c, Index row) {
 
 template <class T>
 void cross_entropy_rows(const CrossEntropyRows<T>& call) {
-  for_each_piece(call.n, call.V, [&](const Piece& p) {
-    for (Index k = p.first; k < p.first + p.size; ++k) begin_cross_entropy(call, k);
-    T* const d = call.d_logits + p.first * call.V;
-    kernels<T>().exp_values({p.size * call.V, d, d});  // at once: rows of few classes are short
-    for (Index k = p.first; k < p.first + p.size; ++k) end_cross_entropy(call, k);
-  });
+  for_each_row(call.n, call.V, [&](Index row) { cross_entropy_row(call, row); });
 }
 
 template <class T>

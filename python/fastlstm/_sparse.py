@@ -99,15 +99,20 @@ class SparseRows:
     def with_values(self, values: FloatArray) -> SparseRows:
         """Return the same rows with other values of their shape."""
         check_shape("values", values, self.values.shape)
-        other = object.__new__(SparseRows)
-        other._indices, other._values, other._num_rows = self._indices, values, self._num_rows
-        return other
+        return _made(self._indices, values, self._num_rows)
 
     def to_dense(self) -> FloatArray:
         """Return the whole matrix, with zeros for the other rows."""
         dense = np.zeros(self.shape, self.dtype)
         dense[self.indices] = self.values
         return dense
+
+
+def _made(indices: IndexArray, values: FloatArray, num_rows: int) -> SparseRows:
+    """Rows that are known to be right."""
+    rows = object.__new__(SparseRows)
+    rows._indices, rows._values, rows._num_rows = indices, values, num_rows
+    return rows
 
 
 def sum_of_rows(indices: IndexArray, values: FloatArray, num_rows: int) -> SparseRows:
@@ -120,9 +125,9 @@ def sum_of_rows(indices: IndexArray, values: FloatArray, num_rows: int) -> Spars
     keys = np.sort((indices << 32) | np.arange(len(indices)))
     order = keys & 0xFFFFFFFF
     rows = keys >> 32
-    first = np.flatnonzero(np.diff(rows, prepend=-1))
-    sums = np.empty((len(first), values.shape[1]), values.dtype)
-    _core.sum_rows(
-        np.ascontiguousarray(values), np.append(first, len(order)).astype(np.int64), order, sums
-    )
-    return SparseRows(rows[first], sums, num_rows)
+    begins = np.ones(len(rows) + 1, np.bool_)  # of a row; and the end
+    np.not_equal(rows[1:], rows[:-1], out=begins[1:-1])
+    first = np.flatnonzero(begins)
+    sums = np.empty((len(first) - 1, values.shape[1]), values.dtype)
+    _core.sum_rows(np.ascontiguousarray(values), first, order, sums)
+    return _made(rows[first[:-1]], sums, num_rows)

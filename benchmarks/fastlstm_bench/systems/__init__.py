@@ -28,12 +28,14 @@ COMPILED = "fastlstm-torch-compiled"
 # What is ours, from what is compared with the peers to what stands beside it.
 OWN = (MODULES, SUBJECT, COMPILED)
 REFERENCE = "reference"
+PADDED = "torch-padded"
 SYSTEMS = {
     SUBJECT: "fastlstm_bench.systems.run_fastlstm",
     MODULES: "fastlstm_bench.systems.run_modules",
     COMPILED: "fastlstm_bench.systems.run_modules_compiled",
     "torch": "fastlstm_bench.systems.run_torch",
     "torch-compiled": "fastlstm_bench.systems.run_torch_compiled",
+    PADDED: "fastlstm_bench.systems.run_torch_padded",
     "onnxruntime": "fastlstm_bench.systems.run_onnxruntime",
     "openvino": "fastlstm_bench.systems.run_openvino",
     "jax": "fastlstm_bench.systems.run_jax",
@@ -42,9 +44,12 @@ SYSTEMS = {
 }
 
 
-# Who takes part in the suite "torch", and who in all others, if nobody says otherwise.
-IN_PYTORCH = (SUBJECT, MODULES, COMPILED, "torch", "torch-compiled")
-EVERYWHERE = tuple(n for n in SYSTEMS if n not in (MODULES, COMPILED, "torch-compiled"))
+# Who takes part in the suite of that name, and who in all others, if nobody says otherwise.
+BY_SUITE = {
+    "torch": (SUBJECT, MODULES, COMPILED, "torch", "torch-compiled"),
+    "jobs": (SUBJECT, "torch", PADDED),
+}
+EVERYWHERE = tuple(n for n in SYSTEMS if n not in (MODULES, COMPILED, "torch-compiled", PADDED))
 
 
 class UnsupportedError(Exception):
@@ -76,5 +81,5 @@ class Call(ABC):
 
         A step gives output (B, H); a sequence output, h_n and, for the LSTM, c_n; training also d_x
         and d_<parameter>, an optimiser moved_<parameter>: what it is now minus what it was before
-        the first run. The arrays may be views that the next run changes.
+        the first run. A job that trains gives its loss, too, and a request its answer as output. The arrays may be views that the next run changes.
         """

@@ -10,7 +10,9 @@ from fastlstm import optim
 
 from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import Array, Arrays, Problem
-from fastlstm_bench.systems import Call, UnsupportedError
+from fastlstm_bench.systems import Call, UnsupportedError, jobs_fastlstm
+
+USES = ("layer", *jobs_fastlstm.USES)
 
 _LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 
@@ -21,6 +23,8 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
+    if case.use != "layer":
+        return jobs_fastlstm.prepare(case, problem)
     layer_type: Any = getattr(fastlstm, _LAYERS[case.cell], None)
     if layer_type is None:
         raise UnsupportedError(f"this release has no {_LAYERS[case.cell]}")

@@ -9,7 +9,7 @@ from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import Problem
 from fastlstm_bench.systems import MODULES, Call, run_torch
 
-USES = run_torch.USES
+USES = ("layer", "cells", "model")
 
 
 def start(threads: int) -> dict[str, str]:

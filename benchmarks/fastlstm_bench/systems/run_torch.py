@@ -16,9 +16,9 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import CLASSES, IGNORED, VOCABULARY, Array, Arrays, Problem
-from fastlstm_bench.systems import Call
+from fastlstm_bench.systems import Call, jobs_torch
 
-USES = ("layer", "cells", "model")
+USES = ("layer", "cells", "model", *jobs_torch.USES)
 
 _LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
@@ -38,6 +38,8 @@ def start(threads: int) -> dict[str, str]:
 
 
 def prepare(case: Case, problem: Problem, threads: int, change: Change = lambda m: m) -> Call:
+    if case.use in jobs_torch.USES:
+        return jobs_torch.prepare(case, problem)
     if case.task == "step":
         return _Steps(case, problem, change)
     kinds = {"training": _Training, "optimiser": _Optimiser}

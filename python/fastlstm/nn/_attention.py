@@ -90,13 +90,15 @@ class AttentionTape:
         d = call.inside_out(array)
         d_p = np.matmul(d, call.states.swapaxes(1, 2))
         d_scores = p * (d_p - np.sum(p * d_p, axis=-1, keepdims=True)) * call.scale
-        d_states = np.matmul(p.swapaxes(1, 2), d)
-        d_states += np.matmul(d_scores.swapaxes(1, 2), call.query)
         d_query = np.matmul(d_scores, call.states)
-        return AttentionGradients(
-            np.ascontiguousarray(call.inside_out(d_query)),
-            np.ascontiguousarray(_batch_first(call.sequences, d_states)),
+        # One product for both ways to a state, written where it is wanted.
+        d_states = np.empty(call.sequences.values.shape, p.dtype)
+        np.matmul(
+            np.concatenate([p, d_scores], axis=1).swapaxes(1, 2),
+            np.concatenate([d, call.query], axis=1),
+            out=_batch_first(call.sequences, d_states),
         )
+        return AttentionGradients(np.ascontiguousarray(call.inside_out(d_query)), d_states)
 
 
 class Attention(Block):

@@ -157,25 +157,36 @@ class Pool(Block):
         return sequences
 
     def _pooled(self, sequences: Sequences) -> tuple[FloatArray, IndexArray | None]:
-        x, lengths = sequences.values, sequences.all_lengths()
+        x = sequences.values
         shape = (sequences.B, x.shape[2])
+        if self.how in ("last", "ends"):
+            return self._taken(sequences, shape), None
+        lengths = sequences.all_lengths()
         if self.how == "max":
             y, at = np.empty(shape, x.dtype), np.empty(shape, np.int64)
             _core.max_over_time(x, lengths, self.batch_first, y, at)
             return y, at
-        if self.how == "mean":
-            y = np.empty(shape, x.dtype)
-            _core.sum_over_time(x, lengths, self.batch_first, y)
-            y /= np.maximum(lengths, 1).astype(x.dtype)[:, None]
-            return y, None
+        y = np.empty(shape, x.dtype)
+        _core.sum_over_time(x, lengths, self.batch_first, y)
+        y /= np.maximum(lengths, 1).astype(x.dtype)[:, None]
+        return y, None
+
+    def _taken(self, sequences: Sequences, shape: tuple[int, int]) -> FloatArray:
+        """The values of certain steps."""
+        x, lengths = sequences.values, sequences.lengths
         y = np.zeros(shape, x.dtype)
         by_step = x.swapaxes(0, 1) if self.batch_first else x
-        some = np.flatnonzero(lengths)
         forwards, backwards = _halves(self.how, shape[1])
+        if sequences.T == 0:
+            return y
+        if lengths is None:  # a request's way: no arrays of indices
+            y[:, forwards] = by_step[-1, :, forwards]
+            y[:, backwards] = by_step[0, :, backwards]
+            return y
+        some = np.flatnonzero(lengths)
         y[some, forwards] = by_step[lengths[some] - 1, some, forwards]
-        if some.size:
-            y[some, backwards] = by_step[0, some, backwards]
-        return y, None
+        y[some, backwards] = by_step[0, some, backwards]
+        return y
 
 
 def pool(x: Any, lengths: Any = None, how: How = "max", *, batch_first: bool = False) -> FloatArray:
