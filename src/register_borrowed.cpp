@@ -10,6 +10,7 @@
 #include "core_call.hpp"
 #include "fastlstm/borrowed.hpp"
 #include "register.hpp"
+#include "tensors.hpp"
 
 namespace py = pybind11;
 
@@ -29,18 +30,98 @@ Stack<T> stack(BorrowedParams<T>& of, const std::vector<Address>& addresses, std
   return of.stack(params.data(), version);
 }
 
+/// The weights of all cells as the core reads them, and the number of writes to them; false: one of
+/// them is not a tensor that it can read.
+template <class T>
+bool read_weights(const StackConfig& config, const py::tuple& weights,
+                  std::vector<CellParams<const T>>* params, std::int64_t* version) {
+  params->resize(static_cast<std::size_t>(config.cells()));
+  std::size_t next = 0;
+  for (std::size_t k = 0; k < params->size(); ++k) {
+    const Index layer = static_cast<Index>(k) / config.directions();
+    for (const auto& parameter : parameters_of<const T>(config, layer)) {
+      if (next == weights.size()) return false;
+      const py::handle weight = weights[next++];
+      TensorView view;
+      if (!view_tensor(weight, sizeof(T), &view)) return false;
+      if (!view.has_shape(parameter.rows, parameter.columns)) return false;
+      (*params)[k].*parameter.field = static_cast<const T*>(view.data);
+      const std::int64_t writes = *version < 0 ? -1 : version_of(weight);
+      *version = writes < 0 ? -1 : *version + writes;
+    }
+  }
+  return next == weights.size();
+}
+
+/// A call on tensors, checked here: None, where one of them is not as the core reads it, and
+/// nothing is done; True; or, in training, the tape. final: of the shapes that states must have.
+template <class T>
+py::object run(BorrowedParams<T>& of, const py::object& x, Index steps, Index B, int order,
+               Address lengths, const py::tuple& initial, const py::tuple& weights,
+               const py::object& output, const py::tuple& final, const py::object& regularisation) {
+  const StackConfig& config = of.config();
+  const Layout layout = layout_at(steps, B, order, pointer<const Index>(lengths));
+  std::vector<CellParams<const T>> params;
+  std::int64_t version = 0;
+  TensorView view, of_final;
+  if (!view_tensor(x, sizeof(T), &view) || view.size != layout.rows * config.input_size ||
+      !read_weights<T>(config, weights, &params, &version)) {
+    return py::none();
+  }
+  const auto x_at = reinterpret_cast<Address>(view.data);
+  require(view_tensor(output, sizeof(T), &view) &&
+              view.size >= layout.rows * config.merged_size(),
+          "output");
+  const auto output_at = reinterpret_cast<Address>(view.data);
+  std::vector<Address> initial_at, final_at;
+  const std::vector<StatePart> parts = config.state_parts();
+  require(final.size() == parts.size(), "final");
+  if (initial.size() != parts.size() && !initial.empty()) return py::none();
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    require(view_tensor(final[p], sizeof(T), &of_final), "final");
+    require(of_final.size == config.cells() * B * parts[p].width, "final");
+    final_at.push_back(reinterpret_cast<Address>(of_final.data));
+    if (initial.empty()) continue;
+    if (!view_tensor(initial[p], sizeof(T), &view) || !view.has_shape_of(of_final)) {
+      return py::none();
+    }
+    initial_at.push_back(reinterpret_cast<Address>(view.data));
+  }
+  const ForwardCall<T> call = forward_call_at<T>(
+      config, layout, x_at, lengths,
+      initial.empty() ? StateAddresses() : StateAddresses(initial_at), output_at, final_at);
+  if (regularisation.is_none()) {
+    const CoreCall core_call;
+    if (steps == 1) {
+      of.step(params.data(), version, call);
+    } else {
+      of.stack(params.data(), version).forward(call);
+    }
+    return py::bool_(true);
+  }
+  const Regularisation of_call = regularisation_of(py::cast<py::dict>(regularisation));
+  return py::cast([&]() -> PyTape<T> {
+    const CoreCall core_call;
+    return {config, layout, of.stack(params.data(), version).forward_train(call, of_call, 0)};
+  }());
+}
+
 template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<BorrowedParams<T>> made(m, ("Borrowed" + suffix).c_str());
   throw_without_memory(made);
   made.def_static("make", &make<T>, py::arg("config"))
       .def("stack", &stack<T>, py::arg("addresses"), py::arg("version"))
+      .def("run", &run<T>, py::arg("x"), py::arg("steps"), py::arg("batch_size"), py::arg("order"),
+           py::arg("lengths"), py::arg("initial"), py::arg("weights"), py::arg("output"),
+           py::arg("final"), py::arg("regularisation"))
       .def_property("frozen", &BorrowedParams<T>::frozen, &BorrowedParams<T>::set_frozen);
 }
 
 }  // namespace
 
 void register_borrowed(py::module_& m) {
+  m.def("set_tensor_classes", &set_tensor_classes, py::arg("tensor"), py::arg("parameter"));
   register_for<float>(m, "Float32");
   register_for<double>(m, "Float64");
 }
