@@ -1,6 +1,7 @@
 // Parameters in memory of Python's, for Python.
 #include <pybind11/stl.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 #include <vector>
@@ -53,8 +54,23 @@ bool read_weights(const StackConfig& config, const py::tuple& weights,
   return next == weights.size();
 }
 
+/// Whether this is a part of the state of a call with this x: [L * D, B, width], without a batch
+/// [L * D, width]; of a cell's single step [B, width], without a batch [width].
+template <class T>
+bool is_state_of(const StackConfig& config, const TensorView& x, const Layout& layout, bool single,
+                 Index width, const TensorView& part) {
+  const bool batched = single ? x.dimensions == 2
+                              : x.dimensions == 3 || layout.order == Order::kPacked;
+  std::int64_t shape[3];
+  int n = 0;
+  if (!single) shape[n++] = config.cells();
+  if (batched) shape[n++] = layout.B;
+  shape[n++] = width;
+  return part.dimensions == n && std::equal(shape, shape + n, part.shape);
+}
+
 /// A call on tensors, checked here: None, where one of them is not as the core reads it, and
-/// nothing is done; True; or, in training, the tape. final: of the shapes that states must have.
+/// nothing is done; True; or, in training, the tape. The output of a cell's single step is its h.
 template <class T>
 py::object run(BorrowedParams<T>& of, const py::object& x, Index steps, Index B, int order,
                Address lengths, const py::tuple& initial, const py::tuple& weights,
@@ -63,30 +79,32 @@ py::object run(BorrowedParams<T>& of, const py::object& x, Index steps, Index B,
   const Layout layout = layout_at(steps, B, order, pointer<const Index>(lengths));
   std::vector<CellParams<const T>> params;
   std::int64_t version = 0;
-  TensorView view, of_final;
-  if (!view_tensor(x, sizeof(T), &view) || view.size != layout.rows * config.input_size ||
+  TensorView of_x, view;
+  if (!view_tensor(x, sizeof(T), &of_x) || of_x.size != layout.rows * config.input_size ||
       !read_weights<T>(config, weights, &params, &version)) {
     return py::none();
   }
-  const auto x_at = reinterpret_cast<Address>(view.data);
-  require(view_tensor(output, sizeof(T), &view) &&
-              view.size >= layout.rows * config.merged_size(),
-          "output");
-  const auto output_at = reinterpret_cast<Address>(view.data);
-  std::vector<Address> initial_at, final_at;
   const std::vector<StatePart> parts = config.state_parts();
   require(final.size() == parts.size(), "final");
   if (initial.size() != parts.size() && !initial.empty()) return py::none();
-  for (std::size_t p = 0; p < parts.size(); ++p) {
-    require(view_tensor(final[p], sizeof(T), &of_final), "final");
-    require(of_final.size == config.cells() * B * parts[p].width, "final");
-    final_at.push_back(reinterpret_cast<Address>(of_final.data));
-    if (initial.empty()) continue;
-    if (!view_tensor(initial[p], sizeof(T), &view) || !view.has_shape_of(of_final)) {
-      return py::none();
+  const bool single = output.is(final[0]);
+  const auto read_state = [&](const py::tuple& state, std::vector<Address>* addresses) {
+    for (std::size_t p = 0; p < state.size(); ++p) {
+      if (!view_tensor(state[p], sizeof(T), &view) ||
+          !is_state_of<T>(config, of_x, layout, single, parts[p].width, view)) {
+        return false;
+      }
+      addresses->push_back(reinterpret_cast<Address>(view.data));
     }
-    initial_at.push_back(reinterpret_cast<Address>(view.data));
+    return true;
+  };
+  std::vector<Address> initial_at, final_at;
+  if (!read_state(initial, &initial_at) || !read_state(final, &final_at)) return py::none();
+  if (!view_tensor(output, sizeof(T), &view) || view.size != layout.rows * config.merged_size()) {
+    return py::none();
   }
+  const auto x_at = reinterpret_cast<Address>(of_x.data);
+  const auto output_at = reinterpret_cast<Address>(view.data);
   const ForwardCall<T> call = forward_call_at<T>(
       config, layout, x_at, lengths,
       initial.empty() ? StateAddresses() : StateAddresses(initial_at), output_at, final_at);

@@ -50,14 +50,6 @@ bool is_row_major(const DlTensor& t) {
 
 }  // namespace
 
-bool TensorView::has_shape_of(const TensorView& other) const {
-  if (dimensions != other.dimensions) return false;
-  for (int k = 0; k < dimensions; ++k) {
-    if (shape[k] != other.shape[k]) return false;
-  }
-  return true;
-}
-
 bool TensorView::has_shape(Index rows, Index columns) const {
   if (columns == 0) return dimensions == 1 && shape[0] == rows;
   return dimensions == 2 && shape[0] == rows && shape[1] == columns;

@@ -17,8 +17,7 @@ struct TensorView {
   int dimensions = 0;
   Index size = 0;
 
-  bool has_shape_of(const TensorView& other) const;
-  /// rows: of all dimensions but the last, or the first alone.
+  /// columns 0: a vector.
   bool has_shape(Index rows, Index columns) const;
 };
 

@@ -34,6 +34,7 @@ _MOST_CALLS = 64
 _address = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
 _is_neg = Tensor.is_neg
+_empty_like = torch.empty_like
 kind_of = attrgetter("dtype", "shape")
 
 set_tensor_classes(Tensor, nn.Parameter)
@@ -72,6 +73,8 @@ class Engine:
         Whether training calls have more noise than dropout between layers.
     collects : bool
         Whether it is one cell with no other parameters than the core can collect gradients of.
+    run : callable
+        Computes a call with the values that its weights have now: :meth:`.core.Borrowed.run`.
     calls : dict
         Calls without lengths and noise, by what they have in common; see :meth:`remember`.
     loop : callable
@@ -100,6 +103,7 @@ class Engine:
         self._known: tuple[weakref.ref[Tensor], ...] = ()  # the weights of the last frozen call
         self._frozen = False
         self._borrowed = make_borrowed(spec.dtype, spec.config)
+        self.run: Callable[..., Any] = self._borrowed.run
 
     def remember(self, key: Any, call: Call) -> None:
         """Keep a call for others with the same input but for its values."""
@@ -124,6 +128,7 @@ class Engine:
     def frozen(self, value: bool) -> None:
         self._known = ()
         self._frozen = self._borrowed.frozen = value
+        self.run = self._run_frozen if value else self._borrowed.run
 
     def readable(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The weights as the core can read them; None if they are not those of such a layer."""
@@ -150,10 +155,9 @@ class Engine:
             known() is weight for known, weight in zip(self._known, weights, strict=True)
         )
 
-    def run(self, x: Tensor, *arguments: Any) -> Any:
-        """What :meth:`Borrowed.run` gives, with the weights' values of now."""
+    def _run_frozen(self, x: Tensor, *arguments: Any) -> Any:
         weights = arguments[5]
-        if not self._frozen or self._are_known(weights):
+        if self._are_known(weights):
             return self._borrowed.run(x, *arguments)
         self._known = tuple(map(weakref.ref, weights))
         self._borrowed.frozen = False  # this once, their values are looked at
@@ -231,7 +235,10 @@ class Call:
             The core cannot read one of the tensors, or it has another shape.
         """
         engine = self.engine
-        final = [x.new_empty(part) for part in self.shapes]
+        if states and all(map(_is_contiguous, states)):  # quicker than by a shape
+            final = [*map(_empty_like, states)]
+        else:
+            final = [x.new_empty(part) for part in self.shapes]
         if self.single:
             output = final[0]
         else:

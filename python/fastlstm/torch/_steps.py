@@ -172,9 +172,10 @@ _apply = super(torch.autograd.Function, _Step).apply  # for calls outside of tra
 
 def run_step(call: Call, x: Tensor, states: States, weights: Sequence[Tensor]) -> Sequence[Tensor]:
     """The final state of a step; with a graph where gradients may be asked for."""
-    if call.engine.collects and gradient_is_possible(x, states, weights):
-        loop = _loop(call.engine, weights)
-        if loop is not None:
-            final: Sequence[Tensor] = _apply(call, loop, loop.token, x, *states)
-            return final
-    return run(call, x, states, weights)[1]
+    if not gradient_is_possible(x, states, weights):
+        return call.forward(x, states, weights, taped=False)[1]
+    loop = _loop(call.engine, weights) if call.engine.collects else None
+    if loop is None:
+        return run(call, x, states, weights)[1]
+    final: Sequence[Tensor] = _apply(call, loop, loop.token, x, *states)
+    return final
