@@ -110,11 +110,7 @@ py::object run(BorrowedParams<T>& of, const py::object& x, Index steps, Index B,
       initial.empty() ? StateAddresses() : StateAddresses(initial_at), output_at, final_at);
   if (regularisation.is_none()) {
     const CoreCall core_call;
-    if (steps == 1) {
-      of.step(params.data(), version, call);
-    } else {
-      of.stack(params.data(), version).forward(call);
-    }
+    of.stack(params.data(), version).forward(call);
     return py::bool_(true);
   }
   const Regularisation of_call = regularisation_of(py::cast<py::dict>(regularisation));

@@ -41,7 +41,6 @@ struct ForwardStep {
   /// state before and after, and where results go. Its options are the cell's.
   CellStepTile<T> tile;
   const T** pointers;  // [rows] room for the addresses of rows, this thread's own
-  T* panels = nullptr;  // [I + P][width] room for a block of W and of R that are not packed
 };
 
 template <class T>

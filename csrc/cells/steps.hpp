@@ -30,8 +30,7 @@ class OneKernelForward final : public ForwardCell<T> {
 
   OneKernelForward(const CellWeights<T>& weights, Kernel kernel, const StepOptions<T>& options,
                    bool plain)
-      : weights_(weights),
-        block_width_(weights.R.layout().width()),
+      : block_width_(weights.R.layout().width()),
         kernel_(kernel),
         options_(options),
         plain_(plain) {}
@@ -39,25 +38,6 @@ class OneKernelForward final : public ForwardCell<T> {
   void step(ForwardStep<T>& step) noexcept override {
     CellStepTile<T>& tile = step.tile;
     tile.options = plain_ ? nullptr : &options_;
-    if (weights_.R_rows == nullptr) return run(tile);
-    const Index first = tile.first_block, end = tile.end_block;
-    T* const W = step.panels;
-    T* const R = W + tile.I * block_width_;
-    for (Index block = first; block < end; ++block) {
-      const PanelLayout& layout = weights_.R.layout();
-      WeightPanel<T>::pack_block_of(layout, tile.I, weights_.W_rows, block, W);
-      WeightPanel<T>::pack_block_of(layout, tile.P, weights_.R_rows, block, R);
-      // Panels are addressed from block 0, whichever of them are there.
-      tile.W = W - block * tile.I * block_width_;
-      tile.R = R - block * tile.P * block_width_;
-      tile.first_block = block;
-      tile.end_block = block + 1;
-      run(tile);
-    }
-  }
-
- private:
-  void run(const CellStepTile<T>& tile) const noexcept {
     const Index terms = tile.P + (tile.x != nullptr ? tile.I : 0);
     in_parts(tile, terms * block_width_, [this](const CellStepTile<T>& part, Index first_row) {
       if (first_row == 0) {
@@ -68,6 +48,7 @@ class OneKernelForward final : public ForwardCell<T> {
     });
   }
 
+ private:
   /// The part's rows come after first_row others.
   void run_from(Index first_row, CellStepTile<T> part) const noexcept {
     StepOptions<T> options = options_;
@@ -87,7 +68,6 @@ class OneKernelForward final : public ForwardCell<T> {
     kernel_(part);
   }
 
-  const CellWeights<T>& weights_;
   const Index block_width_;
   const Kernel kernel_;
   const StepOptions<T> options_;

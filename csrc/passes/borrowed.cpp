@@ -15,9 +15,6 @@ namespace fastlstm {
 
 namespace {
 
-/// Rows of a step up to which weights are not packed for it.
-constexpr Index kMostUnpackedRows = 32;
-
 /// What was packed last, and of what.
 template <class T>
 struct Packed {
@@ -166,19 +163,6 @@ Stack<T> BorrowedParams<T>::stack(const CellParams<const T>* params, std::int64_
   Stack<T> stack(packed->layers);
   state_->last.put(std::move(packed));
   return stack;
-}
-
-template <class T>
-void BorrowedParams<T>::step(const CellParams<const T>* params, std::int64_t version,
-                             const ForwardCall<T>& call) {
-  const StackConfig& c = config();
-  // A panel that is packed once serves many rows, or many steps; to know that it is still right, a
-  // step has to read all weights, too.
-  const bool few = call.B <= kMostUnpackedRows && !(frozen() && version >= 0);
-  if (!few || !state_->empty.can_borrow()) return stack(params, version).forward(call);
-  Layers<T> layers = state_->empty;
-  for (Index k = 0; k < c.cells(); ++k) layers.lend_params(k, params[k]);
-  Stack<T>(std::make_shared<const Layers<T>>(std::move(layers))).forward(call);
 }
 
 template <class T>

@@ -30,11 +30,6 @@ ThreadBuffers<T>::ThreadBuffers(const Layers<T>& layers, const RowSchedule& rows
   inputs.resize(most);
   outputs.resize(most);
   room.add(sums, sums_values(layers, rows));
-  if (layers.weights(0).R_rows != nullptr) {
-    const StackConfig& config = layers.config;
-    room.add(panels, Count(config.widest_input()) + config.output_size(),
-             layers.weights(0).R.layout().width());
-  }
 }
 
 template <class T>
@@ -231,7 +226,7 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   const Index saved_row = save ? rows_.packed_row(t, 0) : 0;
   const Index saved_stride = save && live > 1 ? rows_.packed_row(t, 1) - saved_row : 1;
 
-  ForwardStep<T> cell_step{share, {}, own.inputs.data(), own.panels.data()};
+  ForwardStep<T> cell_step{share, {}, own.inputs.data()};
   CellStepTile<T>& call = cell_step.tile;
   call.rows = live;
   call.first_block = first_block;

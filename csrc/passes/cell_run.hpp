@@ -20,8 +20,7 @@ struct ThreadBuffers {
 
   std::vector<const T*> inputs;  // pointers to as many rows as one kernel call gets
   std::vector<T*> outputs;
-  Buffer<T> sums;    // CellStepTile::sums; empty where no step is such a kernel
-  Buffer<T> panels;  // ForwardStep::panels; empty where all are packed
+  Buffer<T> sums;  // CellStepTile::sums; empty where no step is such a kernel
 };
 
 /// Steps s of a run, counted in the order in which they are computed.

@@ -48,14 +48,6 @@ struct Layers {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
   }
 
-  /// Whether the cells' steps read parameters as they are (lend_params).
-  bool can_borrow() const { return !cell->inputs_first() && config.proj_size == 0; }
-  /// Lets one step of inference read cell k's parameters where they are.
-  void lend_params(Index k, const CellParams<const T>& params) {
-    all_weights[static_cast<std::size_t>(k)] = std::make_shared<const CellWeights<T>>(
-        config, cell->weight_shape(), k / config.directions(), params);
-  }
-
   /// Packs parameters for cell k.
   void set_params(Index k, const CellParams<const T>& params) {
     for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {

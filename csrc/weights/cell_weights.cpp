@@ -9,27 +9,6 @@ template <class T>
 CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
                             Index layer, const CellParams<const T>& params,
                             const SparePanels<T>& spare)
-    : CellWeights(config, weight_shape, layer, params, spare,
-                  WeightPanel<T>(weight_shape.layout, config.layer_input_size(layer),
-                                 params.weight_ih, spare.W),
-                  WeightPanel<T>(weight_shape.layout, config.output_size(), params.weight_hh,
-                                 spare.R)) {}
-
-template <class T>
-CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
-                            Index layer, const CellParams<const T>& params)
-    : CellWeights(config, weight_shape, layer, params, SparePanels<T>::none(),
-                  WeightPanel<T>::unpacked(weight_shape.layout, config.layer_input_size(layer)),
-                  WeightPanel<T>::unpacked(weight_shape.layout, config.output_size())) {
-  W_rows = params.weight_ih;
-  R_rows = params.weight_hh;
-}
-
-template <class T>
-CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
-                            Index layer, const CellParams<const T>& params,
-                            const SparePanels<T>& spare, WeightPanel<T> packed_W,
-                            WeightPanel<T> packed_R)
     : I(config.layer_input_size(layer)),
       H(config.hidden_size),
       P(config.output_size()),
@@ -38,10 +17,10 @@ CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& wei
       projects(config.proj_size > 0),
       shape(weight_shape),
       input(std::make_shared<InputWeights<T>>()),
-      R(std::move(packed_R)),
+      R(shape.layout, P, params.weight_hh, spare.R),
       bias(GH),
       spare_(spare) {
-  input->W = std::move(packed_W);
+  input->W = WeightPanel<T>(shape.layout, I, params.weight_ih, spare.W);
   bias.fill_zero();
   const Index apart = shape.gates_of_bias_h, summed = GH - apart * H;
   if (apart > 0) {

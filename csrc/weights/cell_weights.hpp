@@ -59,10 +59,6 @@ struct CellWeights {
   /// params: read during the construction only.
   CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
               const CellParams<const T>& params, const SparePanels<T>& spare);
-  /// The same for one step of inference, without panels of W and R, which are read where they are
-  /// (W_rows). For cells whose steps are one kernel call, without a projection.
-  CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
-              const CellParams<const T>& params);
   /// The same with another R, for weight dropout. Shares the weights of the input.
   CellWeights(const CellWeights& other, WeightPanel<T> other_R);
 
@@ -81,8 +77,6 @@ struct CellWeights {
   Buffer<T> bias_h;      // of gates_of_bias_h gates, padded to whole blocks; empty without
   Buffer<T> W_hr_rows;   // [P, H] for products on BLAS; empty without a projection
   Buffer<T> others;      // as the cell packs them
-  /// The caller's W and R where panels are packed block by block in the step; null otherwise.
-  const T *W_rows = nullptr, *R_rows = nullptr;
 
   /// Rows of R whose gradients are multiplied with it in one go: as many from the first.
   Index R_rows_at_once() const { return shape.R_gates_at_once * H; }
@@ -92,10 +86,6 @@ struct CellWeights {
   const WeightPanel<T>& W_backward() const;
 
  private:
-  CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
-              const CellParams<const T>& params, const SparePanels<T>& spare, WeightPanel<T> W,
-              WeightPanel<T> R);
-
   const SparePanels<T> spare_;
   mutable FilledOnce<std::vector<WeightPanel<T>>> R_backward_;
 };

@@ -82,20 +82,6 @@ class WeightPanel {
     });
   }
 
-  /// A panel's layout without values, of a matrix that is packed block by block when it is used.
-  static WeightPanel unpacked(const PanelLayout& layout, Index K) {
-    WeightPanel panel;
-    panel.layout_ = layout;
-    panel.K_ = K;
-    return panel;
-  }
-
-  /// to: [K][width] out: one block of a matrix as above.
-  static void pack_block_of(const PanelLayout& layout, Index K, const T* matrix, Index block,
-                            T* to) noexcept {
-    pack_block(layout, K, block, [&](Index j) { return matrix + layout.row(block, j) * K; }, to);
-  }
-
   /// The same with other values: change(row, values) changes the [K] values of a matrix row.
   template <class Change>
   WeightPanel changed(Change change) const {
@@ -155,15 +141,12 @@ class WeightPanel {
   /// row_of(j): the [K] values of column j of a block; those of the rows after it follow.
   template <class RowOf>
   void pack_block(Index block, RowOf row_of) {
-    pack_block(layout_, K_, block, row_of, values_->data() + block * K_ * layout_.width());
-  }
-  template <class RowOf>
-  static void pack_block(const PanelLayout& layout, Index K, Index block, RowOf row_of, T* to) {
-    const Index width = layout.width(), lanes = kernels<T>().lanes;
+    const Index width = layout_.width(), lanes = kernels<T>().lanes;
     for (Index j = 0; j < width; j += lanes) {
-      const Index row = layout.row(block, j);
-      const Index rows = row < 0 ? 0 : std::min(lanes, layout.units - row % layout.units);
-      kernels<T>().transpose_rows({rows, K, rows > 0 ? row_of(j) : nullptr, K, to + j, width});
+      const Index row = layout_.row(block, j);
+      const Index rows = row < 0 ? 0 : std::min(lanes, layout_.units - row % layout_.units);
+      kernels<T>().transpose_rows({rows, K_, rows > 0 ? row_of(j) : nullptr, K_,
+                                   values_->data() + block * K_ * width + j, width});
     }
   }
   /// rows: [width, K] out: a block's columns.

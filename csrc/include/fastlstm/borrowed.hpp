@@ -28,11 +28,6 @@ class BorrowedParams {
   /// threads may call it at the same time.
   Stack<T> stack(const CellParams<const T>* params, std::int64_t version);
 
-  /// Computes one step: call.steps is 1. Where that is faster it reads the parameters where they
-  /// are, without packing them, which would cost more than the step.
-  void step(const CellParams<const T>* params, std::int64_t version,
-            const ForwardCall<T>& call);
-
   /// Whether the values at the same addresses, of the same version, are taken to be the same,
   /// without a look.
   bool frozen() const;
