@@ -7,8 +7,11 @@
 
 #include "addresses.hpp"
 #include "arrays.hpp"
+#include "config.hpp"
 #include "core_call.hpp"
+#include "fastlstm/collected.hpp"
 #include "register.hpp"
+#include "tensors.hpp"
 
 namespace py = pybind11;
 
@@ -39,15 +42,18 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
   of_call.tape.backward(call);
 }
 
-/// The same for sequences at addresses; gradients of parameters are written, not added to.
+/// The same for sequences at addresses; gradients of parameters are written, not added to, or go to
+/// `collected` where that is given.
 template <class T>
 void backward_at(const PyTape<T>& of_call, Address d_output, const StateAddresses& d_final,
                  Address d_x, const StateAddresses& d_initial,
-                 const std::vector<Address>& d_params) {
+                 const std::vector<Address>& d_params, CollectedGradients<T>* collected) {
   const StackConfig& config = of_call.config;
   const Layout& layout = of_call.layout;
-  const std::vector<CellParams<T>> params = parameters_at<T>(config, d_params);
+  std::vector<CellParams<T>> params;
+  if (collected == nullptr) params = parameters_at<T>(config, d_params);
   BackwardCall<T> call;
+  call.collected = collected;
   call.d_output = layout.view(pointer<const T>(d_output), config.merged_size());
   state_at(config, d_final, "d_final", call.d_state_n);
   call.d_x = layout.view(pointer<T>(d_x), config.input_size);
@@ -56,6 +62,58 @@ void backward_at(const PyTape<T>& of_call, Address d_output, const StateAddresse
   call.adds_to_d_params = false;
   const CoreCall core_call;
   of_call.tape.backward(call);
+}
+
+/// Where a gradient that is read is: 0 for None. False: it is not a tensor of this many values that
+/// the core can read.
+template <class T>
+bool read_gradient(const py::handle& d, Index size, Address* address) {
+  *address = 0;
+  if (d.is_none()) return true;
+  TensorView view;
+  if (!view_tensor(d, sizeof(T), &view) || view.size != size) return false;
+  *address = reinterpret_cast<Address>(view.data);
+  return true;
+}
+/// The same of one that is written.
+template <class T>
+Address written_gradient(const py::handle& d, Index size) {
+  Address address = 0;
+  require(read_gradient<T>(d, size, &address), "gradient to be written");
+  return address;
+}
+
+/// backward_at on tensors, where None is none; False, where a gradient is not as the core reads it,
+/// and nothing is done. d_initial, d_params: empty for none.
+template <class T>
+bool backward_of(const PyTape<T>& of_call, const py::object& d_output, const py::tuple& d_final,
+                 const py::object& d_x, const py::tuple& d_initial, const py::tuple& d_params,
+                 CollectedGradients<T>* collected) {
+  const StackConfig& config = of_call.config;
+  const Layout& layout = of_call.layout;
+  const std::vector<StatePart> parts = config.state_parts();
+  require(d_final.size() == parts.size(), "d_final");
+  require(d_initial.empty() || d_initial.size() == parts.size(), "d_initial");
+  Address of_output = 0;
+  if (!read_gradient<T>(d_output, layout.rows * config.merged_size(), &of_output)) return false;
+  std::vector<Address> of_final(parts.size()), of_initial, of_params;
+  for (std::size_t p = 0; p < parts.size(); ++p) {
+    const Index size = config.cells() * layout.B * parts[p].width;
+    if (!read_gradient<T>(d_final[p], size, &of_final[p])) return false;
+    if (!d_initial.empty()) of_initial.push_back(written_gradient<T>(d_initial[p], size));
+  }
+  std::size_t next = 0;
+  for (Index k = 0; k < config.cells(); ++k) {
+    for (const auto& parameter : parameters_of<T>(config, k / config.directions())) {
+      const bool given = next < d_params.size();
+      of_params.push_back(given ? written_gradient<T>(d_params[next++], parameter.size()) : 0);
+    }
+  }
+  backward_at(of_call, of_output, StateAddresses(of_final),
+              written_gradient<T>(d_x, layout.rows * config.input_size),
+              of_initial.empty() ? StateAddresses() : StateAddresses(of_initial), of_params,
+              collected);
+  return true;
 }
 
 template <class T>
@@ -92,7 +150,25 @@ Array<T> state(const PyTape<T>& of_call, Index k, Index part) {
 }
 
 template <class T>
+CollectedGradients<T> make_collected(const py::dict& config, const std::vector<Address>& d_params) {
+  const StackConfig of_cell = config_of(config);
+  const std::vector<CellParams<T>> params = parameters_at<T>(of_cell, d_params);
+  require(!params.empty(), "number of cells");
+  return CollectedGradients<T>(of_cell, params.front());
+}
+
+template <class T>
+void finish(CollectedGradients<T>& collected) {
+  const CoreCall core_call;
+  collected.finish();
+}
+
+template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
+  py::class_<CollectedGradients<T>> collected(m, ("Collected" + suffix).c_str());
+  throw_without_memory(collected);
+  collected.def_static("make", &make_collected<T>, py::arg("config"), py::arg("d_params"))
+      .def("finish", &finish<T>);
   py::class_<PyTape<T>> made(m, ("Tape" + suffix).c_str());
   throw_without_memory(made);
   made.def("backward", &backward<T>, py::arg("d_output").noconvert(),
@@ -100,7 +176,9 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("d_initial").noconvert(), py::arg("d_params").noconvert(),
            py::arg("d_steps").noconvert() = py::none())
       .def("backward_at", &backward_at<T>, py::arg("d_output"), py::arg("d_final"), py::arg("d_x"),
-           py::arg("d_initial"), py::arg("d_params"))
+           py::arg("d_initial"), py::arg("d_params"), py::arg("collected") = py::none())
+      .def("backward_of", &backward_of<T>, py::arg("d_output"), py::arg("d_final"),
+           py::arg("d_x"), py::arg("d_initial"), py::arg("d_params"), py::arg("collected"))
       .def("gates", &gates<T>, py::arg("cell"))
       .def("state", &state<T>, py::arg("cell"), py::arg("part"));
 }

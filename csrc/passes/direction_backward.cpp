@@ -108,8 +108,12 @@ class DirectionPass {
 
   /// Of the parameters and the input, from all rows of a block at once.
   void gradients(const StepBlock& block, TeamLease& team) {
-    weights_.begin(
-        {block.first_row, block.rows, steps_.d_gates(), steps_.cell().d_from_h(steps_.d_gates())});
+    const T* const d_from_h = steps_.cell().d_from_h(steps_.d_gates());
+    weights_.begin({block.first_row, block.rows, steps_.d_gates(), d_from_h});
+    if (run_.collected != nullptr) {
+      run_.collected->add(block.rows, run_.x + block.first_row * shape_.weights.I, steps_.h_prev(),
+                          steps_.d_gates(), d_from_h);
+    }
     const Index small = weights_.first_tasks();  // the place of the task of all small ones
     team.run_tasks(1 + weights_.tasks(), [&](Index task, int rank) noexcept {
       if (task == small) {

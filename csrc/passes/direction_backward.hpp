@@ -1,6 +1,7 @@
 // The backward pass of one layer and direction over a whole sequence, and how threads divide it.
 #pragma once
 
+#include "passes/collected_gradients.hpp"
 #include "passes/steps_backward.hpp"
 #include "runtime/thread_team.hpp"
 
@@ -19,6 +20,8 @@ struct DirectionBackward {
   T* d_x = nullptr;          // [rows, I] out; null: not computed
   bool add_to_d_x = false;   // d_x: in and out
   CellParams<T> d_params{};  // added to; null: not computed
+  /// Takes the rows of d_params' products, prepared for them; or null.
+  typename CollectedGradients<T>::State* collected = nullptr;
 };
 
 template <class T>

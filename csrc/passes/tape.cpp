@@ -80,6 +80,7 @@ class StackBackward {
   /// The lowest layer that something is asked of; those below it need not run.
   Index lowest_layer() const {
     if (call_.d_x.data != nullptr || call_.d_state_0[0] != nullptr || steps_wanted()) return 0;
+    if (call_.collected != nullptr) return 0;
     for (Index k = 0; call_.d_params != nullptr && k < config_.cells(); ++k) {
       for (const auto& parameter : parameters_of<T>(config_, k / D_)) {
         if (call_.d_params[k].*parameter.field != nullptr) return k / D_;
@@ -113,7 +114,8 @@ class StackBackward {
       d_memory_steps_.resize(saved_.rows.rows(), M_);
     }
     const CellWeights<T>& w = saved_.layers.weights(k);
-    d_params_ = call_.d_params != nullptr ? call_.d_params[k] : CellParams<T>{};
+    const bool given = call_.d_params != nullptr && call_.collected == nullptr;
+    d_params_ = given ? call_.d_params[k] : CellParams<T>{};
     if (!call_.adds_to_d_params) clear(d_params_, layer);
     Buffer<T> d_dropped_R;
     const bool drops_R = saved_.regularisation.weight_dropout > 0 && d_params_.weight_hh != nullptr;
@@ -234,6 +236,10 @@ class StackBackward {
     const CellWeights<T>& w = saved_.layers.weights(k);
     w.R_backward();
     if (d_x != nullptr) w.W_backward();
+    if (call_.collected != nullptr) {  // which may have products of its own to compute
+      collected_ = &call_.collected->state();
+      collected_->prepare(saved_.layers.all_weights[static_cast<std::size_t>(k)], rows.rows());
+    }
     // Sorted rows of a segment are the first of all: those that live in it.
     TeamLease team(threads_worth(2 * products_of(config_, rows)));
     DirectionBackward<T> run{saved_.layers, k, rows, saved_.regularisation};
@@ -257,6 +263,7 @@ class StackBackward {
     run.d_x = d_x;
     run.add_to_d_x = d > 0;
     run.d_params = d_params_;
+    run.collected = collected_;
     direction_backward<T>(run, team);
     if (layer == 0 && d_x != nullptr && !direct) unpack_rows(rows, d_x, I, I, callers_d_x);
   }
@@ -294,6 +301,7 @@ class StackBackward {
   Buffer<T> d_h_, d_memory_;  // [B, P], [B, M] sorted: they go back through the steps
   Buffer<T> d_h_past_R_;      // [B, H] sorted; empty where the cell has no such part
   CellParams<T> d_params_;
+  typename CollectedGradients<T>::State* collected_ = nullptr;
   Buffer<T> d_h_steps_, d_memory_steps_;  // if they are asked for: [rows, .]
   Buffer<T> d_layer_output_;              // from the layer above: its d_x, of all rows
   LongestSegments longest_;               // or all rows
@@ -329,6 +337,10 @@ Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
 
 template <class T>
 void Tape<T>::backward(const BackwardCall<T>& call) const {
+  const bool drops = saved_->regularisation.weight_dropout > 0;
+  if (call.collected != nullptr && (saved_->config().cells() != 1 || drops)) {
+    throw std::invalid_argument("BackwardCall: expected collected gradients of a single cell");
+  }
   const FlushDenormals flush_denormals;
   require_blas();
   const SingleThreadedBlas single_threaded_blas;

@@ -89,10 +89,31 @@ class BorrowedFloat32:
     def make(config: dict[str, Any]) -> BorrowedFloat32: ...
     # addresses: of all parameters, cell by cell, in the order of `parameters`.
     def stack(self, addresses: Sequence[int], version: int) -> StackFloat32: ...
+    # Of tensors. None: one of them could not be read; True, or the tape of a training call.
+    def run(
+        self,
+        x: object,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        output: object,
+        final: tuple[Any, ...],
+        regularisation: object,
+    ) -> object: ...
     @property
     def frozen(self) -> bool: ...
     @frozen.setter
     def frozen(self, frozen: bool) -> None: ...
+
+class CollectedFloat32:
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
+    # d_params: addresses of a cell's gradients, in the order of `parameters`; 0: not computed.
+    @staticmethod
+    def make(config: dict[str, Any], d_params: Sequence[int]) -> CollectedFloat32: ...
+    def finish(self) -> None: ...
 
 class TapeFloat32:
     # Only forward_train makes tapes.
@@ -106,7 +127,7 @@ class TapeFloat32:
         d_params: Sequence[Mapping[str, _Float32]],
         d_steps: Sequence[_Float32] | None = None,
     ) -> None: ...
-    # Gradients of parameters are written, not added to.
+    # Gradients of parameters are written, not added to, or go to `collected`.
     def backward_at(
         self,
         d_output: int,
@@ -114,7 +135,18 @@ class TapeFloat32:
         d_x: int,
         d_initial: Sequence[int] | None,
         d_params: Sequence[int],
+        collected: CollectedFloat32 | None = None,
     ) -> None: ...
+    # The same of tensors. False: a gradient could not be read.
+    def backward_of(
+        self,
+        d_output: object,
+        d_final: tuple[Any, ...],
+        d_x: object,
+        d_initial: tuple[Any, ...],
+        d_params: tuple[Any, ...],
+        collected: CollectedFloat32 | None,
+    ) -> bool: ...
     def gates(self, cell: int) -> _Float32: ...
     def state(self, cell: int, part: int) -> _Float32: ...
 
@@ -197,10 +229,31 @@ class BorrowedFloat64:
     def make(config: dict[str, Any]) -> BorrowedFloat64: ...
     # addresses: of all parameters, cell by cell, in the order of `parameters`.
     def stack(self, addresses: Sequence[int], version: int) -> StackFloat64: ...
+    # Of tensors. None: one of them could not be read; True, or the tape of a training call.
+    def run(
+        self,
+        x: object,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        output: object,
+        final: tuple[Any, ...],
+        regularisation: object,
+    ) -> object: ...
     @property
     def frozen(self) -> bool: ...
     @frozen.setter
     def frozen(self, frozen: bool) -> None: ...
+
+class CollectedFloat64:
+    def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
+    # d_params: addresses of a cell's gradients, in the order of `parameters`; 0: not computed.
+    @staticmethod
+    def make(config: dict[str, Any], d_params: Sequence[int]) -> CollectedFloat64: ...
+    def finish(self) -> None: ...
 
 class TapeFloat64:
     # Only forward_train makes tapes.
@@ -214,7 +267,7 @@ class TapeFloat64:
         d_params: Sequence[Mapping[str, _Float64]],
         d_steps: Sequence[_Float64] | None = None,
     ) -> None: ...
-    # Gradients of parameters are written, not added to.
+    # Gradients of parameters are written, not added to, or go to `collected`.
     def backward_at(
         self,
         d_output: int,
@@ -222,7 +275,18 @@ class TapeFloat64:
         d_x: int,
         d_initial: Sequence[int] | None,
         d_params: Sequence[int],
+        collected: CollectedFloat64 | None = None,
     ) -> None: ...
+    # The same of tensors. False: a gradient could not be read.
+    def backward_of(
+        self,
+        d_output: object,
+        d_final: tuple[Any, ...],
+        d_x: object,
+        d_initial: tuple[Any, ...],
+        d_params: tuple[Any, ...],
+        collected: CollectedFloat64 | None,
+    ) -> bool: ...
     def gates(self, cell: int) -> _Float64: ...
     def state(self, cell: int, part: int) -> _Float64: ...
 
@@ -259,6 +323,7 @@ def num_threads() -> int: ...
 def set_num_threads(n: int) -> None: ...
 def read_only(array: npt.NDArray[_S]) -> npt.NDArray[_S]: ...
 def set_threads_variable(variable: ContextVar[tuple[list[int], ...]]) -> None: ...
+def set_tensor_classes(tensor: type, parameter: type) -> None: ...
 def has_blas() -> bool: ...
 def set_blas(sgemm: int, dgemm: int, get_num_threads: int, set_num_threads: int) -> None: ...
 def compiler() -> str: ...

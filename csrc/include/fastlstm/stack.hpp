@@ -40,6 +40,9 @@ struct ForwardCall {
   T* state_n[kMostStateParts] = {};  // out: all parts
 };
 
+template <class T>
+class CollectedGradients;
+
 /// Gradients that come into and go out of one backward call; layouts as in ForwardCall.
 template <class T>
 struct BackwardCall {
@@ -50,6 +53,9 @@ struct BackwardCall {
   T* d_state_0[kMostStateParts] = {};        // written, all parts or, if null, none
   const CellParams<T>* d_params = nullptr;   // [L * D]; added to; null, or null ones: not computed
   bool adds_to_d_params = true;              // false: they are written, whatever was there
+  /// Takes the gradients of parameters instead, for the products of several calls at once
+  /// (fastlstm/collected.hpp); or null. Then d_params is not read. Without weight dropout.
+  CollectedGradients<T>* collected = nullptr;
   // For looking inside, or null: gradients of the state after each step, as they come from the
   // steps that follow it; zero past an end. [L * D, T, B, width], all parts or none.
   T* d_state_steps[kMostStateParts] = {};

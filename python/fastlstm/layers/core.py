@@ -29,6 +29,10 @@ _BORROWED: dict[str, Any] = {
     "float32": _core.BorrowedFloat32,
     "float64": _core.BorrowedFloat64,
 }
+_COLLECTED: dict[str, Any] = {
+    "float32": _core.CollectedFloat32,
+    "float64": _core.CollectedFloat64,
+}
 _STREAMS: dict[str, Any] = {
     "float32": _core.StreamFloat32,
     "float64": _core.StreamFloat64,
@@ -42,6 +46,13 @@ class Order(IntEnum):
     BATCH_FIRST = 1
     PACKED = 2
     """Those that live at step 0, then those of step 1, ...: PyTorch's PackedSequence."""
+
+
+class Collected(Protocol):
+    """Gradients of a cell's weights, from backward passes of many steps."""
+
+    def finish(self) -> None:
+        """Add to the gradients what has not been added yet."""
 
 
 class Tape(Protocol):
@@ -66,13 +77,27 @@ class Tape(Protocol):
         d_x: int,
         d_initial: Sequence[int] | None,
         d_params: Sequence[int],
+        collected: Collected | None,
         /,
     ) -> None:
         """The same for addresses, 0 for none; those of parameters are written, not added to.
 
+        Where `collected` is given, it takes what gradients of parameters are made of instead.
         Sequences have the order of the call; parameters that of the core's list. As before the
         other, :func:`fastlstm._blas.require_blas` comes first.
         """
+
+    def backward_of(
+        self,
+        d_output: Any,
+        d_final: tuple[Any, ...],
+        d_x: Any,
+        d_initial: tuple[Any, ...],
+        d_params: tuple[Any, ...],
+        collected: Collected | None,
+        /,
+    ) -> bool:
+        """The same for tensors, None for none; False where it could not read a gradient."""
 
     def gates(self, k: int, /) -> FloatArray:
         """(T, B, G * H): the gates of cell k."""
@@ -172,6 +197,27 @@ class Borrowed(Protocol):
         changes when they are written to, or -1. Writes that it does not tell of are found.
         """
 
+    def run(
+        self,
+        x: Any,
+        steps: int,
+        batch_size: int,
+        order: int,
+        lengths: int,
+        initial: tuple[Any, ...],
+        weights: tuple[Any, ...],
+        output: Any,
+        final: tuple[Any, ...],
+        regularisation: Mapping[str, Any] | None,
+        /,
+    ) -> Any:
+        """One call on tensors, with the values that their weights have now.
+
+        Returns None, with nothing done, where it could not read a tensor: not one of PyTorch's own
+        class on the CPU, of the layer's dtype and shape, contiguous. Otherwise True; or, where
+        `regularisation` is given, the tape. lengths: an address, or 0.
+        """
+
 
 class Stream(Protocol):
     """Layers that run step by step."""
@@ -226,6 +272,17 @@ def make_borrowed(dtype: np.dtype[Any], config: Config) -> Borrowed:
     """Return what gives stacks of parameters that are somebody else's."""
     borrowed: Borrowed = _BORROWED[dtype.name].make(dict(config))
     return borrowed
+
+
+def set_tensor_classes(tensor: type, parameter: type) -> None:
+    """Say which classes tensors have: PyTorch's. Before any call on tensors."""
+    _core.set_tensor_classes(tensor, parameter)
+
+
+def make_collected(dtype: np.dtype[Any], config: Config, d_params: Sequence[int]) -> Collected:
+    """Return what adds to a cell's gradients: their addresses in the core's order, 0 for none."""
+    collected: Collected = _COLLECTED[dtype.name].make(dict(config), d_params)
+    return collected
 
 
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:

@@ -14,8 +14,8 @@ from fastlstm import layers
 from fastlstm._checks import as_real
 from fastlstm.layers.spec import Spec
 
-from ._engine import Engine, Shape, is_plain, no_transform
-from ._internals import dispatch_modes, transforms_are_active
+from ._engine import Call, Engine, Shape, are_tensors, is_plain, no_transform
+from ._internals import dispatch_modes, something_is_unusual, transforms_are_active
 from ._traced import Layer
 
 # Drawn for each training call; of a cell that would be for each step.
@@ -155,6 +155,41 @@ class Computed(nn.Module):
             set_frozen(self, False)
         return self
 
+    def _key(self, x: Tensor) -> Any:
+        """What calls without noise have in common: :attr:`Engine.calls`."""
+        return x.shape
+
+    def _usual(self, x: Any, hx: Any) -> tuple[Call, Sequence[Tensor], tuple[Any, ...]] | None:
+        """The call, the states and the weights, where all is as it is in most calls.
+
+        The core finds out what tensors are; if it cannot read one, the call is not done. None: it
+        has to be looked at more closely.
+        """
+        engine = self._engine
+        if (
+            engine is None
+            or type(x) is not Tensor
+            or x.dtype is not engine.dtype
+            or (engine.noisy and self.training)
+            or something_is_unusual()
+        ):
+            return None
+        call = engine.calls.get(self._key(x))
+        if call is None:
+            return None
+        states: Sequence[Any] = () if hx is None else hx
+        if hx is not None and len(call.shapes) == 1:
+            states = (hx,)
+        elif not isinstance(states, (tuple, list)) or len(states) not in (0, len(call.shapes)):
+            return None
+        try:
+            weights = engine.pick(self._parameters)
+        except KeyError:  # see _weights
+            return None
+        if torch.is_grad_enabled() and not are_tensors((*states, *weights)):
+            return None
+        return call, states, weights
+
     def _ready(self, x: Any) -> Ready | None:
         """What a call with this input needs; None: it cannot be ours.
 
@@ -216,6 +251,9 @@ class Computed(nn.Module):
             engine.frozen = self._frozen
             self.__dict__["_engine"] = engine  # Module.__setattr__ would look for a parameter
         return engine
+
+    def _state(self, parts: Sequence[Tensor]) -> Any:
+        return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _regularisation(self, engine: Engine, dropout: float) -> dict[str, Any] | None:
         """What the core is told of a training call, with a seed of torch's generator's."""

@@ -12,8 +12,9 @@ from fastlstm.layers.spec import Spec
 
 from . import _traced
 from ._base import Computed, Ready, initial_state
-from ._engine import TIME_FIRST, Call
+from ._engine import TIME_FIRST, Call, UnreadableError
 from ._function import run
+from ._steps import run_step
 from ._tracing import is_traced, untraced
 
 
@@ -52,9 +53,23 @@ class Cell(Computed, nn.RNNCellBase):
 
     @untraced
     def _compute(self, input: Any, hx: Any) -> Any:
+        result = self._quick(input, hx)
+        if result is not None:
+            return result
         # torch's cells may be without inputs or units.
         ready = self._ready(input) if self.input_size and self.hidden_size else None
         return None if ready is None else self._run(ready, input, hx)
+
+    def _quick(self, x: Any, hx: Any) -> Any:
+        """The result of a call as most are; None: it is none, or the first of its shape."""
+        usual = self._usual(x, hx)
+        if usual is None:
+            return None
+        call, states, weights = usual
+        try:
+            return self._state(run_step(call, x, states, weights))
+        except UnreadableError:
+            return None
 
     def _run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
         """The result; None: torch's own implementation computes, or says what is wrong."""
@@ -67,15 +82,16 @@ class Cell(Computed, nn.RNNCellBase):
         if states is None:
             return None
         B = batch[0] if batch else 1
-        call = Call(engine, 1, B, TIME_FIRST, None, self._regularisation(engine, 0.0), shapes)
+        noise = self._regularisation(engine, 0.0)
+        call = Call(engine, 1, B, TIME_FIRST, None, noise, shapes, single=True)
         if ready.raised:
             dtype = torch.bfloat16 if self._lowered else x.dtype
             raised = [state.float() for state in states]
-            _, final = run(call, x.float(), raised, ready.weights)
-            final = [part.to(dtype) for part in final]
-        else:
-            _, final = run(call, x, states, ready.weights)
-        return final[0] if len(final) == 1 else tuple(final)
+            final = run(call, x.float(), raised, ready.weights)[1]
+            return self._state([part.to(dtype) for part in final])
+        if noise is None:
+            engine.remember(self._key(x), call)
+        return self._state(run_step(call, x, states, ready.weights))
 
     def _names(self, spec: Spec) -> list[str]:
         return list(spec.parameters[0])

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fastlstm._blas import require_blas
 from fastlstm._runtime import begin_threads, end_threads
-from fastlstm.layers.core import Order, make_borrowed
+from fastlstm.layers.core import Order, make_borrowed, make_collected, set_tensor_classes
 from fastlstm.layers.spec import Spec
 
 from ._internals import dispatch_keys
@@ -28,11 +28,25 @@ _TYPES = frozenset({Tensor, nn.Parameter})
 _KEYS = {dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
 with torch.inference_mode():
     _KEYS.add(dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
+# Parameters whose gradients several backward passes of one cell can have in common.
+_COLLECTED = frozenset({"weight_ih", "weight_hh", "bias_ih", "bias_hh"})
+_MOST_CALLS = 64
 _address = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
 _is_neg = Tensor.is_neg
-_kind = attrgetter("dtype", "shape")
-_version = attrgetter("_version")
+_empty_like = torch.empty_like
+kind_of = attrgetter("dtype", "shape")
+
+set_tensor_classes(Tensor, nn.Parameter)
+
+
+class UnreadableError(Exception):
+    """The core cannot read a tensor as it lies there."""
+
+
+def are_tensors(values: Sequence[Any]) -> bool:
+    """Whether all are of PyTorch's own classes."""
+    return _TYPES.issuperset(map(type, values))
 
 
 def is_plain(tensor: Any) -> bool:
@@ -57,6 +71,14 @@ class Engine:
         What the core is told of a training call without dropout and noise.
     noisy : bool
         Whether training calls have more noise than dropout between layers.
+    collects : bool
+        Whether it is one cell with no other parameters than the core can collect gradients of.
+    run : callable
+        Computes a call with the values that its weights have now: :meth:`.core.Borrowed.run`.
+    calls : dict
+        Calls without lengths and noise, by what they have in common; see :meth:`remember`.
+    loop : callable
+        Returns the last loop of a cell's steps (:mod:`._steps`), or None.
     """
 
     def __init__(self, spec: Spec, names: Sequence[str] | None = None) -> None:
@@ -69,10 +91,25 @@ class Engine:
         self.names = tuple(names or spec.shapes)
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
+        parameters = {kind for cell in spec.parameters for kind in cell}
+        self.collects = (
+            spec.cells == 1
+            and parameters <= _COLLECTED
+            and spec.config.get("cell") != "gru_reset_before"
+        )
+        self.calls: dict[Any, Call] = {}
+        self.loop: Callable[[], Any] = type(None)  # of a cell's steps: the last one, or None
         self._seen: tuple[int, ...] = ()  # addresses of weights that were plain
         self._known: tuple[weakref.ref[Tensor], ...] = ()  # the weights of the last frozen call
         self._frozen = False
         self._borrowed = make_borrowed(spec.dtype, spec.config)
+        self.run: Callable[..., Any] = self._borrowed.run
+
+    def remember(self, key: Any, call: Call) -> None:
+        """Keep a call for others with the same input but for its values."""
+        if len(self.calls) >= _MOST_CALLS:
+            self.calls.clear()
+        self.calls[key] = call
 
     def state_shapes(self, batch: int) -> list[Shape]:
         """Of the parts of a state: (L * D, B, width)."""
@@ -91,17 +128,18 @@ class Engine:
     def frozen(self, value: bool) -> None:
         self._known = ()
         self._frozen = self._borrowed.frozen = value
+        self.run = self._run_frozen if value else self._borrowed.run
 
     def readable(self, weights: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
         """The weights as the core can read them; None if they are not those of such a layer."""
-        if not _TYPES.issuperset(map(type, weights)):
+        if not are_tensors(weights):
             return None
         addresses = tuple(map(_address, weights))
         if addresses != self._seen:
             if not all(map(is_plain, weights)):
                 return None
             self._seen = addresses
-        if [*map(_kind, weights)] != self._kinds or any(map(_is_neg, weights)):
+        if [*map(kind_of, weights)] != self._kinds or any(map(_is_neg, weights)):
             return None
         if all(map(_is_contiguous, weights)):
             return weights
@@ -117,21 +155,21 @@ class Engine:
             known() is weight for known, weight in zip(self._known, weights, strict=True)
         )
 
-    def stack(self, weights: Sequence[Tensor]) -> Any:
-        """The stack of the weights' values now. weights: readable."""
-        try:
-            version = sum(map(_version, weights))
-        except RuntimeError:  # inference tensors have none
-            version = -1
-        addresses = list(map(_address, weights))
-        if not self._frozen or self._are_known(weights):
-            return self._borrowed.stack(addresses, version)
+    def _run_frozen(self, x: Tensor, *arguments: Any) -> Any:
+        weights = arguments[5]
+        if self._are_known(weights):
+            return self._borrowed.run(x, *arguments)
         self._known = tuple(map(weakref.ref, weights))
         self._borrowed.frozen = False  # this once, their values are looked at
         try:
-            return self._borrowed.stack(addresses, version)
+            return self._borrowed.run(x, *arguments)
         finally:
             self._borrowed.frozen = self._frozen
+
+    def collected(self, gradients: Sequence[Tensor | None]) -> Any:
+        """What takes the gradients of a cell's steps, and adds them to these of the weights."""
+        addresses = tuple(map(address, gradients))
+        return make_collected(self.spec.dtype, self.spec.config, addresses)
 
 
 class Call:
@@ -150,16 +188,18 @@ class Call:
         What the core is told of a training call; None: as in inference.
     shapes : sequence of tuple
         Of the parts of the final state.
+    single : bool
+        Whether it is a cell's one step, whose output is its h.
     """
 
     __slots__ = (
-        "_kinds",
         "batch",
         "engine",
         "lengths",
         "order",
         "regularisation",
         "shapes",
+        "single",
         "steps",
     )
 
@@ -172,64 +212,60 @@ class Call:
         lengths: Tensor | None,
         regularisation: dict[str, Any] | None,
         shapes: Sequence[Shape] | None = None,
+        *,
+        single: bool = False,
     ) -> None:
         self.engine = engine
         self.steps, self.batch, self.order = steps, batch, order
         self.lengths = lengths
         self.regularisation = regularisation
         self.shapes = shapes or engine.state_shapes(batch)
-        self._kinds: list[Any] = []  # types and shapes of what a taped call was given
+        self.single = single
 
     def forward(
         self, x: Tensor, states: States, weights: Sequence[Tensor], *, taped: bool
     ) -> tuple[Tensor, list[Tensor], Any]:
         """The output, the final state, and a tape for :meth:`backward` if asked for.
 
-        x, states: of the engine's dtype; no states are zeros. weights: readable.
+        x, states: of the engine's dtype; no states are zeros.
+
+        Raises
+        ------
+        UnreadableError
+            The core cannot read one of the tensors, or it has another shape.
         """
-        if taped:
-            self._kinds = [*map(_kind, (x, *states, *weights))]
         engine = self.engine
-        x = x.contiguous()
-        states = [state.contiguous() for state in states]
-        output = x.new_empty((*x.shape[:-1], engine.spec.core_output_size))
-        final = [x.new_empty(part) for part in self.shapes]
+        if states and all(map(_is_contiguous, states)):  # quicker than by a shape
+            final = [*map(_empty_like, states)]
+        else:
+            final = [x.new_empty(part) for part in self.shapes]
+        if self.single:
+            output = final[0]
+        else:
+            output = x.new_empty((*x.shape[:-1], engine.spec.core_output_size))
+        regularisation = self.regularisation
+        if taped and regularisation is None:
+            regularisation = engine.inference
         threads = begin_threads(torch.get_num_threads())
         try:
-            arguments = (
-                x.data_ptr(),
-                self.steps,
-                self.batch,
-                self.order,
-                address(self.lengths),
-                tuple(map(_address, states)) or None,
-                output.data_ptr(),
-                tuple(map(_address, final)),
-            )
-            stack = engine.stack(weights)
-            if not taped and self.regularisation is None:
-                stack.forward_at(*arguments)
-                return output, final, None
-            tape = stack.forward_train_at(*arguments, self.regularisation or engine.inference, 0)
-            return output, final, tape
+            arguments = (self.steps, self.batch, self.order, address(self.lengths))
+            results = (tuple(weights), output, tuple(final), regularisation)
+            tape = engine.run(x, *arguments, tuple(states), *results)
+            if tape is None:
+                x, *states = [tensor.resolve_neg().contiguous() for tensor in (x, *states)]
+                tape = engine.run(x, *arguments, tuple(states), *results)
         finally:
             end_threads(threads)
+        if tape is None:
+            raise UnreadableError
+        return output, final, tape if taped else None
 
     def again(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> Any:
         """The tape of the same call, computed once more of what autograd gave back."""
-        self._check_saved(x, states, weights)
         readable = self.engine.readable(tuple(weights))
         if readable is None or not all(map(is_plain, (x, *states))):
-            raise _changed()
+            raise changed()
         return self.forward(x, states, readable, taped=True)[2]
-
-    def _check_saved(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> None:
-        """Raise RuntimeError for other types or shapes: by ``p.data = ...``, or a hook's.
-
-        Of the operators, whose calls have not seen a forward pass, they are checked there.
-        """
-        if self._kinds and self._kinds != [*map(_kind, (x, *states, *weights))]:
-            raise _changed()
 
     def backward(
         self,
@@ -240,36 +276,32 @@ class Call:
         d_output: Tensor | None,
         d_final: Sequence[Tensor | None],
         needs: Sequence[bool],
+        collected: Any = None,
     ) -> list[Tensor | None]:
         """Gradients of x, the states and the weights, of those that `needs` asks for, in order.
 
-        d_output, d_final: None is zeros.
+        The tensors have the types and shapes of the forward pass; `weights` may be none, and
+        `collected` takes what their gradients are made of. d_output, d_final: None is zeros.
         """
-        self._check_saved(x, states, weights)
-        contiguous = torch.contiguous_format
+        tensors = (x, *states, *weights)
         wanted = [
-            torch.empty_like(tensor, memory_format=contiguous) if needed else None
-            for tensor, needed in zip((x, *states, *weights), needs, strict=True)
+            torch.empty_like(tensor, memory_format=torch.contiguous_format) if needed else None
+            for tensor, needed in zip(tensors, needs, strict=True)
         ]
         first_weight = 1 + len(states)
-        d_initial: Any = None
+        d_initial: Sequence[Tensor | None] = ()
         if any(needs[1:first_weight]):  # the core writes all parts or none
             d_initial = [
-                torch.empty_like(state, memory_format=contiguous) if part is None else part
-                for state, part in zip(states, wanted[1:first_weight], strict=True)
+                torch.empty_like(state, memory_format=torch.contiguous_format) if d is None else d
+                for state, d in zip(states, wanted[1:first_weight], strict=True)
             ]
-        d_output = _readable_gradient(d_output)
-        d_final = [_readable_gradient(part) for part in d_final]
+        written = (wanted[0], tuple(d_initial), tuple(wanted[first_weight:]), collected)
         require_blas()
         threads = begin_threads(torch.get_num_threads())
         try:
-            tape.backward_at(
-                address(d_output),
-                tuple(map(address, d_final)),
-                address(wanted[0]),
-                None if d_initial is None else tuple(map(_address, d_initial)),
-                tuple(map(address, wanted[first_weight:])),
-            )
+            if not tape.backward_of(d_output, tuple(d_final), *written):
+                d_output, *d_final = map(_readable_gradient, (d_output, *d_final))
+                tape.backward_of(d_output, tuple(d_final), *written)
         finally:
             end_threads(threads)
         return wanted
@@ -280,7 +312,7 @@ def address(tensor: Tensor | None) -> int:
     return 0 if tensor is None else tensor.data_ptr()
 
 
-def _changed() -> RuntimeError:
+def changed() -> RuntimeError:
     return RuntimeError(
         "fastlstm.torch: expected saved tensors to come back as they were, got others: weights, "
         "inputs and states keep their type and shape until the backward pass"

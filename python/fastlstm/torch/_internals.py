@@ -14,10 +14,15 @@ dispatch_keys = torch._C._dispatch_keys
 transforms_are_active = torch._C._are_functorch_transforms_active
 # How many modes watch or replace operators, as FakeTensorMode and FlopCounterMode do.
 dispatch_modes = torch._C._len_torch_dispatch_stack
+# Whether autocast is on for any kind of device.
+autocast_is_on = torch._C._is_any_autocast_enabled
 # The innermost pair of hooks that tensors are saved with, or None.
 saved_tensors_hooks = torch._C._autograd._top_saved_tensors_default_hooks
 # Whether the backward pass that runs was told to retain its graph.
 graph_is_kept = torch._C._autograd._get_current_graph_task_keep_graph
+# A number of the backward pass that runs, which no other has, and whether it will run a node.
+backward_pass = torch._C._current_graph_task_id
+will_run = torch._C._will_engine_execute_node
 # Whether torch.jit.trace is at work.
 jit_is_tracing = torch._C._is_tracing
 # A context in which operators go to what is below autograd.
@@ -41,6 +46,16 @@ def dynamo_patcher(**changes: object) -> Callable[[], Callable[[], None]]:
         **changes
     )
     return patcher
+
+
+def something_is_unusual() -> bool:
+    """Whether calls are transformed, watched or cast, or forward mode is on."""
+    return bool(
+        transforms_are_active()
+        or dispatch_modes()
+        or autocast_is_on()
+        or forward_ad._current_level >= 0
+    )
 
 
 def tangents_are_possible() -> bool:

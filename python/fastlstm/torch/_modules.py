@@ -14,7 +14,7 @@ from fastlstm._checks import as_lengths
 
 from . import _traced
 from ._base import Computed, Ready, initial_state
-from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape
+from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, UnreadableError
 from ._function import run
 from ._lengths import Places, lengths_of
 from ._tracing import is_traced, untraced
@@ -80,6 +80,10 @@ class Recurrent(Computed, nn.RNNBase):
     @untraced
     def _compute(self, input: Any, hx: Any, lengths: Any, padding: str) -> Any:
         """The results; None: torch's own has to compute, or to say what is wrong."""
+        if lengths is None:
+            result = self._quick(input, hx)
+            if result is not None:
+                return result
         packed = isinstance(input, PackedSequence)
         ready = self._ready(input.data if packed else input)
         if ready is None:
@@ -89,6 +93,25 @@ class Recurrent(Computed, nn.RNNBase):
         if lengths is not None:
             raise ValueError("lengths: expected None for a PackedSequence, which has its own")
         return self._run_packed(ready, input, hx)
+
+    def _key(self, x: Tensor) -> Any:
+        return x.shape, self.batch_first
+
+    def _quick(self, x: Any, hx: Any) -> Any:
+        """The results of a call as most are; None: it is none, or the first of its shape."""
+        usual = self._usual(x, hx)
+        if usual is None or not x.is_contiguous() or self._drops():
+            return None
+        call, states, weights = usual
+        try:
+            output, final = run(call, x, states, weights)
+        except UnreadableError:
+            return None
+        return output, self._state(final)
+
+    def _drops(self) -> bool:
+        """Whether there is dropout between layers."""
+        return bool(self.training and self.dropout and self.num_layers > 1)
 
     def _run(self, ready: Ready, x: Tensor, hx: Any, lengths: Any, padding: str) -> Any:
         """The results for a tensor; None: torch's own has to compute, or to say what is wrong."""
@@ -123,7 +146,11 @@ class Recurrent(Computed, nn.RNNBase):
         if turned:
             x = x.transpose(0, 1)
         order = BATCH_FIRST if batch_first and not turned else TIME_FIRST
-        call = Call(engine, T, B, order, lengths, self._noise(engine), shapes)
+        noise = self._noise(engine)
+        call = Call(engine, T, B, order, lengths, noise, shapes)
+        usual = not ready.raised and noise is None and engine.spec.merge is not None
+        if usual and lengths is None and not turned:
+            engine.remember(self._key(x), call)
         output, final = self._computed(ready, call, x, states, packed=False)
         if turned:
             output = output.transpose(-3, -2)
@@ -156,9 +183,6 @@ class Recurrent(Computed, nn.RNNBase):
             final = [part.index_select(1, unsorted_indices) for part in final]
         rows = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
         return rows, self._state(final)
-
-    def _state(self, parts: Sequence[Tensor]) -> Any:
-        return parts[0] if len(parts) == 1 else tuple(parts)
 
     def _noise(self, engine: Engine) -> dict[str, Any] | None:
         return self._regularisation(engine, self.dropout if self.num_layers > 1 else 0.0)
