@@ -23,8 +23,6 @@ from support import (
     named_states,
 )
 
-pytestmark = pytest.mark.every_isa
-
 # More rows than several blocks of time steps have (256 each; csrc/runtime/tuning.hpp).
 LARGE: dict[str, Case] = {
     "one layer": Case(T=300, B=16, I=3, H=9),

@@ -15,7 +15,7 @@ void softmax_row(const SoftmaxRow<T>& arguments) noexcept {
   const Vec<T> nothing = Vec<T>::broadcast(T(-__builtin_inf()));
   T last[kLanes];  // what does not fill a vector, and nothing
   nothing.store(last);
-  memcpy(last, r.x + whole, size_t(left) * sizeof(T));
+  if (left > 0) memcpy(last, r.x + whole, size_t(left) * sizeof(T));
   Vec<T> most = nothing, other = Vec<T>::load(last);
   Index k = 0;
   for (; k + 2 * kLanes <= whole; k += 2 * kLanes) {

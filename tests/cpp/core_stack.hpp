@@ -199,8 +199,8 @@ class CoreProblem {
     Values to;
     for (Index t = 0; t < problem_.T; ++t) {
       for (Index b = 0; b < problem_.B; ++b) {
-        const T* row = from.data() + place(t, b) * width;
         if (place(t, b) >= 0) {
+          const T* row = from.data() + place(t, b) * width;
           to.insert(to.end(), row, row + width);
         } else {
           to.insert(to.end(), static_cast<std::size_t>(width), 0.0);

@@ -55,8 +55,10 @@ namespace {
 
 const bool blas_given = (set_blas(naive_blas()), true);
 
-// Sanitizers and emulators are slow: one allocation in so many.
-#if defined(__SANITIZE_THREAD__) || defined(__SANITIZE_ADDRESS__) || !defined(__x86_64__)
+// Sanitizers are slow: one allocation in so many.
+#if defined(__SANITIZE_THREAD__)
+constexpr long kStride = 31;
+#elif defined(__SANITIZE_ADDRESS__)
 constexpr long kStride = 7;
 #else
 constexpr long kStride = 1;
