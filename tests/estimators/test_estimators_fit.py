@@ -346,6 +346,17 @@ def test_all_labels_may_be_known_at_first(make: Any) -> None:
         make(**BRIEF).estimator.partial_fit(X, y).partial_fit(X, new_labels(y))
 
 
+def test_another_kind_of_labels_and_another_number_of_numbers() -> None:
+    estimator, X, y = classify(**BRIEF)
+    estimator.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"^y: expected labels .*'first', 'second'\), got 0, 1"):
+        estimator.partial_fit(X, [0, 1] * 100)
+    estimator, X, y = regress(**BRIEF)
+    estimator.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"^y: expected 1 numbers each, got 2"):
+        estimator.partial_fit(X, np.column_stack([y, y]))
+
+
 def new_labels(y: Any) -> Any:
     """The same with a label that was not there."""
     if isinstance(y, np.ndarray):
