@@ -98,6 +98,7 @@ PAGES = [page for page in MARKDOWN if PYTHON_BLOCK.search(page.read_text())]
 FRAMEWORKS = {
     **{f"import {name}\n": name for name in ("torch", "keras", "onnx", "onnxruntime")},
     "import fastlstm.torch\n": "torch",
+    "from fastlstm.sklearn import ": "sklearn",
     "from fastlstm import plot\n": "matplotlib",
 }
 

@@ -110,6 +110,15 @@ def test_importing_fastlstm_imports_no_scikit_learn() -> None:
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
+def test_without_scikit_learn_the_error_says_what_to_install(tmp_path: Path) -> None:
+    estimator, _, _ = fitted(classify(**BRIEF))
+    estimator.save(tmp_path / "job")
+    code = "import sys; sys.modules['sklearn'] = None; import fastlstm; fastlstm.load(sys.argv[1])"
+    call = [sys.executable, "-c", code, tmp_path / "job"]
+    said = subprocess.run(call, capture_output=True, check=False, text=True).stderr
+    assert "fastlstm.sklearn needs the package sklearn: pip install 'fastlstm[sklearn]'" in said
+
+
 # --- damaged files --------------------------------------------------------------------------------
 
 
@@ -142,10 +151,11 @@ def with_meta(path: Path, change: Any) -> None:
         lambda meta: meta["learned"].update(classes_={"array": ["<U900000000", [2], ["a", "b"]]}),
         lambda meta: meta["learned"].update(classes_={"array": ["<i8", [3], [1, 2]]}),
         lambda meta: meta["learned"].update(classes_={"array": ["<i8", [3], [1, 2, 3]]}),
+        lambda meta: meta["learned"].update(classes_={"array": ["<i8", [2], [1, 2**99]]}),
         lambda meta: meta["learned"].update(n_iter_={"object": "os.system"}),
         lambda meta: meta.pop("learned"),
     ],
-    ids=["class", "option", "attribute", "huge", "shape", "width", "value", "nothing"],
+    ids=["class", "option", "attribute", "huge", "shape", "width", "large", "value", "nothing"],
 )
 def test_files_that_say_something_else(change: Any, tmp_path: Path) -> None:
     estimator, _, _ = fitted(classify(**BRIEF))

@@ -188,6 +188,18 @@ def test_epochs_are_steps_of_blocks_and_an_optimiser() -> None:
         assert np.array_equal(value, estimator.network_.params[name]), name
 
 
+def test_dropout_is_of_the_random_numbers_that_are_passed() -> None:
+    estimator, X, y = classify(num_layers=2, dropout=0.5, **BRIEF)
+    network = estimator.fit(X, y).network_
+    x, lengths = nn.pad(X[:4])
+    first, _ = network.forward(x, lengths, np.random.default_rng(5))
+    of_layer, of_drop = np.random.default_rng(5).integers(2**63, size=2).tolist()
+    h, _, _ = network.layer.forward(x, lengths=lengths, seed=of_layer)
+    dropped, _ = network.drop.forward(network.pool(h, lengths), seed=of_drop)
+    assert np.array_equal(first, network.out(dropped))
+    assert not np.array_equal(first, network(x.astype(np.float32), lengths))
+
+
 # --- options of training --------------------------------------------------------------------------
 
 
@@ -335,6 +347,13 @@ def test_partial_fit_goes_on_after_fit() -> None:
     assert estimator.y_mean_ is of_y
 
 
+def test_a_loss_that_rises_in_a_part_is_no_divergence() -> None:
+    """A good model may lose much of what is little, with a few examples more."""
+    estimator, X, y = classify(epochs=30, dropout=0.0)
+    estimator.fit(X, y).set_params(lr=1.0).partial_fit(X[:40], y[:40])  # warnings are errors
+    assert estimator.score(X, y) < 0.9
+
+
 @pytest.mark.parametrize("make", [classify, tag, transcribe])
 def test_all_labels_may_be_known_at_first(make: Any) -> None:
     estimator, X, y = make(**BRIEF)
@@ -344,6 +363,17 @@ def test_all_labels_may_be_known_at_first(make: Any) -> None:
     assert estimator.classes_.tolist() == sorted(classes)
     with pytest.raises(ValueError, match=r"labels that were there at first .* got"):
         make(**BRIEF).estimator.partial_fit(X, y).partial_fit(X, new_labels(y))
+
+
+def test_another_kind_of_labels_and_another_number_of_numbers() -> None:
+    estimator, X, y = classify(**BRIEF)
+    estimator.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"^y: expected labels .*'first', 'second'\), got 0, 1"):
+        estimator.partial_fit(X, [0, 1] * 100)
+    estimator, X, y = regress(**BRIEF)
+    estimator.partial_fit(X, y)
+    with pytest.raises(ValueError, match=r"^y: expected 1 numbers each, got 2"):
+        estimator.partial_fit(X, np.column_stack([y, y]))
 
 
 def new_labels(y: Any) -> Any:

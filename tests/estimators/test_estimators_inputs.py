@@ -204,6 +204,23 @@ def test_vectors_may_stay_as_they_are() -> None:
     assert np.array_equal(estimator.network_.words.params["weight"], expected)
 
 
+def test_tags_of_an_array() -> None:
+    rng = np.random.default_rng(0)
+    X, y, lengths = rng.normal(size=(20, 6, 2)), rng.integers(0, 3, (20, 6)), rng.integers(1, 7, 20)
+    estimator = SequenceTagger(**OF_NUMBERS).fit(X, y, lengths)
+    ragged = [[row[:length] for row, length in zip(a, lengths, strict=True)] for a in (X, y)]
+    same = SequenceTagger(**OF_NUMBERS).fit(*ragged)
+    assert estimator.predict(X, lengths) == same.predict(ragged[0])
+    assert estimator.score(X, y, lengths) == same.score(*ragged)
+
+
+def test_tokens_of_numpy() -> None:
+    X, y = [[np.str_("a"), "b"], [np.int64(3), 3]], [0, 1]
+    estimator = SequenceClassifier(**OF_TOKENS).fit(X, y)
+    assert estimator.vocabulary_ == {3: 1, "a": 2, "b": 3}
+    assert {type(token) for token in estimator.vocabulary_} == {str, int}
+
+
 # --- errors ---------------------------------------------------------------------------------------
 
 SEQUENCES = steps(6)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import functools
 import pickle
+import re
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -149,8 +151,10 @@ def test_pipelines() -> None:
 
 
 def test_options_are_described() -> None:
-    """Each argument has its line in the docstring."""
+    """Each argument has its line in the docstring, and is on the page."""
+    page = (Path(__file__).parents[2] / "docs" / "estimators.md").read_text()
     for cls in (SequenceClassifier, SequenceRegressor, SequenceTagger, SequenceTranscriber):
         assert "{options}" not in cls.__doc__
         for name in cls().get_params():
             assert f"\n    {name} : " in cls.__doc__, name
+            assert re.search(rf"`{name}\b", page), name

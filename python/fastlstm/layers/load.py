@@ -53,17 +53,16 @@ def load(path: str | os.PathLike[str]) -> Any:
         config = json.loads(text)
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
-        if "module" in config:
-            estimator = config["module"]["meta"].get("estimator")
-            if isinstance(estimator, str):
-                # By its name: it is above this package.
-                return import_module("fastlstm.sklearn._files").load_estimator(path, estimator)
-            raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
-        cls, options = LAYERS[config["layer"]], config["options"]
-        layer = make_layer(cls, options, read_values(tensors, options))
+        estimator = config["module"]["meta"].get("estimator") if "module" in config else None
+        if estimator is None:
+            if "module" in config:
+                raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
+            cls, options = LAYERS[config["layer"]], config["options"]
+            return make_layer(cls, options, read_values(tensors, options))
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
-    return layer
+    # By its name: it is above this package.
+    return import_module("fastlstm.sklearn._files").load_estimator(path, estimator)
 
 
 def read_values(

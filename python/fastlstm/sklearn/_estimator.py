@@ -257,20 +257,6 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 saved[field.name] = to_plain(field.name, getattr(self, field.name))
         return saved
 
-    @classmethod
-    def _of_file(cls, path: str) -> Any:
-        """Make an estimator of a file that :meth:`save` wrote."""
-        network = cls._network_type.load(path)
-        meta, network.meta = network.meta, {}
-        self = cls(**{name: from_plain(value) for name, value in meta["options"].items()})
-        for name, value in meta["learned"].items():
-            if not _is_learned(name):
-                raise ValueError(f"an attribute {name!r}")
-            setattr(self, name, from_plain(value))
-        self.network_ = network
-        self._loaded()
-        return self
-
     def _loaded(self) -> None:
         """Do what is to be done after a file was read."""
 
@@ -281,6 +267,20 @@ def _is_learned(name: str) -> bool:
 
 
 def load_as(cls: type[Estimator], path: str) -> Estimator:
-    """Load a file that an estimator of this class wrote."""
-    made: Estimator = cls._of_file(path)
+    """Make an estimator of a file that :meth:`Estimator.save` wrote.
+
+    Raises
+    ------
+    KeyError, TypeError, ValueError, AttributeError, OverflowError, RecursionError
+        The file says something else.
+    """
+    network = cls._network_type.load(path)
+    meta, network.meta = network.meta, {}
+    made = cls(**{name: from_plain(value) for name, value in meta["options"].items()})
+    for name, value in meta["learned"].items():
+        if not _is_learned(name):
+            raise ValueError(f"an attribute {name!r}")
+        setattr(made, name, from_plain(value))
+    made.network_ = network
+    made._loaded()
     return made

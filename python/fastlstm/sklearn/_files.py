@@ -30,5 +30,8 @@ def load_estimator(path: str, name: str) -> Any:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: no class {name!r}")
     try:
         return load_as(ESTIMATORS[name], path)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (
+        *(KeyError, TypeError, ValueError, AttributeError),
+        *(OverflowError, RecursionError),
+    ) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error

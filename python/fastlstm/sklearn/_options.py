@@ -50,8 +50,7 @@ def estimator(cls: type[ClassT]) -> type[ClassT]:
 def _described(cls: type[Any]) -> str:
     entries = []
     for field in dataclasses.fields(cls):
-        text = textwrap.fill(field.metadata["doc"], 90, initial_indent=" " * 4).strip()
-        text = textwrap.indent(text, " " * 8)
+        text = textwrap.indent(textwrap.fill(field.metadata["doc"], 88), " " * 8)
         entries.append(f"{field.name} : {field.metadata['kind']}\n{text}\n")
     return "    ".join(entries)
 

@@ -229,7 +229,7 @@ class SequenceEstimator(Estimator):
         """The vectors of tokens; that of unknown ones is zero at first."""
         if options.embedding is None:
             return None
-        given = self._given if isinstance(self._given, Embeddings) else None
+        given = options.embedding if isinstance(options.embedding, Embeddings) else None
         V, D = len(self.vocabulary_) + 1, given.dim if given is not None else options.embedding
         weight = random.standard_normal((V, D)).astype(options.dtype)
         if given is not None:  # whose words are the first of the vocabulary
@@ -237,7 +237,6 @@ class SequenceEstimator(Estimator):
             weight *= given.vectors.std()
             weight[words] = given.vectors[first]
         weight[UNKNOWN] = 0
-        del self._given
         return Embedding(V, D, weight, dtype=options.dtype)
 
     def _loaded(self) -> None:
@@ -259,10 +258,9 @@ class SequenceEstimator(Estimator):
             if options.standardize:
                 self.mean_, self.scale_ = moments(sequences)
             return scaled(sequences, self.mean_, self.scale_, options.dtype)
+        if isinstance(options.embedding, str):
+            options.embedding = embeddings.load(options.embedding)
         given = options.embedding
-        if isinstance(given, str):
-            given = embeddings.load(given)
-        self._given: Any = given
         tokens = read_tokens(X, lengths, options.tokenize)
         known = given if isinstance(given, Embeddings) else ()
         # A token without a vector is unknown for good where vectors do not change.

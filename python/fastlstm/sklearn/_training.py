@@ -13,6 +13,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 
 from fastlstm._checks import IndexArray
+from fastlstm._extras import needs_extra
 from fastlstm.nn import Module, bucket_batches
 from fastlstm.optim import Adam
 
@@ -247,7 +248,8 @@ def _with_progress(settings: Settings, history: History) -> Iterable[int]:
     epochs = range(1, settings.epochs + 1)
     if not settings.verbose:
         return epochs
-    from tqdm import tqdm
+    with needs_extra("verbose", "sklearn"):
+        from tqdm import tqdm
 
     def shown() -> Iterable[int]:
         with tqdm(epochs, unit="epoch") as bar:
