@@ -242,21 +242,19 @@ TORCH: tuple[Case, ...] = (
 
 # What layers are there for, in the sizes of the examples: a step of training, and one request. Of a
 # forecaster all windows are of one length.
-_BOTH_DIRECTIONS = {"bidirectional": True, "lengths": True}
-_JOBS: tuple[tuple[Job, int, int, int, int, dict[str, bool]], ...] = (
-    ("classifier", 100, 32, 128, 8, _BOTH_DIRECTIONS),
-    ("tagger", 50, 32, 128, 9, _BOTH_DIRECTIONS),
-    ("transcriber", 200, 16, 128, 30, _BOTH_DIRECTIONS),
-    ("forecaster", 96, 64, 64, 72, {}),
-    ("language", 35, 20, 200, 11_000, {"lengths": True}),
+_TRAINED_JOBS: tuple[Case, ...] = (
+    Case("optimiser", "lstm", 100, 32, 128, 1, True, True, use="classifier", V=8),
+    Case("optimiser", "lstm", 50, 32, 128, 1, True, True, use="tagger", V=9),
+    Case("optimiser", "lstm", 200, 16, 128, 1, True, True, use="transcriber", V=30),
+    Case("optimiser", "lstm", 96, 64, 64, use="forecaster", V=72),
+    Case("optimiser", "lstm", 35, 20, 200, lengths=True, use="language", V=11_000),
 )
 
 
 def _jobs() -> Iterator[Case]:
-    for use, T, B, H, V, form in _JOBS:
-        yield Case("optimiser", "lstm", T, B, H, **form, use=use, V=V)
-    for use, T, _, H, V, form in _JOBS:
-        yield Case("inference", "lstm", T, 1, H, **{**form, "lengths": False}, use=use, V=V)
+    yield from _TRAINED_JOBS
+    for case in _TRAINED_JOBS:
+        yield dataclasses.replace(case, task="inference", B=1, lengths=False)
     yield Case("training", "lstm", 50, 32, 200, use="linear", V=46)
     yield Case("training", "lstm", 50, 32, 256, use="linear", V=256)
     yield Case("training", "lstm", 50, 32, 128, use="embedding", V=10_000)

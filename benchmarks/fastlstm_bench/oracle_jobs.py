@@ -124,14 +124,12 @@ def _answer(case: Case, scores: Array, transitions: list[Array]) -> Array:
 
 def block_pass(case: Case, problem: Problem) -> Arrays:
     """The output or the loss of a block, and its gradients."""
-    x = problem.x if case.use == "embedding" else problem.x.astype(np.float64)
+    x: Array = problem.x if case.use == "embedding" else problem.x.astype(np.float64)
     params = {name: value.astype(np.float64) for name, value in problem.params.items()}
     d_y = problem.d_output.astype(np.float64)
     lengths = _lengths(case, problem)
     if case.use == "linear":
-        d = blocks.linear_backward(
-            d_y.reshape(-1, case.V), x.reshape(-1, case.H), params["weight"]
-        )
+        d = blocks.linear_backward(d_y.reshape(-1, case.V), x.reshape(-1, case.H), params["weight"])
         return {
             "output": blocks.linear(x, params["weight"], params["bias"]),
             "d_x": d[0].reshape(x.shape),

@@ -14,8 +14,8 @@ from fastlstm_bench.roofline import flop, weights_read
 from fastlstm_bench.systems import OWN, REFERENCE, SYSTEMS
 from fastlstm_bench.tables import by_kind, threads_text
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, and three more), the subject in the
-# strongest.
+# Colours that stay apart for colour-blind readers (Okabe and Ito, and three more), the subject in
+# the strongest.
 _COLOURS = dict(
     zip(
         SYSTEMS,

@@ -72,7 +72,8 @@ def measure(call: Call, clock: _Clock, seconds: float) -> tuple[float, float]:
     now = time.perf_counter_ns
     for _ in range(3):
         call.run()
-    times, outside = [], []
+    times: list[int] = []
+    outside: list[float] = []
     end = now() + int(seconds * 1e9)
     while not times or now() < end:
         clock.spent, begin = 0, now()

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from fastlstm_bench.cases import CELLS, Case
+from fastlstm_bench.cases import BLOCKS, CELLS, JOBS, Case
 from fastlstm_bench.check import check
 from fastlstm_bench.oracle import solve
 from fastlstm_bench.problem import make_problem
-from fastlstm_bench.systems import SYSTEMS
+from fastlstm_bench.systems import PADDED, SYSTEMS
 from fastlstm_bench.workers import Worker, WorkerError
 
 LIBRARIES = {
@@ -24,6 +24,7 @@ LIBRARIES = {
     "fastlstm-torch": ("torch",),
     "fastlstm-torch-compiled": ("torch",),
     "torch-compiled": ("torch",),
+    PADDED: ("torch",),
 }
 
 # What a system may refuse, by a part of the case's name.
@@ -31,10 +32,15 @@ REFUSALS = {
     "onnxruntime": ("training", "optimiser", "float64"),
     "openvino": ("training", "optimiser", "float64"),
     "keras": ("optimiser",),
+    PADDED: ("inference", "forecaster", "tagger"),
+    "torch": ("tagger", "crf"),  # without pytorch-crf
 }
 # Who knows uses of a layer other than by itself.
 USES = {
-    **dict.fromkeys(("torch", "fastlstm-torch", "reference"), ("layer", "cells", "model")),
+    **dict.fromkeys(("fastlstm-torch", "reference"), ("layer", "cells", "model")),
+    "torch": ("layer", "cells", "model", *JOBS, *BLOCKS),
+    "fastlstm": ("layer", *JOBS, *BLOCKS),
+    PADDED: JOBS,
     **dict.fromkeys(("torch-compiled", "fastlstm-torch-compiled"), ("cells", "model")),
 }
 
@@ -60,6 +66,16 @@ USED += [
     for cell in CELLS
     for task in ("inference", "optimiser")
     for form in ({}, {"layers": 2, "bidirectional": True, "lengths": True})
+]
+USED += [
+    Case("optimiser", "lstm", 9, 3, 5, 1, use != "language", use != "forecaster", use=use, V=6)
+    for use in JOBS
+]
+USED += [Case("inference", "lstm", 9, 1, 5, bidirectional=True, use=use, V=6) for use in JOBS]
+USED += [
+    Case("training", "lstm", 9, 3, 5, lengths=True, dtype=dtype, use=use, V=V)  # type: ignore[arg-type]
+    for use, V in zip(BLOCKS, (6, 7, 0, 0, 0, 0), strict=True)
+    for dtype in ("float32", "float64")
 ]
 
 
@@ -93,7 +109,8 @@ def test_agrees_with_the_reference(system: tuple[str, Worker], case: Case, tmp_p
         pytest.skip("torch.compile takes seconds, and what is ours of it knows no cell")
     path = tmp_path / "results.npz"
     prepare(name, worker, case, path)
-    want = solve(case, make_problem(case))
+    problem = make_problem(case)
+    want = solve(case, problem.as_padded() if name == PADDED else problem)
     if case.task == "step":
         want = {"output": want["output"]}
     with np.load(path) as results:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from fastlstm_bench.cases import CELLS, SUITES, Case, select
+from fastlstm_bench.cases import BLOCKS, CELLS, JOBS, SUITES, Case, Job, select
 from fastlstm_bench.problem import CLASSES, IGNORED, VOCABULARY, make_lengths, make_problem
 
 
@@ -50,6 +50,34 @@ def test_the_suite_torch_has_layers_cells_and_models() -> None:
     for case in SUITES["torch"]:
         assert case.use != "cells" or (case.layers == 1 and not case.variant)
         assert case.use != "model" or case.task != "training"
+
+
+def test_the_suite_jobs_has_every_job_and_block() -> None:
+    cases = SUITES["jobs"]
+    for use in JOBS:
+        assert {case.task for case in cases if case.use == use} == {"optimiser", "inference"}
+    assert {case.use for case in cases} == {*JOBS, *BLOCKS}
+    for case in cases:
+        assert (case.task == "training") == (case.use in BLOCKS)
+        assert case.B == 1 or case.task != "inference"
+    names = [case.name for case in select("jobs", ["crf"])]
+    assert names[0] == "crf-training-T50-B32-H9-lengths"
+    language = "lstm-language-optimiser-T35-B20-H200-V11000-lengths"
+    assert [case.name for case in select("jobs", ["language-optimiser"])] == [language]
+
+
+@pytest.mark.parametrize("use", JOBS)
+def test_a_batch_of_a_job(use: Job) -> None:
+    problem = make_problem(Case("optimiser", "lstm", 20, 4, 3, 1, True, True, use=use, V=6))
+    assert problem.lengths is not None
+    for row, length in enumerate(problem.lengths):
+        assert not problem.x[length:, row].any()
+    assert problem.layer_lengths is problem.lengths
+    assert problem.as_padded().layer_lengths is None
+    assert problem.as_padded().lengths is problem.lengths
+    if "words.weight" in problem.params:
+        assert not problem.params["words.weight"][0].any()
+        assert problem.x.max() < len(problem.params["words.weight"])
 
 
 def test_select_by_part_and_by_pattern() -> None:

@@ -9,7 +9,7 @@ import pytest
 from fastlstm_bench import callgrind, cli, schedule
 from fastlstm_bench.limits import Limits
 from fastlstm_bench.results import Run
-from fastlstm_bench.systems import EVERYWHERE, IN_PYTORCH
+from fastlstm_bench.systems import BY_SUITE, EVERYWHERE
 
 from .conftest import make_run
 
@@ -103,7 +103,8 @@ def test_a_budget_picks_the_length_of_a_turn(
     ("argv", "systems"),
     [
         (["--suite", "quick"], EVERYWHERE),
-        (["--suite", "torch"], IN_PYTORCH),
+        (["--suite", "torch"], BY_SUITE["torch"]),
+        (["--suite", "jobs"], ("fastlstm", "torch", "torch-padded")),
         (["--suite", "torch", "--peer", "torch"], ("fastlstm", "torch")),
         (["--peer", "fastlstm-torch"], ("fastlstm", "fastlstm-torch")),
     ],

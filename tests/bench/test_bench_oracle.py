@@ -13,19 +13,48 @@ from fastlstm_bench.cases import (
     CELLS,
     CHECKED_UPDATES,
     EPSILON,
+    JOBS,
     LEARNING_RATE,
     MAX_NORM,
     Case,
     Cell,
+    Job,
 )
 from fastlstm_bench.check import NORM_TOLERANCE, check, relative_error
 from fastlstm_bench.oracle import Updates, solve
+from fastlstm_bench.oracle_jobs import job_pass
 from fastlstm_bench.problem import Array, Arrays, Problem, make_problem
 
 FORMS = [
     {},
     {"layers": 2, "bidirectional": True, "lengths": True},
 ]
+
+
+@pytest.mark.parametrize("padded", [False, True], ids=["told", "padded"])
+@pytest.mark.parametrize("use", JOBS)
+def test_gradients_of_jobs_by_finite_differences(use: Job, padded: bool) -> None:
+    case = Case("optimiser", "lstm", 9, 3, 2, 1, True, True, "float64", use, V=6)
+    problem = make_problem(case)
+    if padded:
+        assert not np.array_equal(problem.lengths, np.full(case.B, case.T))
+        problem = problem.as_padded()
+    results = job_pass(case, problem)
+    rng = np.random.default_rng(0)
+    for name, value in problem.params.items():
+        direction = rng.standard_normal(value.shape)
+        direction[...] = direction if name != "words.weight" else direction * (value != 0)
+        losses = [
+            job_pass(
+                case,
+                dataclasses.replace(
+                    problem, params=problem.params | {name: value + sign * 1e-5 * direction}
+                ),
+            )["loss"]
+            for sign in (1, -1)
+        ]
+        slope = float((results[f"d_{name}"] * direction).sum())
+        assert (losses[0] - losses[1]) / 2e-5 == pytest.approx(slope, rel=1e-6, abs=1e-6), name
 
 
 @pytest.mark.parametrize("cell", ["gru", "rnn"])

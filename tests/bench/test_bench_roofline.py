@@ -23,6 +23,12 @@ def test_flop_of_one_layer() -> None:
     assert flop(Case("inference", "lstm", 10, 3, 8)) == 2 * 30 * 32 * 16
     assert flop(Case("inference", "gru", 10, 3, 8)) == 2 * 30 * 24 * 16
     assert flop(Case("inference", "rnn", 10, 3, 8)) == 2 * 30 * 8 * 16
+    job = Case("inference", "lstm", 10, 3, 8, use="transcriber", V=5)
+    assert flop(job) == 2 * 30 * 32 * (40 + 8) + 2 * 30 * 8 * 5
+    job = Case("optimiser", "lstm", 10, 3, 8, bidirectional=True, use="classifier", V=5)
+    assert flop(job) == 3 * (2 * (2 * 30 * 32 * 16) + 2 * 3 * 16 * 5)
+    assert flop(Case("training", "lstm", 10, 3, 8, use="linear", V=5)) == 3 * 2 * 30 * 8 * 5
+    assert flop(Case("training", "lstm", 10, 3, 8, use="crf")) == 0
     assert flop(Case("training", "lstm", 10, 3, 8)) == 3 * 2 * 30 * 32 * 16
     # No gradient of x.
     assert flop(Case("optimiser", "lstm", 10, 3, 8)) == 2 * 30 * 32 * (3 * 16 - 8)

@@ -81,5 +81,6 @@ class Call(ABC):
 
         A step gives output (B, H); a sequence output, h_n and, for the LSTM, c_n; training also d_x
         and d_<parameter>, an optimiser moved_<parameter>: what it is now minus what it was before
-        the first run. A job that trains gives its loss, too, and a request its answer as output. The arrays may be views that the next run changes.
+        the first run. A job that trains gives its loss and moved_<parameter>, a request its answer
+        as output. The arrays may be views that the next run changes.
         """

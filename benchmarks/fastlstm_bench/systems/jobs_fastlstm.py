@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import fastlstm
@@ -195,14 +196,13 @@ class _BlockCall(Call):
             "crf": self._crf,
             "attention": self._attention,
         }[case.use]
-        self.block: Any = {
-            "linear": lambda: nn.Linear(case.H, case.V, dtype=case.dtype),
-            "embedding": lambda: nn.Embedding(case.V, case.H, dtype=case.dtype),
-            "crf": lambda: nn.CRF(case.H, dtype=case.dtype),
+        makers: dict[str, Callable[[], Any]] = {
+            "linear": lambda: _loaded(nn.Linear(case.H, case.V, dtype=case.dtype), problem),
+            "embedding": lambda: _loaded(nn.Embedding(case.V, case.H, dtype=case.dtype), problem),
+            "crf": lambda: _loaded(nn.CRF(case.H, dtype=case.dtype), problem),
             "attention": lambda: nn.Attention(scaled=True),
-        }.get(case.use, lambda: None)()
-        if case.use in ("linear", "embedding", "crf"):
-            self.block.load_state_dict(problem.params)
+        }
+        self.block: Any = makers[case.use]() if case.use in makers else None
 
     def run(self) -> None:
         self.results = self.run_block()
@@ -243,6 +243,11 @@ class _BlockCall(Call):
             name: value.to_dense() if isinstance(value, optim.SparseRows) else value
             for name, value in self.results.items()
         }
+
+
+def _loaded(block: Any, problem: Problem) -> Any:
+    block.load_state_dict(problem.params)
+    return block
 
 
 def _named(params: dict[str, Any]) -> dict[str, Any]:
