@@ -59,8 +59,8 @@ bool read_weights(const StackConfig& config, const py::tuple& weights,
 template <class T>
 bool is_state_of(const StackConfig& config, const TensorView& x, const Layout& layout, bool single,
                  Index width, const TensorView& part) {
-  const bool batched = single ? x.dimensions == 2
-                              : x.dimensions == 3 || layout.order == Order::kPacked;
+  const bool batched =
+      single ? x.dimensions == 2 : x.dimensions == 3 || layout.order == Order::kPacked;
   std::int64_t shape[3];
   int n = 0;
   if (!single) shape[n++] = config.cells();

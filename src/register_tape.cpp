@@ -46,8 +46,8 @@ void backward(const PyTape<T>& of_call, const OptionalArray<T>& d_output,
 /// `collected` where that is given.
 template <class T>
 void backward_at(const PyTape<T>& of_call, Address d_output, const StateAddresses& d_final,
-                 Address d_x, const StateAddresses& d_initial,
-                 const std::vector<Address>& d_params, CollectedGradients<T>* collected) {
+                 Address d_x, const StateAddresses& d_initial, const std::vector<Address>& d_params,
+                 CollectedGradients<T>* collected) {
   const StackConfig& config = of_call.config;
   const Layout& layout = of_call.layout;
   std::vector<CellParams<T>> params;
@@ -177,8 +177,8 @@ void register_for(py::module_& m, const std::string& suffix) {
            py::arg("d_steps").noconvert() = py::none())
       .def("backward_at", &backward_at<T>, py::arg("d_output"), py::arg("d_final"), py::arg("d_x"),
            py::arg("d_initial"), py::arg("d_params"), py::arg("collected") = py::none())
-      .def("backward_of", &backward_of<T>, py::arg("d_output"), py::arg("d_final"),
-           py::arg("d_x"), py::arg("d_initial"), py::arg("d_params"), py::arg("collected"))
+      .def("backward_of", &backward_of<T>, py::arg("d_output"), py::arg("d_final"), py::arg("d_x"),
+           py::arg("d_initial"), py::arg("d_params"), py::arg("collected"))
       .def("gates", &gates<T>, py::arg("cell"))
       .def("state", &state<T>, py::arg("cell"), py::arg("part"));
 }

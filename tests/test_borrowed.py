@@ -36,6 +36,7 @@ LAYERS: dict[str, tuple[str, dict[str, Any]]] = {
     "normalised LSTM": ("LSTM", {"layer_norm": True, "num_layers": 2}),
     "summed": ("LSTM", {"bidirectional": True, "merge": "sum", "num_layers": 2}),
     "multiplied": ("GRU", {"bidirectional": True, "merge": "mul"}),
+    "one GRU": ("GRU", {}),
     "GRU": ("GRU", {"num_layers": 2, "reverse": True}),
     "GRU before": ("GRU", {"reset_after": False, "bidirectional": True}),
     "RNN": ("RNN", {"num_layers": 2, "dropout": 0.4}),
@@ -279,3 +280,63 @@ def test_a_tape_keeps_the_values_of_its_call() -> None:
         tapes.append(record(version))
     assert_same_bits(gradient(tapes[0]), want, "after four steps")
     assert not np.array_equal(gradient(tapes[-1]), want)
+
+
+@every_dtype
+@pytest.mark.parametrize("kind", ["LSTM", "GRU", "RNN"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_collected_gradients_are_the_sums_of_those_of_all_calls(
+    kind: str, bias: bool, dtype: str
+) -> None:
+    layer = getattr(fastlstm, kind)(6, 11, dtype=dtype, bias=bias, seed=3)
+    spec, params = spec_of(layer), layer.state_dict()
+    borrowed = core.make_borrowed(spec.dtype, spec.config)
+    random = np.random.default_rng(0)
+    expected = {name: np.zeros_like(p) for name, p in params.items()}
+    grads = {name: np.full_like(p, 2) for name, p in params.items()}  # which are added to
+    collected = core.make_collected(spec.dtype, spec.config, [address(d) for d in grads.values()])
+    for rows in (3, 1, 100, 300, 7, 60):  # some times more than are multiplied at once
+        x = random.normal(size=(1, rows, 6)).astype(dtype)
+        state = [random.normal(size=(1, rows, 11)).astype(dtype) for _ in spec.state_parts]
+        d_final = [random.normal(size=part.shape).astype(dtype) for part in state]
+        output, final = np.empty_like(state[0]), [np.empty_like(part) for part in state]
+        arguments = (address(x), 1, rows, 0, 0, [address(part) for part in state])
+        stack = borrowed.stack([address(p) for p in params.values()], 0)
+        tape = stack.forward_train_at(
+            *arguments, address(output), [address(part) for part in final], {}, 0
+        )
+        require_blas()
+        d_x, alone = np.empty_like(x), [np.empty_like(p) for p in params.values()]
+        at = [address(part) for part in d_final]
+        tape.backward_at(0, at, address(d_x), None, [address(d) for d in alone])
+        want = d_x.copy()
+        tape.backward_at(0, at, address(d_x), None, [], collected)
+        assert_same_bits(d_x, want, "x")
+        for name, d in zip(expected, alone, strict=True):
+            expected[name] += d
+    collected.finish()
+    collected.finish()  # there is nothing more
+    for name, d in grads.items():
+        error = np.abs(d - 2 - expected[name]).max()
+        assert error <= 1e3 * np.finfo(dtype).eps * max(1, np.abs(expected[name]).max()), name
+
+
+def test_gradients_that_cannot_be_collected() -> None:
+    for name in LAYERS:
+        lent = Lent(name, "float64")
+        if name not in ("LSTM", "one GRU"):
+            addresses = [0] * len(lent.params)
+            with pytest.raises(ValueError, match="one cell"):
+                core.make_collected(lent.spec.dtype, lent.spec.config, addresses)
+    lent = Lent("LSTM", "float64")
+    with pytest.raises(ValueError, match="number of parameters"):
+        core.make_collected(lent.spec.dtype, lent.spec.config, [0])
+    collected = core.make_collected(lent.spec.dtype, lent.spec.config, [0] * 4)
+    for name in ("one GRU", "GRU", "LSTM, everything"):  # tapes of others
+        other = Lent(name, "float64")
+        arrays = other.arrays(other.draw(T, B, 6), core.Order.TIME_FIRST, other.state())
+        arguments = arrays.arguments(core.Order.TIME_FIRST, None)
+        tape = other.stack(0).forward_train_at(*arguments, {}, 0)
+        require_blas()
+        with pytest.raises(ValueError, match="this single cell"):
+            tape.backward_at(0, None, 0, None, [], collected)

@@ -19,7 +19,8 @@ CollectedGradients<T>::CollectedGradients(const StackConfig& config, const CellP
   const std::size_t of_gates = config.bias ? 4 : 2;
   const bool one_product = config.cell != CellKind::kGruResetBefore;
   if (config.cells() != 1 || !one_product || parameters_of<T>(config, 0).size() != of_gates) {
-    throw std::invalid_argument("CollectedGradients: expected one cell of W, R and biases, multiplied once");
+    throw std::invalid_argument(
+        "CollectedGradients: expected one cell of W, R and biases, multiplied once");
   }
   state_ = std::make_unique<State>();
   state_->config = config;

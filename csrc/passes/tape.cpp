@@ -337,9 +337,14 @@ Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
 
 template <class T>
 void Tape<T>::backward(const BackwardCall<T>& call) const {
-  const bool drops = saved_->regularisation.weight_dropout > 0;
-  if (call.collected != nullptr && (saved_->config().cells() != 1 || drops)) {
-    throw std::invalid_argument("BackwardCall: expected collected gradients of a single cell");
+  if (call.collected != nullptr) {
+    const StackConfig &of_tape = saved_->config(), &given = call.collected->state().config;
+    const bool same = of_tape.cell == given.cell && of_tape.input_size == given.input_size &&
+                      of_tape.hidden_size == given.hidden_size &&
+                      of_tape.output_size() == given.output_size();
+    if (!same || of_tape.cells() != 1 || saved_->regularisation.weight_dropout > 0) {
+      throw std::invalid_argument("BackwardCall: expected collected gradients of this single cell");
+    }
   }
   const FlushDenormals flush_denormals;
   require_blas();

@@ -30,7 +30,8 @@ class _Sums:
 
     def __init__(self, engine: Engine, weights: Sequence[Tensor]) -> None:
         self.engine, self.weights = engine, weights
-        self.used = False
+        self.required = [*map(_requires_grad, weights)]
+        self.used = False  # in a backward pass
         self._kinds = [*map(kind_of, weights)]
         self._of_passes: dict[int, tuple[Any, list[Tensor | None]]] = {}
 
@@ -40,7 +41,10 @@ class _Sums:
         if of_pass is None:
             if self._kinds != [*map(kind_of, self.weights)]:  # by ``p.data = ...``
                 raise changed()
-            gradients = [torch.zeros_like(w) if w.requires_grad else None for w in self.weights]
+            gradients = [
+                torch.zeros_like(w, memory_format=torch.contiguous_format) if required else None
+                for w, required in zip(self.weights, self.required, strict=True)
+            ]
             of_pass = self.engine.collected(gradients), gradients
             self._of_passes[backward_pass()] = of_pass
         return of_pass[0]
@@ -80,7 +84,6 @@ class Loop:
 
     def __init__(self, engine: Engine, weights: Sequence[Tensor], version: int) -> None:
         self.weights, self.version = weights, version
-        self.required = [*map(_requires_grad, weights)]
         self._sums = _Sums(engine, weights)
         self.token: Tensor = _Weights.apply(self._sums, *weights)
         self._node: Any = self.token.grad_fn
@@ -91,7 +94,7 @@ class Loop:
             self.version == version
             and not self._sums.used
             and all(map(is_, self.weights, weights))
-            and self.required == [*map(_requires_grad, weights)]
+            and self._sums.required == [*map(_requires_grad, weights)]
         )
 
     def collected(self) -> Any:
