@@ -1,6 +1,9 @@
 """Estimators over sequences, with scikit-learn's conventions: ``fit``, ``predict``, ``score``.
 
 - :mod:`._classifier`, :mod:`._regressor`, :mod:`._tagger`, :mod:`._transcriber`: what is predicted.
+- :mod:`._forecaster`: series, over :mod:`._windows` of them, with pandas in :mod:`._series`, simple
+  forecasts in :mod:`._baselines`, and a comparison with these in :mod:`._backtest`.
+- :mod:`._generator`: what comes next, over :mod:`._steps`, the kinds of steps that sequences have.
 - :mod:`._files`: all of them by name, for files.
 - :mod:`._sequences`: what these share: X, a network over it, its parts of scores.
 - :mod:`._estimator`: what all estimators share: threads, seeds, training, files.
@@ -20,11 +23,20 @@ with needs_extra("fastlstm.sklearn", "sklearn"):
 
 from ._classifier import SequenceClassifier
 from ._files import ESTIMATORS
+from ._forecaster import Forecaster
+from ._generator import SequenceGenerator
 from ._regressor import SequenceRegressor
 from ._tagger import SequenceTagger
 from ._transcriber import SequenceTranscriber
 
-__all__ = ["SequenceClassifier", "SequenceRegressor", "SequenceTagger", "SequenceTranscriber"]
+__all__ = [
+    "Forecaster",
+    "SequenceClassifier",
+    "SequenceGenerator",
+    "SequenceRegressor",
+    "SequenceTagger",
+    "SequenceTranscriber",
+]
 
 # Where users find them: pickles and messages do not name the modules.
 for _cls in ESTIMATORS.values():

@@ -153,12 +153,19 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return np.sort(order[count:]), np.sort(order[:count])
 
     def _train(
-        self, problem: Problem, options: SimpleNamespace, *, one_epoch: bool = False
+        self,
+        problem: Problem,
+        options: SimpleNamespace,
+        *,
+        held_out: int | None = None,
+        one_epoch: bool = False,
     ) -> None:
         """Train the network that a problem has, which becomes ``network_``, and note how it went.
 
         Parameters
         ----------
+        held_out : int, optional
+            That the last so many examples are held out; by default some at random.
         one_epoch : bool
             Go on for an epoch with all examples, and with the optimiser that there is.
         """
@@ -167,7 +174,10 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         if one_epoch:
             training, validation = np.arange(n), np.arange(0)
         else:
-            training, validation = self._hold_out(n, options, random)
+            if held_out is None:
+                training, validation = self._hold_out(n, options, random)
+            else:
+                training, validation = np.arange(n - held_out), np.arange(n - held_out, n)
             self.loss_curve_: list[float] = []
             self.validation_loss_curve_: list[float] = []
             self._optimizer: Adam | None = None

@@ -6,13 +6,22 @@ from typing import Any
 
 from ._classifier import SequenceClassifier
 from ._estimator import Estimator, load_as
+from ._forecaster import Forecaster
+from ._generator import SequenceGenerator
 from ._regressor import SequenceRegressor
 from ._tagger import SequenceTagger
 from ._transcriber import SequenceTranscriber
 
 ESTIMATORS: dict[str, type[Estimator]] = {
     cls.__name__: cls
-    for cls in (SequenceClassifier, SequenceRegressor, SequenceTagger, SequenceTranscriber)
+    for cls in (
+        Forecaster,
+        SequenceClassifier,
+        SequenceGenerator,
+        SequenceRegressor,
+        SequenceTagger,
+        SequenceTranscriber,
+    )
 }
 
 

@@ -70,14 +70,16 @@ class Network(Module):
         ndarray
             (B, n), or (T, B, n) without ``pool``.
         """
-        parts = self.parts
-        if "words" in parts:
-            x = self.words(x)
-        output, _ = self.layer(x, lengths=lengths)
-        if "pool" in parts:
+        output, _ = self.layer(self.read(x), lengths=lengths)
+        if "pool" in self.parts:
             output = self.pool(output, lengths)
         scores: FloatArray = self.out(output)
         return scores
+
+    def read(self, x: Any) -> FloatArray:
+        """Return what the layer reads: numbers as they are, of tokens their vectors."""
+        steps: FloatArray = self.words(x) if "words" in self.parts else x
+        return steps
 
     def forward(
         self, x: FloatArray | IndexArray, lengths: IndexArray, random: np.random.Generator

@@ -305,6 +305,32 @@ class SequenceEstimator(Estimator):
 
     # --- files ---------------------------------------------------------------------------------
 
+    def trace(self, x: Any) -> list[list[Any]]:
+        """Return every gate, cell and hidden value while a sequence is read.
+
+        Parameters
+        ----------
+        x : str, list of tokens, or array_like
+            One sequence, as X has them.
+
+        Returns
+        -------
+        list of list
+            By layer and direction, as a layer's ``trace`` returns them, for
+            :func:`fastlstm.plot.gates`: (T, H) values.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            There was no ``fit``.
+        ValueError, TypeError
+            The sequence has another shape, value or type than stated.
+        """
+        with self._threads():
+            steps, _ = self._read_new([x], None).batch(np.zeros(1, np.int64))
+            traces: list[list[Any]] = self.network_.layer.trace(self.network_.read(steps[:, 0]))
+        return traces
+
     def to_onnx(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted estimator as an ONNX model with the same predictions.
 

@@ -21,6 +21,8 @@ from fastlstm.optim import Adam
 _PATIENCE_OF_PLATEAU = 2
 # Examples whose loss is compared with what it was before the first step.
 _WATCHED = 64
+# Of losses of scaled numbers: what they rise by where nothing was left to learn is no divergence.
+_SMALL = 1e-3
 
 SCHEDULES = ("constant", "linear", "cosine", "plateau")
 
@@ -192,7 +194,7 @@ class _Training:
             self.network.load_state_dict(self.kept)
             history.best_epoch = self.best[1]
         last = self._loss_of_watched()
-        if finite and last > first + abs(first):
+        if finite and last > first + max(abs(first), _SMALL):
             what = f"the loss has risen from {first:.3g} to {last:.3g}"
             self._warn(len(history.losses), what)
         return history
