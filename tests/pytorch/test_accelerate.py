@@ -549,3 +549,14 @@ def test_freeze_is_forgotten_by_restore(frozen: tuple[nn.Module, Callable[[], bo
 def test_freeze_takes_a_bool() -> None:
     with pytest.raises(TypeError, match=r"^frozen: expected a bool, got int$"):
         freeze(nn.LSTM(3, 4), 1)  # type: ignore[arg-type]
+
+
+def test_a_forward_that_is_replaced_afterwards_is_reported() -> None:
+    model = fastlstm.torch.accelerate(nn.Sequential(nn.LSTM(3, 4)))
+    forward = model[0].forward
+    model[0].forward = lambda x: forward(x)
+    (row,) = fastlstm.torch.report(model).rows
+    assert not row.replaced
+    assert row.reason == "forward was replaced in the object"
+    del model[0].forward
+    assert fastlstm.torch.report(model).rows[0].replaced

@@ -91,6 +91,18 @@ def test_negations_that_are_to_come(kind: str) -> None:
     assert_alike(*got)
 
 
+@pytest.mark.parametrize("kind", SEQUENCES)
+def test_negations_that_are_to_come_with_lengths(kind: str, computed: list[str]) -> None:  # noqa: F811
+    ours, _ = twins(kind, 3, 5)
+    x = torch.randn(6, 4, 3, dtype=torch.float64)
+    state = [torch.randn(1, 4, 5, dtype=torch.float64) for _ in range(1 + (kind == "LSTM"))]
+    negative = [torch._neg_view(part) for part in state]
+    hx, negative_hx = (s if kind == "LSTM" else s[0] for s in ([-p for p in state], negative))
+    expected = ours(-x, hx, lengths=[6, 2, 4, 1])
+    assert_alike(ours(torch._neg_view(x), negative_hx, lengths=[6, 2, 4, 1]), expected)
+    assert not computed
+
+
 class Tagged(torch.Tensor):
     """A subclass that says what it is."""
 

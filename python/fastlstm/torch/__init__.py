@@ -6,7 +6,7 @@
 - :mod:`._compile`: models in one graph, over :mod:`._optimized`, which imports Dynamo.
 - :mod:`._traced`: calls that become part of a graph, by the operators of :mod:`._ops`.
 - :mod:`._tracing`: what is traced, and what tracers do not see.
-- :mod:`._function`: what autograd sees of a call.
+- :mod:`._function`: what autograd sees of a call; :mod:`._steps`: of steps in a loop over a cell.
 - :mod:`._internals`: what PyTorch keeps to itself, all that we ask of it.
 - :mod:`._tapes`: tapes that travel as tensors.
 - :mod:`._lengths`: lengths of sequences.

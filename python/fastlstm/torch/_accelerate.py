@@ -185,9 +185,11 @@ def report(model: nn.Module) -> Report:
     """
     rows = []
     for name, module in _recurrent(model):
-        replaced = isinstance(module, Computed)
-        if replaced:
-            reason = _left_to_torch(module)
+        ours = isinstance(module, Computed)
+        changed = _replaced_in(module) if ours else ""
+        replaced = ours and not changed
+        if ours:
+            reason = changed or _left_to_torch(module)
         else:
             reason = _obstacle(module) or "it can be, by accelerate(model)"
         rows.append(Row(name, _kind(module), replaced, reason))
@@ -267,9 +269,9 @@ def _obstacle(module: nn.Module) -> str:
         return f"{cls.__name__} derives from none of torch's recurrent classes"
     if isinstance(module, LazyModuleMixin):
         return "lazy: its parameters have no values before the first call"
-    changed = [name for name in CALLED if name in vars(module)]
+    changed = _replaced_in(module)
     if changed:
-        return f"{changed[0]} was replaced in the object"
+        return changed
     for user in cls.__mro__[: cls.__mro__.index(base)]:
         for name in CALLED:
             if name not in vars(user):
@@ -283,6 +285,12 @@ def _obstacle(module: nn.Module) -> str:
     except Exception as error:  # of an __init_subclass__ of the user's
         return f"no class can derive from {cls.__name__} and from ours: {error}"
     return ""
+
+
+def _replaced_in(module: nn.Module) -> str:
+    """Which method that a call runs is an attribute of the object; empty if none is."""
+    changed = [name for name in CALLED if name in vars(module)]
+    return f"{changed[0]} was replaced in the object" if changed else ""
 
 
 def _calls_super(forward: Any) -> bool:

@@ -54,6 +54,13 @@ def is_plain(tensor: Any) -> bool:
     return type(tensor) in _TYPES and dispatch_keys(tensor).raw_repr() in _KEYS
 
 
+def resolved(value: Any) -> Any:
+    """The value; of a tensor that is to be negated when it is read, the negation."""
+    if type(value) in _TYPES and value.layout is torch.strided and value.is_neg():
+        return value.resolve_neg()
+    return value
+
+
 class Engine:
     """What a module is to the core: its spec, and packed weights that follow those of tensors.
 

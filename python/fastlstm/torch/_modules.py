@@ -14,7 +14,7 @@ from fastlstm._checks import as_lengths
 
 from . import _traced
 from ._base import Computed, Ready, initial_state
-from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, UnreadableError
+from ._engine import BATCH_FIRST, PACKED, TIME_FIRST, Call, Engine, Shape, UnreadableError, resolved
 from ._function import run
 from ._lengths import Places, lengths_of
 from ._tracing import is_traced, untraced
@@ -85,7 +85,13 @@ class Recurrent(Computed, nn.RNNBase):
             if result is not None:
                 return result
         packed = isinstance(input, PackedSequence)
-        ready = self._ready(input.data if packed else input)
+        x = resolved(input.data if packed else input)
+        if not packed:
+            input = x
+        elif x is not input.data:
+            input = input._replace(data=x)
+        hx = tuple(map(resolved, hx)) if isinstance(hx, (tuple, list)) else resolved(hx)
+        ready = self._ready(x)
         if ready is None:
             return None
         if not packed:

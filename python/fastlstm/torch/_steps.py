@@ -116,7 +116,7 @@ def _loop(engine: Engine, weights: Sequence[Tensor]) -> Loop | None:
     None: autograd has to know the step's weights themselves. They are no leaves, or somebody looks
     at what is saved.
     """
-    if saved_tensors_hooks(False) is not None or not all(map(_is_leaf, weights)):
+    if saved_tensors_hooks(False) is not None:
         return None
     try:
         version = sum(map(_version, weights))
@@ -125,7 +125,7 @@ def _loop(engine: Engine, weights: Sequence[Tensor]) -> Loop | None:
     last: Loop | None = engine.loop()
     if last is not None and last.goes_on(weights, version):
         return last
-    if not any(map(_requires_grad, weights)):
+    if not all(map(_is_leaf, weights)) or not any(map(_requires_grad, weights)):
         return None
     loop = Loop(engine, weights, version)
     engine.loop = weakref.ref(loop)
