@@ -325,6 +325,31 @@ def test_a_few_sequences_are_enough(n: int) -> None:
     assert len(estimator.predict(X[:3])) == 3
 
 
+def test_after_an_error_an_estimator_is_as_it_was() -> None:
+    estimator, X, y = classify(**BRIEF)
+    with pytest.raises(ValueError, match="requires y"):
+        estimator.fit(X, None)
+    assert set(vars(estimator)) == set(estimator.get_params())
+    estimator.fit(X, y)
+    before, p = dict(vars(estimator)), estimator.predict_proba(X)
+    for fit in (estimator.fit, estimator.partial_fit):
+        with pytest.raises(ValueError, match="requires y"):
+            fit([x * 3 for x in X], None)
+        assert vars(estimator) == before
+    assert np.array_equal(estimator.predict_proba(X), p)
+
+
+def test_another_fit_forgets_what_was_learned() -> None:
+    estimator, X, y = classify_texts(**BRIEF)
+    estimator.fit(X, y).set_params(embedding=None)
+    assert np.array_equal(
+        estimator.classes_[estimator.predict_proba(X).argmax(axis=1)], estimator.predict(X)
+    )
+    estimator.fit(steps(200), y)
+    assert not hasattr(estimator, "vocabulary_")
+    assert estimator.n_features_in_ == 2
+
+
 # --- partial_fit ----------------------------------------------------------------------------------
 
 

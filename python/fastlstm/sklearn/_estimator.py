@@ -7,7 +7,7 @@ import copy
 import dataclasses
 import os
 from abc import ABC
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -77,7 +77,9 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
     layer_norm: bool = option(
         False, as_bool, "bool", "Layer normalisation inside the gates, of an LSTM."
     )
-    dtype: str = option("float32", as_dtype_name, '{"float32", "float64"}', "What computes.")
+    dtype: str = option(
+        "float32", as_dtype_name, '{"float32", "float64"}', "Of parameters and results."
+    )
     epochs: int = option(20, as_count, "int", "How often training sees all examples, at most.")
     batch_size: int = option(32, as_count, "int", "Examples of a step.")
     lr: float = option(2e-3, as_positive, "float", "The learning rate of Adam.")
@@ -144,6 +146,26 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         """Return a block in which calls have ``n_threads``."""
         return contextlib.nullcontext() if self.n_threads is None else num_threads(self.n_threads)
 
+    @contextlib.contextmanager
+    def _attributes_unless_an_error(self, *, forget: bool = False) -> Iterator[None]:
+        """A block of what learns: after an error the attributes are what they were.
+
+        Parameters
+        ----------
+        forget : bool
+            Whether what was learned before is forgotten.
+        """
+        before = dict(self.__dict__)
+        for name in before if forget else ():
+            if _is_learned(name):
+                delattr(self, name)
+        try:
+            yield
+        except Exception:
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
+
     def _hold_out(
         self, n: int, options: SimpleNamespace, random: np.random.Generator
     ) -> tuple[IndexArray, IndexArray]:
@@ -205,9 +227,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         return lambda epoch: callback(self, epoch)
 
     def _begin_partial(self) -> bool:
-        """Whether ``partial_fit`` begins, and not goes on; in either case there are random numbers
-        and, later, an optimiser.
-        """
+        """Return whether this is the first ``partial_fit``, and make what later ones go on with."""
         first = not hasattr(self, "network_")
         if first:
             self.loss_curve_, self.validation_loss_curve_ = [], []

@@ -180,8 +180,9 @@ class SequenceEstimator(Estimator):
         ValueError, TypeError
             An option or an argument has another shape, value or type than stated.
         """
-        options, random = self._checked(), self._new_random()
-        with self._threads():
+        options = self._checked()
+        with self._attributes_unless_an_error(forget=True), self._threads():
+            random = self._new_random()
             sequences = self._learn_inputs(X, lengths, options)
             checked_y = self._given_targets(y, sequences)
             self._learn_targets(checked_y, None)
@@ -192,8 +193,9 @@ class SequenceEstimator(Estimator):
 
     def _fit_part(self: SelfT, X: Any, y: Any, lengths: Any, classes: Any = None) -> SelfT:
         """Do what ``partial_fit`` is to do."""
-        options, first = self._checked(), self._begin_partial()
-        with self._threads():
+        options = self._checked()
+        with self._attributes_unless_an_error(), self._threads():
+            first = self._begin_partial()
             if first:
                 sequences = self._learn_inputs(X, lengths, options)
             else:
@@ -270,7 +272,7 @@ class SequenceEstimator(Estimator):
 
     def _read_inputs(self, X: Any, lengths: Any) -> Sequences:
         """Read sequences as they were learned."""
-        if self.embedding is not None:
+        if "words" in self.network_.parts:
             tokens = read_tokens(X, lengths, self.tokenize)
             return encode(tokens, self.vocabulary_, self.unknown)
         sequences = read_numbers(X, lengths, self)

@@ -171,13 +171,13 @@ class _Training:
             if self.held_out:
                 held_out = self._validate()
                 history.validation_losses.append(held_out)
-            watched = loss if held_out is None else held_out
-            finite = finite and math.isfinite(watched)
+            decisive = loss if held_out is None else held_out
+            finite = finite and math.isfinite(decisive)
             if not finite:
                 self._warn(epoch, "the loss or its gradients are infinite or NaN")
                 break
-            if watched < self.best[0]:
-                self.best = (watched, epoch)
+            if decisive < self.best[0]:
+                self.best = (decisive, epoch)
                 if self.held_out:
                     self.kept = self.network.state_dict()
             progress = Epoch(epoch, loss, held_out, self.optimizer.lr)
