@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-# glibc's functions have other names, too. Only the thread that asks for it is without memory. NumPy's
-# indices and functions may end the process where they have none, or fail without saying why: where
-# they are much of what is called, they are spared, and what Python allocates for them.
+# glibc's functions have other names, too. Only the thread that asks for it is without memory.
+# NumPy's indices and functions may end the process where they have none, or fail without saying
+# why: where they are much of what is called, they are spared, and what Python allocates for them.
 SHIM = """
 #define _GNU_SOURCE
 #include <dlfcn.h>
