@@ -13,26 +13,37 @@ from pathlib import Path
 import pytest
 
 # glibc's functions have other names, too. Only the thread that asks for it is without memory.
+# NumPy's indices and functions may end the process where they have none, or fail without saying
+# why: where they are much of what is called, they are spared, and what Python allocates for them.
 SHIM = """
+#define _GNU_SOURCE
+#include <dlfcn.h>
 #include <errno.h>
+#include <string.h>
 #include <stddef.h>
 void* __libc_malloc(size_t);
 void* __libc_calloc(size_t, size_t);
 void* __libc_realloc(void*, size_t);
 void* __libc_memalign(size_t, size_t);
 static __thread long left = -1;
-static __thread int failed = 0;
-void fail_after(long n) { left = n; failed = 0; }
+static __thread int failed = 0, only_ours = 0;
+void fail_after(long n, int ours) { only_ours = ours; failed = 0; left = n; }
 int has_failed(void) { left = -1; return failed; }
-static int fails(void) {
-  if (left < 0 || left-- > 0) return 0;
+static int is_ours(void* caller) {
+  Dl_info at;
+  if (!dladdr(caller, &at) || !at.dli_fname) return 0;
+  return strstr(at.dli_fname, "/_core.") || strstr(at.dli_fname, "libstdc++");
+}
+static int fails(void* caller) {
+  if (left < 0 || (only_ours && !is_ours(caller)) || left-- > 0) return 0;
   errno = ENOMEM;
   return failed = 1;
 }
-void* malloc(size_t n) { return fails() ? NULL : __libc_malloc(n); }
-void* calloc(size_t n, size_t size) { return fails() ? NULL : __libc_calloc(n, size); }
-void* realloc(void* p, size_t n) { return fails() ? NULL : __libc_realloc(p, n); }
-void* aligned_alloc(size_t to, size_t n) { return fails() ? NULL : __libc_memalign(to, n); }
+#define FAILS fails(__builtin_return_address(0))
+void* malloc(size_t n) { return FAILS ? NULL : __libc_malloc(n); }
+void* calloc(size_t n, size_t size) { return FAILS ? NULL : __libc_calloc(n, size); }
+void* realloc(void* p, size_t n) { return FAILS ? NULL : __libc_realloc(p, n); }
+void* aligned_alloc(size_t to, size_t n) { return FAILS ? NULL : __libc_memalign(to, n); }
 """
 
 PROGRAM = """
@@ -103,7 +114,7 @@ n = 0
 while True:
     said = None
     try:
-        shim.fail_after(n)
+        shim.fail_after(n, sys.argv[2] in ("blocks", "losses", "crf", "ctc", "module"))
         work()
     except Exception as error:
         said = error
@@ -111,14 +122,13 @@ while True:
         failed = shim.has_failed()
     except MemoryError:  # ctypes needed it, when the work was done
         break
-    # Python says of a lock that it has no memory for: RuntimeError. NumPy's sums say nothing, which
-    # Python finds out.
-    known = ("allocate lock", "numpy.ufunc object")
-    assert said is None or isinstance(said, MemoryError) or any(k in str(said) for k in known), said
+    # Python says of a lock that it has no memory for: RuntimeError.
+    assert said is None or isinstance(said, MemoryError) or "allocate lock" in str(said), repr(said)
     if not failed:
         break
     n += 1
 assert (lstm(x)[0] == want).all()
+assert n > 0 or sys.argv[2] == "step"  # which allocates nothing
 print("done")
 """
 

@@ -18,7 +18,8 @@ from typing import Any
 import fastlstm
 import numpy as np
 import pytest
-from fastlstm.optim import Adam
+from fastlstm import nn
+from fastlstm.optim import Adam, SparseRows
 
 
 class InterruptError(BaseException):
@@ -77,6 +78,26 @@ def test_an_update_of_a_layer() -> None:
         assert not other.is_alive()
         count += isinstance(raised, InterruptError)
     assert count > 20
+
+
+def test_a_step_of_a_module() -> None:
+    """Each part computes with the parameters that it shows."""
+    model = nn.Module(words=nn.Embedding(4, 2, seed=0), out=nn.Linear(2, 3, seed=0))
+    rows = SparseRows([1], np.ones((1, 2), np.float32), 4)
+    of_out = {name: np.ones_like(value) for name, value in model.out.params.items()}
+    optimizer, x, count = Adam(lr=0.1), np.ones((1, 2), np.float32), 0
+
+    def step() -> None:
+        model.step(optimizer, {"words": {"weight": rows}, "out": of_out}, clip=1.0)
+        model.words.update({"weight": model.words.params["weight"] + 1})
+
+    for raised in interruptions(step):
+        params = model.params
+        np.testing.assert_array_equal(model.words([0, 1, 2, 3]), params["words.weight"])
+        y = x @ params["out.weight"].T + params["out.bias"]
+        np.testing.assert_allclose(model.out(x), y, rtol=1e-5, atol=1e-6)
+        count += isinstance(raised, InterruptError)
+    assert count > 50
 
 
 def test_a_block_with_a_number_of_threads() -> None:

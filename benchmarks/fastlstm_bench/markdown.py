@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from fastlstm_bench import tables
-from fastlstm_bench.cases import CELLS, Case
+from fastlstm_bench.cases import BLOCKS, CELLS, JOBS, Case
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.statistics import geometric_mean
 from fastlstm_bench.systems import SUBJECT
@@ -17,6 +17,8 @@ from fastlstm_bench.systems import SUBJECT
 KINDS = (
     *("step", "inference", "training", "optimiser"),
     *("cells-inference", "cells-training", "model-inference", "model-optimiser"),
+    *(f"{job}-{task}" for job in JOBS for task in ("optimiser", "inference")),
+    *(f"{block}-training" for block in BLOCKS),
 )
 # Names of the cells as people write them.
 _CELL_NAMES = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
@@ -43,6 +45,8 @@ def point(case: Case) -> str:
     sizes = [f"B = {case.B}", f"H = {case.H}"]
     if case.task != "step":
         sizes.insert(0, f"T = {case.T}")
+    if case.V:
+        sizes.append(f"V = {case.V}")
     forms = {
         f"{case.layers} layers": case.layers > 1,
         "bidirectional": case.bidirectional,
@@ -50,6 +54,12 @@ def point(case: Case) -> str:
         case.dtype: case.dtype != "float32",
     }
     return ", ".join([*sizes, *(form for form, has in forms.items() if has)])
+
+
+def _title(kind: str, cell: str, comma: str = "") -> str:
+    """A kind of case of a cell; blocks have none."""
+    has_none = kind.removesuffix("-training") in BLOCKS
+    return kind if has_none else f"{_CELL_NAMES[cell]}{comma} {kind}"
 
 
 def _grouped(items: Iterable[Group], key: Callable[[Group], Key]) -> dict[Key, list[Group]]:
@@ -110,7 +120,7 @@ def means_table(run: Run) -> str:
                 own = [g for g in groups.get((kind, cell), ()) if belongs(g.case)]
                 if own:
                     means = (_mean(g for g in own if g.threads == n) for n in threads)
-                    rows.append([f"{_CELL_NAMES[cell]} {kind}", part, *means])
+                    rows.append([_title(kind, cell), part, *means])
     return table(["", "cases", *map(tables.threads_text, threads)], *rows)
 
 
@@ -136,7 +146,7 @@ def document(run: Run, kinds: Sequence[str] = KINDS, cells: Sequence[str] = CELL
         for cell in CELLS:
             found = groups.get((kind, cell), [])
             if found and kind in kinds and cell in cells:
-                parts += [f"### {_CELL_NAMES[cell]}, {kind}", points_table(run, found)]
+                parts += [f"### {_title(kind, cell, comma=',')}", points_table(run, found)]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -72,7 +72,15 @@ class Block(HasOptions):
     def _replace(self, values: Mapping[str, FloatArray]) -> None:
         """Take checked arrays, which nobody else holds, as new values of some parameters."""
         frozen = {name: _core.read_only(value) for name, value in values.items()}
-        self._params = {**self._params, **frozen}
+        params = {**self._params, **frozen}
+        # At once: an exception of a signal's handler comes before both or after both.
+        self.__dict__.update(self._derived(values, params), _params=params)
+
+    def _derived(
+        self, values: Mapping[str, FloatArray], params: Mapping[str, FloatArray]
+    ) -> dict[str, Any]:
+        """Return the attributes that follow from new values, or from all parameters."""
+        return {}
 
     def _checked(self, values: Mapping[str, Any]) -> dict[str, FloatArray]:
         check_mapping("values", values)

@@ -117,6 +117,7 @@ class Embedding(Block):
         lambda name, value: None if value is None else as_int(name, value, 0, 2**31 - 1),
         "The token that stands for none.",
     )
+    _vectors: FloatArray
 
     def __init__(
         self,
@@ -144,12 +145,15 @@ class Embedding(Block):
             raise ValueError(f"padding: expected a token below {V}, got {padding}")
         return {"weight": (V, options["D"])}
 
-    def _replace(self, values: Mapping[str, FloatArray]) -> None:
-        if "weight" in values:
-            self._vectors = values["weight"]  # of which there is a read-only view among params
-            if self.padding is not None:
-                self._vectors[self.padding] = 0
-        super()._replace(values)
+    def _derived(
+        self, values: Mapping[str, FloatArray], params: Mapping[str, FloatArray]
+    ) -> dict[str, Any]:
+        if "weight" not in values:
+            return {}
+        vectors = values["weight"]  # of which there is a read-only view among params
+        if self.padding is not None:
+            vectors[self.padding] = 0
+        return {"_vectors": vectors}
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Give the vectors new values: all of them, or some rows.

@@ -162,6 +162,7 @@ class Linear(Block):
     n_in = Option[int](as_size, "The number of features of an input.")
     n_out = Option[int](as_size, "The number of features of a result.")
     bias = Option[bool](as_bool, "Whether there is a bias.")
+    _weights: Weights
 
     def __init__(
         self,
@@ -185,9 +186,10 @@ class Linear(Block):
         n_in, n_out = options["n_in"], options["n_out"]
         return {"weight": (n_out, n_in), **({"bias": (n_out,)} if options["bias"] else {})}
 
-    def _replace(self, values: Mapping[str, FloatArray]) -> None:
-        super()._replace(values)
-        self._weights = Weights(self._params)
+    def _derived(
+        self, values: Mapping[str, FloatArray], params: Mapping[str, FloatArray]
+    ) -> dict[str, Any]:
+        return {"_weights": Weights(params)}
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

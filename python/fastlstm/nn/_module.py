@@ -185,6 +185,11 @@ class Module:
         ValueError, TypeError
             A name or a shape is not the module's, or `clip` is no number of at least 0. The module
             and the optimiser are as they were.
+
+        Notes
+        -----
+        A step that is interrupted may have changed some of the parts and moments, as
+        :meth:`Optimizer.step <fastlstm.optim.Optimizer.step>` says.
         """
         if not isinstance(optimizer, Optimizer):
             raise TypeError(f"optimizer: expected an Optimizer, got {type(optimizer).__name__}")
