@@ -52,10 +52,14 @@ bool was_left_by_fork(std::uint32_t thread) {
 /// handler or a finaliser wants of it in the middle of a step.
 template <class T>
 struct PyStream {
-  PyStream(const Stack<T>& stack, Index batch_size) : stream(stack, batch_size) {}
-  PyStream(PyStream&& unused) noexcept : stream(std::move(unused.stream)) {}
+  PyStream(const Stack<T>& stack, Index batch_size)
+      : stream(stack, batch_size),
+        products(stack.config().products_per_row() * static_cast<double>(batch_size)) {}
+  PyStream(PyStream&& unused) noexcept
+      : stream(std::move(unused.stream)), products(unused.products) {}
 
   Stream<T> stream;
+  const double products;               // multiply-adds of a step
   std::atomic<std::uint32_t> user{0};  // the thread that uses it; 0: none
 };
 
@@ -97,14 +101,12 @@ template <class T>
 void run_step(PyStream<T>& of, const T* x, T* out) {
   const Use<T> use(of);
   Stream<T>& stream = of.stream;
-  const double products =
-      stream.config().products_per_row() * static_cast<double>(stream.batch_size());
-  if (products < tuning().products_per_spinner) {  // not worth a second thread
+  if (of.products < tuning().products_per_spinner) {  // not worth a second thread
     stream.step(x, out);
     return;
   }
   const ThreadsOfContext threads;
-  if (products < tuning().products_to_release) {
+  if (of.products < tuning().products_to_release) {
     stream.step(x, out);
   } else {
     const WithoutLock without_lock;
@@ -119,48 +121,97 @@ void step(PyStream<T>& of, const Array<T>& x, Array<T> out) {
   run_step(of, read(x, {B, config.input_size}, "x"), write(out, {B, config.output_size()}, "out"));
 }
 
-/// The data of an array that can be used as it is, [rows, columns] of T; null otherwise. It looks
-/// at the array itself, since at a microsecond a step pybind11's conversions would cost as much.
+// --- the quick ways ------------------------------------------------------------------------------
+
+// At a microsecond a step, conversions and calls of pybind11's would cost as much. So these look at
+// the arrays themselves and are functions of C. They return None, with nothing done, where an array
+// needs checks or conversions.
+
+/// The one object in a process that says T to NumPy.
 template <class T>
-T* plain_matrix(py::handle object, Index rows, Index columns, bool writable) {
+PyObject* native_type() {
+  static PyObject* const type = py::dtype::of<T>().release().ptr();
+  return type;
+}
+
+/// An array whose data can be used as it is: contiguous values of T; null otherwise.
+template <class T>
+const py::detail::PyArray_Proxy* plain_array(PyObject* object, bool writable) {
   auto& api = py::detail::npy_api::get();
-  if (Py_TYPE(object.ptr()) != api.PyArray_Type_) return nullptr;  // a subclass may mean more
-  const auto* array = py::detail::array_proxy(object.ptr());
-  static PyObject* const native = py::dtype::of<T>().release().ptr();  // one object in a process
+  if (Py_TYPE(object) != api.PyArray_Type_) return nullptr;  // a subclass may mean more
+  const auto* array = py::detail::array_proxy(object);
   int flags =
       py::detail::npy_api::NPY_ARRAY_C_CONTIGUOUS_ | py::detail::npy_api::NPY_ARRAY_ALIGNED_;
   if (writable) flags |= py::detail::npy_api::NPY_ARRAY_WRITEABLE_;
-  const bool plain = array->descr == native && array->nd == 2 && array->dimensions[0] == rows &&
-                     array->dimensions[1] == columns && (array->flags & flags) == flags;
-  return plain ? reinterpret_cast<T*>(array->data) : nullptr;
+  return array->descr == native_type<T>() && (array->flags & flags) == flags ? array : nullptr;
 }
 
-/// The quick way into a step: false, with nothing done, where x or out need checks or conversions.
+/// The data of such an array of [rows, columns], or null.
 template <class T>
-bool try_step(PyStream<T>& of, py::handle x, py::handle out) {
+T* plain_matrix(PyObject* object, Index rows, Index columns, bool writable) {
+  const auto* array = plain_array<T>(object, writable);
+  const bool is_it = array != nullptr && array->nd == 2 && array->dimensions[0] == rows &&
+                     array->dimensions[1] == columns;
+  return is_it ? reinterpret_cast<T*>(array->data) : nullptr;
+}
+
+/// An array that is not initialised.
+template <class T>
+py::object new_array(int dimensions, const Py_intptr_t* shape) {
+  auto& api = py::detail::npy_api::get();
+  Py_INCREF(native_type<T>());  // which the array takes
+  PyObject* array = api.PyArray_NewFromDescr_(api.PyArray_Type_, native_type<T>(), dimensions,
+                                              shape, nullptr, nullptr, 0, nullptr);
+  if (array == nullptr) throw py::error_already_set();
+  return py::reinterpret_steal<py::object>(array);
+}
+
+/// out: None, for a new array, or where the result goes. Returns it.
+template <class T>
+py::object try_step(PyStream<T>& of, PyObject* x, PyObject* out) {
   const StackConfig& config = of.stream.config();
-  const Index B = of.stream.batch_size();
-  const T* from = plain_matrix<T>(x, B, config.input_size, false);
-  T* to = plain_matrix<T>(out, B, config.output_size(), true);
-  if (from == nullptr || to == nullptr) return false;
-  const T* from_end = from + B * config.input_size;
-  const T* to_end = to + B * config.output_size();
-  if (to < from_end && from < to_end) return false;
+  const Index B = of.stream.batch_size(), I = config.input_size, P = config.output_size();
+  const T* from = plain_matrix<T>(x, B, I, false);
+  if (from == nullptr) return py::none();
+  if (out == Py_None) {
+    const Py_intptr_t shape[] = {B, P};
+    py::object result = new_array<T>(2, shape);
+    run_step(of, from, reinterpret_cast<T*>(py::detail::array_proxy(result.ptr())->data));
+    return result;
+  }
+  T* to = plain_matrix<T>(out, B, P, true);
+  if (to == nullptr || (to < from + B * I && from < to + B * P)) return py::none();
   run_step(of, from, to);
-  return true;
+  return py::reinterpret_borrow<py::object>(out);
 }
 
-/// The same as a function of C: pybind11 takes 0.1 us to call a method, as long as the step of a
-/// small layer. self: a capsule of the stream.
+/// x: [T, B, I] or, batch first, [B, T, I]; for a single sequence [T, I], too.
 template <class T>
-PyObject* c_try_step(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
-  if (n != 2) {
-    PyErr_SetString(PyExc_TypeError, "try_step: expected x and out");
-    return nullptr;
-  }
+py::object try_run(PyStream<T>& of, PyObject* x, bool batch_first) {
+  const StackConfig& config = of.stream.config();
+  const Index B = of.stream.batch_size(), I = config.input_size, P = config.output_size();
+  const auto* array = plain_array<T>(x, false);
+  if (array == nullptr || array->nd < 2 || array->nd > 3) return py::none();
+  const bool batched = array->nd == 3;
+  const Py_intptr_t* const sizes = array->dimensions;
+  const Index steps = sizes[batched && batch_first ? 1 : 0];
+  const Index rows = batched ? sizes[batch_first ? 0 : 1] : 1;
+  if (steps == 0 || rows != B || sizes[array->nd - 1] != I) return py::none();
+  const Py_intptr_t shape[] = {sizes[0], batched ? sizes[1] : P, P};
+  py::object output = new_array<T>(array->nd, shape);
+  const Layout layout{steps, B, batch_first ? Order::kBatchFirst : Order::kTimeFirst, steps * B};
+  const Use<T> use(of);
+  const CoreCall core_call;
+  of.stream.run(steps, layout.view(reinterpret_cast<const T*>(array->data), I),
+                layout.view(reinterpret_cast<T*>(py::detail::array_proxy(output.ptr())->data), P));
+  return output;
+}
+
+/// Calls body(stream) for a function of C. self: a capsule of the stream.
+template <class T, class Body>
+PyObject* c_call(PyObject* self, const Body& body) {
   try {
-    auto& stream = *static_cast<PyStream<T>*>(PyCapsule_GetPointer(self, nullptr));
-    return PyBool_FromLong(try_step(stream, arguments[0], arguments[1]));
+    return body(*static_cast<PyStream<T>*>(PyCapsule_GetPointer(self, nullptr))).release().ptr();
   } catch (py::error_already_set& error) {
     error.restore();
   } catch (const std::bad_alloc& error) {
@@ -173,18 +224,42 @@ PyObject* c_try_step(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
   return nullptr;
 }
 
-/// stream: a StreamFloat32 or StreamFloat64, which lives as long as the function.
 template <class T>
-py::object stepper(const py::object& stream) {
-  static PyMethodDef definition = {
-      "try_step", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(&c_try_step<T>)),
-      METH_FASTCALL, "try_step(x, out): False, with nothing done, where they need conversions."};
+PyObject* c_try_step(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
+  if (n != 2) {
+    PyErr_SetString(PyExc_TypeError, "try_step: expected x and out");
+    return nullptr;
+  }
+  return c_call<T>(self, [&](PyStream<T>& of) { return try_step(of, arguments[0], arguments[1]); });
+}
+
+template <class T>
+PyObject* c_try_run(PyObject* self, PyObject* const* arguments, Py_ssize_t n) {
+  if (n != 2) {
+    PyErr_SetString(PyExc_TypeError, "try_run: expected x and batch_first");
+    return nullptr;
+  }
+  const bool batch_first = arguments[1] == Py_True;
+  return c_call<T>(self, [&](PyStream<T>& of) { return try_run(of, arguments[0], batch_first); });
+}
+
+/// Functions of C of a stream, a StreamFloat32 or StreamFloat64, which lives as long as they.
+template <class T>
+std::pair<py::object, py::object> quick_calls(const py::object& stream) {
+  const auto as_function = [](PyObject* (*f)(PyObject*, PyObject* const*, Py_ssize_t)) {
+    return reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(f));
+  };
+  static PyMethodDef step_definition = {"try_step", as_function(&c_try_step<T>), METH_FASTCALL,
+                                        "try_step(x, out): the result, or None."};
+  static PyMethodDef run_definition = {"try_run", as_function(&c_try_run<T>), METH_FASTCALL,
+                                       "try_run(x, batch_first): the output, or None."};
   const auto capsule = py::reinterpret_steal<py::object>(PyCapsule_New(
       stream.cast<PyStream<T>*>(), nullptr,
       [](PyObject* self) { Py_XDECREF(static_cast<PyObject*>(PyCapsule_GetContext(self))); }));
   if (!capsule) throw py::error_already_set();
   PyCapsule_SetContext(capsule.ptr(), py::object(stream).release().ptr());
-  return py::reinterpret_steal<py::object>(PyCFunction_New(&definition, capsule.ptr()));
+  return {py::reinterpret_steal<py::object>(PyCFunction_New(&step_definition, capsule.ptr())),
+          py::reinterpret_steal<py::object>(PyCFunction_New(&run_definition, capsule.ptr()))};
 }
 
 template <class T>
@@ -257,7 +332,7 @@ void register_for(py::module_& m, const std::string& suffix) {
   throw_without_memory(made);
   made.def_static("make", &make_stream<T>, py::arg("stack"), py::arg("batch_size"))
       .def("step", &step<T>, py::arg("x").noconvert(), py::arg("out").noconvert())
-      .def("stepper", &stepper<T>)
+      .def("quick_calls", &quick_calls<T>)
       .def("run", &run<T>, py::arg("x").noconvert(), py::arg("output").noconvert(),
            py::arg("batch_first"))
       .def("state", &state<T>)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import sys
 import tracemalloc
 from collections.abc import Callable
 
@@ -257,6 +258,63 @@ def test_steps_with_out_keep_no_memory() -> None:
     # NumPy reports the memory of its arrays; these have 25,600 bytes and more.
     assert peak - before < 10_000
     assert after - before < 10_000
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_arrays_that_need_checks_give_the_same(batch_first: bool, dtype: str) -> None:
+    case = Case(T=12, B=1, options={"batch_first": batch_first})
+    p = make_problem(case, dtype)
+    quick, careful = p.layer.stream(), p.layer.stream()
+    wide = np.zeros((*p.x.shape[:2], 2 * p.x.shape[2]), dtype)
+    wide[..., ::2] = p.x
+    x = wide[..., ::2]  # not contiguous
+    assert_same_bits(careful.run(x), quick.run(p.x))
+    assert_same_bits(careful.run(x.reshape(12, -1)), quick.run(p.x.reshape(12, -1)))
+    first = (slice(None), 0) if batch_first else 0
+    out = np.empty((1, 7), dtype)
+    assert careful.step(x[first], out) is out
+    assert_same_bits(out, quick.step(p.x[first]))
+    assert_same_bits(careful.state[1], quick.state[1])
+
+
+def test_results_keep_no_references() -> None:
+    stream = fastlstm.GRU(1, 4, seed=0).stream()
+    x, out = np.ones((1, 1), np.float32), np.empty((1, 4), np.float32)
+    chunk = np.ones((3, 1, 1), np.float32)
+    objects = (np.dtype(np.float32), x, out, chunk)
+
+    def use() -> None:
+        for _ in range(100):
+            stream.step(x)
+            stream.step(x, out)
+            stream.run(chunk)
+            assert stream.step(out[:, :1]).shape == out.shape  # with checks
+
+    use()
+    before = [sys.getrefcount(a) for a in objects]
+    use()
+    for a, count in zip(objects, before, strict=True):
+        assert abs(sys.getrefcount(a) - count) < 50
+
+
+@pytest.mark.parametrize(
+    "x",
+    [
+        np.ones((3, 2, 1), np.float32),  # of two sequences
+        np.ones((3, 1, 2), np.float32),  # of two inputs
+        np.ones((2, 1, 1, 1), np.float32),
+        np.ones(1, np.float32),
+    ],
+    ids=lambda x: str(x.shape),
+)
+def test_wrong_chunks(x: np.ndarray) -> None:
+    stream = fastlstm.GRU(1, 4, seed=0).stream()
+    stream.step(np.ones((1, 1), np.float32))
+    h = stream.state
+    with pytest.raises(ValueError, match="x: expected"):
+        stream.run(x)
+    assert_same_bits(stream.state, h)
 
 
 def test_inputs_are_converted() -> None:

@@ -43,6 +43,13 @@ struct ForwardStep {
   const T** pointers;  // [rows] room for the addresses of rows, this thread's own
 };
 
+/// A step that is one call of a kernel, with these options.
+template <class T>
+struct StepKernel {
+  void (*run)(const CellStepTile<T>&) noexcept = nullptr;  // null: a step is more than that
+  const StepOptions<T>* options = nullptr;
+};
+
 template <class T>
 class ForwardCell {
  public:
@@ -51,6 +58,9 @@ class ForwardCell {
   /// Writes h (before a projection, zoneout and dropout of h) and the memory of this thread's
   /// units, and what training saves.
   virtual void step(ForwardStep<T>& step) noexcept = 0;
+
+  /// For who makes the calls of steps ahead and not by step(): few rows, without interruptions.
+  virtual StepKernel<T> one_kernel() const { return {}; }
 
   /// What is left to do with W x of n rows, of which this thread has computed its share: rows of ld
   /// elements.

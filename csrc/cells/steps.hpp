@@ -48,6 +48,8 @@ class OneKernelForward final : public ForwardCell<T> {
     });
   }
 
+  StepKernel<T> one_kernel() const override { return {kernel_, plain_ ? nullptr : &options_}; }
+
  private:
   /// The part's rows come after first_row others.
   void run_from(Index first_row, CellStepTile<T> part) const noexcept {

@@ -3,6 +3,7 @@
 
 #include "kernels/arguments.hpp"
 #include "kernels/gate_functions.hpp"
+#include "kernels/step_row.hpp"
 #include "kernels/step_tile.hpp"
 #include "simd/math.hpp"
 
@@ -52,8 +53,30 @@ void gru_finish(const CellStepTile<T>& s, const TileSums<T, 3>& sums, const Func
   });
 }
 
+/// The plain GRU in a step of one row.
+template <class T>
+struct GruRow {
+  static constexpr int kVectors = 3;
+  struct Kept {
+    Vec<T> z, n;  // n: its sum
+  };
+
+  static FASTLSTM_INLINE Kept start(const CellStepTile<T>& s, Index block, const Vec<T>* x,
+                                    const Vec<T>* h) {
+    const Vec<T> r = sigmoid(x[0] + h[0]), z = sigmoid(x[1] + h[1]);
+    const Vec<T> m = h[2] + Vec<T>::load(s.bias_h + block * Vec<T>::kLanes);
+    return {z, fma(r, m, x[2])};
+  }
+  static FASTLSTM_INLINE void finish(const CellStepTile<T>& s, Index block, const Kept& kept) {
+    const Index unit = block * Vec<T>::kLanes;
+    const Vec<T> h_prev = Vec<T>::load(s.h_past_R + unit);
+    write_row_h(s, gru_hidden_state(kept.z, tanh(kept.n), h_prev), unit);
+  }
+};
+
 template <class T>
 void gru_step_tile(const CellStepTile<T>& s) noexcept {
+  if (is_plain_row(s)) return step_row<GruRow<T>>(s);
   step_tile<3>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA {
     with_functions(s.options, [&](const auto& functions)
                                   FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums, functions); });

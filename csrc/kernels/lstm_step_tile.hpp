@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/lstm_step.hpp"
+#include "kernels/step_row.hpp"
 #include "kernels/step_tile.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -56,8 +57,30 @@ FASTLSTM_NOINLINE void lstm_options_finish(const CellStepTile<T>& s, const TileS
   lstm_finish(s, sums, lstm_with_options(functions, s.options));
 }
 
+/// The plain LSTM in a step of one row.
+template <class T>
+struct LstmRow {
+  static constexpr int kVectors = 4;
+  struct Kept {
+    Vec<T> o, c;
+  };
+
+  static FASTLSTM_INLINE Kept start(const CellStepTile<T>& s, Index block, const Vec<T>* x,
+                                    const Vec<T>* h) {
+    T* const c_at = s.memory[0] + block * Vec<T>::kLanes;
+    const LstmGates<T> gates = lstm_gates(x[0] + h[0], x[1] + h[1], x[2] + h[2], x[3] + h[3]);
+    const Vec<T> c = lstm_cell(gates, Vec<T>::load(c_at));
+    c.store(c_at);
+    return {gates.o, c};
+  }
+  static FASTLSTM_INLINE void finish(const CellStepTile<T>& s, Index block, const Kept& kept) {
+    write_row_h(s, lstm_hidden_state(kept.o, kept.c), block * Vec<T>::kLanes);
+  }
+};
+
 template <class T>
 void lstm_step_tile(const CellStepTile<T>& s) noexcept {
+  if (is_plain_row(s)) return step_row<LstmRow<T>>(s);
   step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
     if (s.options == nullptr) return lstm_finish(s, sums, PlainLstm<T>());
     with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {

@@ -3,6 +3,7 @@
 
 #include "kernels/arguments.hpp"
 #include "kernels/gate_functions.hpp"
+#include "kernels/step_row.hpp"
 #include "kernels/step_tile.hpp"
 #include "simd/math.hpp"
 
@@ -78,6 +79,26 @@ FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& fun
   });
 }
 
+/// A plain RNN in a step of one row.
+template <class Function, class T>
+struct RnnRow {
+  static constexpr int kVectors = 4;
+  struct Kept {
+    Vec<T> sum[4];
+  };
+
+  static FASTLSTM_INLINE Kept start(const CellStepTile<T>&, Index, const Vec<T>* x,
+                                    const Vec<T>* h) {
+    return {{x[0] + h[0], x[1] + h[1], x[2] + h[2], x[3] + h[3]}};
+  }
+  static FASTLSTM_INLINE void finish(const CellStepTile<T>& s, Index block, const Kept& kept) {
+#pragma GCC unroll 4
+    for (Index k = 0; k < 4; ++k) {
+      write_row_h(s, Function().value(kept.sum[k]), (4 * block + k) * Vec<T>::kLanes);
+    }
+  }
+};
+
 template <class Function, class T>
 FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Function& function) {
   const Index H = s.H;
@@ -93,11 +114,13 @@ FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Funct
 
 template <class T>
 void rnn_tanh_step_tile(const CellStepTile<T>& s) noexcept {
+  if (is_plain_row(s)) return step_row<RnnRow<RnnTanh, T>>(s);
   with_rnn_function<RnnTanh>(
       s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
 }
 template <class T>
 void rnn_relu_step_tile(const CellStepTile<T>& s) noexcept {
+  if (is_plain_row(s)) return step_row<RnnRow<RnnRelu, T>>(s);
   with_rnn_function<RnnRelu>(
       s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
 }

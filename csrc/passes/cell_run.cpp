@@ -52,7 +52,7 @@ CellRun<T>::CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
       grain_(std::max<Index>(1, 64 / (layout_.block_units * static_cast<Index>(sizeof(T))))),
       ld_units_(padded_row<T>(w_.H, layout_.block_units * grain_)),
       ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_units_),
-      at_once_(projected_steps(rows)),
+      at_once_(projects_inputs(w_.I) || inputs_first_ ? projected_steps(rows) : 1),
       projects_ahead_(decide_to_project_ahead()),
       most_rows_down_(static_cast<Index>(tuning().rows_down)),
       masks_(layers.masks(k, regularisation, rows)) {
@@ -226,36 +226,18 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   const Index saved_row = save ? rows_.packed_row(t, 0) : 0;
   const Index saved_stride = save && live > 1 ? rows_.packed_row(t, 1) - saved_row : 1;
 
-  ForwardStep<T> cell_step{share, {}, own.inputs.data()};
+  ForwardStep<T> cell_step{share, step_arguments(s, live, own), own.inputs.data()};
   CellStepTile<T>& call = cell_step.tile;
-  call.rows = live;
   call.first_block = first_block;
   call.end_block = end_block;
-  call.H = w_.H;
-  call.I = w_.I;
-  call.P = w_.P;
   call.x = fused ? own.inputs.data() : nullptr;
-  call.W = w_.input->W.view();
-  call.bias = w_.bias_panel.data();
-  call.bias_h = w_.bias_h.data();
-  call.ld_projected = layout_.columns();
   call.projected = fused ? nullptr : projected_.data() + projected_row * call.ld_projected;
-  call.h_prev = masks_.drops_h() ? masked_h(s) : h(s);
-  call.h_past_R = h(s);
-  call.ld_h_prev = ld_h_;
-  call.R = w_.R.view();
-  for (Index k = 0; k < memory_parts_; ++k) call.memory[k] = memory(k);
-  call.ld_memory = ld_units_;
-  call.h = w_.projects ? hidden_.data() : h(s + 1);
-  call.ld_h = w_.projects ? ld_units_ : ld_h_;
   call.output = w_.projects ? nullptr : own.outputs.data();
   call.gates = save && gates_width_ > 0 ? run.gates + saved_row * gates_width_ : nullptr;
   call.ld_gates = saved_stride * gates_width_;
   call.saved_memory = save ? run.memory + saved_row * w_.M : nullptr;
   call.ld_saved_memory = saved_stride * w_.M;
-  call.sums = own.sums.data();
   call.ahead = ahead;
-  call.down = live <= most_rows_down_ && side(s) != 0;  // as reads_down; goes on in a stream
   const Index units = layout_.block_units;
   const Index first_unit = first_block * units, end_unit = std::min(w_.H, end_block * units);
   if (masks_.zones_c() && masks_.draws_zoneout()) {
@@ -268,6 +250,45 @@ void CellRun<T>::step(const Run& run, Index s, Index projected_row, const Share&
   if (!w_.projects) regularise(s, first_unit, end_unit, own);
   share.wait();
   if (w_.projects) project_h(s, share, own);
+}
+
+template <class T>
+CellStepTile<T> CellRun<T>::step_arguments(Index s, Index rows, ThreadBuffers<T>& own) {
+  CellStepTile<T> call{};
+  call.rows = rows;
+  call.end_block = layout_.blocks();
+  call.H = w_.H;
+  call.I = w_.I;
+  call.P = w_.P;
+  call.W = w_.input->W.view();
+  call.bias = w_.bias_panel.data();
+  call.bias_h = w_.bias_h.data();
+  call.ld_projected = layout_.columns();
+  call.h_prev = masks_.drops_h() ? masked_h(s) : h(s);
+  call.h_past_R = h(s);
+  call.ld_h_prev = ld_h_;
+  call.R = w_.R.view();
+  for (Index k = 0; k < memory_parts_; ++k) call.memory[k] = memory(k);
+  call.ld_memory = ld_units_;
+  call.h = w_.projects ? hidden_.data() : h(s + 1);
+  call.ld_h = w_.projects ? ld_units_ : ld_h_;
+  call.sums = own.sums.data();
+  call.down = rows <= most_rows_down_ && side(s) != 0;  // as reads_down; goes on in a stream
+  return call;
+}
+
+template <class T>
+std::optional<PlannedStep<T>> CellRun<T>::plan(ThreadBuffers<T>& own) {
+  const StepKernel<T> kernel = cell_->one_kernel();
+  const bool more = w_.projects || masks_.zones_h() || masks_.drops_h() || masks_.draws_zoneout();
+  if (kernel.run == nullptr || more) return std::nullopt;
+  PlannedStep<T> step{kernel.run, {}};
+  for (const Index s : {0, 1}) {
+    CellStepTile<T>& call = step.calls[side(s)];
+    call = step_arguments(s, rows_.B(), own);
+    call.options = kernel.options;
+  }
+  return step;
 }
 
 template <class T>

@@ -2,11 +2,13 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <vector>
 
 #include "cells/cell.hpp"
 #include "passes/layers.hpp"
 #include "passes/states.hpp"
+#include "runtime/tuning.hpp"
 
 namespace fastlstm {
 
@@ -26,6 +28,13 @@ struct ThreadBuffers {
 /// Steps s of a run, counted in the order in which they are computed.
 struct StepRange {
   Index first, end;
+};
+
+/// A step that is one kernel call, whose arguments are the same at every other step.
+template <class T>
+struct PlannedStep {
+  void (*kernel)(const CellStepTile<T>&) noexcept;
+  CellStepTile<T> calls[2];  // by side(): without x and output
 };
 
 /// One layer and direction over the rows of one schedule. It keeps its state between runs.
@@ -53,9 +62,17 @@ class CellRun {
   /// Lets the schedule begin again from the state after its last step, or from the one just set.
   void restart() { swap_ ^= rows_.steps() & 1; }
 
+  /// For a schedule of one step, by one thread: what run does there, if it is no more than a call
+  /// of a kernel. The next call is that for side(1), and restart follows it.
+  std::optional<PlannedStep<T>> plan(ThreadBuffers<T>& own);
+  /// Which of two buffers step s reads; it writes the other.
+  Index side(Index s) const { return (s ^ swap_) & 1; }
+
   /// The steps that a run projects at once, ahead of the recurrence. With 1 it does not:
   /// each step then multiplies inputs and states in one go.
   static Index projected_steps(const RowSchedule& rows);
+  /// Whether it does with so many inputs, where the cell does not need it.
+  static bool projects_inputs(Index I) { return static_cast<double>(I) > tuning().few_inputs; }
 
  private:
   /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
@@ -68,13 +85,13 @@ class CellRun {
   void project_inputs(const Run& run, StepRange steps, const Share& share, ThreadBuffers<T>& own);
   void step(const Run& run, Index s, Index projected_row, const Share& share, ThreadBuffers<T>& own,
             ProjectAhead<T>* ahead = nullptr);
+  /// What the kernel of step s takes of weights and state, for these rows and all blocks.
+  CellStepTile<T> step_arguments(Index s, Index rows, ThreadBuffers<T>& own);
   /// h = W_hr times what the cell gave.
   void project_h(Index s, const Share& share, ThreadBuffers<T>& own);
   /// The units first <= j < end of h after step s: zoneout, and what R reads at the next.
   void regularise(Index s, Index first, Index end, ThreadBuffers<T>& own);
 
-  /// Which of two buffers step s reads; it writes the other.
-  Index side(Index s) const { return (s ^ swap_) & 1; }
   T* h(Index s) { return h_.data() + side(s) * rows_.B() * ld_h_; }
   T* masked_h(Index s) { return masked_h_.data() + side(s) * rows_.B() * ld_h_; }
   T* memory(Index part) { return memory_.data() + part * rows_.B() * ld_units_; }

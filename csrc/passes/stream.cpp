@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <optional>
 #include <stdexcept>
 #include <utility>
 #include <vector>
@@ -24,23 +25,86 @@ int threads_worth_of(double products, double per_thread) {
 template <class T>
 struct Stream<T>::State {
   State(std::shared_ptr<const Layers<T>> shared_layers, Index batch_size)
-      : shared(std::move(shared_layers)), one_step(1, batch_size, nullptr) {
+      : shared(std::move(shared_layers)),
+        one_step(1, batch_size, nullptr),
+        I(shared->config.input_size),
+        P(shared->config.output_size()) {
     const StackConfig& config = shared->config;
     Room room;
     for (Buffer<T>& buffer : between) room.add(buffer, B(), config.output_size());
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       runs.emplace_back(*shared, layer, one_step, nullptr, room);
     }
-    const double products = config.products_per_row() * static_cast<double>(B());
+    const double products = products_per_step();
     spinners = threads_worth_of(products, tuning().products_per_spinner);
     sleepers = std::min(spinners, threads_worth_of(products, tuning().products_per_sleeper));
     for (int thread = 0; thread < spinners; ++thread) {
       buffers.emplace_back(*shared, one_step, room);
     }
     TeamLease(std::min(spinners, num_threads()));  // starts them: a step allocates nothing
+    if (spinners == 1) plan();
   }
 
   Index B() const { return one_step.B(); }
+  double products_per_step() const {
+    return shared->config.products_per_row() * static_cast<double>(B());
+  }
+
+  /// x: [steps, B, I] in; out: [steps, B, P] out.
+  void steps(Index n, const T* x, T* out) {
+    if (planned()) return run_planned(n, {x, B() * I, I}, {out, B() * P, P});
+    const FlushDenormals flush_denormals;
+    for (Index t = 0; t < n; ++t) step(x + t * B() * I, out + t * B() * P);
+  }
+
+  /// Whether all that one thread does in a step is planned.
+  bool planned() const { return !planned_.empty(); }
+
+  /// Whether that is the fastest way to run so many: they are not worth a second thread, nor what a
+  /// call over the whole sequence makes first.
+  bool runs_planned(Index n) const {
+    if (!planned()) return false;
+    const Tuning& tuned = tuning();
+    const double per_step = products_per_step(), all = per_step * static_cast<double>(n);
+    if (all < tuned.products_per_thread) return true;
+    const bool projects = shared->config.num_layers > 1 || CellRun<T>::projects_inputs(I);
+    const bool shares = B() > 1 || per_step >= 2 * tuned.products_per_meeting;
+    return !projects && !(shares && num_threads() > 1) && all < tuned.products_per_stretch;
+  }
+
+  /// Steps that are planned, without copies of h between layers: each reads that of the one below.
+  ///
+  /// FlushDenormals comes after all that needs no arithmetic: the CPU tells its mode when all that
+  /// was computed before has ended, and what follows that waits, 5 ns of a step.
+  void run_planned(Index steps, const SequenceView<const T>& x,
+                   const SequenceView<T>& out) noexcept {
+    const auto set_rows = [&](Index t) {
+      for (std::size_t b = 0; b < inputs_.size(); ++b) {
+        inputs_[b] = x.row(t, static_cast<Index>(b));
+        outputs_[b] = out.row(t, static_cast<Index>(b));
+      }
+    };
+    if (steps == 0) return;
+    set_rows(0);
+    const PlannedStep<T>*const first = planned_.data(), *const end = first + planned_.size();
+    Index side = side_;
+    side_ ^= steps & 1;
+    const FlushDenormals flush_denormals;
+    for (Index t = 0;;) {
+      for (const PlannedStep<T>* layer = first; layer != end; ++layer) {
+        layer->kernel(layer->calls[side]);
+      }
+      if (++t == steps) return;
+      side ^= 1;
+      set_rows(t);
+    }
+  }
+
+  /// Tells the runs of the steps that were planned.
+  void catch_up() {
+    if (!planned() || runs.front().side(1) == side_) return;
+    for (CellRun<T>& run : runs) run.restart();
+  }
 
   void step(const T* x, T* out) {
     for (CellRun<T>& run : runs) run.restart();
@@ -60,6 +124,7 @@ struct Stream<T>::State {
 
   std::shared_ptr<const Layers<T>> shared;
   RowSchedule one_step;
+  const Index I, P;
   Buffer<T> between[2];         // [B, P] outputs of layers below the last
   std::deque<CellRun<T>> runs;  // by layer
   std::vector<ThreadBuffers<T>> buffers;
@@ -67,6 +132,34 @@ struct Stream<T>::State {
   Clock::time_point ended{};       // the last step
 
  private:
+  void plan() {
+    std::vector<PlannedStep<T>> layers;
+    for (CellRun<T>& run : runs) {
+      const std::optional<PlannedStep<T>> layer = run.plan(buffers.front());
+      if (!layer.has_value()) return;
+      layers.push_back(*layer);
+    }
+    const auto rows = static_cast<std::size_t>(B());
+    inputs_.resize(rows);
+    outputs_.resize(rows);
+    between_rows_.resize(2 * rows * (layers.size() - 1));
+    const T** rows_between = between_rows_.data();
+    for (std::size_t k = 0; k < layers.size(); ++k) {
+      for (const int side : {0, 1}) {
+        CellStepTile<T>& call = layers[k].calls[side];
+        call.x = inputs_.data();
+        if (k + 1 == layers.size()) call.output = outputs_.data();
+        if (k == 0) continue;
+        const CellStepTile<T>& below = layers[k - 1].calls[side];
+        for (Index b = 0; b < B(); ++b) rows_between[b] = below.h + b * below.ld_h;
+        call.x = rows_between;
+        rows_between += B();
+      }
+    }
+    planned_ = std::move(layers);
+    side_ = runs.front().side(1);
+  }
+
   int threads_now() const {
     if (cpus_are_crowded()) return 1;
     const std::chrono::microseconds just{static_cast<Clock::rep>(tuning().spinning_us)};
@@ -75,7 +168,6 @@ struct Stream<T>::State {
 
   void step(const Share& share, const T* x, T* out) noexcept {
     const StackConfig& config = shared->config;
-    const Index P = config.output_size();
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       const bool last = layer + 1 == config.num_layers;
       T* output = last ? out : between[layer % 2].data();
@@ -89,6 +181,12 @@ struct Stream<T>::State {
       x = output;
     }
   }
+
+  std::vector<PlannedStep<T>> planned_;  // by layer; empty where a step is more
+  Index side_ = 0;                       // which of their calls comes next
+  std::vector<const T*> inputs_;         // [B] the rows that the first layer reads
+  std::vector<const T*> between_rows_;   // [L - 1][2][B] those of the others
+  std::vector<T*> outputs_;              // [B] the rows that the last layer writes
 };
 
 template <class T>
@@ -110,12 +208,19 @@ Stream<T>::~Stream() = default;
 
 template <class T>
 void Stream<T>::step(const T* x, T* out) {
-  const FlushDenormals flush_denormals;
-  state_->step(x, out);
+  step(x, out, 1);
+}
+
+template <class T>
+void Stream<T>::step(const T* x, T* out, Index steps) {
+  state_->steps(steps, x, out);
 }
 
 template <class T>
 void Stream<T>::run(Index steps, SequenceView<const T> x, SequenceView<T> output) {
+  if (state_->runs_planned(steps) && !x.packed && !output.packed) {
+    return state_->run_planned(steps, x, output);
+  }
   const Index cells = config().cells();
   std::vector<Buffer<T>> arrays;
   ForwardCall<T> call;
@@ -139,6 +244,7 @@ void Stream<T>::get_state(T* const* parts) const {
   const StackConfig& c = config();
   T* arrays[kMostStateParts] = {};
   std::copy_n(parts, c.memory_parts() + 1, arrays);
+  state_->catch_up();
   for (Index layer = 0; layer < c.num_layers; ++layer) {
     state_->runs[static_cast<std::size_t>(layer)].get_state(
         cell_state<T>(c, batch_size(), layer, arrays));

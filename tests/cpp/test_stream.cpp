@@ -53,6 +53,21 @@ std::vector<Problem> problems() {
       problem({1, 1}, 3, 1), problem({3, 5}, 12, 1), problem({3, 5, 3}, 12, 4),
       problem({5, 19, 2, 3}, 12, 7),
       problem({40, 160, 2}, 4, 16)};  // enough work in a step for several threads
+  // One row, whose steps are planned: around vectors of all widths, within the L1 cache and beyond,
+  // and more steps than a run takes one by one.
+  for (const CellKind cell : {CellKind::kLstm, CellKind::kGru, CellKind::kRnnRelu}) {
+    for (StackConfig config : {StackConfig{1, 8}, StackConfig{1, 20, 2}, StackConfig{2, 33, 3},
+                               StackConfig{1, 80}, StackConfig{30, 31, 2}}) {
+      config.cell = cell;
+      all.push_back(problem(config, 5, 1));
+    }
+    StackConfig config{1, 24};
+    config.cell = cell;
+    all.push_back(problem(config, 1000, 1));
+  }
+  StackConfig with_options{3, 19, 2};
+  with_options.options.zoneout_c = 0.3;
+  all.push_back(problem(with_options, 6, 2));
   for (const CellKind cell : {CellKind::kGru, CellKind::kGruResetBefore, CellKind::kRnnTanh}) {
     for (StackConfig config : {StackConfig{3, 5, 3}, StackConfig{70, 350, 2}}) {
       config.cell = cell;
@@ -81,6 +96,9 @@ struct Fixture {
 
   void step(Index t) {
     stream.step(x.data() + t * p.B * p.I(), output.data() + t * p.B * p.width());
+  }
+  void steps(Index t, Index n) {
+    stream.step(x.data() + t * p.B * p.I(), output.data() + t * p.B * p.width(), n);
   }
   void run(Index t, Index steps) {
     stream.run(steps, {x.data() + t * p.B * p.I(), p.B * p.I(), p.I()},
@@ -112,6 +130,10 @@ void check_steps_and_chunks() {
     Fixture<T> steps(p);
     for (Index t = 0; t < p.T; ++t) steps.step(t);
     steps.check();
+    Fixture<T> block(p);
+    block.steps(0, 2);
+    block.steps(2, p.T - 2);
+    block.check();
     Fixture<T> once(p);
     once.run(0, p.T);
     once.check();
@@ -146,7 +168,8 @@ TEST(a_step_allocates_nothing) {
     Fixture<float> fixture(p);
     fixture.step(0);
     const long before = g_allocations;
-    for (Index t = 1; t < p.T; ++t) fixture.step(t);
+    fixture.step(1);
+    fixture.steps(2, p.T - 2);
     CHECK_EQUAL(g_allocations, before);
   }
 }

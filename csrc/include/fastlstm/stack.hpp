@@ -139,9 +139,13 @@ class Stream {
   ~Stream();
 
   /// One time step. Allocates nothing after the first.
-  /// x: [B, I] in; out: [B, P] out.
+  /// x: [B, I] in; out: [B, P] out, apart from x.
   void step(const T* x, T* out);
-  /// Some time steps. x.data: in; output.data: out.
+  /// Some time steps, one after the other: as calls of step, less what each does around it.
+  /// x: [steps, B, I] in; out: [steps, B, P] out, apart from x.
+  void step(const T* x, T* out, Index steps);
+  /// Some time steps, in the way that is fastest for so many, which may allocate and take threads.
+  /// x.data: in; output.data: out.
   void run(Index steps, SequenceView<const T> x, SequenceView<T> output);
 
   /// parts: by part of the state, [L, B, width] each.

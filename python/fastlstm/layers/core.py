@@ -225,8 +225,16 @@ class Stream(Protocol):
     def step(self, x: FloatArray, out: FloatArray, /) -> None:
         """One step."""
 
-    def stepper(self) -> Callable[[object, object], bool]:
-        """A quick step: False, with nothing done, where x or out need checks or conversions."""
+    def quick_calls(
+        self,
+    ) -> tuple[
+        Callable[[object, object], FloatArray | None], Callable[[object, bool], FloatArray | None]
+    ]:
+        """Functions of x and out (or None), and of x and batch_first: a step, and many.
+
+        They return the result, or None, with nothing done, where an array needs checks or
+        conversions.
+        """
 
     def run(self, x: FloatArray, output: FloatArray, batch_first: bool, /) -> None:
         """Many steps."""

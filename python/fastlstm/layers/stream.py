@@ -49,9 +49,7 @@ class Stream(Generic[StateT]):
         self._spec = spec
         self._batch_size = as_int("batch_size", batch_size, 1, MOST_SIZE)
         self._core = core.make_stream(spec.dtype, stack, self._batch_size)
-        self._try_step = self._core.stepper()
-        self._dtype = spec.dtype
-        self._step_shape = (self._batch_size, spec.output_size)
+        self._try_step, self._try_run = self._core.quick_calls()
 
     def __reduce__(self) -> str:
         raise TypeError("cannot pickle or copy a stream: make another and assign its state")
@@ -89,14 +87,17 @@ class Stream(Generic[StateT]):
         After a step that is interrupted (by Ctrl-C) the state means nothing: assign one, or
         `reset`. `run` leaves the state as it was.
         """
-        if out is None:
-            out = np.empty(self._step_shape, self._dtype)
-        if self._try_step(x, out):
-            return out
-        # Something needs a conversion, or is wrong.
-        x = as_float_array("x", x, self._dtype)
-        check_shape("x", x, (self._batch_size, self._spec.input_size))
-        out = check_out("out", out, self._dtype, self._step_shape)
+        result = self._try_step(x, out)
+        return self._step_with_checks(x, out) if result is None else result
+
+    def _step_with_checks(self, x: Any, out: FloatArray | None) -> FloatArray:
+        """Run a step where something needs a conversion, or is wrong."""
+        spec = self._spec
+        shape = (self._batch_size, spec.output_size)
+        x = as_float_array("x", x, spec.dtype)
+        check_shape("x", x, (self._batch_size, spec.input_size))
+        out = np.empty(shape, spec.dtype) if out is None else out
+        out = check_out("out", out, spec.dtype, shape)
         check_apart({"out": out}, {"x": x})
         self._core.step(x, out)
         return out
@@ -120,6 +121,9 @@ class Stream(Generic[StateT]):
             `x` has another shape or type than stated.
         """
         spec = self._spec
+        result = self._try_run(x, spec.batch_first)
+        if result is not None:
+            return result
         x = as_float_array("x", x, spec.dtype)
         layout = spec.layout(x)
         if self._batch_size != layout.B:

@@ -59,7 +59,8 @@ struct TileStep {
     }
   };
 
-  /// The kernel on all rows or one, with x or with its projection, with all outputs or fewest.
+  /// The kernel on all rows or one, with x or with its projection, with all outputs or fewest; h is
+  /// written to rows of the caller's, too, where all are, and in steps that go down.
   /// ahead: null, or of one row whose input is projected.
   Result run(Index first_row, Index n, bool fused, bool save, Index first_block, Index end_block,
              bool down = false, fastlstm::ProjectAhead<T>* ahead = nullptr) {
@@ -91,7 +92,7 @@ struct TileStep {
     s.ld_memory = padded;
     s.h = r.h.data();
     s.ld_h = padded;
-    s.output = save ? r.output.pointers.data() : nullptr;
+    s.output = save || down ? r.output.pointers.data() : nullptr;
     s.gates = save ? r.gates.data() : nullptr;
     s.ld_gates = 4 * H;
     s.saved_memory = save ? r.saved_c.data() : nullptr;
@@ -183,11 +184,16 @@ void check_step_tile(TileStep<T>& step, Unit_ exact) {
   CHECK(same_bits(projected.c, whole.c));
   CHECK(same_bits(projected.h, whole.h));
   for (Index row = 0; row < rows; ++row) {
-    const auto alone = step.run(row, 1, true, false, 0, step.blocks);
-    CHECK(std::equal(alone.h.data(), alone.h.data() + step.padded,
-                     &whole.h.data()[row * step.padded]));
-    CHECK(std::equal(alone.c.data(), alone.c.data() + step.padded,
-                     &whole.c.data()[row * step.padded]));
+    for (const bool fused : {false, true}) {
+      for (const bool down : {false, true}) {
+        const auto alone = step.run(row, 1, fused, false, 0, step.blocks, down);
+        CHECK(std::equal(alone.h.data(), alone.h.data() + step.padded,
+                         &whole.h.data()[row * step.padded]));
+        CHECK(std::equal(alone.c.data(), alone.c.data() + step.padded,
+                         &whole.c.data()[row * step.padded]));
+        for (Index j = 0; down && j < H; ++j) CHECK_EQUAL(alone.output.at(0, j), alone.h[j]);
+      }
+    }
   }
   const Index cut = step.blocks / 2;
   const auto right = step.run(0, rows, true, false, cut, step.blocks);
@@ -210,4 +216,6 @@ void check_step_tiles(const fastlstm::KernelTable<T>& table, typename TileStep<T
     for (const Index H : kSizes) check_at(rows, H, 3);
     check_at(rows, 9, 600);
   }
+  TileStep<T> large(table, kernel, G, 1, 150, 3, 600);  // blocks beyond the L1 cache
+  check_step_tile(large, exact);
 }

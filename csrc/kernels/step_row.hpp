@@ -1,0 +1,111 @@
+// One time step of one row that saves nothing, as of a stream: the sums of a group of blocks stay
+// in registers from the products to the gates.
+//
+// The way from a gate to h is a chain of some 140 cycles. So h of a group comes after the products
+// of the next one, which the CPU does meanwhile; and what does not fill a group comes first, since
+// nothing hides the last one's chain. LSTM, I = 1, ns a step, Zen 4 with AVX-512, beside
+// step_tile_with: H = 8 60 and 92, H = 16 68 and 92, H = 32 134 and 172, H = 64 520 and 736, H = 96
+// 1266 and 1528; from H = 128 on memory decides.
+#pragma once
+
+#include "kernels/arguments.hpp"
+#include "kernels/tile.hpp"
+
+namespace fastlstm::FASTLSTM_TARGET {
+namespace {
+
+/// Whether a step is of one row, has no options and nothing else to do.
+template <class T>
+FASTLSTM_INLINE bool is_plain_row(const CellStepTile<T>& s) {
+  return s.rows == 1 && s.options == nullptr && s.gates == nullptr && s.ahead == nullptr;
+}
+
+/// Writes h of the units of one vector.
+template <class T>
+FASTLSTM_INLINE void write_row_h(const CellStepTile<T>& s, Vec<T> h, Index unit) {
+  h.store(s.h + unit);
+  if (s.output != nullptr) store_left(h, s.output[0] + unit, s.H - unit);
+}
+
+/// The products of a group of blocks, and what the cell keeps of them until h. kept: [Blocks] out
+template <int Blocks, class W, class Cell, class T>
+FASTLSTM_INLINE void start_blocks(const CellStepTile<T>& s, Index block,
+                                  typename Cell::Kept* kept) {
+  constexpr int V = Cell::kVectors;
+  constexpr Index kWidth = V * Vec<T>::kLanes;
+  Tile<T, V, 1, Blocks> from_x, from_h;
+  from_h.set_zero();
+  from_h.template multiply<W>(&s.h_prev, 0, stored<W>(s.R) + block * s.P * kWidth, s.P);
+  if (s.x == nullptr) {
+    from_x.load(s.projected + block * kWidth, 0);
+  } else {
+    from_x.set(s.bias + block * kWidth);
+    from_x.template multiply<W>(s.x, 0, stored<W>(s.W) + block * s.I * kWidth, s.I);
+  }
+#pragma GCC unroll 4
+  for (int b = 0; b < Blocks; ++b) {
+    kept[b] = Cell::start(s, block + b, &from_x.sum[0][b * V], &from_h.sum[0][b * V]);
+  }
+}
+
+template <int Blocks, class Cell, class T>
+FASTLSTM_INLINE void finish_blocks(const CellStepTile<T>& s, Index block,
+                                   const typename Cell::Kept* kept) {
+#pragma GCC unroll 4
+  for (int b = 0; b < Blocks; ++b) Cell::finish(s, block + b, kept[b]);
+}
+
+/// The first group, and the others.
+template <int First, int Others, class W, class Cell, class T>
+FASTLSTM_INLINE void step_row_in_groups(const CellStepTile<T>& s) {
+  Index left = s.end_block - s.first_block;
+  const auto next = [&](Index blocks) FASTLSTM_INLINE_LAMBDA {
+    left -= blocks;
+    return s.down ? s.first_block + left : s.end_block - left - blocks;
+  };
+  typename Cell::Kept first[First];
+  const Index first_block = next(First);
+  start_blocks<First, W, Cell>(s, first_block, first);
+  if (left == 0) return finish_blocks<First, Cell>(s, first_block, first);
+  typename Cell::Kept kept[Others];
+  Index block = next(Others);
+  start_blocks<Others, W, Cell>(s, block, kept);
+  finish_blocks<First, Cell>(s, first_block, first);
+  while (left > 0) {
+    typename Cell::Kept later[Others];
+    const Index block_after = next(Others);
+    start_blocks<Others, W, Cell>(s, block_after, later);
+    finish_blocks<Others, Cell>(s, block, kept);
+#pragma GCC unroll 4
+    for (int b = 0; b < Others; ++b) kept[b] = later[b];
+    block = block_after;
+  }
+  finish_blocks<Others, Cell>(s, block, kept);
+}
+
+/// Cell: kVectors in a block, start(s, block, x, h) makes a Kept of both parts of its sums, and
+/// finish(s, block, kept) writes h.
+template <class Cell, class T>
+FASTLSTM_INLINE void step_row(const CellStepTile<T>& s) {
+  with_weights(s.R, [&](auto weights) FASTLSTM_INLINE_LAMBDA {
+    using W = decltype(weights);
+    // Two blocks, for more FMAs at a time than one has; but with vectors of a line, an FMA a cycle,
+    // the four of a block suffice, and where R does not fit the L1 cache, a block that was read
+    // last is still there when the next step goes the other way.
+    constexpr Index kL1 = 32 << 10;
+    const Index blocks = s.end_block - s.first_block;
+    const Index bytes = blocks * s.P * Cell::kVectors * Vec<T>::kLanes *
+                        static_cast<Index>(sizeof(typename W::Stored));
+    if (blocks == 0) return;
+    if (FASTLSTM_VECTOR_BYTES == 64 && bytes > kL1) {
+      step_row_in_groups<1, 1, W, Cell>(s);
+    } else if (blocks % 2 == 0) {
+      step_row_in_groups<2, 2, W, Cell>(s);
+    } else {
+      step_row_in_groups<1, 2, W, Cell>(s);
+    }
+  });
+}
+
+}  // namespace
+}  // namespace fastlstm::FASTLSTM_TARGET
