@@ -88,6 +88,7 @@ def test_one_autoregression_for_several_series() -> None:
         series.append(np.array(one[2:]))
     fitted = _baselines.fit_autoregression(series, [0] * 30, 6, None)
     np.testing.assert_allclose(fitted.lags[:2], [0.6, -0.3], atol=0.05)
+    assert np.count_nonzero(fitted.lags) < 6  # more than the true order, by chance, but not all
     np.testing.assert_allclose(fitted.constants, 0.5, atol=0.1)
 
 
@@ -192,6 +193,30 @@ def test_columns_that_are_known_ahead() -> None:
     # A whole series from its end, or those values as a series of their own.
     again = known.predict(y[-20:], exog[-20:], future[:, :1])
     np.testing.assert_allclose(again, known.predict(future_exog=future[:, :1]))
+
+
+def test_what_a_window_reads() -> None:
+    rows = np.arange(20.0)[:, None]
+    phases = np.arange(20)
+    windows = Windows(
+        rows**2,
+        rows,
+        100 + rows,
+        phases,
+        4,
+        3,
+        True,
+        lambda past, at: past[:, -3:] + at[:, None, None],
+    )
+    x, ahead, baseline = windows.read(np.array([6, 10]))
+    assert x.shape == (4, 2, 4)
+    np.testing.assert_array_equal(x[:, 0, 0], [4 - 25, 9 - 25, 16 - 25, 0])
+    np.testing.assert_array_equal(x[:, 0, 1], [2, 3, 4, 5])
+    np.testing.assert_array_equal(x[:, 0, 2], [102, 103, 104, 105])
+    np.testing.assert_array_equal(x[:, 0, 3], [105, 106, 107, 108])  # three steps later
+    np.testing.assert_array_equal(ahead, [[106, 107, 108], [110, 111, 112]])
+    np.testing.assert_array_equal(baseline[1, :, 0], np.array([49, 64, 81]) + 10)
+    np.testing.assert_array_equal(windows.targets(np.array([6]))[0, :, 0], [36, 49, 64])
 
 
 def test_a_column_that_is_known_until_now_only() -> None:
@@ -352,6 +377,17 @@ def test_quantiles_cover() -> None:
     assert result.coverage() == pytest.approx(0.9, abs=0.07)
     with pytest.raises(ValueError, match=r"coverage: 0.8 needs the quantile 0.1, and there are"):
         forecaster.predict_interval(coverage=0.8)
+
+
+def test_quantiles_do_not_cross() -> None:
+    forecaster = Forecaster(**SMALL, quantiles=(0.1, 0.5, 0.9)).fit(noisy())
+    network = forecaster.network_
+    falling = np.tile([1.0, 0.0, -1.0], 3)
+    network.update({"out.weight": np.zeros((9, 8)), "out.bias": falling})
+    found = forecaster.predict_quantiles()
+    network.update({"out.bias": -falling})
+    assert (np.diff(found, axis=1) > 0).all()
+    np.testing.assert_array_equal(found, forecaster.predict_quantiles())
 
 
 # --- backtest -------------------------------------------------------------------------------------
@@ -569,12 +605,24 @@ def test_calls_that_are_refused() -> None:
         forecaster.predict_interval()
     with pytest.raises(ValueError, match="series: expected an integer from 0 to 0, got 1"):
         forecaster.predict(y, exog, exog[:3], series=1)
+    with pytest.raises(TypeError, match="start: expected an integer, got float"):
+        forecaster.predict(y, exog, exog[:3], start=1.5)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="y: expected one series, got a list"):
         forecaster.backtest([y, y])
     with pytest.raises(ValueError, match="y: expected more values for 60 folds of 3, got 160"):
         forecaster.backtest(y, exog, folds=60)
     with pytest.raises(ValueError, match="exog: expected a list of 2"):
         forecaster.fit([y, y], exog)
+
+
+def test_after_an_error_a_forecaster_is_as_it_was() -> None:
+    forecaster = Forecaster(**SMALL).fit(noisy())
+    want = forecaster.predict()
+    with pytest.raises(ValueError, match="known: expected columns of exog"):
+        forecaster.set_params(known=[5]).fit(noisy(seed=1), noisy(seed=2))
+    np.testing.assert_array_equal(forecaster.set_params(known=False).predict(), want)
+    forecaster.set_params(residual=None).fit(noisy())
+    assert not hasattr(forecaster, "lags_")  # of another fit
 
 
 def test_irregular_indexes_are_refused() -> None:

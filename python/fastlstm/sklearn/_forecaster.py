@@ -216,18 +216,19 @@ class Forecaster(Estimator):
             An option or an argument has another shape, value or type than stated: a value is NaN,
             a series is too short, or its index is irregular.
         """
-        options, random = self._checked(), self._new_random()
+        options = self._checked()
         if options.residual == "seasonal":
             if options.period is None:
                 raise ValueError("period: expected one for residual='seasonal', got None")
             as_int("window", options.window, options.period, MOST_SIZE)
         series = as_series(y, exog)
         cuts = [_cut(k, one, options) for k, one in enumerate(series)]
-        self.is_list_: bool = are_several(y)
-        self._learn_series(series, options)
-        self._learn_exog(series, exog_names(exog), options)
-        placed = self._as_trained(series)
-        with self._threads():
+        with self._attributes_unless_an_error(forget=True), self._threads():
+            random = self._new_random()
+            self.is_list_: bool = are_several(y)
+            self._learn_series(series, options)
+            self._learn_exog(series, exog_names(exog), options)
+            placed = self._as_trained(series)
             # What is held out is compared with a simple forecast that does not know it, either.
             self._learn_baseline(
                 [
@@ -749,6 +750,8 @@ class Forecaster(Estimator):
         of = 0 if len(self.means_) == 1 else None
         if series is not None:
             of = as_int("series", series, 0, len(self.means_) - 1)
+        if start is not None:
+            start = as_int("start", start, -MOST_SIZE, MOST_SIZE)
         placed = []
         for one in as_series(y, exog, S, K):
             if len(one.y) < least:

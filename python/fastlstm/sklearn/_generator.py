@@ -127,8 +127,9 @@ class SequenceGenerator(Estimator):
         ValueError, TypeError
             An option or an argument has another shape, value or type than stated.
         """
-        options, random = self._checked(), self._new_random()
-        with self._threads():
+        options = self._checked()
+        with self._attributes_unless_an_error(forget=True), self._threads():
+            random = self._new_random()
             sequences = self._learn_inputs(X, lengths, options)
             steps = self._kind()
             pieces, owners = cut(sequences, steps, options.bptt)
@@ -156,8 +157,9 @@ class SequenceGenerator(Estimator):
         ValueError, TypeError
             As of :meth:`fit`.
         """
-        options, first = self._checked(), self._begin_partial()
-        with self._threads():
+        options = self._checked()
+        with self._attributes_unless_an_error(), self._threads():
+            first = self._begin_partial()
             if first:
                 sequences = self._learn_inputs(X, lengths, options)
             else:
