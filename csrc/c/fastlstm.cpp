@@ -239,9 +239,7 @@ fastlstm_status process(fastlstm_stream* handle, Index steps, const T* x, T* out
     return FASTLSTM_INVALID_ARGUMENT;
   }
   const OneThread one_thread(handle->divides);
-  const Index x_step = stream->batch_size() * stream->config().input_size;
-  const Index output_step = stream->batch_size() * stream->config().output_size();
-  for (Index t = 0; t < steps; ++t) stream->step(x + t * x_step, output + t * output_step);
+  stream->step(x, output, steps);
   return FASTLSTM_OK;
 }
 
