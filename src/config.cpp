@@ -3,12 +3,13 @@
 #include <pybind11/stl.h>
 
 #include <functional>
-#include <iterator>
 #include <map>
 #include <stdexcept>
 #include <string>
 #include <tuple>
 #include <vector>
+
+#include "fastlstm/names.hpp"
 
 namespace py = pybind11;
 
@@ -47,22 +48,16 @@ CellKind cell_named(const std::string& name) {
 }
 
 Activation activation_of(py::handle function) {
-  static const char* const kNames[] = {"Affine", "Relu",       "LeakyRelu", "ThresholdedRelu",
-                                       "Tanh",   "ScaledTanh", "Sigmoid",   "HardSigmoid",
-                                       "Elu",    "Softsign",   "Softplus"};  // as ActivationKind
   const auto [name, alpha, beta] = function.cast<std::tuple<std::string, double, double>>();
-  for (std::size_t k = 0; k < std::size(kNames); ++k) {
-    if (name == kNames[k]) return {static_cast<ActivationKind>(k), alpha, beta};
-  }
-  throw std::invalid_argument("_core: unknown activation: " + name);
+  const auto kind = activation_named(name);
+  if (!kind.has_value()) throw std::invalid_argument("_core: unknown activation: " + name);
+  return {*kind, alpha, beta};
 }
 
-Merge merge_named(const std::string& name) {
-  static const char* const kNames[] = {"concat", "sum", "mul", "ave"};  // as Merge
-  for (std::size_t k = 0; k < std::size(kNames); ++k) {
-    if (name == kNames[k]) return static_cast<Merge>(k);
-  }
-  throw std::invalid_argument("_core: unknown merge: " + name);
+Merge merge_of(const std::string& name) {
+  const auto merge = merge_named(name);
+  if (!merge.has_value()) throw std::invalid_argument("_core: unknown merge: " + name);
+  return *merge;
 }
 
 }  // namespace
@@ -79,7 +74,7 @@ StackConfig config_of(const py::dict& values) {
          {"proj_size", into(c.proj_size)},
          {"bidirectional", into(c.bidirectional)},
          {"reverse", into(c.reverse)},
-         {"merge", [&](py::handle v) { c.merge = merge_named(v.cast<std::string>()); }},
+         {"merge", [&](py::handle v) { c.merge = merge_of(v.cast<std::string>()); }},
          {"activations",
           [&](py::handle v) {
             const auto functions = v.cast<std::vector<py::object>>();

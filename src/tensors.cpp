@@ -59,7 +59,7 @@ bool view_tensor(py::handle object, std::size_t value_bytes, TensorView* view) {
   const PyTypeObject* const type = Py_TYPE(object.ptr());
   if (type != g_classes.tensor && type != g_classes.parameter) return false;
   DlTensor t{};
-  if (type == nullptr || g_classes.exchange->view(object.ptr(), &t) != 0) {
+  if (g_classes.exchange->view(object.ptr(), &t) != 0) {
     PyErr_Clear();  // sparse, nested, wrapped by a transformation
     return false;
   }

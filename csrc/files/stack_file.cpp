@@ -1,10 +1,11 @@
 #include "files/stack_file.hpp"
 
 #include <algorithm>
-#include <iterator>
 #include <optional>
 #include <set>
 #include <utility>
+
+#include "fastlstm/names.hpp"
 
 namespace fastlstm {
 
@@ -13,24 +14,6 @@ namespace {
 constexpr Index kFormat = 1;
 
 // --- functions -----------------------------------------------------------------------------------
-
-/// A function's name, how many parameters it has, and their defaults: ONNX's.
-struct FunctionFacts {
-  const char* name;
-  std::size_t parameters;
-  double defaults[2];
-  bool has_defaults;
-};
-
-constexpr FunctionFacts kFunctions[] = {
-    {"Affine", 2, {}, false},       {"Relu", 0, {}, true},
-    {"LeakyRelu", 1, {0.01}, true}, {"ThresholdedRelu", 1, {1.0}, true},
-    {"Tanh", 0, {}, true},          {"ScaledTanh", 2, {}, false},
-    {"Sigmoid", 0, {}, true},       {"HardSigmoid", 2, {0.2, 0.5}, true},
-    {"Elu", 1, {1.0}, true},        {"Softsign", 0, {}, true},
-    {"Softplus", 0, {}, true},
-};  // in the order of ActivationKind
-static_assert(std::size(kFunctions) == static_cast<std::size_t>(ActivationKind::kSoftplus) + 1);
 
 /// "Tanh", or with parameters ["HardSigmoid", 0.2, 0.5].
 Activation read_function(JsonReader& json) {
@@ -49,18 +32,15 @@ Activation read_function(JsonReader& json) {
       }
     });
   }
-  for (std::size_t k = 0; k < std::size(kFunctions); ++k) {
-    const FunctionFacts& facts = kFunctions[k];
-    if (name != facts.name) continue;
-    if (given.size() > facts.parameters ||
-        (!facts.has_defaults && given.size() < facts.parameters)) {
-      throw BadFile("function " + name + ": another number of parameters");
-    }
-    double parameters[2] = {facts.defaults[0], facts.defaults[1]};
-    std::copy(given.begin(), given.end(), parameters);
-    return {static_cast<ActivationKind>(k), parameters[0], parameters[1]};
+  const auto kind = activation_named(name);
+  if (!kind.has_value()) throw Unsupported("function " + shown(name));
+  const ActivationFacts& facts = facts_of(*kind);
+  if (given.size() > facts.parameters || (!facts.has_defaults && given.size() < facts.parameters)) {
+    throw BadFile("function " + name + ": another number of parameters");
   }
-  throw Unsupported("function " + shown(name));
+  double parameters[2] = {facts.defaults[0], facts.defaults[1]};
+  std::copy(given.begin(), given.end(), parameters);
+  return {*kind, parameters[0], parameters[1]};
 }
 
 // --- options -------------------------------------------------------------------------------------
@@ -77,17 +57,14 @@ struct Options {
 };
 
 Merge read_merge(JsonReader& json) {
-  if (json.next_kind() ==
-      'n') {  // in Python an array for each direction; here they are side by side
-    json.null();
+  if (json.next_kind() == 'n') {
+    json.null();  // in Python an array for each direction; here they are side by side
     return Merge::kConcat;
   }
-  static const char* const kNames[] = {"concat", "sum", "mul", "ave"};  // as Merge
   const std::string name = json.string();
-  for (std::size_t k = 0; k < std::size(kNames); ++k) {
-    if (name == kNames[k]) return static_cast<Merge>(k);
-  }
-  throw Unsupported("merge " + shown(name));
+  const auto merge = merge_named(name);
+  if (!merge.has_value()) throw Unsupported("merge " + shown(name));
+  return *merge;
 }
 
 /// The probabilities for h and c; GRU and RNN have one number.
