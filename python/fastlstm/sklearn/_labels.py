@@ -38,6 +38,14 @@ def encode_labels(y: Labels, classes: Labels) -> IndexArray:
     return places
 
 
+def check_sequences(y: Any, n: int, what: str) -> None:
+    """Raise TypeError or ValueError unless y has something for n sequences; `what` it is."""
+    if isinstance(y, str) or not hasattr(y, "__len__"):
+        raise TypeError(f"y: expected {what}, got {type(y).__name__}")
+    if len(y) != n:
+        raise ValueError(f"y: expected {n} sequences of labels, as of X, got {len(y)}")
+
+
 def flat_labels(y: Sequence[Any]) -> tuple[Labels, IndexArray]:
     """Return the labels of all sequences in one array, and how many each has.
 

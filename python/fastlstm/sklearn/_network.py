@@ -9,7 +9,7 @@ import numpy as np
 
 from fastlstm._checks import FloatArray, IndexArray
 from fastlstm.layers import LAYERS, table_of
-from fastlstm.nn import Dropout, Embedding, Linear, Module, Pool
+from fastlstm.nn import Dropout, Embedding, Gradients, Linear, Module, Pool
 
 CELLS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 
@@ -18,6 +18,8 @@ class NetworkTape:
     """What :meth:`Network.forward` saved."""
 
     def __init__(self, network: Network, tapes: dict[str, Any]) -> None:
+        self.out: Any = None
+        """That of ``out``, once scores were computed."""
         self._tapes = tapes
         self._learns_words = "words" in tapes and network.fine_tune
 
@@ -29,13 +31,16 @@ class NetworkTape:
         d_scores : ndarray
             In the shape of the scores.
         """
+        return self.backward_below(self.out.backward(d_scores))
+
+    def backward_below(self, of_out: Gradients) -> dict[str, Any]:
+        """Return the same, of the gradients of ``out`` and of what it reads."""
         tapes = self._tapes
-        grads = {"out": tapes["out"].backward(d_scores)}
-        d = tapes["drop"].backward(grads["out"].x).x
+        d = tapes["drop"].backward(of_out.x).x
         if "pool" in tapes:
             d = tapes["pool"].backward(d).x
         needs = ["x", "params"] if self._learns_words else ["params"]
-        grads["layer"] = tapes["layer"].backward(d, needs=needs)
+        grads = {"out": of_out, "layer": tapes["layer"].backward(d, needs=needs)}
         if self._learns_words:
             grads["words"] = tapes["words"].backward(grads["layer"].x)
         return grads
@@ -93,16 +98,30 @@ class Network(Module):
         random : Generator
             Of dropout: two seeds are drawn.
         """
+        h, tape = self.forward_below(x, None, lengths, random)
+        scores, tape.out = self.out.forward(h)
+        return scores, tape
+
+    def forward_below(
+        self,
+        x: FloatArray | IndexArray,
+        state: Any,
+        lengths: IndexArray,
+        random: np.random.Generator,
+    ) -> tuple[FloatArray, NetworkTape]:
+        """Return what ``out`` reads, from a state of the layer on, for a loss that computes scores.
+
+        The tape is for :meth:`NetworkTape.backward_below`.
+        """
         of_layer, of_drop = random.integers(2**63, size=2).tolist()
         tapes: dict[str, Any] = {}
         if "words" in self.parts:
             x, tapes["words"] = self.words.forward(x)
-        h, _, tapes["layer"] = self.layer.forward(x, lengths=lengths, seed=of_layer)
+        h, _, tapes["layer"] = self.layer.forward(x, state, lengths=lengths, seed=of_layer)
         if "pool" in self.parts:
             h, tapes["pool"] = self.pool.forward(h, lengths)
         h, tapes["drop"] = self.drop.forward(h, seed=of_drop)
-        scores, tapes["out"] = self.out.forward(h)
-        return scores, NetworkTape(self, tapes)
+        return h, NetworkTape(self, tapes)
 
 
 def make_network(

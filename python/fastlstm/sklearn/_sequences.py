@@ -452,3 +452,8 @@ class StepwiseEstimator(SequenceEstimator):
                 for row, of_row in zip(rows.tolist(), say(scores, of_each), strict=True):
                     said[row] = of_row
         return said
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.target_tags.required = True
+        return tags

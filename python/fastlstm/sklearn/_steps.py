@@ -266,21 +266,10 @@ class NextStep(Problem):
 
     def gradients(self, rows: IndexArray, random: np.random.Generator) -> tuple[float, Any]:
         """As :meth:`Problem.gradients`."""
-        network = self.network
-        of_layer, of_drop = random.integers(2**63, size=2).tolist()
         x, y, lengths = self._pieces.batch(rows)
-        words = None
-        if "words" in network.parts:
-            x, words = network.words.forward(x)
-        h, _, layer = network.layer.forward(x, self._state(rows), lengths=lengths, seed=of_layer)
-        h, drop = network.drop.forward(h, seed=of_drop)
-        loss, of_out = self._steps.loss(network, h, y, lengths)
-        d_h = drop.backward(of_out.x).x
-        needs = ["params"] if words is None else ["x", "params"]
-        grads = {"out": of_out, "layer": layer.backward(d_h, needs=needs)}
-        if words is not None:
-            grads["words"] = words.backward(grads["layer"].x)
-        return loss, grads
+        h, tape = self.network.forward_below(x, self._state(rows), lengths, random)
+        loss, of_out = self._steps.loss(self.network, h, y, lengths)
+        return loss, tape.backward_below(of_out)
 
     def loss(self, rows: IndexArray) -> float:
         """As :meth:`Problem.loss`."""

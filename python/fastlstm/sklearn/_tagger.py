@@ -12,7 +12,15 @@ from fastlstm._checks import FloatArray, IndexArray, as_bool
 from fastlstm.nn import CRF, cross_entropy
 
 from ._inputs import Sequences
-from ._labels import Labels, as_class_weight, encode_labels, flat_labels, softmax, split
+from ._labels import (
+    Labels,
+    as_class_weight,
+    check_sequences,
+    encode_labels,
+    flat_labels,
+    softmax,
+    split,
+)
 from ._network import Network
 from ._options import estimator, option
 from ._sequences import LabelEstimator, StepwiseEstimator, Targets
@@ -83,11 +91,8 @@ class SequenceTagger(LabelEstimator, StepwiseEstimator):
     )
 
     def _check_targets(self, y: Any, sequences: Sequences) -> Any:
-        n, of_x = len(sequences.lengths), sequences.lengths
-        if isinstance(y, str) or not hasattr(y, "__len__"):
-            raise TypeError(f"y: expected sequences of labels, got {type(y).__name__}")
-        if len(y) != n:
-            raise ValueError(f"y: expected {n} sequences of labels, as of X, got {len(y)}")
+        of_x = sequences.lengths
+        check_sequences(y, len(of_x), "sequences of labels")
         labels = list(y)
         if getattr(y, "ndim", 0) == 2 and not np.array_equal(of_x, [len(tags) for tags in labels]):
             labels = [tags[:length] for tags, length in zip(labels, of_x, strict=True)]
@@ -193,8 +198,3 @@ class SequenceTagger(LabelEstimator, StepwiseEstimator):
             steps += len(labels)
             right += sum(a == b for a, b in zip(labels, of_y, strict=False))
         return right / steps
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags

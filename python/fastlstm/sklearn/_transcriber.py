@@ -11,7 +11,7 @@ from fastlstm._checks import FloatArray, IndexArray
 from fastlstm.nn import ctc, ctc_decode
 
 from ._inputs import Sequences
-from ._labels import Labels, encode_labels, flat_labels, split
+from ._labels import Labels, check_sequences, encode_labels, flat_labels, split
 from ._network import Network
 from ._options import as_count, estimator, option
 from ._sequences import LabelEstimator, StepwiseEstimator, Targets
@@ -82,11 +82,8 @@ class SequenceTranscriber(LabelEstimator, StepwiseEstimator):
     )
 
     def _check_targets(self, y: Any, sequences: Sequences) -> Any:
-        n, of_x = len(sequences.lengths), sequences.lengths
-        if isinstance(y, str) or not hasattr(y, "__len__"):
-            raise TypeError(f"y: expected texts or sequences of labels, got {type(y).__name__}")
-        if len(y) != n:
-            raise ValueError(f"y: expected {n} sequences of labels, as of X, got {len(y)}")
+        of_x = sequences.lengths
+        check_sequences(y, len(of_x), "texts or sequences of labels")
         flat, counts = flat_labels(list(y))
         if flat.size == 0:
             raise ValueError("y: expected labels, got none")
@@ -157,11 +154,6 @@ class SequenceTranscriber(LabelEstimator, StepwiseEstimator):
             raise ValueError(f"y: expected {len(found)} sequences of labels, got {len(y)}")
         errors = sum(edit_distance(a, b) for a, b in zip(found, y, strict=True))
         return 1 - errors / max(sum(len(labels) for labels in y), 1)
-
-    def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
-        tags.target_tags.required = True
-        return tags
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
