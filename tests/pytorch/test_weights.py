@@ -375,11 +375,21 @@ def test_negative_views_at_known_addresses() -> None:
     assert_alike(found, expected)
 
 
+def as_it_lies(x: torch.Tensor) -> torch.Tensor:
+    return x
+
+
+def transposed(x: torch.Tensor) -> torch.Tensor:
+    """The same values, which the core cannot read as they lie."""
+    return x.transpose(0, 1).contiguous().transpose(0, 1)
+
+
+@pytest.mark.parametrize("laid", [as_it_lies, transposed])
 @pytest.mark.parametrize("hidden_size", [16, 64, 256])
-def test_frozen_weights_that_are_copied_for_each_call(hidden_size: int) -> None:
+def test_frozen_weights_that_are_copied_for_each_call(hidden_size: int, laid: Any) -> None:
     """Copies come to lie at the addresses of earlier ones, and nobody has written to them."""
     ours = fastlstm.torch.freeze(fastlstm.torch.LSTM(32, hidden_size).bfloat16().eval())
-    x = torch.randn(5, 2, 32, dtype=torch.bfloat16)
+    x = laid(torch.randn(5, 2, 32, dtype=torch.bfloat16))
     with torch.no_grad():
         for k in range(20):
             ours(x)
@@ -390,15 +400,28 @@ def test_frozen_weights_that_are_copied_for_each_call(hidden_size: int) -> None:
             assert_alike(found, expected)
 
 
-def test_frozen_weights_of_functional_calls() -> None:
+@pytest.mark.parametrize("laid", [as_it_lies, transposed])
+def test_frozen_weights_of_functional_calls(laid: Any) -> None:
     ours, theirs = twins("LSTM", 32, 64)
     fastlstm.torch.freeze(ours.eval())
-    x = torch.randn(5, 2, 32, dtype=torch.float64)
+    x = laid(torch.randn(5, 2, 32, dtype=torch.float64))
     with torch.no_grad():
         for _ in range(20):
             weights = {name: torch.randn_like(p) for name, p in ours.named_parameters()}
             found = torch.func.functional_call(ours, weights, (x,))
             assert_alike(found, torch.func.functional_call(theirs, weights, (x,)))
+
+
+def test_a_frozen_call_that_cannot_be_read_looks_at_no_weights() -> None:
+    ours, theirs = twins("LSTM", 3, 5)
+    x = transposed(torch.randn(6, 4, 3, dtype=torch.float64))
+    with torch.no_grad():
+        ours(x)
+        for module in (ours, theirs):
+            module.weight_hh_l0.data.mul_(1.5)
+        fastlstm.torch.freeze(ours.eval())
+        for _ in range(2):
+            assert_alike(ours(x), theirs(x))
 
 
 def test_frozen_weights_without_counts() -> None:

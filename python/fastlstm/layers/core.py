@@ -293,6 +293,15 @@ def make_collected(dtype: np.dtype[Any], config: Config, d_params: Sequence[int]
     return collected
 
 
+def can_collect(dtype: np.dtype[Any], config: Config, parameters: int) -> bool:
+    """Whether :func:`make_collected` is for these layers, of so many parameters: the core says."""
+    try:
+        make_collected(dtype, config, [0] * parameters)
+    except ValueError:
+        return False
+    return True
+
+
 def make_stream(dtype: np.dtype[Any], stack: Stack, batch_size: int) -> Stream:
     """Return a stream whose state is zeros."""
     stream: Stream = _STREAMS[dtype.name].make(stack, batch_size)

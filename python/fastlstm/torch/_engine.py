@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from fastlstm._blas import require_blas
 from fastlstm._runtime import begin_threads, end_threads
-from fastlstm.layers.core import Order, make_borrowed, make_collected, set_tensor_classes
+from fastlstm.layers.core import (
+    Order,
+    can_collect,
+    make_borrowed,
+    make_collected,
+    set_tensor_classes,
+)
 from fastlstm.layers.spec import Spec
 
 from ._internals import dispatch_keys
@@ -28,8 +34,6 @@ _TYPES = frozenset({Tensor, nn.Parameter})
 _KEYS = {dispatch_keys(torch.empty(0, device="cpu")).raw_repr()}
 with torch.inference_mode():
     _KEYS.add(dispatch_keys(torch.empty(0, device="cpu")).raw_repr())
-# Parameters whose gradients several backward passes of one cell can have in common.
-_COLLECTED = frozenset({"weight_ih", "weight_hh", "bias_ih", "bias_hh"})
 _MOST_CALLS = 64
 _address = Tensor.data_ptr
 _is_contiguous = Tensor.is_contiguous
@@ -79,7 +83,7 @@ class Engine:
     noisy : bool
         Whether training calls have more noise than dropout between layers.
     collects : bool
-        Whether it is one cell with no other parameters than the core can collect gradients of.
+        Whether the core can collect the gradients of several backward passes.
     run : callable
         Computes a call with the values that its weights have now: :meth:`.core.Borrowed.run`.
     calls : dict
@@ -98,12 +102,7 @@ class Engine:
         self.names = tuple(names or spec.shapes)
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
-        parameters = {kind for cell in spec.parameters for kind in cell}
-        self.collects = (
-            spec.cells == 1
-            and parameters <= _COLLECTED
-            and spec.config.get("cell") != "gru_reset_before"
-        )
+        self.collects = can_collect(spec.dtype, spec.config, len(spec.shapes))
         self.calls: dict[Any, Call] = {}
         self.loop: Callable[[], Any] = type(None)  # of a cell's steps: the last one, or None
         self._seen: tuple[int, ...] = ()  # addresses of weights that were plain
@@ -166,12 +165,14 @@ class Engine:
         weights = arguments[5]
         if self._are_known(weights):
             return self._borrowed.run(x, *arguments)
-        self._known = tuple(map(weakref.ref, weights))
         self._borrowed.frozen = False  # this once, their values are looked at
         try:
-            return self._borrowed.run(x, *arguments)
+            result = self._borrowed.run(x, *arguments)
         finally:
             self._borrowed.frozen = self._frozen
+        if result is not None:  # else x could not be read, and nobody has looked at them
+            self._known = tuple(map(weakref.ref, weights))
+        return result
 
     def collected(self, gradients: Sequence[Tensor | None]) -> Any:
         """What takes the gradients of a cell's steps, and adds them to these of the weights."""

@@ -51,10 +51,7 @@ def dynamo_patcher(**changes: object) -> Callable[[], Callable[[], None]]:
 def something_is_unusual() -> bool:
     """Whether calls are transformed, watched or cast, or forward mode is on."""
     return bool(
-        transforms_are_active()
-        or dispatch_modes()
-        or autocast_is_on()
-        or forward_ad._current_level >= 0
+        transforms_are_active() or dispatch_modes() or autocast_is_on() or tangents_are_possible()
     )
 
 
