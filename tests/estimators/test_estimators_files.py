@@ -146,6 +146,7 @@ def with_meta(path: Path, change: Any) -> None:
     "change",
     [
         lambda meta: meta.update(estimator="Pipeline"),
+        lambda meta: meta.update(estimator=["SequenceClassifier"]),
         lambda meta: meta["options"].update(unheard_of=1),
         lambda meta: meta["learned"].update(predict=1),
         lambda meta: meta["learned"].update(classes_={"array": ["<U900000000", [2], ["a", "b"]]}),
@@ -300,3 +301,17 @@ def test_what_onnx_cannot_represent(
     with pytest.raises(ValueError, match=message):
         estimator.to_onnx(tmp_path / "job.onnx")
     assert not (tmp_path / "job.onnx").exists()
+
+
+def test_options_that_are_objects_come_back_as_fitting_took_them(tmp_path: Path) -> None:
+    estimator, X, _ = fitted(classify(dtype=np.float64, **BRIEF))
+    estimator.save(tmp_path / "job")
+    again = fastlstm.load(tmp_path / "job")
+    assert again.dtype == "float64"
+    assert np.array_equal(again.predict_proba(X), estimator.predict_proba(X))
+
+    vectors = Embeddings(list("abc"), np.eye(3, dtype=np.float32))
+    vectors.save(tmp_path / "vectors")
+    job = fitted(classify_texts(**{**BRIEF, "embedding": tmp_path / "vectors"}))
+    job.estimator.save(tmp_path / "job")
+    assert fastlstm.load(tmp_path / "job").embedding == str(tmp_path / "vectors")

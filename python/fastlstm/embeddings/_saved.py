@@ -68,7 +68,9 @@ def load(path: str, limit: int, dtype: np.dtype[Any]) -> tuple[list[str], FloatA
     if sizes.min(initial=0) < 0 or (ends[-1] if len(ends) else 0) != text.nbytes:
         raise ValueError("word_ends: expected the words' ends, one after the other")
     joined = text.tobytes()
-    bounds = itertools.chain([0], memoryview(ends[:limit].data))  # integers, but not all at once
+    # Integers, but not all at once; an odd number of values before leaves them unaligned.
+    aligned = np.require(ends[:limit], requirements="A")
+    bounds = itertools.chain([0], memoryview(aligned.data))
     words = [
         joined[begin:end].decode("utf-8", "surrogatepass")
         for begin, end in itertools.pairwise(bounds)

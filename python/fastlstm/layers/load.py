@@ -53,12 +53,12 @@ def load(path: str | os.PathLike[str]) -> Any:
         config = json.loads(text)
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
-        estimator = config["module"]["meta"].get("estimator") if "module" in config else None
-        if estimator is None:
-            if "module" in config:
-                raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
+        if "module" not in config:
             cls, options = LAYERS[config["layer"]], config["options"]
             return make_layer(cls, options, read_values(tensors, options))
+        estimator = config["module"]["meta"].get("estimator")
+        if not isinstance(estimator, str):
+            raise ValueError("it has a module, which fastlstm.nn.Module.load reads")
     except (KeyError, TypeError, ValueError, AttributeError, RecursionError) as error:
         raise ValueError(f"{path}: damaged, or of another version of fastlstm: {error}") from error
     # By its name: it is above this package.

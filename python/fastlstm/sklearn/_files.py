@@ -35,9 +35,9 @@ def load_estimator(path: str, name: str) -> Any:
     OSError
         It cannot be read.
     """
-    if name not in ESTIMATORS:
-        raise ValueError(f"{path}: damaged, or of another version of fastlstm: no class {name!r}")
     try:
+        if name not in ESTIMATORS:
+            raise ValueError(f"no class {name!r}")
         return load_as(ESTIMATORS[name], path)
     except (
         *(KeyError, TypeError, ValueError, AttributeError),
