@@ -101,7 +101,7 @@ template <class T>
 void run_step(PyStream<T>& of, const T* x, T* out) {
   const Use<T> use(of);
   Stream<T>& stream = of.stream;
-  if (of.products < tuning().products_per_spinner) {  // not worth a second thread
+  if (!stream.shares_steps()) {
     stream.step(x, out);
     return;
   }

@@ -75,6 +75,7 @@ bool read_gradient(const py::handle& d, Index size, Address* address) {
   *address = reinterpret_cast<Address>(view.data);
   return true;
 }
+
 /// The same of one that is written.
 template <class T>
 Address written_gradient(const py::handle& d, Index size) {
@@ -102,13 +103,15 @@ bool backward_of(const PyTape<T>& of_call, const py::object& d_output, const py:
     if (!read_gradient<T>(d_final[p], size, &of_final[p])) return false;
     if (!d_initial.empty()) of_initial.push_back(written_gradient<T>(d_initial[p], size));
   }
-  std::size_t next = 0;
+  const std::size_t given = d_params.size();
   for (Index k = 0; k < config.cells(); ++k) {
     for (const auto& parameter : parameters_of<T>(config, k / config.directions())) {
-      const bool given = next < d_params.size();
-      of_params.push_back(given ? written_gradient<T>(d_params[next++], parameter.size()) : 0);
+      const std::size_t next = of_params.size();
+      require(given == 0 || next < given, "number of parameters");
+      of_params.push_back(given == 0 ? 0 : written_gradient<T>(d_params[next], parameter.size()));
     }
   }
+  require(given == 0 || given == of_params.size(), "number of parameters");
   backward_at(of_call, of_output, StateAddresses(of_final),
               written_gradient<T>(d_x, layout.rows * config.input_size),
               of_initial.empty() ? StateAddresses() : StateAddresses(of_initial), of_params,

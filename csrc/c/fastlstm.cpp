@@ -23,7 +23,6 @@
 #include "files/stack_file.hpp"
 #include "runtime/buffer.hpp"
 #include "runtime/targets.hpp"
-#include "runtime/tuning.hpp"
 
 using fastlstm::Index;
 
@@ -189,17 +188,14 @@ fastlstm_status run(const fastlstm_stack* handle, Index steps, Index batch, bool
                          : fastlstm::SequenceView<const T>{x, batch * I, I};
     call.output = batch_first ? fastlstm::SequenceView<T>{output, O, steps * O}
                               : fastlstm::SequenceView<T>{output, batch * O, O};
-    fastlstm::Buffer<T> own;  // where the core writes what is not wanted, or is read meanwhile
-    const Index size = state_size(config, batch);
-    T* final = state_n;
-    if (state_n == nullptr || state_n == state_0) {
-      own.resize(size);
-      final = own.data();
+    fastlstm::Buffer<T> own;  // where the core writes what is not wanted
+    if (state_n == nullptr) {
+      own.resize(state_size(config, batch));
+      state_n = own.data();
     }
     split_state(config, batch, state_0, call.state_0);
-    split_state(config, batch, final, call.state_n);
+    split_state(config, batch, state_n, call.state_n);
     stack->forward(call);
-    if (final != state_n && state_n != nullptr) std::copy_n(final, size, state_n);
   });
 }
 
@@ -282,9 +278,8 @@ fastlstm_stream* new_stream(const fastlstm::Stack<T>& stack, Index batch) {
   x.fill_zero();
   stream.step(x.data(), output.data());
   set_state_of<T>(stream, nullptr);
-  const double products = config.products_per_row() * static_cast<double>(batch);
-  return new fastlstm_stream{std::move(stream),
-                             products >= fastlstm::tuning().products_per_spinner};
+  const bool divides = stream.shares_steps();
+  return new fastlstm_stream{std::move(stream), divides};
 }
 
 }  // namespace
@@ -330,14 +325,11 @@ fastlstm_status fastlstm_set_num_threads(int n) noexcept {
 fastlstm_status fastlstm_stack_load(const char* path, const char* configuration,
                                     fastlstm_stack** stack, char* message,
                                     std::size_t message_size) noexcept {
-  const Message why(message, message_size);
-  if (stack != nullptr) *stack = nullptr;
-  if (path == nullptr) return FASTLSTM_INVALID_ARGUMENT;
-  std::vector<char> bytes;
-  const fastlstm_status status = status_of(why, [&] { bytes = fastlstm::read_file(path); });
-  if (status != FASTLSTM_OK) return status;
-  return fastlstm_stack_load_bytes(bytes.data(), bytes.size(), configuration, stack, message,
-                                   message_size);
+  return make_handle(Message(message, message_size), stack, [&] {
+    require(path != nullptr, "path: expected a text, got null");
+    const std::vector<char> bytes = fastlstm::read_file(path);
+    return fastlstm::read_stack({bytes.data(), bytes.size()}, text_or_empty(configuration));
+  });
 }
 
 fastlstm_status fastlstm_stack_load_bytes(const void* bytes, std::size_t size,

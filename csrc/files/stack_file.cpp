@@ -52,6 +52,7 @@ struct Options {
   bool reset_after = true;
   std::string nonlinearity = "tanh";
   std::vector<Activation> functions;  // empty: the usual ones
+  std::vector<double> zoneout;        // of h and c, of an LSTM one number is both; empty: none
   std::set<std::string> given;
   std::string dtype = "float32";
 };
@@ -67,19 +68,16 @@ Merge read_merge(JsonReader& json) {
   return *merge;
 }
 
-/// The probabilities for h and c; GRU and RNN have one number.
-void read_zoneout(JsonReader& json, CellOptions& options) {
-  if (json.next_kind() != '[') {
-    options.zoneout_h = json.number();
-    return;
-  }
-  int n = 0;
+/// One probability, or two, for h and c.
+std::vector<double> read_zoneout(JsonReader& json) {
+  if (json.next_kind() != '[') return {json.number()};
+  std::vector<double> both;
   json.array([&] {
-    const double p = json.number();
-    if (n == 0) options.zoneout_h = p;
-    if (n == 1) options.zoneout_c = p;
-    if (++n > 2) throw BadFile("zoneout: expected two numbers");
+    both.push_back(json.number());
+    if (both.size() > 2) throw BadFile("zoneout: expected two numbers");
   });
+  if (both.size() != 2) throw BadFile("zoneout: expected two numbers");
+  return both;
 }
 
 void read_option(JsonReader& json, const std::string& name, Options& options) {
@@ -114,7 +112,7 @@ void read_option(JsonReader& json, const std::string& name, Options& options) {
   } else if (name == "nonlinearity") {
     options.nonlinearity = json.string();
   } else if (name == "zoneout") {
-    read_zoneout(json, c.options);
+    options.zoneout = read_zoneout(json);
   } else if (name == "clip") {
     if (json.next_kind() == 'n') {
       json.null();
@@ -129,6 +127,7 @@ void read_option(JsonReader& json, const std::string& name, Options& options) {
         options.functions.push_back(read_function(json));
         if (options.functions.size() > 3) throw BadFile("activations: more than three");
       });
+      if (options.functions.empty()) throw BadFile("activations: none");
     }
   } else if (name == "batch_first") {
     static_cast<void>(json.boolean());
@@ -158,6 +157,12 @@ void set_functions(const Options& options, const std::vector<Activation*>& to) {
 StackConfig config_of(const Options& options) {
   StackConfig c = options.config;
   CellOptions& o = c.options;
+  if (!options.zoneout.empty()) {
+    const bool has_c = options.layer == "LSTM";
+    if (!has_c && options.zoneout.size() > 1) throw BadFile("zoneout: expected a number");
+    o.zoneout_h = options.zoneout.front();
+    if (has_c) o.zoneout_c = options.zoneout.back();
+  }
   if (options.layer == "LSTM") {
     check_options(options, {"proj_size", "peepholes", "input_forget", "layer_norm"});
     set_functions(options, {&o.gate, &o.candidate, &o.hidden});
@@ -264,11 +269,10 @@ std::vector<Tensor> only_module(const std::vector<Tensor>& tensors) {
   if (!prefix) throw BadFile("it has no recurrent module: no tensor weight_ih_l0");
   std::vector<Tensor> own;
   for (const Tensor& tensor : tensors) {
-    if (tensor.name.compare(0, prefix->size(), *prefix) != 0) continue;
-    Tensor& copy = own.emplace_back(tensor);
-    copy.name.erase(0, prefix->size());
     // In a model without a module's name others may stand beside.
-    if (prefix->empty() && copy.name.find('.') != std::string::npos) own.pop_back();
+    const bool is_own = prefix->empty() ? tensor.name.find('.') == std::string::npos
+                                        : tensor.name.compare(0, prefix->size(), *prefix) == 0;
+    if (is_own) own.emplace_back(tensor).name.erase(0, prefix->size());
   }
   return own;
 }

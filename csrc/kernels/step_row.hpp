@@ -3,7 +3,7 @@
 //
 // The way from a gate to h is a chain of some 140 cycles. So h of a group comes after the products
 // of the next one, which the CPU does meanwhile; and what does not fill a group comes first, since
-// nothing hides the last one's chain. LSTM, I = 1, ns a step, Zen 4 with AVX-512, beside
+// nothing hides the last one's chain. LSTM, I = 1, ns a step in a block, Zen 4 with AVX-512, beside
 // step_tile_with: H = 8 60 and 92, H = 16 68 and 92, H = 32 134 and 172, H = 64 520 and 736, H = 96
 // 1266 and 1528; from H = 128 on memory decides.
 #pragma once

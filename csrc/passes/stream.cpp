@@ -228,7 +228,6 @@ void Stream<T>::run(Index steps, SequenceView<const T> x, SequenceView<T> output
   call.B = batch_size();
   call.x = x;
   call.output = output;
-  // Each layer's initial state is read before its final one is written over it.
   for (const StatePart& part : config().state_parts()) {
     const std::size_t p = arrays.size();
     arrays.emplace_back(cells * call.B, part.width);
@@ -285,6 +284,11 @@ void Stream<T>::reorder(const Index* rows) {
     }
   }
   set_state(new_state);
+}
+
+template <class T>
+bool Stream<T>::shares_steps() const {
+  return state_->spinners > 1;
 }
 
 template <class T>

@@ -79,8 +79,10 @@ class StackBackward {
  private:
   /// The lowest layer that something is asked of; those below it need not run.
   Index lowest_layer() const {
-    if (call_.d_x.data != nullptr || call_.d_state_0[0] != nullptr || steps_wanted()) return 0;
-    if (call_.collected != nullptr) return 0;
+    if (call_.d_x.data != nullptr || call_.d_state_0[0] != nullptr || steps_wanted() ||
+        call_.collected != nullptr) {
+      return 0;
+    }
     for (Index k = 0; call_.d_params != nullptr && k < config_.cells(); ++k) {
       for (const auto& parameter : parameters_of<T>(config_, k / D_)) {
         if (call_.d_params[k].*parameter.field != nullptr) return k / D_;
@@ -236,9 +238,9 @@ class StackBackward {
     const CellWeights<T>& w = saved_.layers.weights(k);
     w.R_backward();
     if (d_x != nullptr) w.W_backward();
-    if (call_.collected != nullptr) {  // which may have products of its own to compute
-      collected_ = &call_.collected->state();
-      collected_->prepare(saved_.layers.all_weights[static_cast<std::size_t>(k)], rows.rows());
+    auto* const collected = call_.collected != nullptr ? &call_.collected->state() : nullptr;
+    if (collected != nullptr) {  // which may have products of its own to compute
+      collected->prepare(saved_.layers.all_weights[static_cast<std::size_t>(k)], rows.rows());
     }
     // Sorted rows of a segment are the first of all: those that live in it.
     TeamLease team(threads_worth(2 * products_of(config_, rows)));
@@ -263,7 +265,7 @@ class StackBackward {
     run.d_x = d_x;
     run.add_to_d_x = d > 0;
     run.d_params = d_params_;
-    run.collected = collected_;
+    run.collected = collected;
     direction_backward<T>(run, team);
     if (layer == 0 && d_x != nullptr && !direct) unpack_rows(rows, d_x, I, I, callers_d_x);
   }
@@ -301,7 +303,6 @@ class StackBackward {
   Buffer<T> d_h_, d_memory_;  // [B, P], [B, M] sorted: they go back through the steps
   Buffer<T> d_h_past_R_;      // [B, H] sorted; empty where the cell has no such part
   CellParams<T> d_params_;
-  typename CollectedGradients<T>::State* collected_ = nullptr;
   Buffer<T> d_h_steps_, d_memory_steps_;  // if they are asked for: [rows, .]
   Buffer<T> d_layer_output_;              // from the layer above: its d_x, of all rows
   LongestSegments longest_;               // or all rows

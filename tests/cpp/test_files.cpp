@@ -94,6 +94,9 @@ TEST(configurations) {
   CHECK_EQUAL(config.options.clip, 3.0);
   CHECK_EQUAL(config.options.zoneout_h, 0.5);
   CHECK_EQUAL(config.options.zoneout_c, 0.25);
+  const auto both = read_configuration(with(R"("zoneout": 0.125)")).config;  // as Python's LSTM
+  CHECK_EQUAL(both.options.zoneout_h, 0.125);
+  CHECK_EQUAL(both.options.zoneout_c, 0.125);
   using fastlstm::ActivationKind;
   CHECK((config.options.gate == fastlstm::Activation{ActivationKind::kHardSigmoid, 0.25, 0.5}));
   CHECK((config.options.candidate == fastlstm::Activation{ActivationKind::kRelu}));
@@ -102,9 +105,10 @@ TEST(configurations) {
 
 TEST(wrong_configurations) {
   for (const char* more :
-       {R"("bias": 1)", R"("clip": "1")", R"("zoneout": [0.1, 0.2, 0.3])",
-        R"("clip": 1, "clip": 1)", R"("reset_after": true)", R"("activations": ["Tanh"])",
-        R"("nonlinearity": "relu")", R"("activations": [["ScaledTanh", 1], "Tanh", "Tanh"])",
+       {R"("bias": 1)", R"("clip": "1")", R"("zoneout": [0.1, 0.2, 0.3])", R"("zoneout": [0.1])",
+        R"("zoneout": [])", R"("activations": [])", R"("clip": 1, "clip": 1)",
+        R"("reset_after": true)", R"("activations": ["Tanh"])", R"("nonlinearity": "relu")",
+        R"("activations": [["ScaledTanh", 1], "Tanh", "Tanh"])",
         R"("activations": [["Tanh", 1], "Tanh", "Tanh"])", R"("num_layers": 1.5)"}) {
     NOTE(more);
     CHECK_THROWS(read_configuration(with(more)), BadFile);

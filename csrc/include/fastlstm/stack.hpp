@@ -37,7 +37,7 @@ struct ForwardCall {
   SequenceView<const T> x;                 // features: I
   const T* state_0[kMostStateParts] = {};  // null: zeros
   SequenceView<T> output;  // features: merged_size; rows past a sequence's end become zero
-  T* state_n[kMostStateParts] = {};  // out: all parts
+  T* state_n[kMostStateParts] = {};  // out: all parts; they may be those of state_0
 };
 
 template <class T>
@@ -154,6 +154,8 @@ class Stream {
   /// Row b goes on from what row rows[b] was. rows: [B] in, 0 <= rows[b] < B; any may repeat.
   void reorder(const Index* rows);
 
+  /// Whether a step may take more threads than the caller's.
+  bool shares_steps() const;
   Index batch_size() const;
   const StackConfig& config() const;
 
