@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from fastlstm import reference
+from fastlstm.reference import blocks
 
 from fastlstm_bench.cases import (
     BETAS,
@@ -20,8 +21,8 @@ from fastlstm_bench.cases import (
     MAX_NORM,
     Case,
 )
-from fastlstm_bench.oracle_jobs import block_pass, job_pass
-from fastlstm_bench.problem import IGNORED, Array, Arrays, Problem
+from fastlstm_bench.oracle_jobs import block_pass, cross_entropy, job_pass
+from fastlstm_bench.problem import Array, Arrays, Problem, ends
 
 _FORWARD: dict[str, Callable[..., Any]] = {
     "lstm": reference.lstm_forward,
@@ -95,20 +96,19 @@ def _model_pass(case: Case, problem: Problem) -> Arrays:
         for name in ("embedding.weight", "head.weight", "head.bias")
     )
     hidden, _, tape = _FORWARD[case.cell](rnn, embedding[problem.x], None, lengths=problem.lengths)
-    scores = hidden @ W.T + b
+    rows = hidden.reshape(-1, hidden.shape[-1])
+    scores = blocks.linear(rows, W, b).reshape(*hidden.shape[:2], -1)
     results: Arrays = {"output": scores}
     if case.trains:
-        odds = np.exp(scores - scores.max(-1, keepdims=True))
-        chosen = problem.targets[..., np.newaxis] == np.arange(len(b))
-        d_scores = odds / odds.sum(-1, keepdims=True) - chosen
-        d_scores[problem.targets == IGNORED] = 0
-        gradients = _BACKWARD[case.cell](tape, d_scores @ W, None)
-        d_embedding = np.zeros_like(embedding)
-        np.add.at(d_embedding, problem.x, gradients.x)
+        lengths = ends(case.T, case.B, problem.lengths)
+        _, d_scores = cross_entropy(scores, problem.targets, lengths)
+        d_rows, d_W, d_b = blocks.linear_backward(d_scores.reshape(-1, len(b)), rows, W)
+        gradients = _BACKWARD[case.cell](tape, d_rows.reshape(hidden.shape), None)
         results |= {f"d_{name}": gradient for name, gradient in gradients.params.items()}
-        results["d_embedding.weight"] = d_embedding
-        results["d_head.weight"] = np.einsum("tbc,tbh->ch", d_scores, hidden)
-        results["d_head.bias"] = d_scores.sum((0, 1))
+        results["d_embedding.weight"] = blocks.embedding_backward(
+            gradients.x, problem.x, len(embedding)
+        )
+        results |= {"d_head.weight": d_W, "d_head.bias": d_b}
     return results
 
 

@@ -9,13 +9,13 @@ from fastlstm import reference
 from fastlstm.reference import blocks, losses
 
 from fastlstm_bench.cases import Case
-from fastlstm_bench.problem import BLANK, QUANTILES, Array, Arrays, Problem
+from fastlstm_bench.problem import BLANK, QUANTILES, Array, Arrays, Problem, ends
 
 _TRANSITIONS = ("start_transitions", "end_transitions", "transitions")
 
 
 def _lengths(case: Case, problem: Problem) -> Array:
-    return np.full(case.B, case.T) if problem.lengths is None else problem.lengths
+    return ends(case.T, case.B, problem.lengths)
 
 
 def _targets(problem: Problem) -> Array:

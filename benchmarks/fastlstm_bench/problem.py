@@ -127,9 +127,7 @@ def make_problem(case: Case) -> Problem:
     x = rng.standard_normal((T, case.B, case.input_size(0))).astype(case.dtype)
     d_output = rng.standard_normal((T, case.B, case.directions * H)).astype(case.dtype)
     lengths = make_lengths(case)
-    padding = np.zeros((T, case.B), bool)
-    if lengths is not None:
-        padding = np.arange(T)[:, np.newaxis] >= lengths
+    padding = _padding(T, case.B, lengths)
     d_output[padding] = 0
     if case.use != "model":
         return Problem(params, x, d_output, lengths)
@@ -151,10 +149,14 @@ def _transitions(rng: np.random.Generator, n: int, dtype: str) -> Arrays:
     return {name: rng.uniform(-0.1, 0.1, shape).astype(dtype) for name, shape in shapes.items()}
 
 
-def _padding(case: Case, lengths: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
+def ends(T: int, B: int, lengths: npt.NDArray[np.int64] | None) -> npt.NDArray[np.int64]:
+    """(B,): where sequences end; whole ones without lengths."""
+    return np.full(B, T) if lengths is None else lengths
+
+
+def _padding(T: int, B: int, lengths: npt.NDArray[np.int64] | None) -> npt.NDArray[np.bool_]:
     """(T, B): what is behind a sequence's end."""
-    ends = np.full(case.B, case.T) if lengths is None else lengths
-    padding: npt.NDArray[np.bool_] = np.arange(case.T)[:, np.newaxis] >= ends
+    padding: npt.NDArray[np.bool_] = np.arange(T)[:, np.newaxis] >= ends(T, B, lengths)
     return padding
 
 
@@ -162,8 +164,7 @@ def _labels(
     case: Case, rng: np.random.Generator, lengths: npt.NDArray[np.int64] | None, V: int
 ) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Targets of CTC, (B, S), and their lengths: a label for about eight frames."""
-    frames = np.full(case.B, case.T) if lengths is None else lengths
-    count = np.maximum(1, frames // 8)
+    count = np.maximum(1, ends(case.T, case.B, lengths) // 8)
     return rng.integers(1, V, (case.B, count.max())), count
 
 
@@ -172,7 +173,7 @@ def _job_problem(case: Case, params: Arrays) -> Problem:
     rng = _generator(case, "data")
     T, B, V = case.T, case.B, case.V
     lengths = make_lengths(case)
-    padding = _padding(case, lengths)
+    padding = _padding(T, B, lengths)
     parts = {"out": _linear(rng, case.directions * case.H, V, case.dtype)}
     x = rng.standard_normal((T, B, case.input_size(0))).astype(case.dtype)
     if case.use in (*WORDS, "language"):
@@ -206,7 +207,7 @@ def _block_problem(case: Case) -> Problem:
     rng = _generator(case, "data")
     T, B, H = case.T, case.B, case.H
     lengths = make_lengths(case)
-    padding = _padding(case, lengths)
+    padding = _padding(case.T, case.B, lengths)
     params: Arrays = {}
     x = rng.standard_normal((T, B, H)).astype(case.dtype)
     x[padding] = 0
