@@ -207,16 +207,18 @@ def confusion(estimator: Any, X: Any, y: Any, *, normalize: bool = False) -> Fig
         There was no ``fit``.
     """
     _check_estimator(estimator, "classes_")
+    _check_estimator(estimator, "predict_proba")  # a transcriber has labels, but none of a step
     normalize = as_bool("normalize", normalize)
     predicted, true = estimator.predict(X), y
     if len(predicted) != len(true):
         raise ValueError(f"y: expected {len(predicted)} labels, as of X, got {len(true)}")
     if isinstance(predicted, list):  # of steps
+        if [*map(len, predicted)] != [*map(len, y)]:
+            steps = sum(map(len, predicted))
+            raise ValueError(f"y: expected a label for each of {steps} steps of X")
         predicted, true = (
             np.concatenate([np.asarray(of) for of in all_]) for all_ in (predicted, y)
         )
-        if len(predicted) != len(true):
-            raise ValueError(f"y: expected a label for each of {len(predicted)} steps of X")
     labels, places = np.unique(
         np.concatenate([estimator.classes_, np.asarray(true), predicted]), return_inverse=True
     )
@@ -277,27 +279,28 @@ def forecast(
         There was no ``fit``.
     """
     _check_estimator(forecaster, "horizon")
-    found = forecaster.predict(y, exog, future_exog)
+    quantiles = [0.5] if forecaster.quantiles is None else list(forecaster.quantiles)
+    one = forecaster.quantiles is None
+    found = (forecaster.predict if one else forecaster.predict_quantiles)(y, exog, future_exog)
     if isinstance(found, list):
         raise ValueError("y: expected one series, got a list")
     H = forecaster.horizon
     past = min(4 * H if past is None else as_int("past", past, 1, 2**31), len(y))
     before, times = _times(y, found, past)
-    values, middle = _columns(y)[-past:], _columns(found)
-    S = middle.shape[1]
+    values = _columns(y)[-past:]
+    S = values.shape[1]
+    bands = np.asarray(found).reshape(H, S, len(quantiles))
+    middle = bands[..., quantiles.index(0.5)]
     came = np.empty((0, S)) if actual is None else _columns(actual)
     if came.shape[1] != S or len(came) > H:
         raise ValueError(f"actual: expected (n, {S}) with n of at most {H}, got {came.shape}")
-    bands = np.empty((H, S, 0))
-    if forecaster.quantiles is not None:
-        bands = np.asarray(forecaster.predict_quantiles(y, exog, future_exog)).reshape(H, S, -1)
     figure = Figure(figsize=(8, 2.4 * S + 1), layout="constrained")
     panels = figure.subplots(S, 1, sharex=True, squeeze=False)[:, 0]
     names = getattr(y, "columns", [getattr(y, "name", None)] * S)
     for s, (axes, name) in enumerate(zip(panels, names, strict=True)):
         axes.plot(before, values[:, s], color="black", label="past")
         for q in range(bands.shape[2] // 2):
-            label = " to ".join(f"{forecaster.quantiles[k]:g}" for k in (q, -1 - q))
+            label = " to ".join(f"{quantiles[k]:g}" for k in (q, -1 - q))
             lower, upper = bands[:, s, q], bands[:, s, -1 - q]
             axes.fill_between(
                 times, lower, upper, color="C0", alpha=0.15 * (q + 1), linewidth=0, label=label
@@ -317,12 +320,12 @@ _MOST_NUMBERS = 20
 
 
 def _check_estimator(estimator: Any, attribute: str) -> None:
-    from sklearn.utils.validation import check_is_fitted
-
-    if not type(estimator).__module__.startswith("fastlstm.sklearn"):
+    if not any(cls.__module__.startswith("fastlstm.sklearn") for cls in type(estimator).__mro__):
         raise TypeError(
             f"estimator: expected one of fastlstm.sklearn, got {type(estimator).__name__}"
         )
+    from sklearn.utils.validation import check_is_fitted
+
     check_is_fitted(estimator)
     if not hasattr(estimator, attribute):
         raise TypeError(f"estimator: {type(estimator).__name__} has no {attribute}")

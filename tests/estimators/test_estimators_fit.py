@@ -406,3 +406,49 @@ def new_labels(y: Any) -> Any:
     if isinstance(y, np.ndarray):
         return np.where(np.arange(len(y)) == 5, "fourth", y)
     return ["!" if isinstance(y[0], str) else ["!"] * len(y[0]), *y[1:]]
+
+
+def test_one_example_remains_to_learn_from() -> None:
+    job = regress(validation_fraction=0.9, epochs=2)
+    job.estimator.fit(job.X[:3], job.y[:3])
+    assert min(job.estimator.loss_curve_) > 0
+
+
+@pytest.mark.parametrize("make", [classify, tag])
+def test_balanced_weights_where_a_label_is_missing(make: Any) -> None:
+    """Those that are there are weighted as if there were no others."""
+    job = make(class_weight="balanced", dropout=0.0, **({"crf": False} if make is tag else {}))
+    labels = np.unique(job.y if make is classify else np.concatenate(job.y))
+    y = np.where(job.y == labels[0], *labels[:2]) if make is classify else job.y
+    job.estimator.partial_fit(job.X[:40], y[:40], [*labels, "zz"])
+    assert np.isfinite(job.estimator.loss_curve_).all()
+    others = ["new"] * 2 if make is classify else [["new"] * len(x) for x in job.X[:2]]
+    with pytest.raises(ValueError, match="y: expected labels that were there at first"):
+        job.estimator.partial_fit(job.X[:2], others)
+
+
+def test_equal_numbers_have_no_scale() -> None:
+    job = regress(epochs=1)
+    job.estimator.partial_fit(job.X[:3], [0.1] * 3)  # whose deviation is 1.4e-17
+    assert job.estimator.y_scale_ == 1
+
+
+def test_after_ctrl_c_an_estimator_is_as_it_was() -> None:
+    def interrupt(*_: Any) -> None:
+        raise KeyboardInterrupt
+
+    job = classify(**BRIEF)
+    before = job.estimator.fit(job.X, job.y).predict_proba(job.X)
+    attributes = dict(vars(job.estimator))
+    with pytest.raises(KeyboardInterrupt):
+        job.estimator.set_params(callbacks=[interrupt]).fit(job.X, job.y)
+    assert vars(job.estimator).keys() == attributes.keys()
+    assert np.array_equal(job.estimator.predict_proba(job.X), before)
+
+
+def test_vectors_that_are_no_longer_learned() -> None:
+    job = classify_texts(**BRIEF)
+    job.estimator.partial_fit(job.X, job.y)
+    before = job.estimator.network_.words.params["weight"].copy()
+    job.estimator.set_params(fine_tune=False).partial_fit(job.X, job.y)
+    assert np.array_equal(job.estimator.network_.words.params["weight"], before)

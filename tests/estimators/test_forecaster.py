@@ -640,3 +640,34 @@ def test_irregular_indexes_are_refused() -> None:
         forecaster.predict(pd.Series(noisy(), pd.RangeIndex(160)))
     with pytest.raises(TypeError, match="y: expected columns of numbers"):
         forecaster.fit(pd.Series(["a"] * 160, y.index))
+
+
+def test_columns_of_frames_go_by_their_names() -> None:
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(noisy(columns=2), columns=["a", "b"])
+    forecaster = Forecaster(**SMALL).fit(frame)
+    with pytest.raises(ValueError, match=r"y: expected the columns \['a', 'b'\], got \['b', 'a'\]"):
+        forecaster.predict(frame[["b", "a"]])
+    with pytest.raises(ValueError, match=r"y\[1\]: expected the columns \['a', 'b'\]"):
+        Forecaster(**SMALL).fit([frame, frame[["b", "a"]]])
+    forecaster.predict(frame.to_numpy())  # NumPy has no names
+    forecaster.predict(frame)
+    y = frame["a"]
+    with pytest.raises(ValueError, match=r"exog\[1\]: expected the columns \['a', 'b'\]"):
+        Forecaster(**SMALL).fit([y, y], [frame, frame[["b", "a"]]])
+
+
+def test_steps_of_an_index_differ_by_rounding() -> None:
+    pd = pytest.importorskip("pandas")
+    y = pd.Series(noisy(400), np.arange(400) * 0.1)
+    forecaster = Forecaster(**SMALL, period=4).fit(y[:300])
+    later = y[300:360]
+    assert forecaster.predict(later).equals(forecaster.predict(later, start=300))
+
+
+def test_a_table_of_many_columns_has_gaps() -> None:
+    result = Forecaster(**SMALL).backtest(1e6 * noisy(columns=5), folds=1)
+    head, *rows = repr(result).splitlines()[1:]
+    assert head.split() == ["RMSE", "MAE"]
+    assert all(len(row.split()) == 11 for row in rows)
+    assert len({len(row) for row in (head, *rows)}) == 1

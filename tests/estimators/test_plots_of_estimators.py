@@ -12,7 +12,13 @@ pytest.importorskip("sklearn")
 pytest.importorskip("matplotlib")
 
 from fastlstm import plot
-from fastlstm.sklearn import Forecaster, SequenceClassifier, SequenceGenerator, SequenceTagger
+from fastlstm.sklearn import (
+    Forecaster,
+    SequenceClassifier,
+    SequenceGenerator,
+    SequenceTagger,
+    SequenceTranscriber,
+)
 
 SMALL: dict[str, Any] = {"hidden_size": 8, "epochs": 4, "random_state": 0}
 WORDS = [["good", "very", "good"], ["bad"], ["not", "good"], ["bad", "bad"]] * 10
@@ -68,6 +74,9 @@ def test_confusion_of_steps() -> None:
     np.testing.assert_array_equal(image.sum(axis=1), [30, 50])
     with pytest.raises(ValueError, match="y: expected a label for each of 80 steps of X"):
         plot.confusion(tagger, WORDS, [*tags[:-1], ["O"]])
+    shifted = [[tag for of in tags for tag in of][: len(tags[0]) + 1], tags[1][:-1], *tags[2:]]
+    with pytest.raises(ValueError, match="y: expected a label for each of 80 steps of X"):
+        plot.confusion(tagger, WORDS, shifted)
 
 
 def test_gates_of_a_sequence() -> None:
@@ -126,6 +135,9 @@ def test_what_is_refused() -> None:
     forecaster.fit(SERIES)
     with pytest.raises(TypeError, match="estimator: Forecaster has no classes_"):
         plot.confusion(forecaster, SERIES, SERIES)
+    transcriber = SequenceTranscriber(**SMALL, embedding=4).fit(WORDS, ["a"] * len(WORDS))
+    with pytest.raises(TypeError, match="estimator: SequenceTranscriber has no predict_proba"):
+        plot.confusion(transcriber, WORDS, ["a"] * len(WORDS))
     with pytest.raises(ValueError, match=r"actual: expected \(n, 1\) with n of at most 4"):
         plot.forecast(forecaster, SERIES, actual=np.zeros(5))
     with pytest.raises(ValueError, match="y: expected one series, got a list"):
@@ -135,3 +147,12 @@ def test_what_is_refused() -> None:
         plot.forecast(classifier, SERIES)
     with pytest.raises(ValueError, match="y: expected 40 labels, as of X, got 3"):
         plot.confusion(classifier, WORDS, LABELS[:3])
+
+
+class Mine(SequenceClassifier):
+    """A class of a user's."""
+
+
+def test_a_derived_class() -> None:
+    classifier = Mine(**SMALL, embedding=4).fit(WORDS, LABELS)
+    assert lines_of(plot.training(classifier).axes[0])

@@ -10,13 +10,13 @@ import numpy.typing as npt
 from fastlstm._checks import IndexArray
 
 from ._baselines import (
-    deviations,
     fit_autoregression,
     linear,
     naive,
     seasonal_naive,
     steps_ahead,
 )
+from ._inputs import moments
 
 Array = npt.NDArray[np.float64]
 
@@ -83,15 +83,22 @@ class Backtest:
 
     def __repr__(self) -> str:
         rmse, mae = self.rmse(), self.mae()
-        lines = [
-            f"{len(self.origins)} forecasts of {self.actual.shape[1]} values, "
-            f"{int(self.fold.max()) + 1} folds",
-            f"{'':16}{'RMSE':>20}{'MAE':>20}",
+        rows = [["RMSE", "MAE"]]
+        rows += [
+            [" ".join(f"{v:.4g}" for v in of[name]) for of in (rmse, mae)]
+            for name in self.forecasts
         ]
-        for name in self.forecasts:
-            cells = (" ".join(f"{v:.4g}" for v in of[name]) for of in (rmse, mae))
-            lines.append(f"{name:16}" + "".join(f"{cell:>20}" for cell in cells))
-        return "\n".join(lines)
+        width = max(20, max(len(cell) for row in rows for cell in row) + 2)
+        head = (
+            f"{len(self.origins)} forecasts of {self.actual.shape[1]} values, "
+            f"{int(self.fold.max()) + 1} folds"
+        )
+        names = ["", *self.forecasts]
+        lines = [
+            f"{name:16}" + "".join(f"{cell:>{width}}" for cell in row)
+            for name, row in zip(names, rows, strict=True)
+        ]
+        return "\n".join([head, *lines])
 
 
 def simple_forecasts(
@@ -122,7 +129,7 @@ def simple_forecasts(
     if period is not None and period <= W:
         found["seasonal naive"] = seasonal_naive(windows, horizon, period)
     # Of scaled columns, as the forecaster's.
-    mean, deviation = past.mean(axis=0), deviations(past)
+    mean, deviation = moments(past)
     scaled = (past - mean) / deviation
     columns = [steps_ahead(fit_autoregression([one], [0], W, period), horizon) for one in scaled.T]
     ahead = linear((windows - mean) / deviation, origins % (period or 1), columns)

@@ -14,12 +14,6 @@ Array = npt.NDArray[np.float64]
 _HARMONICS = 6
 
 
-def deviations(values: Array) -> Array:
-    """Return the standard deviation of columns, (n, S); 1 where they are constant."""
-    deviation: Array = values.std(axis=0)
-    return np.where(deviation > 1e-12 * np.abs(values.mean(axis=0)), deviation, 1.0)
-
-
 def naive(windows: Array, horizon: int) -> Array:
     """Forecast the last value again and again.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from sklearn.base import ClassifierMixin
 from sklearn.metrics import accuracy_score
-from sklearn.utils import check_array, check_consistent_length, compute_class_weight
+from sklearn.utils import check_array, check_consistent_length
 from sklearn.utils.multiclass import check_classification_targets
 from sklearn.utils.validation import column_or_1d
 
@@ -15,7 +15,7 @@ from fastlstm._checks import FloatArray, IndexArray
 from fastlstm.nn import cross_entropy
 
 from ._inputs import Sequences
-from ._labels import Labels, as_class_weight, encode_labels, softmax
+from ._labels import Labels, as_class_weight, class_weights, encode_labels, softmax
 from ._network import Network
 from ._options import estimator, option
 from ._sequences import LabelEstimator, PooledEstimator, Targets
@@ -88,10 +88,8 @@ class SequenceClassifier(ClassifierMixin, LabelEstimator, PooledEstimator):  # t
         self.classes_: Labels = np.unique(y if classes is None else np.asarray(classes))
 
     def _read_targets(self, y: Any, options: Any) -> Targets:
-        weights = None
-        if options.class_weight is not None:
-            weights = compute_class_weight(options.class_weight, classes=self.classes_, y=y)
-        return _Classes(encode_labels(y, self.classes_), weights)
+        places = encode_labels(y, self.classes_)
+        return _Classes(places, class_weights(options.class_weight, self.classes_, y))
 
     def _width(self) -> int:
         return len(self.classes_)

@@ -138,8 +138,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
 
     def _new_random(self) -> np.random.Generator:
         """Return the random numbers of ``random_state``, from their beginning, and keep them."""
-        state = check_random_state(self.random_state)
-        self._random = np.random.default_rng(int(state.randint(2**31 - 1)))
+        self._random = new_random(self.random_state)
         return self._random
 
     def _threads(self) -> contextlib.AbstractContextManager[Any]:
@@ -161,16 +160,17 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
                 delattr(self, name)
         try:
             yield
-        except Exception:
+        except BaseException:  # Ctrl-C, too
             self.__dict__.clear()
             self.__dict__.update(before)
             raise
 
+    @staticmethod
     def _hold_out(
-        self, n: int, options: SimpleNamespace, random: np.random.Generator
+        n: int, options: SimpleNamespace, random: np.random.Generator
     ) -> tuple[IndexArray, IndexArray]:
         """Divide examples into those to learn from, and those that are held out."""
-        count = round(n * options.validation_fraction) if options.early_stopping else 0
+        count = held_out_of(n, options)
         order = random.permutation(n) if count else np.arange(n)
         return np.sort(order[count:]), np.sort(order[:count])
 
@@ -283,12 +283,34 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         """The options that JSON can hold."""
         saved = {}
         for field in dataclasses.fields(self):
+            name, value = field.name, getattr(self, field.name)
             with contextlib.suppress(TypeError):
-                saved[field.name] = to_plain(field.name, getattr(self, field.name))
+                saved[name] = _option_to_plain(name, value, field.metadata["check"])
         return saved
 
     def _loaded(self) -> None:
         """Do what is to be done after a file was read."""
+
+
+def _option_to_plain(name: str, value: Any, check: Callable[[str, Any], Any]) -> Any:
+    """What JSON can hold of an option as it was given, or else as fitting takes it: np.float64 is
+    "float64" then, and a path text.
+    """
+    try:
+        return to_plain(name, value)
+    except TypeError:
+        return to_plain(name, check(name, value))
+
+
+def new_random(random_state: Any) -> np.random.Generator:
+    """Return the random numbers of what scikit-learn calls a random state."""
+    return np.random.default_rng(int(check_random_state(random_state).randint(2**31 - 1)))
+
+
+def held_out_of(n: int, options: SimpleNamespace) -> int:
+    """Return how many of n examples are held out: one remains to learn from."""
+    part = options.validation_fraction if options.early_stopping else 0.0
+    return min(round(n * part), n - 1)
 
 
 def _is_learned(name: str) -> bool:

@@ -19,7 +19,6 @@ from fastlstm.nn import Linear
 from ._backtest import Backtest, simple_forecasts
 from ._baselines import (
     Autoregression,
-    deviations,
     fit_autoregression,
     linear,
     naive,
@@ -27,6 +26,7 @@ from ._baselines import (
     steps_ahead,
 )
 from ._estimator import Estimator
+from ._inputs import moments
 from ._network import Network, make_network
 from ._options import (
     as_count,
@@ -251,8 +251,9 @@ class Forecaster(Estimator):
     def _learn_series(self, series: list[Series], options: SimpleNamespace) -> None:
         """Scales, and what is needed to go on after the end of each series."""
         self.n_features_in_: int = series[0].y.shape[1]
-        self.means_: Array = np.stack([one.y.mean(axis=0) for one in series])
-        self.deviations_: Array = np.stack([deviations(one.y) for one in series])
+        means, deviations = zip(*(moments(one.y) for one in series), strict=True)
+        self.means_: Array = np.stack(means)
+        self.deviations_: Array = np.stack(deviations)
         self.lengths_: list[int] = [len(one.y) for one in series]
         self.forms_: list[Any] = [one.form for one in series]
         self.last_: list[Array] = [one.y[-options.window :] for one in series]
@@ -264,8 +265,9 @@ class Forecaster(Estimator):
         """The scales of other columns, and which are known ahead."""
         exog = np.concatenate([one.exog for one in series])
         K = exog.shape[1]
-        self.exog_mean_: Array = exog.mean(axis=0)
-        self.exog_deviation_: Array = deviations(exog)
+        self.exog_mean_: Array
+        self.exog_deviation_: Array
+        self.exog_mean_, self.exog_deviation_ = moments(exog)
         self.exog_names_: list[Any] | None = names
         if isinstance(options.known, bool):
             self.known_: list[int] = list(range(K)) if options.known else []
@@ -293,6 +295,12 @@ class Forecaster(Estimator):
             ]
             self.constants_: Array = np.stack([one.constants for one in fitted])
             self.lags_: Array = np.stack([one.lags for one in fitted])
+            self._prepare_baseline(options)
+
+    def _prepare_baseline(self, options: SimpleNamespace) -> None:
+        """Compute what each forecast takes of the autoregressions."""
+        fitted = map(Autoregression, self.constants_, self.lags_)
+        self._steps_ahead = [steps_ahead(one, options.horizon) for one in fitted]
 
     def _new_network(self, options: SimpleNamespace, random: np.random.Generator) -> Network:
         S, K, known = self.n_features_in_, len(self.exog_mean_), len(self.known_)
@@ -348,6 +356,8 @@ class Forecaster(Estimator):
             raise ValueError("other series or columns than there are")
         for form in self.forms_:
             Form.of_plain(form)
+        if options.residual == "linear":
+            self._prepare_baseline(options)
 
     def _no_future(self) -> Array:
         return np.zeros((self.horizon, len(self.known_)))
@@ -392,8 +402,7 @@ class Forecaster(Estimator):
     def _baseline(self) -> Callable[[Array, IndexArray], Array]:
         H = self.horizon
         if self.residual == "linear":
-            fitted = map(Autoregression, self.constants_, self.lags_)
-            ahead = [steps_ahead(one, H) for one in fitted]
+            ahead = self._steps_ahead
             return lambda windows, phases: linear(windows, phases, ahead)
         if self.residual == "seasonal":
             assert self.period is not None  # as fit has checked
@@ -753,13 +762,12 @@ class Forecaster(Estimator):
         if start is not None:
             start = as_int("start", start, -MOST_SIZE, MOST_SIZE)
         placed = []
-        for one in as_series(y, exog, S, K):
+        form = Form.of_plain(self.forms_[0])
+        for one in as_series(y, exog, S, K, form.columns if form.of_frame else None):
             if len(one.y) < least:
                 raise ValueError(f"y: expected at least {least} values, got {len(one.y)}")
             mean, deviation = (
-                (one.y.mean(axis=0), deviations(one.y))
-                if of is None
-                else (self.means_[of], self.deviations_[of])
+                moments(one.y) if of is None else (self.means_[of], self.deviations_[of])
             )
             position = self._position(one, of or 0) if start is None else start
             placed.append(_Placed(one, mean, deviation, position, self._no_future()))

@@ -3,21 +3,21 @@
 from __future__ import annotations
 
 import math
+import sys
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
-from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted
 
 from fastlstm._checks import MOST_SIZE, FloatArray, IndexArray, as_int, as_real
 from fastlstm.nn import Embedding, bucket_batches
 
-from ._estimator import Estimator
+from ._estimator import Estimator, held_out_of, new_random
 from ._inputs import (
-    TOKENIZERS,
     Sequences,
+    as_tokenize,
     encode,
     make_vocabulary,
     moments,
@@ -40,10 +40,6 @@ from ._steps import (
 SelfT = TypeVar("SelfT", bound="SequenceGenerator")
 # What joins the tokens of a text that one of these has split.
 _JOINED_BY: dict[str | None, str] = {"characters": "", "space": " ", "words": " "}
-
-
-def _as_tokenize(name: str, value: Any) -> Any:
-    return value if value is None or callable(value) else one_of(*TOKENIZERS)(name, value)
 
 
 @estimator
@@ -88,7 +84,7 @@ class SequenceGenerator(Estimator):
     embedding: int = option(64, as_count, "int", "The size of a token's vector.")
     tokenize: Any = option(
         "characters",
-        _as_tokenize,
+        as_tokenize,
         '{"characters", "words", "space"}, callable or None',
         "What makes tokens of a text, where X is texts. A function is not saved: it is None then.",
     )
@@ -178,11 +174,10 @@ class SequenceGenerator(Estimator):
         They are whole sequences, or of a single one its end.
         """
         n = int(owners[-1]) + 1
-        if not options.early_stopping:
-            return np.arange(len(owners)), 0
         if n == 1:
-            return np.arange(len(owners)), round(len(owners) * options.validation_fraction)
-        chosen = random.permutation(n)[: round(n * options.validation_fraction)]
+            return np.arange(len(owners)), held_out_of(len(owners), options)
+        count = held_out_of(n, options)
+        chosen = random.permutation(n)[:count] if count else np.arange(0)
         is_held_out = np.isin(owners, chosen)
         return np.argsort(is_held_out, kind="stable"), int(is_held_out.sum())
 
@@ -221,13 +216,13 @@ class SequenceGenerator(Estimator):
         if options.frames is None:
             X = [X] if isinstance(X, str) else X
             tokens = read_tokens(X, lengths, options.tokenize)
-            self.is_text_ = isinstance(X[0], str) and self.split_by_ is not None
+            self.is_text_ = isinstance(next(iter(X)), str) and self.split_by_ is not None
             self.vocabulary_: dict[Any, int] = make_vocabulary(tokens, options.min_count)
             return encode(tokens, self.vocabulary_)
         sequences = read_numbers(X, lengths, self)
         self.n_features_in_: int = sequences.values.shape[1]
         if options.frames == "gaussian":
-            self.mean_, self.scale_ = moments(sequences)
+            self.mean_, self.scale_ = moments(sequences.values)
         return self._scaled(sequences)
 
     def _read_inputs(self, X: Any, lengths: Any) -> Sequences:
@@ -293,11 +288,11 @@ class SequenceGenerator(Estimator):
         check_is_fitted(self)
         n = as_int("n", n, 1, MOST_SIZE)
         max_length = as_int("max_length", max_length, 1, MOST_SIZE)
-        if as_real("temperature", temperature, 0.0, math.inf) == 0:
+        if as_real("temperature", temperature, 0.0, sys.float_info.max) == 0:
             raise ValueError("temperature: expected a number above 0, got 0")
         if self.frames is not None and (top_k is not None or top_p is not None):
             raise ValueError("top_k, top_p: expected None for frames")
-        random = np.random.default_rng(int(check_random_state(random_state).randint(2**31 - 1)))
+        random = new_random(random_state)
         steps, network = self._kind(), self.network_
         begin = self._begin(prime, steps)
         drawn: list[npt.NDArray[Any]] = []

@@ -13,6 +13,9 @@ from sklearn.utils.validation import check_array
 
 from fastlstm._checks import FloatArray, IndexArray, as_lengths, to_numpy
 
+from ._options import one_of
+
+Float64Array = npt.NDArray[np.float64]
 Token = str | int
 Tokenize = Callable[[str], Iterable[str]]
 # The place of what is not in the vocabulary.
@@ -139,12 +142,20 @@ def _checked_lengths(lengths: Any, n: int, T: int) -> IndexArray:
     return np.full(n, T, np.int64) if lengths is None else as_lengths(lengths, n, T)
 
 
+def as_tokenize(name: str, value: Any) -> Any:
+    """Return a tokenizer's name, a function, or None."""
+    return value if value is None or callable(value) else one_of(*TOKENIZERS)(name, value)
+
+
 def _check_steps(lengths: IndexArray) -> None:
     if len(lengths) == 0:
         raise ValueError("X: expected at least one sequence, got 0 sample(s)")
     if not lengths.all():
-        i = int(np.flatnonzero(lengths == 0)[0])
-        raise ValueError(f"X[{i}]: expected at least one step, got an empty sequence")
+        raise _no_steps(int(np.flatnonzero(lengths == 0)[0]))
+
+
+def _no_steps(i: int) -> ValueError:
+    return ValueError(f"X[{i}]: expected at least one step, got an empty sequence")
 
 
 def _number_arrays(items: list[Any]) -> list[npt.NDArray[Any]]:
@@ -161,8 +172,8 @@ def _number_arrays(items: list[Any]) -> list[npt.NDArray[Any]]:
         if array.ndim != 2:
             raise ValueError(f"X[{i}]: expected (T, F) or (T,), got {array.shape}")
         if len(array) == 0:
-            _check_steps(np.arange(i, -1, -1))
-        if array.shape[1] != arrays[0].shape[1] if arrays else False:
+            raise _no_steps(i)
+        if arrays and array.shape[1] != arrays[0].shape[1]:
             raise ValueError(
                 f"X[{i}]: expected {arrays[0].shape[1]} features, as X[0], got {array.shape[1]}"
             )
@@ -178,13 +189,12 @@ def _as_array(i: int, item: Any) -> npt.NDArray[Any]:
     return to_numpy(f"X[{i}]", item)
 
 
-def moments(sequences: Sequences) -> tuple[FloatArray, FloatArray]:
-    """Return mean and standard deviation of each feature, (F,); 1 where there is no deviation."""
-    values = sequences.values
-    mean = values.mean(axis=0, dtype=np.float64)
-    deviation = values.std(axis=0, dtype=np.float64)
-    deviation[deviation <= 1e-12 * np.abs(mean)] = 1.0
-    return mean, deviation
+def moments(values: npt.NDArray[Any]) -> tuple[Float64Array, Float64Array]:
+    """Return mean and standard deviation of columns, (N, F); 1 where they are constant."""
+    mean: Float64Array = values.mean(axis=0, dtype=np.float64)
+    deviation: Float64Array = values.std(axis=0, dtype=np.float64)
+    # Of equal numbers it is nearly zero, as their mean is rounded.
+    return mean, np.where(deviation > 1e-12 * np.abs(mean), deviation, 1.0)
 
 
 def scaled(

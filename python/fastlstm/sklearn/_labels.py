@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from sklearn.utils import compute_class_weight
 
 from fastlstm._checks import FloatArray, IndexArray
 
-from ._inputs import Sequences, join
+from ._inputs import Sequences
 
 Labels = npt.NDArray[Any]
 _MOST_NAMED = 10
@@ -69,7 +70,7 @@ def flat_labels(y: Sequence[Any]) -> tuple[Labels, IndexArray]:
 
 def split(flat: npt.NDArray[Any], counts: IndexArray) -> Sequences:
     """Return the sequences that were joined to one array."""
-    return join([flat])._replace(starts=np.cumsum(counts) - counts, lengths=counts)
+    return Sequences(flat, np.cumsum(counts) - counts, counts)
 
 
 def softmax(logits: FloatArray) -> FloatArray:
@@ -79,6 +80,16 @@ def softmax(logits: FloatArray) -> FloatArray:
     np.exp(scores, out=scores)
     scores /= scores.sum(axis=-1, keepdims=True)
     return scores.astype(logits.dtype)
+
+
+def class_weights(how: Any, classes: Labels, y: Labels) -> FloatArray | None:
+    """Return how much the loss counts each class; "balanced" by those that there are in y."""
+    if how is None:
+        return None
+    there = np.isin(classes, y) if how == "balanced" else np.ones(len(classes), np.bool_)
+    weights = np.ones(len(classes))
+    weights[there] = compute_class_weight(how, classes=classes[there], y=y)
+    return weights
 
 
 def as_class_weight(name: str, value: Any) -> Any:

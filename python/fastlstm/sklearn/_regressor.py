@@ -13,7 +13,7 @@ from sklearn.utils.validation import column_or_1d
 from fastlstm._checks import FloatArray, IndexArray
 from fastlstm.nn import mse
 
-from ._inputs import Sequences
+from ._inputs import Sequences, moments
 from ._network import Network
 from ._options import estimator
 from ._sequences import PooledEstimator, Targets
@@ -76,10 +76,9 @@ class SequenceRegressor(RegressorMixin, PooledEstimator):  # type: ignore[misc]
         return y
 
     def _learn_targets(self, y: Any, classes: Any) -> None:
-        values = y.astype(np.float64).reshape(len(y), -1)
-        self.y_mean_: FloatArray = values.mean(axis=0)
-        deviation = values.std(axis=0)
-        self.y_scale_: FloatArray = np.where(deviation > 0, deviation, 1.0)
+        self.y_mean_: FloatArray
+        self.y_scale_: FloatArray
+        self.y_mean_, self.y_scale_ = moments(y.reshape(len(y), -1))
         self.is_single_: bool = y.ndim == 1
 
     def _read_targets(self, y: Any, options: Any) -> Targets:

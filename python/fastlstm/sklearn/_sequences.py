@@ -19,9 +19,9 @@ from fastlstm.nn import Embedding, bucket_batches
 
 from ._estimator import Estimator
 from ._inputs import (
-    TOKENIZERS,
     UNKNOWN,
     Sequences,
+    as_tokenize,
     encode,
     make_vocabulary,
     moments,
@@ -47,12 +47,6 @@ def _as_embedding(name: str, value: Any) -> Any:
     if isinstance(value, (str, os.PathLike)):
         return os.fspath(value)
     return as_count(name, value)
-
-
-def _as_tokenize(name: str, value: Any) -> Any:
-    if value is None or (callable(value) and not isinstance(value, str)):
-        return value
-    return one_of(*TOKENIZERS)(name, value)
 
 
 class Targets(Protocol):
@@ -113,7 +107,7 @@ class SequenceEstimator(Estimator):
     )
     tokenize: Any = option(
         None,
-        _as_tokenize,
+        as_tokenize,
         '{"words", "space", "characters"}, callable or None',
         "What makes tokens of a text, where X is texts. A function is not saved.",
     )
@@ -205,6 +199,7 @@ class SequenceEstimator(Estimator):
                 self._learn_targets(checked_y, classes)
             targets = self._read_targets(checked_y, options)
             network = self._make_network(options, self._random) if first else self.network_
+            network.fine_tune = options.fine_tune
             self._train(Supervised(network, sequences, targets), options, one_epoch=True)
         return self
 
@@ -233,12 +228,15 @@ class SequenceEstimator(Estimator):
             return None
         given = options.embedding if isinstance(options.embedding, Embeddings) else None
         V, D = len(self.vocabulary_) + 1, given.dim if given is not None else options.embedding
-        weight = random.standard_normal((V, D)).astype(options.dtype)
-        if given is not None:  # whose words are the first of the vocabulary
+        if given is None:
+            weight = random.standard_normal((V, D)).astype(options.dtype)
+            weight[UNKNOWN] = 0
+        else:
+            weight = np.zeros((V, D), options.dtype)
             words, first = np.unique([self.vocabulary_[w] for w in given], return_index=True)
-            weight *= given.vectors.std()
             weight[words] = given.vectors[first]
-        weight[UNKNOWN] = 0
+            others = np.setdiff1d(np.arange(UNKNOWN + 1, V), words)
+            weight[others] = given.vectors.std() * random.standard_normal((len(others), D))
         return Embedding(V, D, weight, dtype=options.dtype)
 
     def _loaded(self) -> None:
@@ -258,7 +256,7 @@ class SequenceEstimator(Estimator):
             self.mean_: FloatArray | None = None
             self.scale_: FloatArray | None = None
             if options.standardize:
-                self.mean_, self.scale_ = moments(sequences)
+                self.mean_, self.scale_ = moments(sequences.values)
             return scaled(sequences, self.mean_, self.scale_, options.dtype)
         if isinstance(options.embedding, str):
             options.embedding = embeddings.load(options.embedding)

@@ -5,6 +5,7 @@ pandas is imported where its objects come only: whoever passes them has it.
 
 from __future__ import annotations
 
+import math
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,6 +17,8 @@ import numpy.typing as npt
 from fastlstm._checks import shape_text, to_numpy
 
 Array = npt.NDArray[np.float64]
+# Of the steps between an index's numbers, relative.
+_TOLERANCE = 1e-6
 
 
 class Continuation(NamedTuple):
@@ -56,10 +59,11 @@ class Continuation(NamedTuple):
         ValueError
             They are of different kinds or steps.
         """
-        if (self.kind, self.step) == (other.kind, other.step):
-            if self.kind == "numbers":
-                steps: int = round((self.last - other.last) / self.step)
-                return steps
+        numbers = self.kind == other.kind == "numbers"
+        if numbers and math.isclose(self.step, other.step, rel_tol=_TOLERANCE):
+            steps: int = round((self.last - other.last) / self.step)
+            return steps
+        if not numbers and (self.kind, self.step) == (other.kind, other.step):
             import pandas as pd
 
             if self.kind == "periods":
@@ -94,7 +98,7 @@ def _continuation(name: str, index: Any) -> Continuation:
     elif pd.api.types.is_numeric_dtype(index.dtype) and len(index) > 1:
         numbers = index.to_numpy()
         steps = np.diff(numbers)
-        if steps[0] != 0 and np.allclose(steps, steps[0], rtol=1e-6, atol=0):
+        if steps[0] != 0 and np.allclose(steps, steps[0], rtol=_TOLERANCE, atol=0):
             return Continuation("numbers", numbers[-1].item(), steps[0].item(), None, index.name)
     raise ValueError(
         f"{name}: expected an index of dates with a frequency, of periods, or of evenly spaced "
@@ -111,6 +115,11 @@ class Form(NamedTuple):
     """The names of a DataFrame's columns, or of a Series [its name]; None of NumPy."""
     continuation: Continuation | None
     """Of pandas."""
+
+    @property
+    def of_frame(self) -> bool:
+        """Whether it is a DataFrame's, whose columns have names to go by."""
+        return self.columns is not None and not self.one
 
     @classmethod
     def of_plain(cls, plain: Any) -> Form:
@@ -232,7 +241,13 @@ def as_exog(name: str, value: Any, n: int, columns: int | None) -> Array:
     return array
 
 
-def as_series(y: Any, exog: Any, targets: int | None = None, K: int | None = None) -> list[Series]:
+def as_series(
+    y: Any,
+    exog: Any,
+    targets: int | None = None,
+    K: int | None = None,
+    columns: list[Any] | None = None,
+) -> list[Series]:
     """Return one series or several, with their other columns.
 
     Parameters
@@ -241,6 +256,8 @@ def as_series(y: Any, exog: Any, targets: int | None = None, K: int | None = Non
         As passed: an object, or for several series a list.
     targets, K : int, optional
         The number of columns that is expected of each.
+    columns : list, optional
+        The names of the columns of DataFrames; by default those of the first.
 
     Raises
     ------
@@ -262,6 +279,10 @@ def as_series(y: Any, exog: Any, targets: int | None = None, K: int | None = Non
         values, form = as_target(name, one)
         if values.shape[1] != (values.shape[1] if targets is None else targets):
             raise ValueError(f"{name}: expected {targets} columns, got {values.shape[1]}")
+        if form.of_frame:
+            if columns is not None and form.columns != columns:
+                raise ValueError(f"{name}: expected the columns {columns}, got {form.columns}")
+            columns = form.columns
         if of_pandas(one) and of_pandas(of_one) and not one.index.equals(of_one.index):
             raise ValueError(f"{exog_name}: expected the index of {name}")
         others = as_exog(exog_name, of_one, len(values), K)
@@ -271,9 +292,19 @@ def as_series(y: Any, exog: Any, targets: int | None = None, K: int | None = Non
 
 
 def exog_names(exog: Any) -> list[Any] | None:
-    """Return the names of columns; None of NumPy."""
+    """Return the names of columns; None of NumPy.
+
+    Raises
+    ------
+    ValueError
+        Those of several series differ.
+    """
     if isinstance(exog, (list, tuple)) and len(exog) > 0:
-        exog = exog[0]
+        first, *others = map(exog_names, exog)
+        for k, names in enumerate(others, 1):
+            if None not in (names, first) and names != first:
+                raise ValueError(f"exog[{k}]: expected the columns {first}, got {names}")
+        return first
     if not of_pandas(exog):
         return None
     return [exog.name] if exog.ndim == 1 else list(exog.columns)

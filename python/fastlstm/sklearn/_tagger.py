@@ -6,7 +6,6 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from sklearn.utils import compute_class_weight
 
 from fastlstm._checks import FloatArray, IndexArray, as_bool
 from fastlstm.nn import CRF, cross_entropy
@@ -16,6 +15,7 @@ from ._labels import (
     Labels,
     as_class_weight,
     check_sequences,
+    class_weights,
     encode_labels,
     flat_labels,
     softmax,
@@ -107,14 +107,13 @@ class SequenceTagger(LabelEstimator, StepwiseEstimator):
 
     def _read_targets(self, y: Any, options: Any) -> Targets:
         flat, counts = y
-        weights = None
-        if options.class_weight is not None:
-            if options.crf:
-                raise ValueError(
-                    f"class_weight: expected None with a CRF, got {options.class_weight!r}"
-                )
-            weights = compute_class_weight(options.class_weight, classes=self.classes_, y=flat)
-        return _Tags(split(encode_labels(flat, self.classes_), counts), weights)
+        if options.crf and options.class_weight is not None:
+            raise ValueError(
+                f"class_weight: expected None with a CRF, got {options.class_weight!r}"
+            )
+        places = encode_labels(flat, self.classes_)
+        weights = class_weights(options.class_weight, self.classes_, flat)
+        return _Tags(split(places, counts), weights)
 
     def _width(self) -> int:
         return len(self.classes_)

@@ -80,12 +80,12 @@ class Settings:
     epochs: int
     batch_size: int
     lr: float
-    schedule: str = "constant"
-    clip: float | None = 1.0
-    early_stopping: int | None = None
-    from_scratch: bool = True
-    verbose: int = 0
-    callbacks: Sequence[Callable[[Epoch], Any]] = ()
+    schedule: str
+    clip: float | None
+    early_stopping: int | None
+    from_scratch: bool
+    verbose: int
+    callbacks: Sequence[Callable[[Epoch], Any]]
 
 
 @dataclass
@@ -103,7 +103,7 @@ def train(
     validation: IndexArray,
     settings: Settings,
     random: np.random.Generator,
-    optimizer: Adam | None = None,
+    optimizer: Adam,
 ) -> History:
     """Train a problem's network.
 
@@ -118,8 +118,8 @@ def train(
     settings : Settings
     random : Generator
         Of the order of batches, and of dropout.
-    optimizer : Adam, optional
-        One that goes on.
+    optimizer : Adam
+        A new one, or one that goes on.
 
     Returns
     -------
@@ -142,14 +142,14 @@ class _Training:
         validation: IndexArray,
         settings: Settings,
         random: np.random.Generator,
-        optimizer: Adam | None,
+        optimizer: Adam,
     ) -> None:
         self.problem = problem
         self.network = problem.network
         self.training = training
         self.settings = settings
         self.random = random
-        self.optimizer = Adam(lr=settings.lr) if optimizer is None else optimizer
+        self.optimizer = optimizer
         self.lr = settings.lr  # of which a plateau makes less
         self.history = History()
         self.best = (math.inf, 0)  # the least loss, and its epoch

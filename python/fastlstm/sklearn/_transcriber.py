@@ -26,11 +26,8 @@ class _Transcripts:
     def loss(
         self, network: Network, scores: FloatArray, rows: IndexArray, lengths: IndexArray
     ) -> tuple[float, FloatArray, dict[str, Any]]:
-        counts = self._places.lengths[rows]
-        starts = self._places.starts[rows]
-        steps = np.arange(counts.max(initial=0))
-        targets = np.take(self._places.values, starts[:, None] + steps, mode="clip")
-        return *ctc(scores, lengths, targets, counts), {}
+        targets, counts = self._places.batch(rows)
+        return *ctc(scores, lengths, targets.T, counts), {}
 
 
 @estimator
@@ -89,9 +86,9 @@ class SequenceTranscriber(LabelEstimator, StepwiseEstimator):
             raise ValueError("y: expected labels, got none")
         ends = np.cumsum(counts)
         # Between two equal ones a step is none.
-        repeats = np.concatenate([[0], np.cumsum(flat[1:] == flat[:-1]), [0]])
+        repeats = np.concatenate([[0], np.cumsum(flat[1:] == flat[:-1])])
         first, last = ends - counts, np.maximum(ends - 1, 0)
-        needed = counts + np.where(counts > 0, repeats[last] - repeats[np.minimum(first, last)], 0)
+        needed = counts + repeats[last] - repeats[np.minimum(first, last)]
         if (needed > of_x).any():
             i = int(np.flatnonzero(needed > of_x)[0])
             raise ValueError(
