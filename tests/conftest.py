@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib.util
+import os
+from collections.abc import Iterator
 
 import fastlstm
 import hypothesis
@@ -18,6 +20,9 @@ hypothesis.settings.register_profile(
 )
 # --hypothesis-profile=search looks further, for new examples each time.
 hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
+
+# Those that this process may use.
+CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -52,6 +57,15 @@ def pytest_report_header() -> list[str]:
         f"(FASTLSTM_ISA chooses one of: {', '.join(available)})",
         f"not on this machine, not tested: {', '.join(skipped) or 'none'}",
     ]
+
+
+@pytest.fixture(autouse=True)
+def keeps_the_cpus() -> Iterator[None]:
+    """A test that leaves the process on fewer CPUs makes others slow, and fail."""
+    yield
+    if CPUS is not None and (left := os.sched_getaffinity(0)) != CPUS:
+        os.sched_setaffinity(0, CPUS)
+        pytest.fail(f"it, or what it needs, left the process on the CPUs {left} of {CPUS}")
 
 
 @pytest.fixture
