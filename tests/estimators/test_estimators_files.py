@@ -156,7 +156,18 @@ def with_meta(path: Path, change: Any) -> None:
         lambda meta: meta["learned"].update(n_iter_={"object": "os.system"}),
         lambda meta: meta.pop("learned"),
     ],
-    ids=["class", "option", "attribute", "huge", "shape", "width", "large", "value", "nothing"],
+    ids=[
+        "class",
+        "no name",
+        "option",
+        "attribute",
+        "huge",
+        "shape",
+        "width",
+        "large",
+        "value",
+        "nothing",
+    ],
 )
 def test_files_that_say_something_else(change: Any, tmp_path: Path) -> None:
     estimator, _, _ = fitted(classify(**BRIEF))
