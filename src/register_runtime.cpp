@@ -45,6 +45,16 @@ void set_blas_addresses(std::uintptr_t sgemm, std::uintptr_t dgemm, std::uintptr
   set_blas(table);
 }
 
+void set_openmp_addresses(std::uintptr_t parallel, std::uintptr_t thread_num,
+                          std::uintptr_t num_threads, std::uintptr_t in_parallel) {
+  OpenMp openmp;
+  openmp.parallel = reinterpret_cast<decltype(openmp.parallel)>(parallel);
+  openmp.thread_num = reinterpret_cast<int (*)()>(thread_num);
+  openmp.num_threads = reinterpret_cast<int (*)()>(num_threads);
+  openmp.in_parallel = reinterpret_cast<int (*)()>(in_parallel);
+  set_openmp(openmp);
+}
+
 /// Python's number of the thread that runs signal handlers. In the child of a fork it is the one
 /// that forked.
 std::atomic<unsigned long> g_main_thread{0};
@@ -100,6 +110,8 @@ void register_runtime(py::module_& m) {
   m.def("has_blas", &has_blas);
   m.def("set_blas", &set_blas_addresses, py::arg("sgemm"), py::arg("dgemm"),
         py::arg("get_num_threads"), py::arg("set_num_threads"));
+  m.def("set_openmp", &set_openmp_addresses, py::arg("parallel"), py::arg("thread_num"),
+        py::arg("num_threads"), py::arg("in_parallel"));
   m.def("compiler", &compiler);
   m.def("machine", &machine_name);
   m.def("tuning", &tuning_of_machine);

@@ -1,4 +1,5 @@
-// The number of threads that Python's context allows: that of asyncio's task, or of the thread.
+// The number of threads that Python's context allows, and whose: that of asyncio's task, or of the
+// thread.
 #pragma once
 
 #include <pybind11/pybind11.h>
@@ -6,7 +7,8 @@
 namespace fastlstm::python {
 
 /// Where to look it up: a ContextVar of a tuple of lists, the blocks of `num_threads` that were
-/// opened, the innermost last. A block's list has its number, or nothing once it has ended.
+/// opened, the innermost last. A block's list has its number, and something more if calls are to
+/// run on OpenMP's threads; or nothing once it has ended.
 void set_threads_variable(const pybind11::object& variable);
 
 /// Holds the core to that number for the time of a call from this thread. Made and destroyed with
@@ -19,7 +21,9 @@ class ThreadsOfContext {
   ThreadsOfContext& operator=(const ThreadsOfContext&) = delete;
 
  private:
-  int before_;  // a signal's handler may make a call within another
+  // A signal's handler may make a call within another.
+  int threads_before_;
+  bool openmp_before_;
 };
 
 }  // namespace fastlstm::python

@@ -21,6 +21,7 @@
 #endif
 
 #include "runtime/fp_mode.hpp"
+#include "runtime/openmp.hpp"
 #include "runtime/tuning.hpp"
 
 namespace fastlstm {
@@ -234,6 +235,11 @@ bool cpus_are_crowded() noexcept {
 
 TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {
   if (n == 1) return;
+  if (openmp_is_at_hand()) {
+    on_openmp_ = true;
+    threads_ = n;
+    return;
+  }
   Team& the_team = team();
   if (!the_team.acquire()) return;
   if (!the_team.grow(n)) {
@@ -249,13 +255,15 @@ TeamLease::~TeamLease() {
 }
 
 void TeamLease::run(RegionBody body, void* context) {
+  if (on_openmp_ && openmp_is_at_hand() && run_on_openmp(threads_, body, context)) return;
   Team& current = team();
   if (team_ != &current) {
-    // This is the child of a fork between two regions, in what a signal called. What the call has
-    // planned needs all of its threads.
+    // This is the child of a fork between two regions, in what a signal called, or OpenMP has too
+    // few threads. What the call has planned needs all of its threads.
     for (Backoff backoff; !current.acquire();) backoff.pause();
     team_ = &current;
-    if (!current.grow(threads_)) throw std::runtime_error("fastlstm: no threads after a fork");
+    if (!current.grow(threads_))
+      throw std::runtime_error("fastlstm: the system starts no more threads");
   }
   team_->run(threads_, body, context);
 }

@@ -44,7 +44,8 @@ class Backoff {
 bool cpus_are_crowded() noexcept;
 
 /// The use of n threads, the caller's as rank 0 among them, for as long as it lives. One lease
-/// holds the team at a time; a lease for one thread needs no team.
+/// holds the team at a time; a lease for one thread needs no team, nor does one on OpenMP's
+/// threads, of which each caller has its own.
 class TeamLease {
  public:
   explicit TeamLease(int n);
@@ -94,6 +95,7 @@ class TeamLease {
 
   const int wanted_;
   int threads_;
+  bool on_openmp_ = false;
   class Team* team_ = nullptr;
 };
 

@@ -21,7 +21,8 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 # The blocks of `num_threads` of this context, the innermost last: a list with the block's number,
-# empty once it has ended. What a context has of them may have ended in another.
+# and something more if calls run on OpenMP's threads where there are some; empty once it has ended.
+# What a context has of them may have ended in another.
 _blocks: ContextVar[tuple[list[int], ...]] = ContextVar("fastlstm.num_threads", default=())
 _core.set_threads_variable(_blocks)
 
@@ -119,14 +120,15 @@ def _open_blocks() -> tuple[list[int], ...]:
 
 @functools.cache
 def _lasting_blocks(n: int) -> tuple[list[int], ...]:
-    return ([n],)
+    return ([n, True],)
 
 
 def begin_threads(n: int) -> Token[tuple[list[int], ...]]:
     """Set the number of threads as a block does, with less around it, until :func:`end_threads`.
 
-    For who calls the core thousands of times a second. n: not checked. Nothing else may begin or
-    end blocks of this context before it ends.
+    They are those of the OpenMP runtime that `_core.set_openmp` has been told of, if any. For who
+    calls the core thousands of times a second. n: not checked. Nothing else may begin or end blocks
+    of this context before it ends.
     """
     return _blocks.set(_lasting_blocks(n))
 

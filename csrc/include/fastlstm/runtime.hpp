@@ -27,6 +27,21 @@ void set_num_threads(int n);
 /// Sets the number for calls from the calling thread alone; 0 ends that. Returns the old value.
 int set_thread_local_num_threads(int n);
 
+/// The functions of an OpenMP runtime by which GCC's code, and Clang's libomp for it, runs regions.
+struct OpenMp {
+  void (*parallel)(void (*body)(void*), void* context, unsigned threads, unsigned flags) = nullptr;
+  int (*thread_num)() = nullptr;
+  int (*num_threads)() = nullptr;
+  int (*in_parallel)() = nullptr;
+};
+
+/// The runtime that another library of the process computes with. Its threads spin for milliseconds
+/// after each region, on the CPUs that threads of our own would need: PyTorch's took half of a
+/// call's second thread (LSTM training 100,32,128 on two cores: 40 ms beside them, 24 on them).
+void set_openmp(const OpenMp& openmp);
+/// Whether calls from the calling thread run on its threads. Returns the old value.
+bool set_thread_local_openmp(bool on);
+
 // --- interruption -----------------------------------------------------------------------------
 
 /// A function that long calls call now and then on the caller's thread, also in the middle of long

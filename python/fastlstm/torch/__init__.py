@@ -11,6 +11,7 @@
 - :mod:`._tapes`: tapes that travel as tensors.
 - :mod:`._lengths`: lengths of sequences.
 - :mod:`._engine`: calls of the core on tensors' memory. It knows no module.
+- :mod:`._openmp`: PyTorch's threads, on which they run.
 """
 
 from fastlstm._extras import needs_extra

@@ -22,6 +22,7 @@ from fastlstm.layers.core import (
 from fastlstm.layers.spec import Spec
 
 from ._internals import dispatch_keys
+from ._openmp import share_openmp
 
 States: TypeAlias = Sequence[Tensor]
 Shape: TypeAlias = tuple[int, ...]
@@ -42,6 +43,7 @@ _empty_like = torch.empty_like
 kind_of = attrgetter("dtype", "shape")
 
 set_tensor_classes(Tensor, nn.Parameter)
+share_openmp()
 
 
 class UnreadableError(Exception):
