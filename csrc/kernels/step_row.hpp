@@ -58,22 +58,24 @@ FASTLSTM_INLINE void finish_blocks(const CellStepTile<T>& s, Index block,
 /// The first group, and the others.
 template <int First, int Others, class W, class Cell, class T>
 FASTLSTM_INLINE void step_row_in_groups(const CellStepTile<T>& s) {
-  Index left = s.end_block - s.first_block;
-  const auto next = [&](Index blocks) FASTLSTM_INLINE_LAMBDA {
-    left -= blocks;
+  // Where a group begins after which so many blocks are left.
+  const auto before = [&](Index left, Index blocks) FASTLSTM_INLINE_LAMBDA {
     return s.down ? s.first_block + left : s.end_block - left - blocks;
   };
+  Index left = s.end_block - s.first_block - First;
   typename Cell::Kept first[First];
-  const Index first_block = next(First);
+  const Index first_block = before(left, First);
   start_blocks<First, W, Cell>(s, first_block, first);
   if (left == 0) return finish_blocks<First, Cell>(s, first_block, first);
   typename Cell::Kept kept[Others];
-  Index block = next(Others);
+  left -= Others;
+  Index block = before(left, Others);
   start_blocks<Others, W, Cell>(s, block, kept);
   finish_blocks<First, Cell>(s, first_block, first);
   while (left > 0) {
     typename Cell::Kept later[Others];
-    const Index block_after = next(Others);
+    left -= Others;
+    const Index block_after = before(left, Others);
     start_blocks<Others, W, Cell>(s, block_after, later);
     finish_blocks<Others, Cell>(s, block, kept);
 #pragma GCC unroll 4
