@@ -30,10 +30,11 @@ class Drawn(NamedTuple):
     def exact(self) -> Any:
         return self.x.astype(np.float64)
 
-    def close(self, got: Any, want: Any, what: str) -> None:
+    def close(self, got: Any, want: Any, what: str, least: float = 0.0) -> None:
+        """least: how large the values may be, at the least, whose differences these are."""
         got, want = np.asarray(got), np.asarray(want)
         assert got.shape == want.shape, what
-        scale = np.abs(want).max(initial=0) or 1.0
+        scale = max(np.abs(want).max(initial=0), least) or 1.0
         assert np.abs(got - want).max(initial=0) <= BOUNDS[self.x.dtype.name] * scale, what
 
 
@@ -114,8 +115,8 @@ def cross_entropy(d: Drawn) -> list[Any]:
     counts = np.arange(T)[:, None] < d.lengths
     loss, d_x = nn.cross_entropy(d.x, y, d.given, label_smoothing=0.25, reduction="sum")
     exact, of_counted = losses.cross_entropy(d.exact[counts], y[counts], np.ones(V), 0.25)
-    d.close(loss, exact, "loss")
-    d.close(d_x[counts], of_counted, "d_logits")
+    d.close(loss, exact, "loss", least=T * B)
+    d.close(d_x[counts], of_counted, "d_logits", least=1.0)
     assert not d_x[~counts].any()
     return [loss, d_x]
 
@@ -133,8 +134,8 @@ def crf(d: Drawn) -> list[Any]:
         if length:
             of_one, of_row = reference.crf_loss(d.exact[:length, b], tags[:length, b], *of_path)
             exact += of_one
-            d.close(grads.x[:length, b], of_row.emissions, "d_emissions")
-    d.close(loss, exact, "loss")
+            d.close(grads.x[:length, b], of_row.emissions, "d_emissions", least=1.0)
+    d.close(loss, exact, "loss", least=T * B)
     best = block.decode(d.x, d.given)
     assert ((best >= 0) == (np.arange(T)[:, None] < d.lengths)).all()
     return [loss, grads.x, *grads.params.values(), best, block.marginals(d.x, d.given)]
