@@ -151,8 +151,8 @@ def ctc(d: Drawn) -> list[Any]:
         if length:
             of_one, of_row = reference.ctc_loss(d.exact[:length, b], targets[b].tolist())
             exact += of_one if np.isfinite(of_one) else 0.0
-            d.close(d_x[:length, b], of_row, "d_logits")
-    d.close(loss, exact, "loss")
+            d.close(d_x[:length, b], of_row, "d_logits", least=1.0)
+    d.close(loss, exact, "loss", least=T * B)
     found = nn.ctc_decode(d.x, d.given, beam_size=2)
     return [loss, d_x, *(h.tokens for h in found), [h.log_prob for h in found]]
 
