@@ -142,7 +142,7 @@ def crf(d: Drawn) -> list[Any]:
 
 
 def ctc(d: Drawn) -> list[Any]:
-    _, B, V = d.x.shape
+    T, B, V = d.x.shape
     S = 3 if V > 1 else 0
     targets = 1 + np.arange(B * S).reshape(B, S) % max(V - 1, 1)
     loss, d_x = nn.ctc(d.x, d.given, targets, reduction="sum", zero_infinity=True)
