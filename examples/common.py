@@ -1,0 +1,237 @@
+"""What all uses share: their arguments, the table of what they measured, and PyTorch beside them.
+
+A use is a function that takes a `Use` and reports to it. `run` makes one of the command line::
+
+    def main(use: common.Use) -> None:
+        X, y = ...  # use.few(examples) for --quick
+        with common.stopwatch() as training:
+            model = SequenceClassifier(epochs=use.epochs, random_state=use.seed).fit(X, y)
+        use.report("accuracy", {"always the same": 0.5, "LSTM": model.score(...)}, ...)
+
+    if __name__ == "__main__":
+        common.run(main, __doc__, epochs=5)
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+
+import data
+import fastlstm
+import fastlstm.nn
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Item = TypeVar("Item")
+
+
+class Report(NamedTuple):
+    """What a use has measured."""
+
+    measure: str
+    values: dict[str, float]  # by method: first what needs no learning, last ours
+    training: float  # seconds
+    request: float  # seconds
+    pytorch: dict[str, Times]  # by the form that its sequences have; empty without --compare
+
+
+class Times(NamedTuple):
+    """The same, of one model of PyTorch's."""
+
+    value: float
+    training: float
+    request: float
+
+
+@dataclass
+class Stopwatch:
+    seconds: float = 0.0
+
+
+@contextmanager
+def stopwatch() -> Iterator[Stopwatch]:
+    """Time a block: ``with stopwatch() as training: ...``, then ``training.seconds``."""
+    watch, start = Stopwatch(), time.perf_counter()
+    yield watch
+    watch.seconds = time.perf_counter() - start
+
+
+def seconds_of_request(answer: Callable[[Item], Any], items: Sequence[Item]) -> float:
+    """Time an answer to one item after the other: the median of at most 100, in seconds."""
+    seconds = []
+    for item in items[:100]:
+        answer(item)  # memory and caches are as after many requests
+        start = time.perf_counter()
+        answer(item)
+        seconds.append(time.perf_counter() - start)
+    return statistics.median(seconds)
+
+
+@dataclass
+class Use:
+    """A run of a use: what the user asked for, and what came of it."""
+
+    name: str
+    epochs: int
+    seed: int
+    out: Path
+    quick: bool
+    compare: bool
+    threads: int | None = None
+    reports: list[Report] = field(default_factory=list)
+
+    def few(self, items: list[Item], count: int = 64) -> list[Item]:
+        """All items, or with --quick the first of them."""
+        return items[:count] if self.quick else items
+
+    def report(
+        self,
+        measure: str,
+        values: dict[str, float],
+        *,
+        training: float,
+        request: float,
+        twin: str | None = None,
+        epochs: int | None = None,
+        lr: float = 2e-3,
+        batch_size: int = 32,
+    ) -> None:
+        """Print what was measured, with --compare beside PyTorch.
+
+        Parameters
+        ----------
+        measure : str
+            Its name.
+        values : dict of str to float
+            By method: first what needs no learning, last ours.
+        training, request : float
+            Seconds that ours took to be trained, and for a single answer.
+        twin : str, optional
+            The same model in PyTorch: a job of `pytorch_models.py`.
+        epochs, lr, batch_size : int, float, int
+            How the twin is trained, as ours was; epochs as the user asked for by default.
+        """
+        pytorch = {}
+        if self.compare and twin is not None:
+            pytorch = self._train_twin(twin, epochs or self.epochs, lr, batch_size)
+        report = Report(measure, values, training, request, pytorch)
+        self.reports.append(report)
+        print(_described(report))
+
+    def save(self, figure: Figure, name: str | None = None) -> None:
+        """Save a picture, NAME.png in the folder that the user chose."""
+        path = self.path(f"{name or self.name}.png")
+        figure.savefig(path, dpi=100)
+        print(f"The picture is {path}.")
+
+    def path(self, file: str) -> Path:
+        """Where a file is to be written."""
+        self.out.mkdir(parents=True, exist_ok=True)
+        return self.out / file
+
+    def _train_twin(self, twin: str, epochs: int, lr: float, batch_size: int) -> dict[str, Times]:
+        """PyTorch's model with packed sequences and with padded ones, on the batches of ours."""
+        import torch
+        from pytorch_jobs import PACKED, PADDED, Trained, split
+        from pytorch_models import JOBS, Data, collate
+
+        torch.set_num_threads(self.threads or fastlstm.get_num_threads())
+        job = JOBS[twin]
+        examples = job.load()
+        examples = Data(self.few(examples.train), self.few(examples.test), examples.sizes)
+        lengths = [len(example.x) for example in examples.train]
+        found = {}
+        for way in (PACKED, PADDED):
+            its = Trained(job, examples, way, self.seed, lr)
+            with stopwatch() as training:
+                for epoch in range(epochs):
+                    seed = self.seed + epoch
+                    for rows in fastlstm.nn.bucket_batches(lengths, batch_size, seed=seed):
+                        its.step(collate([examples.train[row] for row in rows]))
+            its.model.eval()
+            with torch.inference_mode():
+                value = its.model.score(collate(some) for some in split(examples.test, 100))
+                requests = [collate([example]) for example in examples.test[:100]]
+                request = seconds_of_request(its.model.answer, requests)
+            found[way.form] = Times(value, training.seconds, request)
+        return found
+
+
+def _described(report: Report) -> str:
+    """The tables, in words."""
+    lines = [f"\n{report.measure}"]
+    lines += [f"  {method:<40}{value:8.3f}" for method, value in report.values.items()]
+    lines.append(f"\n{'':<42}training   one request  {report.measure}")
+    ours = Times([*report.values.values()][-1], report.training, report.request)
+    systems = {"fastlstm": ours}
+    systems |= {f"PyTorch, {form}": times for form, times in report.pytorch.items()}
+    for system, its in systems.items():
+        lines.append(
+            f"  {system:<40}{its.training:6.1f} s   {1e3 * its.request:8.2f} ms  {its.value:.3f}"
+        )
+    for form, its in report.pytorch.items():
+        faster = its.training / ours.training, its.request / ours.request
+        lines.append(f"  {f'times as fast as {form}':<40}{faster[0]:6.1f}     {faster[1]:8.1f}")
+    return "\n".join(lines)
+
+
+def arguments(doc: str, epochs: int) -> Use:
+    """Parse the command line of a use that trains so many epochs by default."""
+    name = Path(sys.argv[0]).stem
+    parser = argparse.ArgumentParser(
+        prog=f"fastlstm demo {name}",
+        description=doc,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
+    parser.add_argument("--epochs", type=int, help=f"of training (default: {epochs})")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("fastlstm-demo"),
+        metavar="DIR",
+        help="folder for the picture (default: ./fastlstm-demo)",
+    )
+    parser.add_argument("--threads", type=int, help="(default: as many as the machine has cores)")
+    parser.add_argument("--compare", action="store_true", help="train PyTorch's model, too")
+    parser.add_argument(
+        "--quick", action="store_true", help="a few examples and epochs: whether all works"
+    )
+    options = parser.parse_args()
+    if options.epochs is None:
+        options.epochs = min(epochs, 3) if options.quick else epochs
+    return Use(name, **vars(options))
+
+
+def run(main: Callable[[Use], None], doc: str, *, epochs: int) -> None:
+    """Run a use as the command line says. What the user can mend ends it with exit code 2."""
+    use = arguments(doc, epochs)
+    if use.compare and not _has_torch():
+        sys.exit(_error("--compare needs PyTorch: pip install 'fastlstm[torch]'"))
+    try:
+        with fastlstm.num_threads(use.threads or fastlstm.get_num_threads()):
+            main(use)
+    except (data.DataError, OSError) as error:
+        sys.exit(_error(str(error)))
+
+
+def _has_torch() -> bool:
+    try:
+        import torch  # noqa: F401
+    except ModuleNotFoundError:
+        return False
+    return True
+
+
+def _error(message: str) -> int:
+    print(message, file=sys.stderr)
+    return 2
