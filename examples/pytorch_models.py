@@ -122,11 +122,6 @@ def numbers(symbols: Iterable[str], known: dict[str, int]) -> Tensor:
     return torch.tensor([known.get(symbol, UNKNOWN) for symbol in symbols])
 
 
-def shuffled(items: list[Any]) -> list[Any]:
-    """The same order each time."""
-    return random.Random(0).sample(items, len(items))
-
-
 class TextClassifier(Job):
     """Words, both directions, the largest value of each unit over time, a linear layer."""
 
@@ -140,7 +135,7 @@ class TextClassifier(Job):
 
     @staticmethod
     def load() -> Data:
-        return _labelled(shuffled(data.reuters("train")), data.reuters("test"))
+        return _labelled(data.shuffled(data.reuters("train")), data.reuters("test"))
 
     def forward(self, batch: Batch) -> Tensor:
         output, _ = self.run(self.rnn, self.embedding(batch.x), batch.lengths)
@@ -153,7 +148,7 @@ class Sentiment(TextClassifier):
 
     @staticmethod
     def load() -> Data:
-        texts = shuffled([text for text in data.snippets() if text.words])
+        texts = data.shuffled([text for text in data.snippets() if text.words])
         return _labelled(texts[2000:], texts[:2000])
 
 
@@ -195,7 +190,7 @@ class DigitClassifier(Job):
 
 def _spoken() -> list[data.Spoken]:
     """All recordings, each coefficient with mean 0 and deviation 1."""
-    spoken = shuffled(data.digits())
+    spoken = data.shuffled(data.digits())
     frames = torch.cat([torch.from_numpy(s.mfcc) for s in spoken])
     mean, scale = frames.mean(0).numpy(), frames.std(0).numpy()
     return [data.Spoken((s.mfcc - mean) / scale, s.digit) for s in spoken]
@@ -278,7 +273,7 @@ class Composer(Job):
 
     @staticmethod
     def load() -> Data:
-        rolls = shuffled([torch.from_numpy(roll) for roll in data.chorales()])
+        rolls = data.shuffled([torch.from_numpy(roll) for roll in data.chorales()])
         made = [Example(roll[:-1], roll[1:]) for roll in rolls]
         return Data(made[72:], made[:72], {"keys": data.KEYS})
 
@@ -314,7 +309,7 @@ class Tagger(Job):
 
     @staticmethod
     def load() -> Data:
-        texts = shuffled(data.names())[:6000]
+        texts = data.shuffled(data.names())[:6000]
         known = vocabulary((text.characters for text in texts[1000:]), 4000)
         number = {tag: i for i, tag in enumerate(Tagger.tags)}
         made = [
@@ -373,7 +368,7 @@ class Speller(Job):
 
     @staticmethod
     def load() -> Data:
-        words = shuffled(data.pronunciations())[:13_000]
+        words = data.shuffled(data.pronunciations())[:13_000]
         letters = vocabulary((word.letters for word in words), 26)
         sounds = vocabulary((word.phonemes for word in words), 100)
         end = torch.tensor([PADDING])
