@@ -146,10 +146,12 @@ class DecoderStream:
         self._query, self._mix, self._out = (
             weights_of(linear) for linear in (decoder.query, decoder.mix, decoder.out)
         )
-        # Of a source without states all sums are zero, whatever its weights.
         self._kept = inside[:, None]
-        some = inside.any(axis=1)[:, None, None]
-        self._mask = np.where(self._kept | ~some, dtype.type(0), dtype.type(-np.inf))
+        self._mask = None
+        if not inside.all():
+            # Of a source without states all sums are zero, whatever its weights.
+            none = ~inside.any(axis=1)[:, None, None]
+            self._mask = np.where(self._kept | none, dtype.type(0), dtype.type(-np.inf))
         self._weights = np.zeros((states.B, K, states.T), dtype)
         self._layer = decoder.layer.stream(batch_size=len(self._sources))
         pooled = decoder.pool(states.values, states.lengths)
@@ -188,12 +190,14 @@ class DecoderStream:
             check_shape("rows", rows, (B * K,))
             if (rows // K != self._sources).any():
                 raise ValueError("rows: expected that each goes on from one of its own source")
-            self._layer.reorder(rows)
+            if K > 1:
+                self._layer.reorder(rows)
         tokens = as_indices("tokens", tokens)
         check_shape("tokens", tokens, (B * K,))
         h = self._layer.step(self._words(tokens))
         scores = np.matmul(self._query.multiply(h).reshape(B, K, -1), self._keys)
-        scores += self._mask
+        if self._mask is not None:
+            scores += self._mask
         scores -= scores.max(axis=-1, keepdims=True, initial=-np.inf)
         np.exp(scores, out=scores)
         scores /= scores.sum(axis=-1, keepdims=True)
