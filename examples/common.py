@@ -15,6 +15,7 @@ A use is a function that takes a `Use` and reports to it. `run` makes one of the
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
@@ -229,7 +230,7 @@ def run(main: Callable[[Use], None], doc: str, *, epochs: int) -> None:
     use = arguments(doc, epochs)
     if use.compare:  # before anything is trained
         try:
-            import fastlstm.torch  # noqa: F401
+            importlib.import_module("fastlstm.torch")
         except ModuleNotFoundError as error:
             sys.exit(_error(f"--compare: {error}"))
     try:
