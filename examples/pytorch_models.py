@@ -412,18 +412,7 @@ class Speller(Job):
 
     @staticmethod
     def load() -> Data:
-        words = data.shuffled(data.pronunciations())[:13_000]
-        letters = vocabulary((word.letters for word in words), 26)
-        sounds = vocabulary((word.phonemes for word in words), 100)
-        end = torch.tensor([PADDING])
-        made = [
-            Example(
-                numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end])
-            )
-            for word in words
-        ]
-        sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
-        return Data(made[1000:], made[:1000], sizes)
+        return _spelled(data.shuffled(data.pronunciations())[:13_000])
 
     def encode(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         memory, (h, _) = self.run(self.encoder, self.letters(batch.x), batch.lengths)
@@ -467,6 +456,26 @@ class Speller(Job):
         return wrong / total
 
 
+class DictionarySpeller(Speller):
+    """The same, from all words of the dictionary."""
+
+    @staticmethod
+    def load() -> Data:
+        return _spelled(data.shuffled(data.pronunciations()))
+
+
+def _spelled(words: list[data.Pronunciation]) -> Data:
+    letters = vocabulary((word.letters for word in words), 26)
+    sounds = vocabulary((word.phonemes for word in words), 100)
+    end = torch.tensor([PADDING])
+    made = [
+        Example(numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end]))
+        for word in words
+    ]
+    sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
+    return Data(made[1000:], made[:1000], sizes)
+
+
 JOBS: dict[str, type[Job]] = {
     "text": TextClassifier,
     "sentiment": Sentiment,
@@ -478,4 +487,9 @@ JOBS: dict[str, type[Job]] = {
 }
 
 # And those that only the uses are compared with.
-TWINS: dict[str, type[Job]] = {**JOBS, "glove": GloveSentiment, "names, CRF": CrfTagger}
+TWINS: dict[str, type[Job]] = {
+    **JOBS,
+    "glove": GloveSentiment,
+    "names, CRF": CrfTagger,
+    "dictionary": DictionarySpeller,
+}

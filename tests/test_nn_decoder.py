@@ -72,9 +72,7 @@ def test_values_and_gradients(cell: str, options: dict[str, Any], states: np.nda
     h_0 = np.tanh(ends @ p["start.weight"].T + p["start.bias"])
     h_0 = np.stack(np.split(h_0, decoder.layer.num_layers, axis=1))
     c_0 = np.zeros((len(h_0), B, P))
-    h, _ = decoder.layer(
-        laid_out(p["words.weight"][TOKENS]), (h_0, c_0) if cell == "LSTM" else h_0
-    )
+    h, _ = decoder.layer(laid_out(p["words.weight"][TOKENS]), (h_0, c_0) if cell == "LSTM" else h_0)
     mixed, weights = reference.attend(
         laid_out(h), known, LENGTHS, p["query.weight"], p["mix.weight"], p["mix.bias"]
     )
@@ -93,7 +91,7 @@ def test_values_and_gradients(cell: str, options: dict[str, Any], states: np.nda
     assert slope_error(np.nan_to_num(laid_out(grads.states)), loss, known) < 1e-9
     for name, gradient in grads.params.items():
         if isinstance(gradient, optim.SparseRows):
-            gradient = gradient.to_dense()  # noqa: PLW2901
+            gradient = gradient.to_dense()
         values = p[name].copy()
 
         def of_values(name: str = name, values: np.ndarray = values) -> float:
@@ -140,9 +138,7 @@ def test_as_torch(rng: np.random.Generator) -> None:
     x = torch.tensor(states, requires_grad=True)
     ends = torch.cat([x[LENGTHS - 1, range(B), : S // 2], x[0, :, S // 2 :]], -1)
     h_0 = theirs["start"](ends).tanh()[None]
-    h, _ = theirs["layer"](
-        theirs["words"](torch.tensor(TOKENS[:-1])), (h_0, torch.zeros_like(h_0))
-    )
+    h, _ = theirs["layer"](theirs["words"](torch.tensor(TOKENS[:-1])), (h_0, torch.zeros_like(h_0)))
     scores = torch.einsum("ubs,tbs->ubt", theirs["query"](h), x)
     mask = torch.arange(T) >= torch.tensor(LENGTHS)[:, None]
     weights = scores.masked_fill(mask, -torch.inf).softmax(-1)
@@ -200,10 +196,10 @@ def test_searches(states: np.ndarray) -> None:
     options = {"start": 0, "end": 1, "max_length": 6}
     one = nn.greedy(decoder.stream(states, LENGTHS).step, B, **options)
     beam = nn.beam_search(decoder.stream(states, LENGTHS).step, B, 1, **options)
-    wide = nn.beam_search(decoder.stream(states, LENGTHS, beam_size=5).step, B, 5, **options)
-    for b in range(B):
-        assert beam[b][0].tokens.tolist() == one[b].tokens.tolist()
-        best = wide[b][0]
+    wide = decoder.decode(states, LENGTHS, beam_size=5, **options)
+    alone = decoder.decode(states, LENGTHS, **options)
+    for b, best in enumerate(wide):
+        assert beam[b][0].tokens.tolist() == one[b].tokens.tolist() == alone[b].tokens.tolist()
         tokens = np.array([0, *best.tokens, *([1] if best.ended else [])])[:, None]
         of_source = states[: LENGTHS[b], b : b + 1]
         loss, _ = decoder.loss(of_source, None, tokens, reduction="sum")
@@ -228,7 +224,7 @@ def test_it_learns(rng: np.random.Generator) -> None:
         grads_by_part = {"encoder": of_encoder, "decoder": grads}
         model.step(optimizer, {"words": words.backward(of_encoder.x), **grads_by_part}, clip=1.0)
     states, _ = model.encoder(model.words(x))
-    found = nn.greedy(model.decoder.stream(states).step, 64, start=0, end=1, max_length=7)
+    found = model.decoder.decode(states, start=0, end=1, max_length=7)
     right = [h.tokens.tolist() == x[::-1, b].tolist() for b, h in enumerate(found)]
     assert np.mean(right) > 0.9
 

@@ -12,6 +12,7 @@ from fastlstm.layers import RecurrentLayer, spec_of
 
 from ._attention import Attention
 from ._block import Gradients, random_of
+from ._decode import Hypothesis, beam_search, greedy
 from ._embedding import Embedding
 from ._linear import Linear, weights_of
 from ._losses import linear_cross_entropy
@@ -129,8 +130,8 @@ class DecoderStream:
 
     Attributes
     ----------
-    weights : ndarray
-        (R, T): how much the last step looked at each state.
+    batch_size : int
+        B, the number of sources; of each there are ``beam_size`` rows, R in all.
     """
 
     def __init__(self, decoder: AttentionDecoder, states: Sequences, beam_size: int) -> None:
@@ -141,6 +142,7 @@ class DecoderStream:
         # Padding is left out of all sums, whatever stands there.
         self._states = np.where(inside[:, :, None], values, dtype.type(0))  # (B, T, S)
         self._keys = np.ascontiguousarray(self._states.swapaxes(1, 2))
+        self.batch_size = states.B
         self._sources = np.repeat(np.arange(states.B), K)
         self._words = decoder.words
         self._query, self._mix, self._out = (
@@ -160,7 +162,7 @@ class DecoderStream:
 
     @property
     def weights(self) -> FloatArray:
-        """How much the last step looked at each state."""
+        """(R, T): how much the last step looked at each state."""
         kept: FloatArray = np.where(self._kept, self._weights, self._weights.dtype.type(0))
         return kept.reshape(len(self._sources), -1)
 
@@ -255,12 +257,11 @@ class AttentionDecoder(Module):
     >>> loss, grads = decoder.loss(states, None, tokens, lengths)
     >>> of_encoder = tape.backward(grads.states)
 
-    Two answers, by a search with three at a time:
+    An answer for each of the two:
 
-    >>> stream = decoder.stream(states, beam_size=3)
-    >>> found = fastlstm.nn.beam_search(stream.step, 2, 3, start=0, end=1, max_length=9)
-    >>> len(found)
-    2
+    >>> found = decoder.decode(states, start=0, end=1, max_length=9, beam_size=3)
+    >>> len(found), found[0].tokens.dtype
+    (2, dtype('int64'))
     """
 
     def __init__(
@@ -412,10 +413,52 @@ class AttentionDecoder(Module):
         )
         return loss, inside.backward(of_out)
 
+    def decode(
+        self,
+        states: Any,
+        lengths: Any = None,
+        *,
+        start: Any,
+        end: int,
+        max_length: int,
+        beam_size: int = 1,
+        length_penalty: float = 0.0,
+    ) -> list[Hypothesis]:
+        """Return what the decoder says of each sequence.
+
+        Parameters
+        ----------
+        states, lengths
+            As in a call.
+        start, end, max_length, length_penalty
+            As of :func:`beam_search`.
+        beam_size : int
+            1: the likeliest token each time (:func:`greedy`). Above: :func:`beam_search`.
+
+        Returns
+        -------
+        list of Hypothesis
+            The best of each.
+
+        Raises
+        ------
+        ValueError, TypeError
+            An argument has another shape, value or type than stated.
+        """
+        stream = self.stream(states, lengths, beam_size=beam_size)
+        how = {"start": start, "end": end, "max_length": max_length}
+        if beam_size == 1:
+            return greedy(stream.step, stream.batch_size, **how)
+        found = beam_search(
+            stream.step, stream.batch_size, beam_size, length_penalty=length_penalty, **how
+        )
+        return [of_source[0] for of_source in found]
+
     def stream(self, states: Any, lengths: Any = None, *, beam_size: int = 1) -> DecoderStream:
         """Return the decoder at its beginning, to run token by token.
 
-        Its ``step`` is what :func:`greedy`, :func:`sample` and :func:`beam_search` call.
+        Its ``step`` is what :func:`greedy`, :func:`sample` and :func:`beam_search` call:
+        :meth:`decode` does, for the best answers.
 
         Parameters
         ----------
