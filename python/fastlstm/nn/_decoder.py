@@ -152,8 +152,8 @@ class DecoderStream:
         self._mask = None
         if not inside.all():
             # Of a source without states all sums are zero, whatever its weights.
-            none = ~inside.any(axis=1)[:, None, None]
-            self._mask = np.where(self._kept | none, dtype.type(0), dtype.type(-np.inf))
+            seen = self._kept.any(axis=2, keepdims=True)
+            self._mask = np.where(self._kept | ~seen, dtype.type(0), dtype.type(-np.inf))
         self._weights = np.zeros((states.B, K, states.T), dtype)
         self._layer = decoder.layer.stream(batch_size=len(self._sources))
         pooled = decoder.pool(states.values, states.lengths)
