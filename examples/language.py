@@ -38,9 +38,10 @@ def main(use: common.Use) -> None:
     }
     values["LSTM"] = model.perplexity(test)
     request = common.seconds_of_request(lambda text: model.sample(prime=text, max_length=1), test)
-    use.report("perplexity", values, training=training.seconds, request=request, twin="language")
+    times = {"training": training.seconds, "request": request}
+    use.report("perplexity", values, less_is_better=True, twin="language", **times)
     for text in model.sample(3, max_length=30, top_p=0.9, random_state=use.seed):
-        print("\n", " ".join(text))
+        print(f"Written: {' '.join(text)}")
     use.save(plot.training(model))
 
 

@@ -28,7 +28,7 @@ class Speller(nn.Module):
 
 
 def main(use: common.Use) -> None:
-    words = use.few(data.shuffled(data.pronunciations()), 8000)
+    words = use.few(data.shuffled(data.pronunciations()), 4000)
     sounds = ["<", ">", *sorted({sound for word in words for sound in word.phonemes})]
     X = [[ord(letter) - ord("a") for letter in word.letters] for word in words]
     Y = [[sounds.index(sound) for sound in ("<", *word.phonemes, ">")] for word in words]
@@ -44,16 +44,16 @@ def main(use: common.Use) -> None:
             for batch in nn.bucket_batches([len(x) for x in X], 32, seed=use.seed + epoch):
                 grads = model.gradients([X[i] for i in batch], [Y[i] for i in batch])
                 model.step(optimizer, grads, clip=1.0)
-    values = {"rules": spelling_rules.word_error(words[1000:], words[:1000])}
+    values = {"chance": 1.0, "rules": spelling_rules.word_error(words[1000:], words[:1000])}
     for name, beam_size in {"LSTM, the best of a beam of 5": 5, "LSTM": 1}.items():
         said = zip(model.say(X_test, beam_size), Y_test, strict=True)
         values[name] = np.mean([tokens != y[1:-1] for tokens, y in said])
-    request = common.seconds_of_request(lambda x: model.say([x]), X_test)
-    use.report("word error", values, training=training.seconds, request=request, twin="dictionary")
-    word, heard = words[159]
+    times = {"training": training.seconds}
+    times["request"] = common.seconds_of_request(lambda x: model.say([x]), X_test)
+    use.report("word error", values, less_is_better=True, twin="dictionary", **times)
     states, _ = model.encoder(model.letters(np.transpose([X_test[159]])))
     _, tape = model.decoder.forward(states, None, np.transpose([Y_test[159]]))
-    use.save(plot.attention(tape.weights[:-1, 0], word, [*heard, ">"]))
+    use.save(plot.attention(tape.weights[:-1, 0], words[159].letters, [*words[159].phonemes, ">"]))
 
 
 if __name__ == "__main__":
