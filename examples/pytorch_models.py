@@ -7,6 +7,7 @@ No model has dropout, so that the same seed gives the same losses whoever comput
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -19,6 +20,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 PADDING, UNKNOWN = 0, 1
+MOST_WORDS = 10_000  # of texts
 IGNORED = -100  # the label of a padded step: functional.cross_entropy leaves it out
 
 # How recurrent layers get sequences of uneven lengths: as a PackedSequence; padded with zeros,
@@ -53,7 +55,7 @@ class Data(NamedTuple):
 
     train: list[Example]
     test: list[Example]
-    sizes: dict[str, int]
+    sizes: dict[str, Any]  # arguments of its model
 
 
 class Job(nn.Module):
@@ -122,11 +124,6 @@ def numbers(symbols: Iterable[str], known: dict[str, int]) -> Tensor:
     return torch.tensor([known.get(symbol, UNKNOWN) for symbol in symbols])
 
 
-def shuffled(items: list[Any]) -> list[Any]:
-    """The same order each time."""
-    return random.Random(0).sample(items, len(items))
-
-
 class TextClassifier(Job):
     """Words, both directions, the largest value of each unit over time, a linear layer."""
 
@@ -140,7 +137,7 @@ class TextClassifier(Job):
 
     @staticmethod
     def load() -> Data:
-        return _labelled(shuffled(data.reuters("train")), data.reuters("test"))
+        return _labelled(data.shuffled(data.reuters("train")), data.reuters("test"))
 
     def forward(self, batch: Batch) -> Tensor:
         output, _ = self.run(self.rnn, self.embedding(batch.x), batch.lengths)
@@ -153,13 +150,37 @@ class Sentiment(TextClassifier):
 
     @staticmethod
     def load() -> Data:
-        texts = shuffled([text for text in data.snippets() if text.words])
-        return _labelled(texts[2000:], texts[:2000])
+        return _labelled(*_snippets())
+
+
+def _snippets() -> tuple[list[data.Text], list[data.Text]]:
+    texts = data.shuffled([text for text in data.snippets() if text.words])
+    return texts[2000:], texts[:2000]
+
+
+class GloveSentiment(Sentiment):
+    """The same, whose vectors of words begin as GloVe's, where there are such."""
+
+    def __init__(self, words: int, labels: int, vectors: Tensor, form: Form) -> None:
+        super().__init__(words, labels, form)
+        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), False, PADDING)
+        self.rnn = nn.LSTM(vectors.shape[1], 128, batch_first=True, bidirectional=True)
+
+    @staticmethod
+    def load() -> Data:
+        train, test = _snippets()
+        made, glove = _labelled(train, test), data.glove()
+        vectors = torch.randn(made.sizes["words"], glove.dim) * float(glove.vectors.std())
+        vectors[[PADDING, UNKNOWN]] = 0
+        for word, number in vocabulary((text.words for text in train), MOST_WORDS).items():
+            if word in glove:
+                vectors[number] = torch.tensor(glove[word])
+        return made._replace(sizes={**made.sizes, "vectors": vectors})
 
 
 def _labelled(train: list[data.Text], test: list[data.Text]) -> Data:
-    """Texts of at most 150 words, from the 10,000 most frequent ones."""
-    known = vocabulary((text.words for text in train), 10_000)
+    """Texts of at most 150 words, from the most frequent ones."""
+    known = vocabulary((text.words for text in train), MOST_WORDS)
     labels = sorted({text.label for text in train})
     made = [
         [
@@ -195,7 +216,7 @@ class DigitClassifier(Job):
 
 def _spoken() -> list[data.Spoken]:
     """All recordings, each coefficient with mean 0 and deviation 1."""
-    spoken = shuffled(data.digits())
+    spoken = data.shuffled(data.digits())
     frames = torch.cat([torch.from_numpy(s.mfcc) for s in spoken])
     mean, scale = frames.mean(0).numpy(), frames.std(0).numpy()
     return [data.Spoken((s.mfcc - mean) / scale, s.digit) for s in spoken]
@@ -278,7 +299,7 @@ class Composer(Job):
 
     @staticmethod
     def load() -> Data:
-        rolls = shuffled([torch.from_numpy(roll) for roll in data.chorales()])
+        rolls = data.shuffled([torch.from_numpy(roll) for roll in data.chorales()])
         made = [Example(roll[:-1], roll[1:]) for roll in rolls]
         return Data(made[72:], made[:72], {"keys": data.KEYS})
 
@@ -314,7 +335,7 @@ class Tagger(Job):
 
     @staticmethod
     def load() -> Data:
-        texts = shuffled(data.names())[:6000]
+        texts = data.shuffled(data.names())[:6000]
         known = vocabulary((text.characters for text in texts[1000:]), 4000)
         number = {tag: i for i, tag in enumerate(Tagger.tags)}
         made = [
@@ -354,6 +375,25 @@ class Tagger(Job):
         return names
 
 
+class CrfTagger(Tagger):
+    """The same, with a conditional random field over the tags: of the package pytorch-crf."""
+
+    def __init__(self, characters: int, form: Form) -> None:
+        from torchcrf import CRF
+
+        super().__init__(characters, form)
+        self.crf = CRF(len(self.tags), batch_first=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        heard = ~is_padding(batch.lengths, batch.x.shape[1])
+        return -self.crf(self(batch), batch.y.clamp(min=0), heard, reduction="mean")
+
+    def answer(self, batch: Batch) -> Tensor:
+        heard = ~is_padding(batch.lengths, batch.x.shape[1])
+        tags = [torch.tensor(path) for path in self.crf.decode(self(batch), heard)]
+        return pad_sequence(tags, batch_first=True, padding_value=IGNORED)
+
+
 class Speller(Job):
     """From letters to phonemes: an encoder, a decoder, and attention (Luong et al. 2015)."""
 
@@ -373,18 +413,7 @@ class Speller(Job):
 
     @staticmethod
     def load() -> Data:
-        words = shuffled(data.pronunciations())[:13_000]
-        letters = vocabulary((word.letters for word in words), 26)
-        sounds = vocabulary((word.phonemes for word in words), 100)
-        end = torch.tensor([PADDING])
-        made = [
-            Example(
-                numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end])
-            )
-            for word in words
-        ]
-        sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
-        return Data(made[1000:], made[:1000], sizes)
+        return _spelled(data.shuffled(data.pronunciations())[:13_000])
 
     def encode(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         memory, (h, _) = self.run(self.encoder, self.letters(batch.x), batch.lengths)
@@ -428,6 +457,68 @@ class Speller(Job):
         return wrong / total
 
 
+class DictionarySpeller(Speller):
+    """The same, from all words of the dictionary."""
+
+    @staticmethod
+    def load() -> Data:
+        return _spelled(data.shuffled(data.pronunciations()))
+
+
+def _spelled(words: list[data.Pronunciation]) -> Data:
+    letters = vocabulary((word.letters for word in words), 26)
+    sounds = vocabulary((word.phonemes for word in words), 100)
+    end = torch.tensor([PADDING])
+    made = [
+        Example(numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end]))
+        for word in words
+    ]
+    sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
+    return Data(made[1000:], made[:1000], sizes)
+
+
+class LanguageModel(Job):
+    """The next word of a text: an LSTM, dropout, and a linear layer for all words."""
+
+    title, measure, epochs = "language: words of news", "perplexity", 6
+
+    def __init__(self, words: int, form: Form) -> None:
+        super().__init__(form)
+        self.embedding = nn.Embedding(words, 200, padding_idx=PADDING)
+        self.rnn = nn.LSTM(200, 200, batch_first=True)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(200, words)
+
+    @staticmethod
+    def load() -> Data:
+        train, test = (
+            [text.words[:100] for text in data.shuffled(data.reuters(part))]
+            for part in ("train", "test")
+        )
+        counts = Counter(itertools.chain.from_iterable(train))
+        known = vocabulary(train, sum(count > 1 for count in counts.values()))
+        boundary = torch.tensor([len(known) + 2])
+        made = []
+        for texts in (train, test):
+            whole = [torch.cat([boundary, numbers(text, known), boundary]) for text in texts]
+            made.append([Example(text[:-1], text[1:]) for text in whole])
+        return Data(made[0], made[1], {"words": len(known) + 3})
+
+    def forward(self, batch: Batch) -> Tensor:
+        output, _ = self.run(self.rnn, self.embedding(batch.x), batch.lengths)
+        return self.head(self.drop(output))
+
+    def answer(self, batch: Batch) -> Tensor:
+        """The next word, after one text."""
+        output, _ = self.rnn(self.embedding(batch.x))
+        return self.head(output[:, -1]).argmax(-1)
+
+    def score(self, batches: Iterable[Batch]) -> float:
+        losses = [(float(self.loss(batch)), int(batch.lengths.sum())) for batch in batches]
+        words = sum(count for _, count in losses)
+        return math.exp(sum(loss * count for loss, count in losses) / words)
+
+
 JOBS: dict[str, type[Job]] = {
     "text": TextClassifier,
     "sentiment": Sentiment,
@@ -436,4 +527,13 @@ JOBS: dict[str, type[Job]] = {
     "music": Composer,
     "names": Tagger,
     "spelling": Speller,
+}
+
+# And those that only the uses are compared with.
+TWINS: dict[str, type[Job]] = {
+    **JOBS,
+    "glove": GloveSentiment,
+    "names, CRF": CrfTagger,
+    "dictionary": DictionarySpeller,
+    "language": LanguageModel,
 }
