@@ -242,10 +242,45 @@ def test_why_not(name: str) -> None:
     assert (row.name, row.replaced, row.reason) == ("0", False, reason)
 
 
+def test_hooks_of_classes_are_not_called() -> None:
+    """A list of classes by name has the user's; what else a hook asks for, it need not be given."""
+    registry: dict[str, type] = {}
+
+    class Registered(nn.LSTM):
+        def __init_subclass__(cls, *, name: str) -> None:
+            super().__init_subclass__()
+            registry[name] = cls
+            cls.known_as = name  # type: ignore[attr-defined]
+
+    class Encoder(Registered, name="encoder"):
+        pass
+
+    torch.manual_seed(0)
+    module = Encoder(3, 4)
+    expected = results(module)
+    (row,) = report(accelerate(module)).rows
+    assert row.replaced
+    assert module.known_as == "encoder"  # type: ignore[attr-defined]
+    assert computed_by_us(module(torch.ones(5, 2, 3)))
+    assert_close(results(module), expected)
+    assert registry == {"encoder": Encoder}
+
+    class Derived(type(module), name="derived"):  # type: ignore[misc]
+        pass
+
+    assert registry == {"encoder": Encoder, "derived": Derived}
+    assert type(restore(module)) is Encoder
+
+
 def test_a_class_that_cannot_be_derived_from() -> None:
-    class Final(nn.LSTM):
-        def __init_subclass__(cls) -> None:
-            raise TypeError("no")
+    class Meta(type):
+        def __new__(cls, name: str, bases: tuple[type, ...], names: Any) -> Any:
+            if bases != (nn.LSTM,):
+                raise TypeError("no")
+            return super().__new__(cls, name, bases, names)
+
+    class Final(nn.LSTM, metaclass=Meta):
+        pass
 
     (row,) = report(accelerate(Final(3, 4))).rows
     assert row.reason == "no class can derive from Final and from ours: no"

@@ -282,7 +282,7 @@ def _obstacle(module: nn.Module) -> str:
                 return f"{user.__name__}.forward does not call super().forward"
     try:
         _ours(cls)
-    except Exception as error:  # of an __init_subclass__ of the user's
+    except Exception as error:  # of a metaclass of the user's
         return f"no class can derive from {cls.__name__} and from ours: {error}"
     return ""
 
@@ -359,6 +359,11 @@ class _Derived:
     """
 
     _of: type
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Nobody is told of ours: hooks of users' keep lists of classes by name, or ask for arguments.
+        if "_of" not in vars(cls):
+            super().__init_subclass__(**kwargs)
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         cls = type(self)
