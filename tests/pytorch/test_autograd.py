@@ -317,6 +317,24 @@ def test_several_gradients_at_once_are_refused() -> None:
         torch.autograd.grad(output, x, torch.eye(4, dtype=torch.float64), is_grads_batched=True)
 
 
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize("part", [0, 1])
+def test_projections_that_no_result_uses(part: int, T: int, bidirectional: bool) -> None:
+    """After one step c knows nothing of the last layer's projection: None, not zeros."""
+    x = torch.randn(T, 4, 3, dtype=torch.float64)
+    found = []
+    for module in twins("LSTM", 3, 5, 2, proj_size=2, bidirectional=bidirectional):
+        module(x)[1][part].sum().backward()
+        found.append({name: p.grad for name, p in module.named_parameters()})
+    ours, theirs = found
+    missing = [name for name, grad in theirs.items() if grad is None]
+    assert len(missing) == (part == T == 1) * (1 + bidirectional)
+    for name, grad in theirs.items():
+        assert (ours[name] is None) == (grad is None), name
+        assert_alike(ours[name], grad, name)
+
+
 @of_kinds
 @pytest.mark.parametrize("reentrant", [False, True])
 @pytest.mark.parametrize("dropout", [0.0, 0.5])

@@ -82,6 +82,8 @@ class Engine:
         What the core is told of a training call without dropout and noise.
     noisy : bool
         Whether training calls have more noise than dropout between layers.
+    last_projections : list of int
+        The places of the weights which project the last layer's h.
     collects : bool
         Whether the core can collect the gradients of several backward passes.
     run : callable
@@ -102,6 +104,8 @@ class Engine:
         self.names = tuple(names or spec.shapes)
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
+        last = [p["weight_hr"].name for p in spec.parameters[-spec.directions :] if "weight_hr" in p]
+        self.last_projections = [*map([*spec.shapes].index, last)]
         self.collects = can_collect(spec.dtype, spec.config, len(spec.shapes))
         self.calls: dict[Any, Call] = {}
         self.loop: Callable[[], Any] = type(None)  # of a cell's steps: the last one, or None
