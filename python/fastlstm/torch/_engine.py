@@ -21,7 +21,7 @@ from fastlstm.layers.core import (
 )
 from fastlstm.layers.spec import Spec
 
-from ._internals import dispatch_keys
+from ._internals import dispatch_keys, is_batched
 
 States: TypeAlias = Sequence[Tensor]
 Shape: TypeAlias = tuple[int, ...]
@@ -104,7 +104,9 @@ class Engine:
         self.names = tuple(names or spec.shapes)
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
-        last = [p["weight_hr"].name for p in spec.parameters[-spec.directions :] if "weight_hr" in p]
+        last = [
+            p["weight_hr"].name for p in spec.parameters[-spec.directions :] if "weight_hr" in p
+        ]
         self.last_projections = [*map([*spec.shapes].index, last)]
         self.collects = can_collect(spec.dtype, spec.config, len(spec.shapes))
         self.calls: dict[Any, Call] = {}
@@ -335,12 +337,15 @@ def _readable_gradient(gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return None
     if not is_plain(gradient):  # zeros without memory, a negation not done yet
-        plain = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu")
-        try:
-            gradient = plain.add_(gradient)
-        except RuntimeError as error:  # is_grads_batched, torch.func.vmap around a backward pass
-            raise no_transform("several gradients at once (vmap over a backward pass)") from error
+        refuse_batched([gradient])
+        gradient = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu").add_(gradient)
     return gradient.contiguous()
+
+
+def refuse_batched(gradients: Sequence[Tensor | None]) -> None:
+    """Raise RuntimeError if gradients are those of a backward pass for several at once."""
+    if any(is_batched(gradient) for gradient in gradients if gradient is not None):
+        raise no_transform("several gradients at once (is_grads_batched, or vmap around it)")
 
 
 def no_transform(which: str) -> RuntimeError:

@@ -84,9 +84,10 @@ def _gradients(
     tape = ctx.tape
     if tape is None:
         tape = _tapes.find(saved[-1]) or call.again(x, states, weights)
-    elif not graph_is_kept():
+    found = call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
+    if not graph_is_kept():
         ctx.tape = None  # as saved tensors go: the node may live on
-    return call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
+    return found
 
 
 _apply = super(torch.autograd.Function, Recurrent).apply  # for calls outside of transforms
