@@ -272,6 +272,74 @@ def test_hooks_of_classes_are_not_called() -> None:
     assert type(restore(module)) is Encoder
 
 
+class Stateful(nn.LSTM):
+    """Attributes and methods as users call them, some of which are options of ours, or were."""
+
+    merge = "by hand"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._state: Any = None
+        self._engine = self._weights = self._layer = "mine"
+        self.reverse, self.clip, self.forget_bias = True, 0.01, 5.0
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        output, self._state = super().forward(input.flip(0), self._state)
+        return output
+
+    def zoneout(self) -> None:
+        raise AssertionError("nobody calls it")
+
+
+class CellOfLayers(nn.GRUCell):
+    """What it says of layers is its user's business."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_layers, self.dropout, self.bidirectional, self.batch_first = 2, 0.5, True, True
+
+
+@pytest.mark.parametrize("cls", [Stateful, CellOfLayers])
+def test_attributes_of_users_mean_what_they_meant(cls: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = cls(3, 4)
+    theirs, attributes, text = copy.deepcopy(module), set(vars(module)), repr(module)
+    (row,) = report(accelerate(module)).rows
+    assert row.replaced
+    x = torch.linspace(-1, 1, 6).view(2, 3)
+    for _ in range(2):
+        found = []
+        for each in (theirs, module):
+            output = each(x[:, None] if cls is Stateful else x)
+            grads = torch.autograd.grad(output.sum(), list(each.parameters()))
+            found.append([output.detach(), *grads])
+            if isinstance(each, Stateful):
+                each._state = tuple(part.detach() for part in each._state)
+        assert_close(*found)
+    assert repr(module) == text
+    for each in (theirs, module):
+        torch.manual_seed(1)
+        each.reset_parameters()  # type: ignore[operator]
+    assert_close(list(module.parameters()), list(theirs.parameters()))
+    restore(module)
+    assert type(module) is cls
+    assert set(vars(module)) == attributes
+
+
+def test_an_attribute_that_would_be_an_option() -> None:
+    module = make("LSTM")
+    module.reverse = True  # type: ignore[assignment]
+    (row,) = report(accelerate(module)).rows
+    assert row.reason == "its attribute reverse would be an option of ours"
+
+
+def test_from_torch_of_a_class_that_became_ours() -> None:
+    module = Renamed(3, 4)
+    module.reverse = True  # type: ignore[assignment]
+    accelerate(module)
+    assert fastlstm.from_torch(module).reverse is False
+
+
 def test_a_class_that_cannot_be_derived_from() -> None:
     class Meta(type):
         def __new__(cls, name: str, bases: tuple[type, ...], names: Any) -> Any:
