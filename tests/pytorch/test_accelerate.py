@@ -326,6 +326,29 @@ def test_attributes_of_users_mean_what_they_meant(cls: type[nn.Module]) -> None:
     assert set(vars(module)) == attributes
 
 
+class Doubled(nn.LSTM):
+    """Neither torch.jit.script nor torch.fx can look into its forward."""
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return super().forward(input, hx)[0] * 2
+
+
+class DoubledOurs(fastlstm.torch.LSTM):
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return super().forward(input, hx)[0] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_forward_of_a_users_is_not_lost_to_those_who_read_it() -> None:
+    with pytest.raises(RuntimeError, match="has no attribute or method 'forward'"):  # torch's
+        torch.jit.script(accelerate(nn.Sequential(Doubled(3, 4))))
+    for of in (nn.Sequential(Doubled(3, 4)), accelerate(nn.Sequential(Doubled(3, 4)))):
+        with pytest.raises(torch.fx.proxy.TraceError):
+            torch.fx.symbolic_trace(of)
+    with pytest.raises(RuntimeError, match="DoubledOurs has a forward of its own"):
+        torch.jit.script(nn.Sequential(DoubledOurs(3, 4)))
+
+
 def test_an_attribute_that_would_be_an_option() -> None:
     module = make("LSTM")
     module.reverse = True  # type: ignore[assignment]

@@ -373,6 +373,10 @@ class _Derived:
         if "_of" not in vars(cls):
             super().__init_subclass__(**kwargs)
 
+    @classmethod
+    def _core_replaced(cls) -> type:
+        return cls._of
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         cls = type(self)
         reduced = super().__reduce_ex__(protocol)

@@ -274,12 +274,22 @@ class Computed(nn.Module):
 
     def _core_others(self, input: Any, hx: Any, **options: Any) -> Any:
         """What torch's own implementation gives, or a node of a graph whose values are unknown."""
-        if isinstance(input, torch.fx.Proxy):  # as torch.fx treats the modules of torch.nn
+        if isinstance(input, torch.fx.Proxy) and self._core_has_our_forward():
+            # as torch.fx treats the modules of torch.nn
             tracer, states = input.tracer, () if hx is None else (hx,)
             path = tracer.path_of_module(self)
             return tracer.create_proxy("call_module", path, (input, *states), options)
         self._core_must_be_ours(input, hx, tuple(options))
         return super().forward(input, hx)
+
+    def _core_has_our_forward(self) -> bool:
+        """Whether no class of a user's has one of its own."""
+        return type(self).forward.__module__.rpartition(".")[0] == __package__
+
+    @classmethod
+    def _core_replaced(cls) -> type:
+        """The class that computes this without us."""
+        return next(base for base in cls.__mro__ if base.__module__.startswith("torch.nn"))
 
     def __prepare_scriptable__(self) -> nn.Module:
         """torch's own module of the same parameters, for ``torch.jit.script``, which compiles text.
@@ -290,14 +300,17 @@ class Computed(nn.Module):
             torch's module could not compute this.
         """
         self._core_must_be_ours(None, None)
+        theirs: Any = self._core_replaced()
+        if theirs.__module__.startswith("torch.nn") and not self._core_has_our_forward():
+            raise RuntimeError(
+                f"torch.jit.script: {type(self).__name__} has a forward of its own, which torch's "
+                "module lacks; torch.export and torch.jit.trace keep it"
+            )
         warnings.warn(
             "torch.jit.script: the recurrent modules of this model are torch's own from now on; "
             "fastlstm.torch.accelerate(model) makes the model's ours again, torch.export and "
             "torch.jit.trace keep them",
             stacklevel=5,
-        )
-        theirs: Any = next(
-            base for base in type(self).__mro__ if base.__module__.startswith("torch.nn")
         )
         module: nn.Module = theirs.__new__(theirs)
         module.__setstate__(self.__getstate__())
