@@ -284,7 +284,7 @@ class Computed(nn.Module):
 
     def _core_has_our_forward(self) -> bool:
         """Whether no class of a user's has one of its own."""
-        return type(self).forward.__module__.rpartition(".")[0] == __package__
+        return bool(type(self).forward.__module__.rpartition(".")[0] == __package__)
 
     @classmethod
     def _core_replaced(cls) -> type:
