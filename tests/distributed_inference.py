@@ -58,7 +58,13 @@ def with_dask(program: Any, log: Path) -> None:
         begin(log, "vectors", "dask")
         vectors(source, target)
 
+    class Client(program.Client):  # type: ignore[misc]
+        def __exit__(self, *error: Any) -> None:
+            self.wait_for_workers(2)  # Dask may wait for ever for one that it ends while it starts
+            super().__exit__(*error)
+
     program.labels, program.vectors = noted_labels, noted_vectors
+    program.Client = Client
 
 
 if __name__ == "__main__":
