@@ -15,15 +15,15 @@ from typing import Any
 
 import fastlstm
 
-KILLED = {"ray": "vectors", "dask": "labels"}
+KILLED = "labels"
 
 
-def begin(log: Path, job: str, engine: str) -> None:
+def begin(log: Path, job: str) -> None:
     """Note that a part begins here, and be killed if it is the third of that job."""
     with log.open("a") as file:  # short lines are written in one piece
         file.write(f"{job} {os.getpid()} {fastlstm.get_num_threads()}\n")
     processes = [line.split()[1] for line in log.read_text().splitlines() if line.startswith(job)]
-    if job == KILLED[engine] and processes[2:3] == [str(os.getpid())]:
+    if job == KILLED and processes[2:3] == [str(os.getpid())]:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -32,16 +32,15 @@ def with_ray(program: Any, log: Path) -> None:
 
     # Two for the workers, and two for the tasks that read and write.
     ray.init(num_cpus=4, include_dashboard=False, log_to_driver=False)
-    ray.data.DataContext.get_current().target_max_block_size = 8000  # so few data for two workers
 
     class Labels(program.Labels):  # type: ignore[misc]
         def __call__(self, batch: Any) -> Any:
-            begin(log, "labels", "ray")
+            begin(log, "labels")
             return super().__call__(batch)
 
     class Vectors(program.Vectors):  # type: ignore[misc]
         def __call__(self, batch: Any) -> Any:
-            begin(log, "vectors", "ray")
+            begin(log, "vectors")
             return super().__call__(batch)
 
     program.Labels, program.Vectors = Labels, Vectors
@@ -51,11 +50,11 @@ def with_dask(program: Any, log: Path) -> None:
     labels, vectors = program.labels, program.vectors
 
     def noted_labels(source: Path, target: Path) -> None:
-        begin(log, "labels", "dask")
+        begin(log, "labels")
         labels(source, target)
 
     def noted_vectors(source: Path, target: Path) -> None:
-        begin(log, "vectors", "dask")
+        begin(log, "vectors")
         vectors(source, target)
 
     class Client(program.Client):  # type: ignore[misc]

@@ -109,6 +109,6 @@ def test_answers_are_those_of_one_process_though_a_worker_dies(engine: str, tmp_
     assert_same_bits(vectors, expected.vectors)
 
     lines = [line.split() for line in (tmp_path / "log").read_text().splitlines()]
-    killed = [process for job, process, _ in lines if job == KILLED[engine]]
+    killed = [process for job, process, _ in lines if job == KILLED]
     assert killed[2] not in killed[3:]
     assert {threads for *_, threads in lines} == {"1"}
