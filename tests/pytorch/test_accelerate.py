@@ -242,10 +242,136 @@ def test_why_not(name: str) -> None:
     assert (row.name, row.replaced, row.reason) == ("0", False, reason)
 
 
+def test_hooks_of_classes_are_not_called() -> None:
+    """A list of classes by name has the user's; what else a hook asks for, it need not be given."""
+    registry: dict[str, type] = {}
+
+    class Registered(nn.LSTM):
+        def __init_subclass__(cls, *, name: str) -> None:
+            super().__init_subclass__()
+            registry[name] = cls
+            cls.known_as = name  # type: ignore[attr-defined]
+
+    class Encoder(Registered, name="encoder"):
+        pass
+
+    torch.manual_seed(0)
+    module = Encoder(3, 4)
+    expected = results(module)
+    (row,) = report(accelerate(module)).rows
+    assert row.replaced
+    assert module.known_as == "encoder"  # type: ignore[attr-defined]
+    assert computed_by_us(module(torch.ones(5, 2, 3)))
+    assert_close(results(module), expected)
+    assert registry == {"encoder": Encoder}
+
+    class Derived(type(module), name="derived"):  # type: ignore[misc]
+        pass
+
+    assert registry == {"encoder": Encoder, "derived": Derived}
+    assert type(restore(module)) is Encoder
+
+
+class Stateful(nn.LSTM):
+    """Attributes and methods as users call them, some of which are options of ours, or were."""
+
+    merge = "by hand"
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._state: Any = None
+        self._engine = self._weights = self._layer = "mine"
+        self.reverse, self.clip, self.forget_bias = True, 0.01, 5.0
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        output, self._state = super().forward(input.flip(0), self._state)
+        return output
+
+    def zoneout(self) -> None:
+        raise AssertionError("nobody calls it")
+
+
+class CellOfLayers(nn.GRUCell):
+    """What it says of layers is its user's business."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.num_layers, self.dropout, self.bidirectional, self.batch_first = 2, 0.5, True, True
+
+
+@pytest.mark.parametrize("cls", [Stateful, CellOfLayers])
+def test_attributes_of_users_mean_what_they_meant(cls: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    module = cls(3, 4)
+    theirs, attributes, text = copy.deepcopy(module), set(vars(module)), repr(module)
+    (row,) = report(accelerate(module)).rows
+    assert row.replaced
+    x = torch.linspace(-1, 1, 6).view(2, 3)
+    for _ in range(2):
+        found = []
+        for each in (theirs, module):
+            output = each(x[:, None] if cls is Stateful else x)
+            grads = torch.autograd.grad(output.sum(), list(each.parameters()))
+            found.append([output.detach(), *grads])
+            if isinstance(each, Stateful):
+                each._state = tuple(part.detach() for part in each._state)
+        assert_close(*found)
+    assert repr(module) == text
+    for each in (theirs, module):
+        torch.manual_seed(1)
+        each.reset_parameters()  # type: ignore[operator]
+    assert_close(list(module.parameters()), list(theirs.parameters()))
+    restore(module)
+    assert type(module) is cls
+    assert set(vars(module)) == attributes
+
+
+class Doubled(nn.LSTM):
+    """Neither torch.jit.script nor torch.fx can look into its forward."""
+
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return super().forward(input, hx)[0] * 2
+
+
+class DoubledOurs(fastlstm.torch.LSTM):
+    def forward(self, input: Tensor, hx: Any = None) -> Any:
+        return super().forward(input, hx)[0] * 2
+
+
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script.*")
+def test_a_forward_of_a_users_is_not_lost_to_those_who_read_it() -> None:
+    with pytest.raises(RuntimeError, match="has no attribute or method 'forward'"):  # torch's
+        torch.jit.script(accelerate(nn.Sequential(Doubled(3, 4))))
+    for of in (nn.Sequential(Doubled(3, 4)), accelerate(nn.Sequential(Doubled(3, 4)))):
+        with pytest.raises(torch.fx.proxy.TraceError):
+            torch.fx.symbolic_trace(of)
+    with pytest.raises(RuntimeError, match="DoubledOurs has a forward of its own"):
+        torch.jit.script(nn.Sequential(DoubledOurs(3, 4)))
+
+
+def test_an_attribute_that_would_be_an_option() -> None:
+    module = make("LSTM")
+    module.reverse = True  # type: ignore[assignment]
+    (row,) = report(accelerate(module)).rows
+    assert row.reason == "its attribute reverse would be an option of ours"
+
+
+def test_from_torch_of_a_class_that_became_ours() -> None:
+    module = Renamed(3, 4)
+    module.reverse = True  # type: ignore[assignment]
+    accelerate(module)
+    assert fastlstm.from_torch(module).reverse is False
+
+
 def test_a_class_that_cannot_be_derived_from() -> None:
-    class Final(nn.LSTM):
-        def __init_subclass__(cls) -> None:
-            raise TypeError("no")
+    class Meta(type):
+        def __new__(cls, name: str, bases: tuple[type, ...], names: Any) -> Any:
+            if bases != (nn.LSTM,):
+                raise TypeError("no")
+            return super().__new__(cls, name, bases, names)
+
+    class Final(nn.LSTM, metaclass=Meta):
+        pass
 
     (row,) = report(accelerate(Final(3, 4))).rows
     assert row.reason == "no class can derive from Final and from ours: no"

@@ -310,11 +310,37 @@ def test_hooks_that_change_types_and_shapes_are_refused(change: Any) -> None:
         loss.backward()
 
 
-def test_several_gradients_at_once_are_refused() -> None:
-    ours, x, _ = example("LSTM")
-    output = ours(x)[0].sum((0, 2))
+@of_kinds
+def test_several_gradients_at_once_are_refused(kind: str) -> None:
+    ours, x, _ = example(kind)
+    output = tensors(ours(x))[0].flatten()
+    each = torch.eye(len(output), dtype=torch.float64)
     with pytest.raises(RuntimeError, match="several gradients at once"):
-        torch.autograd.grad(output, x, torch.eye(4, dtype=torch.float64), is_grads_batched=True)
+        torch.autograd.grad(output, x, each, is_grads_batched=True)
+
+    def gradient(d_output: torch.Tensor) -> Any:
+        return torch.autograd.grad(output, x, d_output)
+
+    with pytest.raises(RuntimeError, match="several gradients at once"):
+        torch.func.vmap(gradient)(each)
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("T", [1, 2])
+@pytest.mark.parametrize("part", [0, 1])
+def test_projections_that_no_result_uses(part: int, T: int, bidirectional: bool) -> None:
+    """After one step c knows nothing of the last layer's projection: None, not zeros."""
+    x = torch.randn(T, 4, 3, dtype=torch.float64)
+    found = []
+    for module in twins("LSTM", 3, 5, 2, proj_size=2, bidirectional=bidirectional):
+        module(x)[1][part].sum().backward()
+        found.append({name: p.grad for name, p in module.named_parameters()})
+    ours, theirs = found
+    missing = [name for name, grad in theirs.items() if grad is None]
+    assert len(missing) == (part == T == 1) * (1 + bidirectional)
+    for name, grad in theirs.items():
+        assert (ours[name] is None) == (grad is None), name
+        assert_alike(ours[name], grad, name)
 
 
 @of_kinds
@@ -397,13 +423,13 @@ def test_backward_in_another_thread() -> None:
 def test_as_many_threads_as_torch_has() -> None:
     ours, x, _ = example("LSTM")
     seen: list[int] = []
-    run = ours._engine_of(torch.float64).run
+    run = ours._core_engine_of(torch.float64).run
 
     def counted(*args: Any) -> Any:
         seen.append(fastlstm.get_num_threads())
         return run(*args)
 
-    ours._engine.run = counted
+    ours._core_engine.run = counted
     before, own = torch.get_num_threads(), fastlstm.get_num_threads()
     try:
         for n in (1, 2):

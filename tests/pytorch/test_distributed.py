@@ -56,8 +56,8 @@ def test_training_equals_that_of_one_process(
 
 
 def test_the_program_of_the_documentation(tmp_path: Path) -> None:
-    page = (HERE.parent.parent / "docs" / "pytorch.md").read_text()
-    (program,) = re.findall(r"^```py\n(.*?)^```$", page, re.MULTILINE | re.DOTALL)
+    page = (HERE.parent.parent / "docs" / "distributed.md").read_text()
+    (program,) = re.findall(r'^```py\n("""train.py.*?)^```$', page, re.MULTILINE | re.DOTALL)
     assert "torchrun --standalone --nproc-per-node 2 train.py" in page
     script = tmp_path / "train.py"
     script.write_text(program)

@@ -159,14 +159,14 @@ def test_passes_that_do_not_ask_leave_nothing() -> None:
     cell, _ = twins("LSTMCell", I, H)
     x = torch.randn(6, B, I, dtype=torch.float64).requires_grad_()
     loss = loss_of(steps(cell, x))
-    loop = cell._engine.loop()
+    loop = cell._core_engine.loop()
     for _ in range(3):
         torch.autograd.grad(loss, x, retain_graph=True)
     assert not loop._sums._of_passes
     loss.backward()
     assert not loop._sums._of_passes
     del loss, loop
-    assert cell._engine.loop() is None  # it goes with the graph
+    assert cell._core_engine.loop() is None  # it goes with the graph
 
 
 @of_kinds

@@ -268,3 +268,6 @@ def test_what_is_not_computed() -> None:
     (d_x,) = torch.autograd.grad(output(x).sum(), x, create_graph=True)
     with pytest.raises(RuntimeError, match="gradients of gradients"):
         torch.autograd.grad(d_x.sum(), x)
+    several = torch.eye(4, dtype=torch.float64)
+    with pytest.raises(RuntimeError, match="several gradients at once"):
+        torch.autograd.grad(output(x).flatten()[:4], x, several, is_grads_batched=True)

@@ -187,10 +187,10 @@ def test_a_module_is_what_its_options_say(kind: str, options: dict[str, Any]) ->
     }
     for name in options:
         assert getattr(module, name) == getattr(layer, name)
-    for name, value in module._own_options().items():
+    for name, value in module._core_own_options().items():
         assert f"{name}={value!r}" in repr(module)
     assert repr(eval(repr(module), {kind: type(module)})) == repr(module)
-    assert module._own_options().keys() == options.keys() & module._own.keys()
+    assert module._core_own_options().keys() == options.keys() & module._core_own.keys()
     if isinstance(module, torch.nn.RNNBase):
         assert sum(map(len, module.all_weights)) == len(list(module.parameters()))
     module.eval()
@@ -199,7 +199,7 @@ def test_a_module_is_what_its_options_say(kind: str, options: dict[str, Any]) ->
         assert repr(copied) == repr(module)
         assert_alike(copied(x), module(x))
     plain = getattr(fastlstm.torch, kind)(4, 6)
-    assert list(plain._own_options()) == []
+    assert list(plain._core_own_options()) == []
 
 
 def test_initial_values_of_options_are_the_layers() -> None:

@@ -339,7 +339,7 @@ def test_weights_that_do_not_fit_give_torchs_errors(kind: str, how: str) -> None
 def test_frozen_weights_are_those_of_their_versions() -> None:
     ours, theirs = twins("LSTM", 3, 5)
     results(ours)
-    ours._engine.frozen = True
+    ours._core_engine.frozen = True
     before = results(ours)  # the first frozen call sees what there is
     ours.weight_hh_l0.data.mul_(1.5)
     assert_alike(results(ours), before)  # what the promise costs whoever breaks it
@@ -347,7 +347,7 @@ def test_frozen_weights_are_those_of_their_versions() -> None:
         ours.weight_hh_l0.mul_(2)
         theirs.weight_hh_l0.mul_(3)
     assert_alike(results(ours), results(theirs))
-    ours._engine.frozen = False
+    ours._core_engine.frozen = False
     ours.weight_hh_l0.data.mul_(0.5)
     theirs.weight_hh_l0.data.mul_(0.5)
     assert_alike(results(ours), results(theirs))
@@ -357,10 +357,10 @@ def test_what_was_written_before_freezing_is_seen() -> None:
     ours, theirs = twins("LSTM", 3, 5)
     for _ in range(2):
         results(ours)
-        ours._engine.frozen = False
+        ours._core_engine.frozen = False
         for module in (ours, theirs):
             module.weight_hh_l0.data.mul_(1.5)
-        ours._engine.frozen = True
+        ours._core_engine.frozen = True
         assert_alike(results(ours), results(theirs))
 
 

@@ -21,7 +21,14 @@ from torch.nn.utils import parametrize
 
 from fastlstm.interchange._torch.modules import CALLED
 
-from ._base import Computed, own_options, remove_options, set_frozen
+from ._base import (
+    Computed,
+    names_of_options,
+    own_options,
+    remove_options,
+    set_frozen,
+    without_options,
+)
 from ._cells import GRUCell, LSTMCell, RNNCell
 from ._modules import GRU, LSTM, RNN
 
@@ -281,10 +288,11 @@ def _obstacle(module: nn.Module) -> str:
             if not _calls_super(vars(user)[name]):
                 return f"{user.__name__}.forward does not call super().forward"
     try:
-        _ours(cls)
-    except Exception as error:  # of an __init_subclass__ of the user's
+        ours = _ours(cls)
+    except Exception as error:  # of a metaclass of the user's
         return f"no class can derive from {cls.__name__} and from ours: {error}"
-    return ""
+    taken = [name for name in names_of_options(ours) if name in vars(module)]
+    return f"its attribute {taken[0]} would be an option of ours" if taken else ""
 
 
 def _replaced_in(module: nn.Module) -> str:
@@ -316,7 +324,7 @@ def _become(module: nn.Module, counterpart: Callable[[type], type | None]) -> No
     module.__class__ = counterpart(type(module))
 
 
-def _ours(cls: type) -> type:
+def _ours(cls: type) -> type[Computed]:
     """The class of ours that takes the place of one of torch's, or of one that derives from it.
 
     Raises
@@ -360,6 +368,15 @@ class _Derived:
 
     _of: type
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        # Users' hooks are not told of ours: they keep classes by name, or ask for arguments.
+        if "_of" not in vars(cls):
+            super().__init_subclass__(**kwargs)
+
+    @classmethod
+    def _core_replaced(cls) -> type:
+        return cls._of
+
     def __reduce_ex__(self, protocol: Any) -> Any:
         cls = type(self)
         reduced = super().__reduce_ex__(protocol)
@@ -379,7 +396,7 @@ def _derived(cls: type) -> type:
     if derived is None:
         base = next(_OURS[c] for c in cls.__mro__ if c in _OURS)
         names = {"_of": cls, "__module__": cls.__module__, "__qualname__": cls.__qualname__}
-        names["__doc__"] = cls.__doc__
+        names.update(without_options(), __doc__=cls.__doc__)
         derived = types.new_class(
             cls.__name__, (_Derived, cls, base), {}, lambda n: n.update(names)
         )

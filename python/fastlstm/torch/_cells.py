@@ -21,9 +21,9 @@ from ._tracing import is_traced, untraced
 class Cell(Computed, nn.RNNCellBase):
     """What the three share: torch's module, computed by the core where it can be."""
 
-    _of_sequences = False
+    _core_of_sequences = False
     # Whether autocast to bfloat16 gives that, as of torch's module; otherwise the input's type.
-    _lowered: bool
+    _core_lowered: bool
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """Compute the state after one step.
@@ -46,32 +46,32 @@ class Cell(Computed, nn.RNNCellBase):
             As of torch's module.
         """
         if is_traced():
-            result = _traced.step(self, self._traced_as(), self._lowered, input, hx)
+            result = _traced.step(self, self._core_traced_as(), self._core_lowered, input, hx)
         else:
-            result = self._compute(input, hx)
-        return self._others(input, hx) if result is None else result
+            result = self._core_compute(input, hx)
+        return self._core_others(input, hx) if result is None else result
 
     @untraced
-    def _compute(self, input: Any, hx: Any) -> Any:
-        result = self._quick(input, hx)
+    def _core_compute(self, input: Any, hx: Any) -> Any:
+        result = self._core_quick(input, hx)
         if result is not None:
             return result
         # torch's cells may be without inputs or units.
-        ready = self._ready(input) if self.input_size and self.hidden_size else None
-        return None if ready is None else self._run(ready, input, hx)
+        ready = self._core_ready(input) if self.input_size and self.hidden_size else None
+        return None if ready is None else self._core_run(ready, input, hx)
 
-    def _quick(self, x: Any, hx: Any) -> Any:
+    def _core_quick(self, x: Any, hx: Any) -> Any:
         """The result of a call as most are; None: it is none, or the first of its shape."""
-        usual = self._usual(x, hx)
+        usual = self._core_usual(x, hx)
         if usual is None:
             return None
         call, states, weights = usual
         try:
-            return self._state(run_step(call, x, states, weights))
+            return self._core_state(run_step(call, x, states, weights))
         except UnreadableError:
             return None
 
-    def _run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
+    def _core_run(self, ready: Ready, x: Tensor, hx: Any) -> Any:
         """The result; None: torch's own implementation computes, or says what is wrong."""
         engine = ready.engine
         batch = x.shape[:-1]
@@ -82,18 +82,18 @@ class Cell(Computed, nn.RNNCellBase):
         if states is None:
             return None
         B = batch[0] if batch else 1
-        noise = self._regularisation(engine, 0.0)
+        noise = self._core_regularisation(engine, 0.0)
         call = Call(engine, 1, B, TIME_FIRST, None, noise, shapes, single=True)
         if ready.raised:
-            dtype = torch.bfloat16 if self._lowered else x.dtype
+            dtype = torch.bfloat16 if self._core_lowered else x.dtype
             raised = [state.float() for state in states]
             final = run(call, x.float(), raised, ready.weights)[1]
-            return self._state([part.to(dtype) for part in final])
+            return self._core_state([part.to(dtype) for part in final])
         if noise is None:
-            engine.remember(self._key(x), call)
-        return self._state(run_step(call, x, states, ready.weights))
+            engine.remember(self._core_key(x), call)
+        return self._core_state(run_step(call, x, states, ready.weights))
 
-    def _names(self, spec: Spec) -> list[str]:
+    def _core_names(self, spec: Spec) -> list[str]:
         return list(spec.parameters[0])
 
 
@@ -116,8 +116,8 @@ class LSTMCell(Cell, nn.LSTMCell):
     torch.Size([3, 16])
     """
 
-    _layer = layers.LSTM
-    _lowered = False
+    _core_layer = layers.LSTM
+    _core_lowered = False
 
 
 class GRUCell(Cell, nn.GRUCell):
@@ -131,8 +131,8 @@ class GRUCell(Cell, nn.GRUCell):
         As of :class:`fastlstm.GRU`, by keyword: see :class:`fastlstm.torch.LSTM`.
     """
 
-    _layer = layers.GRU
-    _lowered = False
+    _core_layer = layers.GRU
+    _core_lowered = False
 
 
 class RNNCell(Cell, nn.RNNCell):
@@ -146,5 +146,5 @@ class RNNCell(Cell, nn.RNNCell):
         As of :class:`fastlstm.RNN`, by keyword: see :class:`fastlstm.torch.LSTM`.
     """
 
-    _layer = layers.RNN
-    _lowered = True
+    _core_layer = layers.RNN
+    _core_lowered = True

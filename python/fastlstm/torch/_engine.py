@@ -21,7 +21,7 @@ from fastlstm.layers.core import (
 )
 from fastlstm.layers.spec import Spec
 
-from ._internals import dispatch_keys
+from ._internals import dispatch_keys, is_batched
 from ._openmp import share_openmp
 
 States: TypeAlias = Sequence[Tensor]
@@ -84,6 +84,8 @@ class Engine:
         What the core is told of a training call without dropout and noise.
     noisy : bool
         Whether training calls have more noise than dropout between layers.
+    last_projections : list of int
+        The places of the weights which project the last layer's h.
     collects : bool
         Whether the core can collect the gradients of several backward passes.
     run : callable
@@ -104,6 +106,10 @@ class Engine:
         self.names = tuple(names or spec.shapes)
         self.pick: Callable[[Any], tuple[Any, ...]] = itemgetter(*self.names)
         self._kinds = [(self.dtype, torch.Size(shape)) for shape in spec.shapes.values()]
+        last = [
+            p["weight_hr"].name for p in spec.parameters[-spec.directions :] if "weight_hr" in p
+        ]
+        self.last_projections = [*map([*spec.shapes].index, last)]
         self.collects = can_collect(spec.dtype, spec.config, len(spec.shapes))
         self.calls: dict[Any, Call] = {}
         self.loop: Callable[[], Any] = type(None)  # of a cell's steps: the last one, or None
@@ -333,12 +339,15 @@ def _readable_gradient(gradient: Tensor | None) -> Tensor | None:
     if gradient is None:
         return None
     if not is_plain(gradient):  # zeros without memory, a negation not done yet
-        plain = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu")
-        try:
-            gradient = plain.add_(gradient)
-        except RuntimeError as error:  # is_grads_batched, torch.func.vmap around a backward pass
-            raise no_transform("several gradients at once (vmap over a backward pass)") from error
+        refuse_batched([gradient])
+        gradient = torch.zeros(gradient.shape, dtype=gradient.dtype, device="cpu").add_(gradient)
     return gradient.contiguous()
+
+
+def refuse_batched(gradients: Sequence[Tensor | None]) -> None:
+    """Raise RuntimeError if gradients are those of a backward pass for several at once."""
+    if any(is_batched(gradient) for gradient in gradients if gradient is not None):
+        raise no_transform("several gradients at once (is_grads_batched, or vmap around it)")
 
 
 def no_transform(which: str) -> RuntimeError:

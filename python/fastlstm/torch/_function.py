@@ -74,16 +74,20 @@ def _gradients(
 ) -> list[Tensor | None]:
     """Of x, the initial state and the weights, as they were saved, and a token if there is one."""
     call: Call = ctx.call
-    needs = ctx.needs_input_grad[2:]
+    needs = list(ctx.needs_input_grad[2:])
     if ctx.kinds != [*map(kind_of, saved[: len(needs)])]:  # by ``p.data = ...``, or a hook's
         raise changed()
     x, states, weights = saved[0], saved[1 : 1 + ctx.states], saved[1 + ctx.states : len(needs)]
+    if call.steps == 1 and gradients[0] is None and gradients[1] is None:
+        for k in call.engine.last_projections:  # of an h that nobody uses: None, as of torch's
+            needs[1 + ctx.states + k] = False
     tape = ctx.tape
     if tape is None:
         tape = _tapes.find(saved[-1]) or call.again(x, states, weights)
-    elif not graph_is_kept():
+    found = call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
+    if not graph_is_kept():
         ctx.tape = None  # as saved tensors go: the node may live on
-    return call.backward(tape, x, states, weights, gradients[0], gradients[1:], needs)
+    return found
 
 
 _apply = super(torch.autograd.Function, Recurrent).apply  # for calls outside of transforms

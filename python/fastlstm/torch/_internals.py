@@ -12,6 +12,9 @@ from torch.autograd import forward_ad
 dispatch_keys = torch._C._dispatch_keys
 # Whether a transformation of torch.func is active: vmap, grad, jvp, ...
 transforms_are_active = torch._C._are_functorch_transforms_active
+# Whether a tensor is one of vmap's, or one of is_grads_batched's.
+_is_batched = torch._C._functorch.is_batchedtensor
+_is_batched_gradient = torch._C._functorch.is_legacy_batchedtensor
 # How many modes watch or replace operators, as FakeTensorMode and FlopCounterMode do.
 dispatch_modes = torch._C._len_torch_dispatch_stack
 # Whether autocast is on for any kind of device.
@@ -53,6 +56,11 @@ def something_is_unusual() -> bool:
     return bool(
         transforms_are_active() or dispatch_modes() or autocast_is_on() or tangents_are_possible()
     )
+
+
+def is_batched(tensor: torch.Tensor) -> bool:
+    """Whether it stands for many tensors, each of which the caller takes it for."""
+    return bool(_is_batched(tensor) or _is_batched_gradient(tensor))
 
 
 def tangents_are_possible() -> bool:

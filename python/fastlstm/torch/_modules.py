@@ -25,7 +25,7 @@ class Recurrent(Computed, nn.RNNBase):
 
     # Whether autocast to bfloat16 gives that, for padded and for packed sequences, as of torch's
     # module; otherwise the output has the input's type.
-    _lowered: tuple[bool, bool]
+    _core_lowered: tuple[bool, bool]
 
     def forward(
         self, input: Any, hx: Any = None, *, lengths: Any = None, padding: str = "post"
@@ -65,23 +65,23 @@ class Recurrent(Computed, nn.RNNBase):
         if padding not in ("post", "pre"):
             raise ValueError(f"padding: expected 'post' or 'pre', got {padding!r}")
         # Of self first: Dynamo, if it may not look at it, gives up where nothing has begun yet.
-        if self._layer is not None and is_traced():
+        if self._core_layer is not None and is_traced():
             result = _traced.sequences(
-                self, self._traced_as(), self._lowered, input, hx, lengths, padding
+                self, self._core_traced_as(), self._core_lowered, input, hx, lengths, padding
             )
         else:
-            result = self._compute(input, hx, lengths, padding)
+            result = self._core_compute(input, hx, lengths, padding)
         if result is None:
             options = {} if lengths is None else {"lengths": lengths}
             options.update({} if padding == "post" else {"padding": padding})
-            return self._others(input, hx, **options)
+            return self._core_others(input, hx, **options)
         return result
 
     @untraced
-    def _compute(self, input: Any, hx: Any, lengths: Any, padding: str) -> Any:
+    def _core_compute(self, input: Any, hx: Any, lengths: Any, padding: str) -> Any:
         """The results; None: torch's own has to compute, or to say what is wrong."""
         if lengths is None:
-            result = self._quick(input, hx)
+            result = self._core_quick(input, hx)
             if result is not None:
                 return result
         packed = isinstance(input, PackedSequence)
@@ -91,35 +91,35 @@ class Recurrent(Computed, nn.RNNBase):
         elif x is not input.data:
             input = input._replace(data=x)
         hx = tuple(map(resolved, hx)) if isinstance(hx, (tuple, list)) else resolved(hx)
-        ready = self._ready(x)
+        ready = self._core_ready(x)
         if ready is None:
             return None
         if not packed:
-            return self._run(ready, input, hx, lengths, padding)
+            return self._core_run(ready, input, hx, lengths, padding)
         if lengths is not None:
             raise ValueError("lengths: expected None for a PackedSequence, which has its own")
-        return self._run_packed(ready, input, hx)
+        return self._core_run_packed(ready, input, hx)
 
-    def _key(self, x: Tensor) -> Any:
+    def _core_key(self, x: Tensor) -> Any:
         return x.shape, self.batch_first
 
-    def _quick(self, x: Any, hx: Any) -> Any:
+    def _core_quick(self, x: Any, hx: Any) -> Any:
         """The results of a call as most are; None: it is none, or the first of its shape."""
-        usual = self._usual(x, hx)
-        if usual is None or not x.is_contiguous() or self._drops():
+        usual = self._core_usual(x, hx)
+        if usual is None or not x.is_contiguous() or self._core_drops():
             return None
         call, states, weights = usual
         try:
             output, final = run(call, x, states, weights)
         except UnreadableError:
             return None
-        return output, self._state(final)
+        return output, self._core_state(final)
 
-    def _drops(self) -> bool:
+    def _core_drops(self) -> bool:
         """Whether there is dropout between layers."""
         return bool(self.training and self.dropout and self.num_layers > 1)
 
-    def _run(self, ready: Ready, x: Tensor, hx: Any, lengths: Any, padding: str) -> Any:
+    def _core_run(self, ready: Ready, x: Tensor, hx: Any, lengths: Any, padding: str) -> Any:
         """The results for a tensor; None: torch's own has to compute, or to say what is wrong."""
         engine = ready.engine
         T, B = 0, 1
@@ -152,21 +152,21 @@ class Recurrent(Computed, nn.RNNBase):
         if turned:
             x = x.transpose(0, 1)
         order = BATCH_FIRST if batch_first and not turned else TIME_FIRST
-        noise = self._noise(engine)
+        noise = self._core_noise(engine)
         call = Call(engine, T, B, order, lengths, noise, shapes)
         usual = not ready.raised and noise is None and engine.spec.merge is not None
         if usual and lengths is None and not turned:
-            engine.remember(self._key(x), call)
-        output, final = self._computed(ready, call, x, states, packed=False)
+            engine.remember(self._core_key(x), call)
+        output, final = self._core_computed(ready, call, x, states, packed=False)
         if turned:
             output = output.transpose(-3, -2)
         if places is not None:
             output = places.back(output)
         if engine.spec.merge is None:
             output = output.unflatten(-1, (2, -1)).movedim(-2, 0)
-        return output, self._state(final)
+        return output, self._core_state(final)
 
-    def _run_packed(self, ready: Ready, input: PackedSequence, hx: Any) -> Any:
+    def _core_run_packed(self, ready: Ready, input: PackedSequence, hx: Any) -> Any:
         """The same for packed rows, which are what the core computes with."""
         x, batch_sizes, sorted_indices, unsorted_indices = input
         engine = ready.engine
@@ -183,43 +183,43 @@ class Recurrent(Computed, nn.RNNBase):
             return None
         if sorted_indices is not None:
             states = [state.index_select(1, sorted_indices) for state in states]
-        call = Call(engine, len(batch_sizes), B, PACKED, lengths, self._noise(engine))
-        output, final = self._computed(ready, call, x, states, packed=True)
+        call = Call(engine, len(batch_sizes), B, PACKED, lengths, self._core_noise(engine))
+        output, final = self._core_computed(ready, call, x, states, packed=True)
         if unsorted_indices is not None:
             final = [part.index_select(1, unsorted_indices) for part in final]
         rows = PackedSequence(output, batch_sizes, sorted_indices, unsorted_indices)
-        return rows, self._state(final)
+        return rows, self._core_state(final)
 
-    def _noise(self, engine: Engine) -> dict[str, Any] | None:
-        return self._regularisation(engine, self.dropout if self.num_layers > 1 else 0.0)
+    def _core_noise(self, engine: Engine) -> dict[str, Any] | None:
+        return self._core_regularisation(engine, self.dropout if self.num_layers > 1 else 0.0)
 
-    def _computed(
+    def _core_computed(
         self, ready: Ready, call: Call, x: Tensor, states: Sequence[Tensor], *, packed: bool
     ) -> tuple[Tensor, Sequence[Tensor]]:
         if not ready.raised:
             return run(call, x, states, ready.weights)
-        dtype = torch.bfloat16 if self._lowered[packed] else x.dtype
+        dtype = torch.bfloat16 if self._core_lowered[packed] else x.dtype
         output, final = run(call, x.float(), [state.float() for state in states], ready.weights)
         return output.to(dtype), [part.to(dtype) for part in final]
 
     # --- parameters ---------------------------------------------------------------------------
 
-    def _add_parameters(self) -> bool:
-        added = super()._add_parameters()
+    def _core_add_parameters(self) -> bool:
+        added = super()._core_add_parameters()
         if added:
-            spec = self._spec()
+            spec = self._core_spec()
             self._all_weights = [[p.name for p in cell.values()] for cell in spec.parameters]
-            self._flat_weights_names = self._names(spec)
+            self._flat_weights_names = self._core_names(spec)
             self._init_flat_weights()
         return added
 
-    def _attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
+    def _core_attributes(self, names: Sequence[str]) -> Mapping[str, Any]:
         self._update_flat_weights()
         return dict(zip(self._flat_weights_names, self._flat_weights, strict=True))
 
     def flatten_parameters(self) -> None:
         """Do as torch's module does, which can where it can compute."""
-        if not self._own_options():
+        if not self._core_own_options():
             super().flatten_parameters()
 
 
@@ -256,8 +256,8 @@ class LSTM(Recurrent, nn.LSTM):
     torch.Size([5, 3, 32])
     """
 
-    _layer = layers.LSTM
-    _lowered = (True, False)
+    _core_layer = layers.LSTM
+    _core_lowered = (True, False)
 
 
 class GRU(Recurrent, nn.GRU):
@@ -271,8 +271,8 @@ class GRU(Recurrent, nn.GRU):
         As of :class:`fastlstm.GRU`, by keyword: see :class:`LSTM`.
     """
 
-    _layer = layers.GRU
-    _lowered = (False, False)
+    _core_layer = layers.GRU
+    _core_lowered = (False, False)
 
 
 class RNN(Recurrent, nn.RNN):
@@ -287,5 +287,5 @@ class RNN(Recurrent, nn.RNN):
         As of :class:`fastlstm.RNN`, by keyword: see :class:`LSTM`.
     """
 
-    _layer = layers.RNN
-    _lowered = (True, True)
+    _core_layer = layers.RNN
+    _core_lowered = (True, True)

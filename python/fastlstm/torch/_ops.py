@@ -21,7 +21,7 @@ from fastlstm._checks import as_lengths, check_shape, shape_text
 from fastlstm.layers.spec import Spec
 
 from . import _tapes
-from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain, no_transform
+from ._engine import BATCH_FIRST, PACKED, Call, Engine, is_plain, no_transform, refuse_batched
 from ._internals import below_autograd, tangents_are_possible, transforms_are_active
 from ._lengths import lengths_of
 from ._tracing import untraced
@@ -281,6 +281,7 @@ class _Differentiable(torch.autograd.Function):
     @staticmethod
     @untraced
     def backward(ctx: Any, d_output: Tensor | None, _: None, *d_final: Tensor | None) -> Any:
+        refuse_batched((d_output, *d_final))
         token, lengths, seed, x, *tensors = ctx.saved_tensors
         states, weights = tensors[: ctx.states], tensors[ctx.states :]
         before = len(ctx.needs_input_grad) - len(tensors)

@@ -158,15 +158,15 @@ class _Step(torch.autograd.Function):
 def _gradients(
     ctx: Any, x: Tensor, states: States, gradients: Sequence[Tensor | None]
 ) -> Sequence[Tensor | None]:
-    tape, call, loop = ctx.tape, ctx.call, ctx.loop
-    if not graph_is_kept():
-        ctx.tape = None  # as saved tensors go: the node may live on
+    call, loop = ctx.call, ctx.loop
     if ctx.kinds != [*map(kind_of, (x, *states))]:
         raise changed()
     loop.check()
     found: Sequence[Tensor | None] = call.backward(
-        tape, x, states, (), None, gradients, ctx.needs_input_grad[3:], loop.collected()
+        ctx.tape, x, states, (), None, gradients, ctx.needs_input_grad[3:], loop.collected()
     )
+    if not graph_is_kept():
+        ctx.tape = None  # as saved tensors go: the node may live on
     return found
 
 

@@ -19,6 +19,8 @@ from .script import CHANGED_CODE
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 _TORCHS, _OURS = "torch.nn.modules.rnn", "fastlstm.torch"
+# Where those classes are made that derive from a user's and from one of ours.
+_MAKER = "fastlstm.torch._accelerate"
 # Methods of modules that a call runs.
 CALLED = (
     *("__call__", "_call_impl", "_wrapped_call_impl", "_slow_forward", "forward"),
@@ -42,7 +44,7 @@ class ModuleFacts:
     cell: str
     """Which of torch.nn's recurrent classes it is or derives from; empty: of none."""
     ours: bool
-    """Whether it derives from the class of that name in fastlstm.torch."""
+    """Whether it derives from the class of that name in fastlstm.torch, and has its options."""
     attributes: Mapping[str, Any]
     changes: list[str]
     """What it has of its own that a call runs."""
@@ -72,7 +74,8 @@ def facts_of(module: Any) -> ModuleFacts:
         facts = ModuleFacts("", False, vars(module), [], set())
         base = next((c for c in cls.__mro__ if _is_recurrent(_global_of(c))), None)
         if base is not None:
-            facts.cell, facts.ours = base.__name__, base.__module__ == _OURS
+            made = any(c.__module__ == _MAKER for c in cls.__mro__)
+            facts.cell, facts.ours = base.__name__, base.__module__ == _OURS and not made
             changed = _overridden(cls, base, CALLED)
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
             facts.changes += _hooks_of_all_modules()
