@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from setuptools import Extension, setup
+from setuptools import Extension, find_packages, setup
 from setuptools.command.build_ext import build_ext
 
 ROOT = Path(__file__).resolve().parent
@@ -40,6 +40,13 @@ class CMakeBuild(build_ext):
 
 
 setup(
+    # `fastlstm demo NAME` runs the scripts, which a clone has in a folder of their own.
+    packages=[*find_packages("python"), *find_packages("benchmarks"), "fastlstm.examples"],
+    package_dir={
+        "fastlstm": "python/fastlstm",
+        "fastlstm_bench": "benchmarks/fastlstm_bench",
+        "fastlstm.examples": "examples",
+    },
     ext_modules=[
         Extension(name, [])
         for name in ("fastlstm._core", "fastlstm._scipy_blas", "fastlstm_bench._limits")

@@ -15,6 +15,7 @@ A use is a function that takes a `Use` and reports to it. `run` makes one of the
 from __future__ import annotations
 
 import argparse
+import importlib
 import statistics
 import sys
 import time
@@ -116,7 +117,7 @@ class Use:
         training, request : float
             Seconds that ours took to be trained, and for a single answer.
         twin : str, optional
-            The same model in PyTorch: a job of `pytorch_models.py`.
+            The same model in PyTorch, of those in `pytorch_models.py`.
         epochs, lr, batch_size : int, float, int
             How the twin is trained, as ours was; epochs as the user asked for by default.
         """
@@ -129,23 +130,18 @@ class Use:
 
     def save(self, figure: Figure, name: str | None = None) -> None:
         """Save a picture, NAME.png in the folder that the user chose."""
-        path = self.path(f"{name or self.name}.png")
+        path = self.out / f"{name or self.name}.png"
         figure.savefig(path, dpi=100)
         print(f"The picture is {path}.")
-
-    def path(self, file: str) -> Path:
-        """Where a file is to be written."""
-        self.out.mkdir(parents=True, exist_ok=True)
-        return self.out / file
 
     def _train_twin(self, twin: str, epochs: int, lr: float, batch_size: int) -> dict[str, Times]:
         """PyTorch's model with packed sequences and with padded ones, on the batches of ours."""
         import torch
         from pytorch_jobs import PACKED, PADDED, Trained, split
-        from pytorch_models import JOBS, Data, collate
+        from pytorch_models import TWINS, Data, collate
 
         torch.set_num_threads(self.threads or fastlstm.get_num_threads())
-        job = JOBS[twin]
+        job = TWINS[twin]
         examples = job.load()
         examples = Data(self.few(examples.train), self.few(examples.test), examples.sizes)
         lengths = [len(example.x) for example in examples.train]
@@ -192,8 +188,10 @@ def arguments(doc: str, epochs: int) -> Use:
         description=doc,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--seed", type=int, default=0, help="of weights and batches (default: 0)")
-    parser.add_argument("--epochs", type=int, help=f"of training (default: {epochs})")
+    parser.add_argument(
+        "--seed", type=_count(0), default=0, help="of weights and batches (default: 0)"
+    )
+    parser.add_argument("--epochs", type=_count(1), help=f"of training (default: {epochs})")
     parser.add_argument(
         "--out",
         type=Path,
@@ -201,35 +199,45 @@ def arguments(doc: str, epochs: int) -> Use:
         metavar="DIR",
         help="folder for the picture (default: ./fastlstm-demo)",
     )
-    parser.add_argument("--threads", type=int, help="(default: as many as the machine has cores)")
+    parser.add_argument(
+        "--threads", type=_count(1), help="of all computations (default: one for each core)"
+    )
     parser.add_argument("--compare", action="store_true", help="train PyTorch's model, too")
     parser.add_argument(
         "--quick", action="store_true", help="a few examples and epochs: whether all works"
     )
     options = parser.parse_args()
+    try:  # before anything is trained
+        options.out.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        parser.error(str(error))
     if options.epochs is None:
         options.epochs = min(epochs, 3) if options.quick else epochs
     return Use(name, **vars(options))
 
 
+def _count(least: int) -> Callable[[str], int]:
+    def check(text: str) -> int:
+        if not text.isdecimal() or int(text) < least:
+            raise argparse.ArgumentTypeError(f"expected a number from {least} on, got {text}")
+        return int(text)
+
+    return check
+
+
 def run(main: Callable[[Use], None], doc: str, *, epochs: int) -> None:
-    """Run a use as the command line says. What the user can mend ends it with exit code 2."""
+    """Run a use as the command line says. Where its data cannot be had the exit code is 2."""
     use = arguments(doc, epochs)
-    if use.compare and not _has_torch():
-        sys.exit(_error("--compare needs PyTorch: pip install 'fastlstm[torch]'"))
+    if use.compare:  # before anything is trained
+        try:
+            importlib.import_module("fastlstm.torch")
+        except ModuleNotFoundError as error:
+            sys.exit(_error(f"--compare: {error}"))
     try:
         with fastlstm.num_threads(use.threads or fastlstm.get_num_threads()):
             main(use)
-    except (data.DataError, OSError) as error:
+    except data.DataError as error:
         sys.exit(_error(str(error)))
-
-
-def _has_torch() -> bool:
-    try:
-        import torch  # noqa: F401
-    except ModuleNotFoundError:
-        return False
-    return True
 
 
 def _error(message: str) -> int:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 import os
 import random
 import re
@@ -36,7 +37,7 @@ import tarfile
 import tempfile
 import xml.etree.ElementTree as ElementTree
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import NamedTuple, TypeVar
 
@@ -296,6 +297,26 @@ def names() -> list[Tagged]:
         if characters:
             paragraphs.append(Tagged(characters, tags))
     return paragraphs
+
+
+def spans(tags: list[str]) -> set[tuple[int, int, str]]:
+    """Beginning, end and kind of each name that the tags of a text say."""
+    found, start = set(), 0
+    for end, (tag, following) in enumerate(itertools.pairwise([*tags, "O"]), 1):
+        if following != f"I-{tag[2:]}":
+            if tag != "O":
+                found.add((start, end, tag[2:]))
+            start = end
+    return found
+
+
+def f1_of_names(found: Iterable[list[str]], true: Iterable[list[str]]) -> float:
+    """F1 of names that are found whole and as the right kind, from the tags of texts."""
+    right = total = 0
+    for ours, theirs in zip(map(spans, found), map(spans, true), strict=True):
+        right += len(ours & theirs)
+        total += len(ours) + len(theirs)
+    return 2 * right / total if total else 1.0
 
 
 class Pronunciation(NamedTuple):

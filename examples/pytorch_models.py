@@ -19,6 +19,7 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence, pad_sequence
 
 PADDING, UNKNOWN = 0, 1
+MOST_WORDS = 10_000  # of texts
 IGNORED = -100  # the label of a padded step: functional.cross_entropy leaves it out
 
 # How recurrent layers get sequences of uneven lengths: as a PackedSequence; padded with zeros,
@@ -53,7 +54,7 @@ class Data(NamedTuple):
 
     train: list[Example]
     test: list[Example]
-    sizes: dict[str, int]
+    sizes: dict[str, Any]  # arguments of its model
 
 
 class Job(nn.Module):
@@ -148,13 +149,37 @@ class Sentiment(TextClassifier):
 
     @staticmethod
     def load() -> Data:
-        texts = data.shuffled([text for text in data.snippets() if text.words])
-        return _labelled(texts[2000:], texts[:2000])
+        return _labelled(*_snippets())
+
+
+def _snippets() -> tuple[list[data.Text], list[data.Text]]:
+    texts = data.shuffled([text for text in data.snippets() if text.words])
+    return texts[2000:], texts[:2000]
+
+
+class GloveSentiment(Sentiment):
+    """The same, whose vectors of words begin as GloVe's, where there are such."""
+
+    def __init__(self, words: int, labels: int, vectors: Tensor, form: Form) -> None:
+        super().__init__(words, labels, form)
+        self.embedding = nn.Embedding.from_pretrained(vectors.clone(), False, PADDING)
+        self.rnn = nn.LSTM(vectors.shape[1], 128, batch_first=True, bidirectional=True)
+
+    @staticmethod
+    def load() -> Data:
+        train, test = _snippets()
+        made, glove = _labelled(train, test), data.glove()
+        vectors = torch.randn(made.sizes["words"], glove.dim) * float(glove.vectors.std())
+        vectors[[PADDING, UNKNOWN]] = 0
+        for word, number in vocabulary((text.words for text in train), MOST_WORDS).items():
+            if word in glove:
+                vectors[number] = torch.tensor(glove[word])
+        return made._replace(sizes={**made.sizes, "vectors": vectors})
 
 
 def _labelled(train: list[data.Text], test: list[data.Text]) -> Data:
-    """Texts of at most 150 words, from the 10,000 most frequent ones."""
-    known = vocabulary((text.words for text in train), 10_000)
+    """Texts of at most 150 words, from the most frequent ones."""
+    known = vocabulary((text.words for text in train), MOST_WORDS)
     labels = sorted({text.label for text in train})
     made = [
         [
@@ -349,6 +374,25 @@ class Tagger(Job):
         return names
 
 
+class CrfTagger(Tagger):
+    """The same, with a conditional random field over the tags: of the package pytorch-crf."""
+
+    def __init__(self, characters: int, form: Form) -> None:
+        from torchcrf import CRF
+
+        super().__init__(characters, form)
+        self.crf = CRF(len(self.tags), batch_first=True)
+
+    def loss(self, batch: Batch) -> Tensor:
+        heard = ~is_padding(batch.lengths, batch.x.shape[1])
+        return -self.crf(self(batch), batch.y.clamp(min=0), heard, reduction="mean")
+
+    def answer(self, batch: Batch) -> Tensor:
+        heard = ~is_padding(batch.lengths, batch.x.shape[1])
+        tags = [torch.tensor(path) for path in self.crf.decode(self(batch), heard)]
+        return pad_sequence(tags, batch_first=True, padding_value=IGNORED)
+
+
 class Speller(Job):
     """From letters to phonemes: an encoder, a decoder, and attention (Luong et al. 2015)."""
 
@@ -432,3 +476,6 @@ JOBS: dict[str, type[Job]] = {
     "names": Tagger,
     "spelling": Speller,
 }
+
+# And those that only the uses are compared with.
+TWINS: dict[str, type[Job]] = {**JOBS, "glove": GloveSentiment, "names, CRF": CrfTagger}

