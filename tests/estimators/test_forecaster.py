@@ -122,22 +122,6 @@ def test_autoregressions_with_and_without_a_season_are_mixed() -> None:
     assert np.array_equal(_baselines._mixed(b, b, past, targets, 0 * times).factors, b.factors)
 
 
-@pytest.mark.parametrize("relative", [True, False])
-def test_what_an_autoregression_misses_is_corrected_by_ridge_regression(relative: bool) -> None:
-    linear_model = pytest.importorskip("sklearn.linear_model")
-    y, W, H = waves(11, 150), 8, 3
-    past, targets, _ = _baselines._examples([y], [0], W, H)
-    before = _baselines.steps_ahead(_baselines.fit_autoregression([y], [0], W, None), H)
-    left = targets - (past @ before.factors.T + before.constants)
-    x = past[:, :-1] - past[:, -1:] if relative else past
-    scale = np.sqrt((x**2).mean(0))
-    ridge = linear_model.Ridge(alpha=len(x), fit_intercept=False).fit(x / scale, left)
-    want = before.constants + past @ before.factors.T + ridge.predict(x / scale)
-    found = _baselines.fit_linear([y], [0], W, H, None, relative)
-    np.testing.assert_allclose(past @ found.factors.T + found.constants, want, rtol=1e-9)
-    assert np.abs(want - targets + left).max() > 1e-3
-
-
 def test_naive_forecasts() -> None:
     windows = np.arange(12.0).reshape(1, 6, 2)
     np.testing.assert_array_equal(_baselines.naive(windows, 2)[0], [[10, 11], [10, 11]])
@@ -222,7 +206,7 @@ def test_where_training_does_not_help_the_baseline_remains() -> None:
     assert min(forecaster.validation_loss_curve_) >= forecaster.baseline_loss_
     assert not forecaster.network_.params["out.weight"].any()
     scaled = (y - forecaster.means_[0]) / forecaster.deviations_[0]
-    fitted = _baselines.fit_linear([scaled], [0], 8, 3, None, True)
+    fitted = _baselines.fit_linear([scaled], [0], 8, 3, None)
     np.testing.assert_allclose(forecaster.factors_[0], fitted.factors)  # of all values in the end
 
 

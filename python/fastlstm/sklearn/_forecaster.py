@@ -122,10 +122,9 @@ class Forecaster(Estimator):
     -----
     Values are scaled by each series' mean and standard deviation. The linear forecast is an
     autoregression of each column on itself, fitted by least squares, its order chosen by AIC, which
-    goes on step by step. With a ``period`` it is mixed, by least squares of all forecasts, with one
-    that has a constant for each step of the season, of up to six harmonics. What is left of the
-    errors of all steps is corrected by a ridge regression on the window. With several series there
-    is one for all.
+    goes on step by step. With a ``period`` it is the mean of that and of one that has a constant
+    for each step of the season, of up to six harmonics, with weights by least squares of all
+    forecasts. With several series there is one for all.
 
     Examples
     --------
@@ -286,7 +285,6 @@ class Forecaster(Estimator):
                     options.window,
                     options.horizon,
                     options.period,
-                    options.relative,
                 )
                 for s in range(self.n_features_in_)
             ]
