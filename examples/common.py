@@ -39,6 +39,7 @@ class Report(NamedTuple):
     """What a use has measured."""
 
     measure: str
+    less_is_better: bool
     values: dict[str, float]  # by method: first what needs no learning, last ours
     training: float  # seconds
     request: float  # seconds
@@ -101,6 +102,7 @@ class Use:
         *,
         training: float,
         request: float,
+        less_is_better: bool = False,
         twin: str | None = None,
         epochs: int | None = None,
         lr: float = 2e-3,
@@ -116,6 +118,8 @@ class Use:
             By method: first what needs no learning, last ours.
         training, request : float
             Seconds that ours took to be trained, and for a single answer.
+        less_is_better : bool
+            As of errors.
         twin : str, optional
             The same model in PyTorch, of those in `pytorch_models.py`.
         epochs, lr, batch_size : int, float, int
@@ -124,15 +128,19 @@ class Use:
         pytorch = {}
         if self.compare and twin is not None:
             pytorch = self._train_twin(twin, epochs or self.epochs, lr, batch_size)
-        report = Report(measure, values, training, request, pytorch)
+        report = Report(measure, less_is_better, values, training, request, pytorch)
         self.reports.append(report)
         print(_described(report))
 
     def save(self, figure: Figure, name: str | None = None) -> None:
         """Save a picture, NAME.png in the folder that the user chose."""
-        path = self.out / f"{name or self.name}.png"
+        path = self.path(f"{name or self.name}.png")
         figure.savefig(path, dpi=100)
         print(f"The picture is {path}.")
+
+    def path(self, file: str) -> Path:
+        """Where a file is to be written."""
+        return self.out / file
 
     def _train_twin(self, twin: str, epochs: int, lr: float, batch_size: int) -> dict[str, Times]:
         """PyTorch's model with packed sequences and with padded ones, on the batches of ours."""
@@ -164,7 +172,7 @@ class Use:
 
 def _described(report: Report) -> str:
     """The tables, in words."""
-    lines = [f"\n{report.measure}"]
+    lines = [f"\n{report.measure}{' (less is better)' if report.less_is_better else ''}"]
     lines += [f"  {method:<40}{value:8.3f}" for method, value in report.values.items()]
     lines.append(f"\n{'':<42}training   one request  {report.measure}")
     ours = Times([*report.values.values()][-1], report.training, report.request)

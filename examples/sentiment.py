@@ -31,7 +31,7 @@ def main(use: common.Use) -> None:
         dropout=0.5,
         epochs=use.epochs,
         early_stopping=None,
-        verbose=1,
+        verbose=True,
         random_state=use.seed,
     )
     with common.stopwatch() as training:

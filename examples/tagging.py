@@ -41,7 +41,7 @@ def main(use: common.Use) -> None:
         hidden_size=128,
         epochs=use.epochs,
         early_stopping=None,
-        verbose=1,
+        verbose=True,
         random_state=use.seed,
     )
     with common.stopwatch() as training:

@@ -33,7 +33,7 @@ def main(use: common.Use) -> None:
         min_count=2,
         epochs=use.epochs,
         early_stopping=None,
-        verbose=1,
+        verbose=True,
         random_state=use.seed,
     )
     with common.stopwatch() as training:

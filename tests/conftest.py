@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
 
 import fastlstm
 import hypothesis
@@ -72,6 +75,23 @@ def keeps_the_cpus() -> Iterator[None]:
 def rng() -> np.random.Generator:
     """Random numbers, the same in every run."""
     return np.random.default_rng(0)
+
+
+@pytest.fixture
+def example_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """examples/data.py with an empty cache."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent / "examples"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return importlib.import_module("data")
+
+
+@pytest.fixture
+def small_data(example_data: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    """The same with a few examples of each kind, and without pip."""
+    from example_archives import put_into_cache
+
+    put_into_cache(example_data, monkeypatch)
+    return example_data
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

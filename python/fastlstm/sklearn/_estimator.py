@@ -30,6 +30,7 @@ from ._options import (
     as_count_or_zero,
     as_fraction,
     as_positive,
+    as_verbosity,
     checked,
     estimator,
     one_of,
@@ -120,7 +121,7 @@ class Estimator(BaseEstimator, ABC):  # type: ignore[misc]
         "How many threads compute; None: as fastlstm.num_threads says.",
     )
     verbose: int = option(
-        0, as_count_or_zero, "int", "1: a progress bar of epochs, with their losses (tqdm)."
+        0, as_verbosity, "int or bool", "1: a progress bar of epochs, with their losses (tqdm)."
     )
     callbacks: Sequence[Callable[..., Any]] = option(
         (),

@@ -101,6 +101,11 @@ def as_count_or_zero(name: str, value: Any) -> int:
     return as_int(name, value, 0, MOST_SIZE)
 
 
+def as_verbosity(name: str, value: Any) -> int:
+    """Return an integer of at least 0: False and True are 0 and 1."""
+    return as_count_or_zero(name, int(value) if isinstance(value, bool) else value)
+
+
 def as_positive(name: str, value: Any) -> float:
     """Return a finite number above 0."""
     number = as_real(name, value, 0.0, math.inf)
