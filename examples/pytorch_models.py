@@ -320,6 +320,24 @@ class Composer(Job):
         return sum(loss * frames for loss, frames in losses) / sum(frames for _, frames in losses)
 
 
+class TransposedComposer(Composer):
+    """The same with dropout, which learns each chorale in seven keys."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        output, _ = self.run(self.rnn, batch.x, batch.lengths)
+        return self.head(functional.dropout(output, 0.5, self.training))
+
+    @staticmethod
+    def load() -> Data:
+        made = Composer.load()
+        train = [
+            Example(example.x.roll(keys, 1), example.y.roll(keys, 1))
+            for example in made.train
+            for keys in range(-3, 4)
+        ]
+        return made._replace(train=train)
+
+
 class MonthsAhead(Job):
     """Twelve months of El Niño from 24: what to add to a seasonal autoregression's forecast."""
 
@@ -537,5 +555,6 @@ TWINS: dict[str, type[Job]] = {
     **JOBS,
     "glove": GloveSentiment,
     "months": MonthsAhead,
+    "music, transposed": TransposedComposer,
     "names, CRF": CrfTagger,
 }
