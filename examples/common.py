@@ -21,7 +21,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -88,8 +88,7 @@ class Use:
     out: Path
     quick: bool
     compare: bool
-    threads: int | None = None
-    reports: list[Report] = field(default_factory=list)
+    threads: int | None
 
     def few(self, items: list[Item], count: int = 64) -> list[Item]:
         """All items, or with --quick the first of them."""
@@ -128,9 +127,7 @@ class Use:
         pytorch = {}
         if self.compare and twin is not None:
             pytorch = self._train_twin(twin, epochs or self.epochs, lr, batch_size)
-        report = Report(measure, less_is_better, values, training, request, pytorch)
-        self.reports.append(report)
-        print(_described(report))
+        print(_described(Report(measure, less_is_better, values, training, request, pytorch)))
 
     def save(self, figure: Figure, name: str | None = None) -> None:
         """Save a picture, NAME.png in the folder that the user chose."""

@@ -7,6 +7,7 @@ No model has dropout, so that the same seed gives the same losses whoever comput
 from __future__ import annotations
 
 import itertools
+import math
 import random
 from collections import Counter
 from collections.abc import Iterable, Sequence
@@ -485,18 +486,7 @@ class Speller(Job):
 
     @staticmethod
     def load() -> Data:
-        words = data.shuffled(data.pronunciations())[:13_000]
-        letters = vocabulary((word.letters for word in words), 26)
-        sounds = vocabulary((word.phonemes for word in words), 100)
-        end = torch.tensor([PADDING])
-        made = [
-            Example(
-                numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end])
-            )
-            for word in words
-        ]
-        sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
-        return Data(made[1000:], made[:1000], sizes)
+        return _spelled(data.shuffled(data.pronunciations())[:13_000])
 
     def encode(self, batch: Batch) -> tuple[Tensor, tuple[Tensor, Tensor]]:
         memory, (h, _) = self.run(self.encoder, self.letters(batch.x), batch.lengths)
@@ -540,6 +530,68 @@ class Speller(Job):
         return wrong / total
 
 
+class DictionarySpeller(Speller):
+    """The same, from all words of the dictionary."""
+
+    @staticmethod
+    def load() -> Data:
+        return _spelled(data.shuffled(data.pronunciations()))
+
+
+def _spelled(words: list[data.Pronunciation]) -> Data:
+    letters = vocabulary((word.letters for word in words), 26)
+    sounds = vocabulary((word.phonemes for word in words), 100)
+    end = torch.tensor([PADDING])
+    made = [
+        Example(numbers(word.letters, letters), torch.cat([numbers(word.phonemes, sounds), end]))
+        for word in words
+    ]
+    sizes = {"letters": len(letters) + 2, "phonemes": len(sounds) + 2}
+    return Data(made[1000:], made[:1000], sizes)
+
+
+class LanguageModel(Job):
+    """The next word of a text: an LSTM, dropout, and a linear layer for all words."""
+
+    title, measure, epochs = "language: words of news", "perplexity", 6
+
+    def __init__(self, words: int, form: Form) -> None:
+        super().__init__(form)
+        self.embedding = nn.Embedding(words, 200, padding_idx=PADDING)
+        self.rnn = nn.LSTM(200, 200, batch_first=True)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(200, words)
+
+    @staticmethod
+    def load() -> Data:
+        train, test = (
+            [text.words[:100] for text in data.shuffled(data.reuters(part))]
+            for part in ("train", "test")
+        )
+        counts = Counter(itertools.chain.from_iterable(train))
+        known = vocabulary(train, sum(count > 1 for count in counts.values()))
+        boundary = torch.tensor([len(known) + 2])
+        made = []
+        for texts in (train, test):
+            whole = [torch.cat([boundary, numbers(text, known), boundary]) for text in texts]
+            made.append([Example(text[:-1], text[1:]) for text in whole])
+        return Data(made[0], made[1], {"words": len(known) + 3})
+
+    def forward(self, batch: Batch) -> Tensor:
+        output, _ = self.run(self.rnn, self.embedding(batch.x), batch.lengths)
+        return self.head(self.drop(output))
+
+    def answer(self, batch: Batch) -> Tensor:
+        """The next word, after one text."""
+        output, _ = self.rnn(self.embedding(batch.x))
+        return self.head(output[:, -1]).argmax(-1)
+
+    def score(self, batches: Iterable[Batch]) -> float:
+        losses = [(float(self.loss(batch)), int(batch.lengths.sum())) for batch in batches]
+        words = sum(count for _, count in losses)
+        return math.exp(sum(loss * count for loss, count in losses) / words)
+
+
 JOBS: dict[str, type[Job]] = {
     "text": TextClassifier,
     "sentiment": Sentiment,
@@ -554,7 +606,9 @@ JOBS: dict[str, type[Job]] = {
 TWINS: dict[str, type[Job]] = {
     **JOBS,
     "glove": GloveSentiment,
+    "names, CRF": CrfTagger,
     "months": MonthsAhead,
     "music, transposed": TransposedComposer,
-    "names, CRF": CrfTagger,
+    "dictionary": DictionarySpeller,
+    "language": LanguageModel,
 }

@@ -28,7 +28,6 @@ def main(use: common.Use) -> None:
     model = SequenceClassifier(
         embedding=data.glove(),
         hidden_size=128,
-        dropout=0.5,
         epochs=use.epochs,
         early_stopping=None,
         verbose=True,

@@ -50,4 +50,4 @@ def main(use: common.Use) -> None:
 
 
 if __name__ == "__main__":
-    common.run(main, __doc__, epochs=6)
+    common.run(main, __doc__, epochs=5)

@@ -79,3 +79,13 @@ def test_what_is_no_trace() -> None:
         plot.gradient_flow(traces)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"traces\['a'\]: expected that of one layer"):
         plot.gradient_flow({"a": traces})
+
+
+def test_attention() -> None:
+    weights = np.arange(6.0).reshape(2, 3) / 6
+    (axes,) = plot.attention(weights, "abc", ["A", 7]).axes
+    assert np.array_equal(np.asarray(axes.images[0].get_array()), weights)
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["A", "7"]
+    with pytest.raises(ValueError, match=r"weights: expected \(3, 2\), got \(2, 3\)"):
+        plot.attention(weights, "ab", "abc")

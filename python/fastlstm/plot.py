@@ -14,20 +14,20 @@ They need matplotlib: ``pip install 'fastlstm[plot]'``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from ._checks import as_bool, as_int, check_mapping
+from ._checks import as_bool, as_float_array, as_int, check_mapping, check_shape
 from ._extras import needs_extra
 
 with needs_extra("fastlstm.plot", "plot"):
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-__all__ = ["confusion", "forecast", "gates", "gradient_flow", "training"]
+__all__ = ["attention", "confusion", "forecast", "gates", "gradient_flow", "training"]
 
 
 def _of_sequence(array: npt.NDArray[Any], row: int, batch_first: bool) -> npt.NDArray[Any]:
@@ -133,6 +133,38 @@ def gradient_flow(traces: Mapping[str, Any], row: int = 0, *, batch_first: bool 
     axes.set_xlabel("time step")
     axes.set_ylabel("norm of the gradient")
     axes.legend()
+    return figure
+
+
+def attention(weights: npt.ArrayLike, states: Sequence[Any], tokens: Sequence[Any]) -> Figure:
+    """Draw where a decoder looks: what it reads to the right, what it says downwards.
+
+    Parameters
+    ----------
+    weights : array_like
+        (U, T), of one sequence: ``tape.weights[:, 0]`` of :class:`fastlstm.nn.AttentionDecoder`.
+    states, tokens : sequence
+        What to write at the T states and at the U tokens: a text is its characters.
+
+    Returns
+    -------
+    matplotlib.figure.Figure
+        Weights from 0, which is white, to 1.
+
+    Raises
+    ------
+    ValueError, TypeError
+        The weights are no numbers, or are not as many as there are states and tokens.
+    """
+    array = as_float_array("weights", weights, np.dtype(np.float64))
+    check_shape("weights", array, (len(tokens), len(states)))
+    size = (0.3 * len(states) + 1.2, 0.3 * len(tokens) + 0.6)
+    figure = Figure(figsize=size, layout="constrained")
+    axes = figure.subplots()
+    axes.imshow(array, cmap="Blues", vmin=0, vmax=1)
+    axes.set_xticks(np.arange(len(states)), [str(state) for state in states])
+    axes.set_yticks(np.arange(len(tokens)), [str(token) for token in tokens])
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
     return figure
 
 

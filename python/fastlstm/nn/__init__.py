@@ -8,6 +8,7 @@ from ._block import Gradients
 from ._crf import CRF
 from ._ctc import ctc
 from ._decode import Hypothesis, beam_search, ctc_decode, draw, greedy, sample
+from ._decoder import AttentionDecoder, DecoderGradients, DecoderStream, DecoderTape
 from ._dropout import Dropout
 from ._embedding import Embedding
 from ._linear import Linear
@@ -25,7 +26,11 @@ from ._pool import Pool, pool
 __all__ = [
     "CRF",
     "Attention",
+    "AttentionDecoder",
     "AttentionGradients",
+    "DecoderGradients",
+    "DecoderStream",
+    "DecoderTape",
     "Dropout",
     "Embedding",
     "Gradients",

@@ -262,6 +262,7 @@ def beam_search(
     tokens = np.empty((B, K, 0), np.int64)
     ended: list[list[Hypothesis]] = [[] for _ in range(B)]
     done = np.zeros(B, np.bool_)
+    source = np.arange(B)[:, None]
     length = 0
     while length < max_length and not done.all():
         length += 1
@@ -272,7 +273,7 @@ def beam_search(
         totals = (log_probs[:, :, None] + log_p).reshape(B, K * V)
         # As many as there are rows end at most: of twice as many a beam is left.
         best = _largest(totals, min(2 * K, K * V))
-        best_totals = np.take_along_axis(totals, best, axis=1)
+        best_totals = totals[source, best]
         beam, token = np.divmod(best, V)
         ends = token == end
         for b, place in np.argwhere(ends & np.isfinite(best_totals)):
@@ -282,20 +283,17 @@ def beam_search(
                 ended[b].append(Hypothesis(tokens[b, beam[b, place]], log_prob, score, True))
         best_totals[ends] = -np.inf
         going_on = np.argsort(-best_totals, axis=1, kind="stable")[:, :K]
-        log_probs = np.take_along_axis(best_totals, going_on, axis=1)
-        beam = np.take_along_axis(beam, going_on, axis=1)
-        token = np.take_along_axis(token, going_on, axis=1)
-        tokens = np.concatenate(
-            [np.take_along_axis(tokens, beam[:, :, None], axis=1), token[:, :, None]], axis=2
-        )
+        log_probs = best_totals[source, going_on]
+        beam, token = beam[source, going_on], token[source, going_on]
+        tokens = np.concatenate([tokens[source, beam], token[:, :, None]], axis=2)
         last = token.reshape(-1)
-        rows = (np.arange(B)[:, None] * K + beam).reshape(-1)
+        rows = (source * K + beam).reshape(-1)
+        # Log probabilities only fall, and a longer sequence divides by more.
+        could_be = log_probs.max(axis=1) / max_length**penalty
         for b in range(B):
             ended[b] = sorted(ended[b], key=lambda h: -h.score)[:n_best]
-            # Log probabilities only fall, and a longer sequence divides by more.
-            could_be = log_probs[b].max() / max_length**penalty
-            enough = len(ended[b]) == n_best and ended[b][-1].score >= could_be
-            done[b] = done[b] or enough or np.isneginf(could_be)
+            enough = len(ended[b]) == n_best and ended[b][-1].score >= could_be[b]
+            done[b] = done[b] or enough or np.isneginf(could_be[b])
     for b in range(B):
         open_ones = [
             Hypothesis(tokens[b, k], float(p), float(p) / length**penalty, False)
@@ -497,22 +495,23 @@ def _scores_of(step: Step, tokens: IndexArray, rows: IndexArray) -> FloatArray:
 
 def _log_softmax(name: str, scores: FloatArray) -> FloatArray:
     """Along the last axis; what is -inf stays, also where all are."""
-    if np.isnan(scores).any() or np.isposinf(scores).any():
-        raise ValueError(f"{name}: expected finite scores or -inf, got NaN or infinity")
     most = scores.max(axis=-1, keepdims=True)
-    shifted = scores - np.where(np.isneginf(most), 0.0, most)
-    with np.errstate(divide="ignore"):  # the log of no probability at all
-        total = np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-    log_p: FloatArray = shifted - np.where(np.isneginf(total), 0.0, total)
+    if not (most < np.inf).all():  # nor is NaN
+        raise ValueError(f"{name}: expected finite scores or -inf, got NaN or infinity")
+    log_p: FloatArray = scores - np.maximum(most, np.finfo(scores.dtype).min)
+    # At least 1, the likeliest's, but where all are -inf.
+    total = np.exp(log_p).sum(axis=-1, keepdims=True)
+    log_p -= np.log(np.maximum(total, 1.0))
     return log_p
 
 
 def _largest(values: FloatArray, n: int) -> IndexArray:
     """The places of the n largest of each row, largest first, of equal ones the first."""
-    best = np.argpartition(-values, n - 1, axis=1)[:, :n] if n < values.shape[1] else None
-    if best is None:
-        return np.argsort(-values, axis=1, kind="stable")
+    negative = -values
+    if n == values.shape[1]:
+        return np.argsort(negative, axis=1, kind="stable")
+    row = np.arange(len(values))[:, None]
+    best = np.argpartition(negative, n - 1, axis=1)[:, :n]
     best.sort(axis=1)
-    order = np.argsort(-np.take_along_axis(values, best, axis=1), axis=1, kind="stable")
-    places: IndexArray = np.take_along_axis(best, order, axis=1)
+    places: IndexArray = best[row, np.argsort(negative[row, best], axis=1, kind="stable")]
     return places

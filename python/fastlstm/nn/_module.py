@@ -40,6 +40,7 @@ ModuleT = TypeVar("ModuleT", bound="Module")
 BLOCKS: dict[str, type[Block]] = {
     cls.__name__: cls for cls in (CRF, Attention, Dropout, Embedding, Linear, Pool)
 }
+MODULES: dict[str, type[Module]] = {}
 
 
 class Module:
@@ -266,6 +267,9 @@ class Module:
 
     # --- files --------------------------------------------------------------------------------
 
+    def _check_parts(self) -> None:
+        """Raise ValueError where a file has other parts than such a module has."""
+
     def save(self, path: str | os.PathLike[str]) -> None:
         """Save all parts and :attr:`meta` as one safetensors file, which :meth:`load` reads.
 
@@ -312,8 +316,8 @@ class Module:
 
         Notes
         -----
-        Modules in the module are of the class :class:`Module`, and a derived class's ``__init__``
-        is not called.
+        Modules in the module are of the library's classes, a user's of :class:`Module`, and a
+        derived class's ``__init__`` is not called.
         """
         path = readable_path("path", path)
         text, tensors = read_layer(path)
@@ -329,6 +333,12 @@ class Module:
                 f"{path}: damaged, or of another version of fastlstm: {error}"
             ) from error
         return module
+
+
+def in_files(cls: type[ModuleT]) -> type[ModuleT]:
+    """Have files remember the class of such modules in a module, which the library must have."""
+    MODULES[cls.__name__] = cls
+    return cls
 
 
 def _check_known(argument: str, names: Mapping[str, Any], params: Mapping[str, Any]) -> None:
@@ -347,6 +357,8 @@ def _described(module: Module, prefix: str) -> dict[str, Any]:
         kind = type(part).__name__
         if isinstance(part, Module):
             parts[name] = {"module": _described(part, f"{prefix}{name}.")}
+            if MODULES.get(kind) is type(part):
+                parts[name]["kind"] = kind
         elif {**LAYERS, **BLOCKS}.get(kind) is not type(part):
             raise TypeError(f"{prefix}{name}: expected a class of the library, got {kind}")
         elif isinstance(part, Block):
@@ -367,7 +379,8 @@ def _made(
     parts: dict[str, Any] = {}
     for name, part in described["parts"].items():
         if "module" in part:
-            parts[name] = _made(Module, part["module"], by_part[name])
+            of_class = MODULES[part["kind"]] if "kind" in part else Module
+            parts[name] = _made(of_class, part["module"], by_part[name])
             continue
         kind, options = part["kind"], part["options"]
         values = read_values(by_part[name], options)
@@ -378,4 +391,5 @@ def _made(
     module = cls.__new__(cls)
     Module.__init__(module, **parts)
     module.meta = dict(described["meta"])
+    module._check_parts()
     return module

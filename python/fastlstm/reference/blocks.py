@@ -110,3 +110,41 @@ def attention_backward(
         d_query[:, b] = d_scores @ s
         d_states[:n, b] = p.T @ d + d_scores.T @ query[:, b]
     return d_query, d_states
+
+
+def attend(
+    h: Array, states: Array, lengths: Indices, W_query: Array, W_mix: Array, b_mix: Array
+) -> tuple[Array, Array]:
+    """What a decoder makes of its outputs and of what it looks at (Luong et al. 2015, "general").
+
+    Returns
+    -------
+    mixed : (T_q, B, P)
+        tanh(W_mix [h; context] + b_mix), of (T_q, B, P) outputs h and (T, B, S) states.
+    weights : (T_q, B, T)
+        Zero past a sequence's end.
+    """
+    context, weights = attention(h @ W_query.T, states, lengths, 1.0)
+    return np.tanh(np.concatenate([h, context], axis=-1) @ W_mix.T + b_mix), weights
+
+
+def attend_backward(
+    d_mixed: Array,
+    h: Array,
+    states: Array,
+    lengths: Indices,
+    W_query: Array,
+    W_mix: Array,
+    b_mix: Array,
+) -> tuple[Array, Array, Array, Array, Array]:
+    """Gradients of h, states, W_query, W_mix and b_mix."""
+    P, query = h.shape[-1], h @ W_query.T
+    mixed, _ = attend(h, states, lengths, W_query, W_mix, b_mix)
+    context, _ = attention(query, states, lengths, 1.0)
+    both = np.concatenate([h, context], axis=-1)
+    d_sum = d_mixed * (1 - mixed**2)
+    d_both = d_sum @ W_mix
+    d_query, d_states = attention_backward(d_both[..., P:], query, states, lengths, 1.0)
+    d_W_query = np.einsum("tbs,tbp->sp", d_query, h)
+    d_W_mix = np.einsum("tbp,tbk->pk", d_sum, both)
+    return d_both[..., :P] + d_query @ W_query, d_states, d_W_query, d_W_mix, d_sum.sum((0, 1))
