@@ -33,7 +33,7 @@ def measures(printed: str) -> dict[str, tuple[float, float, bool]]:
     for block in printed.split("\n\n"):
         title, *lines = block.strip("\n").splitlines() or [""]
         values = [re.fullmatch(r"  \S.*? +(-?\d+\.\d+)", line) for line in lines]
-        if values and all(values):
+        if values and all(values) and not title.startswith(" "):  # as the table of times does
             name, _, less = title.partition(" (less")
             found[name] = (float(values[0][1]), float(values[-1][1]), bool(less))
     return found
