@@ -34,7 +34,8 @@ def main(use: common.Use) -> None:
 
     before, before_test = (np.concatenate([roll[:-1] for roll in of]) for of in (train, test))
     after, after_test = (np.concatenate([roll[1:] for roll in of]) for of in (train, test))
-    linear = MLPClassifier((), early_stopping=True, random_state=use.seed).fit(before, after)
+    linear = MLPClassifier((), batch_size=1000, early_stopping=True, random_state=use.seed)
+    linear.fit(before, after)
     of_first = model.log_prob([roll[:1] for roll in test])  # is not counted
     values = {
         "each key as often as ever": nats(after.mean(0).clip(1e-4), after_test),
