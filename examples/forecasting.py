@@ -36,7 +36,7 @@ def main(use: common.Use) -> None:
         test, H = len(y) // 5, model.horizon
         with common.stopwatch() as training:
             model.fit(y[:-test])
-        request = common.seconds_of_request(model.predict, [y] * 20)
+        request = common.seconds_of_request(model.predict, [y.to_numpy()] * 20)
 
         once = {"folds": 1, "size": test - H + 1}
         result = model.backtest(y, **once)
