@@ -2,7 +2,7 @@
 
 Data: statsmodels' elnino (NOAA), sunspots (SIDC) and co2 (Mauna Loa; Keeling et al.), all public.
 What comes out: the error of an LSTM alone, of one that corrects a linear forecast, and of simple
-forecasts, by how many steps they look ahead. All are fitted to the first four fifths.
+forecasts, by how many steps they look ahead. All are fitted to what is before, four times.
 """
 
 from __future__ import annotations
@@ -38,18 +38,19 @@ def main(use: common.Use) -> None:
             model.fit(y[:-test])
         request = common.seconds_of_request(model.predict, [y.to_numpy()] * 20)
 
-        once = {"folds": 1, "size": test - H + 1}
-        result = model.backtest(y, **once)
-        alone = clone(model).set_params(residual=None, relative=drifts)
-        result.forecasts["LSTM alone"] = alone.backtest(y, **once).forecasts["forecaster"]
+        folds = 1 if use.quick else 4
+        how = {"folds": folds, "size": (test - H + 1) // folds}
+        result = model.backtest(y, **how)
+        alone = clone(model).set_params(residual=None, relative=drifts, dropout=0.3)
+        result.forecasts["LSTM alone"] = alone.backtest(y, **how).forecasts["forecaster"]
         result.forecasts["linear and LSTM"] = result.forecasts.pop("forecaster")
         rmse = {method: float(of[0]) for method, of in result.rmse().items()}
         times = {"training": training.seconds, "request": request, "epochs": model.n_iter_}
         times |= {"less_is_better": True, "twin": "months" if "Niño" in name else None}
         use.report(f"RMSE, {name}", rmse, **times)
-        for method, errors in result.rmse_by_step().items():
+        for method, errors in list(result.rmse_by_step().items())[-4:]:  # not the naive ones
             axes.plot(range(1, H + 1), errors, label=method)
-        axes.set(title=name, xlabel="steps ahead", ylim=(0, 3 * rmse["autoregression"]))
+        axes.set(title=name, xlabel="steps ahead", ylim=(0, None))
     axes.legend()
     use.save(figure)
 
