@@ -35,7 +35,7 @@ def main(use: common.Use) -> None:
     before, before_test = (np.concatenate([roll[:-1] for roll in of]) for of in (train, test))
     after, after_test = (np.concatenate([roll[1:] for roll in of]) for of in (train, test))
     linear = MLPClassifier((), batch_size=min(1000, len(after)), learning_rate_init=0.01, tol=0.01)
-    linear.set_params(random_state=use.seed).fit(before, after)
+    linear.set_params(max_iter=1000, random_state=use.seed).fit(before, after)
     of_first = model.log_prob([roll[:1] for roll in test])  # is not counted
     values = {
         "each key as often as ever": nats(after.mean(0).clip(1e-4), after_test),
