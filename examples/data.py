@@ -226,7 +226,7 @@ def digits() -> list[Spoken]:
 
 
 KEYS = 88  # of a piano
-_LOWEST = 21  # the MIDI number of its lowest A
+LOWEST = 21  # the MIDI number of its lowest A
 _STEPS = {"C": 0, "D": 2, "E": 4, "F": 5, "G": 7, "A": 9, "B": 11}
 
 
@@ -269,7 +269,7 @@ def _notes(part: ElementTree.Element) -> Iterator[tuple[int, float, float]]:
             if pitch is not None:
                 octave, step = int(pitch.findtext("octave", "")), pitch.findtext("step", "")
                 alter = int(float(pitch.findtext("alter", "0")))
-                yield 12 * (octave + 1) + _STEPS[step] + alter - _LOWEST, start, start + duration
+                yield 12 * (octave + 1) + _STEPS[step] + alter - LOWEST, start, start + duration
             now = start + duration
 
 

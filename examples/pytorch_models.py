@@ -321,6 +321,79 @@ class Composer(Job):
         return sum(loss * frames for loss, frames in losses) / sum(frames for _, frames in losses)
 
 
+class TransposedComposer(Composer):
+    """The same with dropout, which learns each chorale in seven keys."""
+
+    def forward(self, batch: Batch) -> Tensor:
+        output, _ = self.run(self.rnn, batch.x, batch.lengths)
+        return self.head(functional.dropout(output, 0.5, self.training))
+
+    @staticmethod
+    def load() -> Data:
+        made = Composer.load()
+        train = [
+            Example(example.x.roll(keys, 1), example.y.roll(keys, 1))
+            for example in made.train
+            for keys in range(-3, 4)
+        ]
+        return made._replace(train=train)
+
+
+class MonthsAhead(Job):
+    """Twelve months of El Niño from 24: what to add to a seasonal autoregression's forecast."""
+
+    title, measure, epochs = "forecasting: El Niño", "RMSE, °C", 25
+    window, horizon = 24, 12
+
+    def __init__(self, features: int, form: Form) -> None:
+        super().__init__(form)
+        self.rnn = nn.LSTM(features, 32, batch_first=True)
+        self.drop = nn.Dropout(0.3)
+        self.head = nn.Linear(32, self.horizon)
+        nn.init.zeros_(self.head.weight)  # training begins with the autoregression
+        nn.init.zeros_(self.head.bias)
+
+    @staticmethod
+    def load() -> Data:
+        """The last fifth is the test; of what is before, 15 % are left out, as ours holds out."""
+        from statsmodels.datasets import elnino
+        from statsmodels.tsa.ar_model import AutoReg
+
+        y = torch.from_numpy(elnino.load_pandas().data.to_numpy()[:, 1:].ravel())
+        known = len(y) - len(y) // 5
+        learned = known - round(0.15 * known)
+        W, H = MonthsAhead.window, MonthsAhead.horizon
+        fit = AutoReg(y[:learned].numpy(), W, trend="n", seasonal=True, period=12).fit()
+        month, lags = torch.from_numpy(fit.params).split([12, W])
+        angle = 2 * torch.pi * torch.arange(len(y)) / 12
+        scaled = (y - y[:known].mean()) / y[:known].std()
+        x = torch.stack([scaled, angle.sin(), angle.cos()], 1).float()
+
+        def example(origin: int) -> Example:
+            ahead = y[origin - W : origin]
+            for t in range(origin, origin + H):
+                ahead = torch.cat([ahead, (month[t % 12] + lags @ ahead[-W:].flip(0))[None]])
+            left = y[origin : origin + H] - ahead[W:]
+            return Example(x[origin - W : origin], left.float())
+
+        train, test = range(W, learned - H + 1), range(known, len(y) - H + 1)
+        return Data([*map(example, train)], [*map(example, test)], {"features": 3})
+
+    def forward(self, batch: Batch) -> Tensor:
+        _, (h, _) = self.run(self.rnn, batch.x, batch.lengths)
+        return self.head(self.drop(h[-1]))
+
+    def loss(self, batch: Batch) -> Tensor:
+        return functional.mse_loss(self(batch), batch.y)
+
+    def answer(self, batch: Batch) -> Tensor:
+        return self(batch)
+
+    def score(self, batches: Iterable[Batch]) -> float:
+        squares = torch.cat([(self(batch) - batch.y).square() for batch in batches])
+        return float(squares.mean().sqrt())
+
+
 class Tagger(Job):
     """Characters, both directions, a tag for each: where names begin and go on."""
 
@@ -534,6 +607,8 @@ TWINS: dict[str, type[Job]] = {
     **JOBS,
     "glove": GloveSentiment,
     "names, CRF": CrfTagger,
+    "months": MonthsAhead,
+    "music, transposed": TransposedComposer,
     "dictionary": DictionarySpeller,
     "language": LanguageModel,
 }

@@ -71,6 +71,30 @@ def test_a_chorale_is_what_sounds_on_each_quarter(small_data: ModuleType) -> Non
     assert sounding == [held | {B4, D4}, held | {B4, D4}, held, held | {E4}]
 
 
+def test_a_piano_roll_is_a_midi_file(example_data: ModuleType, tmp_path: Path) -> None:
+    mido = pytest.importorskip("mido")
+    midi = importlib.import_module("midi")
+    roll = np.zeros((4, 88), np.uint8)
+    roll[0:3, 39] = 1  # middle C, for three quarters
+    roll[1, 43] = roll[3, 43] = 1  # E, twice
+    midi.of_roll(roll).save(tmp_path / "a.mid")
+    file = mido.MidiFile(tmp_path / "a.mid")
+    now, found = 0, []
+    for message in mido.merge_tracks(file.tracks):
+        now += message.time
+        if message.type in ("note_on", "note_off"):
+            found.append((now / file.ticks_per_beat, message.type, message.note))
+    assert found == [
+        (0, "note_on", 60),
+        (1, "note_on", 64),
+        (2, "note_off", 64),
+        (3, "note_off", 60),
+        (3, "note_on", 64),
+        (4, "note_off", 64),
+    ]
+    assert file.length == 4 * 0.5  # 120 quarters a minute, as files are that do not say
+
+
 def test_another_archive_is_refused(small_data: ModuleType) -> None:
     path = small_data.cache() / small_data.CMUDICT.file
     path.write_bytes(path.read_bytes() + b" ")

@@ -10,7 +10,12 @@ import numpy as np
 import pytest
 from fastlstm import nn
 from fastlstm.optim import SparseRows
-from fastlstm.sklearn import SequenceClassifier, SequenceRegressor, SequenceTranscriber
+from fastlstm.sklearn import (
+    SequenceClassifier,
+    SequenceRegressor,
+    SequenceTranscriber,
+    edit_distance,
+)
 from fastlstm.sklearn._sequences import Supervised
 from finite_differences import slope_error
 from sklearn.exceptions import ConvergenceWarning
@@ -453,3 +458,17 @@ def test_vectors_that_are_no_longer_learned() -> None:
     before = job.estimator.network_.words.params["weight"].copy()
     job.estimator.set_params(fine_tune=False).partial_fit(job.X, job.y)
     assert np.array_equal(job.estimator.network_.words.params["weight"], before)
+
+
+def test_edit_distances() -> None:
+    def by_definition(a: list[int], b: list[int]) -> int:
+        if not a or not b:
+            return len(a) + len(b)
+        changed = by_definition(a[1:], b[1:]) + (a[0] != b[0])
+        return min(changed, by_definition(a[1:], b) + 1, by_definition(a, b[1:]) + 1)
+
+    random = np.random.default_rng(0)
+    for _ in range(50):
+        a, b = (random.integers(0, 3, random.integers(0, 6)).tolist() for _ in range(2))
+        assert edit_distance(a, b) == by_definition(a, b), (a, b)
+    assert edit_distance("kitten", ["s", "i", "t", "t", "i", "n", "g"]) == 3

@@ -37,17 +37,14 @@ def noisy(n: int = 160, columns: int | None = None, seed: int = 0) -> np.ndarray
 
 
 def by_hand(forecaster: Forecaster, y: np.ndarray, window: int) -> np.ndarray:
-    """A forecast of one column by the blocks, with the linear baseline step by step."""
+    """A forecast of one column by the blocks."""
     mean, deviation = forecaster.means_[0, 0], forecaster.deviations_[0, 0]
     z = (y[-window:] - mean) / deviation
-    baseline = list(z)
-    for _ in range(forecaster.horizon):
-        past = np.array(baseline[: -window - 1 : -1])
-        baseline.append(forecaster.constants_[0, 0] + forecaster.lags_[0] @ past)
+    baseline = forecaster.factors_[0] @ z + forecaster.constants_[0, 0]
     network = forecaster.network_
     x = (z - z[-1]).astype(np.float32)[:, None, None]
     scores = network.out(network.layer(x)[0][-1])[0]
-    return (baseline[window:] + scores * forecaster.unit_[0]) * deviation + mean
+    return (baseline + scores * forecaster.unit_[0]) * deviation + mean
 
 
 # --- values ---------------------------------------------------------------------------------------
@@ -90,6 +87,39 @@ def test_one_autoregression_for_several_series() -> None:
     np.testing.assert_allclose(fitted.lags[:2], [0.6, -0.3], atol=0.05)
     assert np.count_nonzero(fitted.lags) < 6  # more than the true order, by chance, but not all
     np.testing.assert_allclose(fitted.constants, 0.5, atol=0.1)
+
+
+def waves(period: int, n: int = 400) -> np.ndarray:
+    """A season that grows and shrinks, and noise."""
+    t = np.arange(n)
+    season = (1 + 0.5 * np.sin(t / 40)) * np.sin(2 * np.pi * t / period)
+    return season + 0.1 * np.random.default_rng(0).standard_normal(n)
+
+
+def test_autoregressions_with_and_without_a_season_are_mixed() -> None:
+    y, W, H = waves(6), 12, 4
+    past, targets, times = _baselines._examples([y], [3], W, H)
+    assert times[0] == 3 + W
+    np.testing.assert_array_equal(past[5], y[5 : 5 + W])
+    np.testing.assert_array_equal(targets[5], y[5 + W : 5 + W + H])
+    a, b = (
+        _baselines.steps_ahead(_baselines.fit_autoregression([y], [3], W, period), H)
+        for period in (6, None)
+    )
+    mixed = _baselines._mixed(a, b, past, targets, times % 6)
+    weight = (mixed.factors - b.factors)[0, -1] / (a.factors - b.factors)[0, -1]
+    assert 0 < weight < 1
+
+    def error(ahead: _baselines.Ahead) -> float:
+        forecasts = _baselines.linear(past[..., None], times % 6, [ahead])[..., 0]
+        return float(((forecasts - targets) ** 2).sum())
+
+    for other in (weight - 0.01, weight + 0.01):
+        pair = zip(a, b, strict=True)
+        beside = _baselines.Ahead(*(other * of_a + (1 - other) * of_b for of_a, of_b in pair))
+        assert error(mixed) < error(beside)
+    # Two that are the same.
+    assert np.array_equal(_baselines._mixed(b, b, past, targets, 0 * times).factors, b.factors)
 
 
 def test_naive_forecasts() -> None:
@@ -176,8 +206,8 @@ def test_where_training_does_not_help_the_baseline_remains() -> None:
     assert min(forecaster.validation_loss_curve_) >= forecaster.baseline_loss_
     assert not forecaster.network_.params["out.weight"].any()
     scaled = (y - forecaster.means_[0]) / forecaster.deviations_[0]
-    fitted = _baselines.fit_autoregression([scaled], [0], 8, None)
-    np.testing.assert_allclose(forecaster.lags_[0], fitted.lags)  # of all values in the end
+    fitted = _baselines.fit_linear([scaled], [0], 8, 3, None)
+    np.testing.assert_allclose(forecaster.factors_[0], fitted.factors)  # of all values in the end
 
 
 def test_columns_that_are_known_ahead() -> None:
@@ -411,11 +441,17 @@ def test_backtest() -> None:
         want = [fitted.predict(y[:origin]) for origin in range(cut, cut + 5)]
         found = result.forecasts["forecaster"][result.fold == fold, :, 0]
         np.testing.assert_allclose(found, want, rtol=1e-6)
-        # The autoregression is that which the forecaster corrects.
         fitted.network_.update({"out.weight": np.zeros((3, 8)), "out.bias": np.zeros(3)})
         want = [fitted.predict(y[:origin]) for origin in range(cut, cut + 5)]
-        found = result.forecasts["autoregression"][result.fold == fold, :, 0]
+        found = result.forecasts["linear"][result.fold == fold, :, 0]
         np.testing.assert_allclose(found, want, rtol=1e-6)
+        mean, deviation = y[:cut].mean(), y[:cut].std()
+        of_past = _baselines.fit_autoregression([(y[:cut] - mean) / deviation], [0], 8, 4)
+        ahead = _baselines.steps_ahead(of_past, 3)
+        window = (y[cut - 8 : cut] - mean) / deviation
+        want = (ahead.factors @ window + ahead.constants[cut % 4]) * deviation + mean
+        found = result.forecasts["autoregression"][result.fold == fold, :, 0]
+        np.testing.assert_allclose(found[0], want, rtol=1e-6)
     errors = result.forecasts["naive"] - result.actual
     assert result.rmse()["naive"] == pytest.approx(np.sqrt((errors**2).mean()))
     assert result.mae()["naive"] == pytest.approx(np.abs(errors).mean())
@@ -469,8 +505,8 @@ def test_files_that_say_something_else(tmp_path: Path) -> None:
         "last_": [np.ones((7, 2))],
         "last_exog_": [],
         "lengths_": [160, 160],
-        "lags_": np.ones((2, 9)),
-        "constants_": np.ones((2, 1)),
+        "factors_": np.ones((2, 3, 9)),
+        "constants_": np.ones((2, 1, 3)),
         "known_": [0, 3],
         "forms_": [(True, None)],
         "unit_": np.ones(3),
@@ -622,7 +658,7 @@ def test_after_an_error_a_forecaster_is_as_it_was() -> None:
         forecaster.set_params(known=[5]).fit(noisy(seed=1), noisy(seed=2))
     np.testing.assert_array_equal(forecaster.set_params(known=False).predict(), want)
     forecaster.set_params(residual=None).fit(noisy())
-    assert not hasattr(forecaster, "lags_")  # of another fit
+    assert not hasattr(forecaster, "factors_")  # of another fit
 
 
 def test_irregular_indexes_are_refused() -> None:

@@ -72,6 +72,17 @@ def test_log_prob_of_frames() -> None:
     assert generator.log_prob([values])[0] == pytest.approx(want, rel=1e-5)
 
 
+def test_binary_frames_begin_with_how_often_each_value_is_1() -> None:
+    generator = SequenceGenerator(**{**SMALL, "epochs": 1}, lr=1e-9, frames="binary").fit(FRAMES)
+    values = np.concatenate(FRAMES)
+    p = 1 / (1 + np.exp(-generator.network_.params["out.bias"].astype(np.float64)))
+    np.testing.assert_allclose(p, (values.sum(0) + 0.5) / (len(values) + 1), rtol=1e-4)
+    again = SequenceGenerator(**SMALL, lr=1e-9, frames="binary").partial_fit(FRAMES)
+    np.testing.assert_allclose(
+        again.network_.params["out.bias"], generator.network_.params["out.bias"], rtol=1e-4
+    )
+
+
 def test_long_sequences_are_read_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = SequenceGenerator(**SMALL).fit(TEXTS)
     want = generator.log_prob(TEXTS)

@@ -27,7 +27,7 @@ from ._forecaster import Forecaster
 from ._generator import SequenceGenerator
 from ._regressor import SequenceRegressor
 from ._tagger import SequenceTagger
-from ._transcriber import SequenceTranscriber
+from ._transcriber import SequenceTranscriber, edit_distance
 
 __all__ = [
     "Forecaster",
@@ -36,6 +36,7 @@ __all__ = [
     "SequenceRegressor",
     "SequenceTagger",
     "SequenceTranscriber",
+    "edit_distance",
 ]
 
 # Where users find them: pickles and messages do not name the modules.

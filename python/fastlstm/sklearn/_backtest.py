@@ -33,7 +33,7 @@ class Backtest:
         (n, horizon, S): what came.
     forecasts : dict of str to ndarray
         By method, like `actual`: "forecaster" (the median, where it has quantiles), "naive",
-        "seasonal naive" and "autoregression".
+        "seasonal naive", "autoregression", and "linear", which the forecaster corrects.
     origins : ndarray of int64
         (n,): the step of each first value.
     fold : ndarray of int64

@@ -134,6 +134,62 @@ def steps_ahead(fitted: Autoregression, horizon: int) -> Ahead:
     return Ahead(of_window[W:], constants[W:].T)
 
 
+def fit_linear(
+    series: list[Array], positions: list[int], window: int, horizon: int, period: int | None
+) -> Ahead:
+    """Fit forecasts of all steps of a horizon: an autoregression's, or with a season two, mixed.
+
+    Parameters
+    ----------
+    series, positions, period
+        As of :func:`fit_autoregression`.
+    window, horizon : int
+        W and H.
+
+    Notes
+    -----
+    Constants of a season are always the same; an autoregression without them takes the season from
+    the values of a period before, and follows one that changes. What each is worth depends on the
+    series, and is estimated from the errors of all forecasts of all windows: the end that is held
+    out is too short for that. (A ridge regression of what both miss at later steps, too, gained 1
+    to 3 % on earlier parts of three series, and lost 7 % on the end of one.)
+    """
+    plain = steps_ahead(fit_autoregression(series, positions, window, None), horizon)
+    if period is None:
+        return plain
+    seasonal = steps_ahead(fit_autoregression(series, positions, window, period), horizon)
+    past, targets, times = _examples(series, positions, window, horizon)
+    return _mixed(seasonal, plain, past, targets, times % period)
+
+
+def _examples(
+    series: list[Array], positions: list[int], window: int, horizon: int
+) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+    """All windows, what came after each, and when."""
+    past, targets, times = [], [], []
+    for one, position in zip(series, positions, strict=True):
+        origins = np.arange(window, len(one) - horizon + 1)
+        past.append(one[origins[:, None] + np.arange(-window, 0)])
+        targets.append(one[origins[:, None] + np.arange(horizon)])
+        times.append(position + origins)
+    return np.concatenate(past), np.concatenate(targets), np.concatenate(times)
+
+
+def _mixed(a: Ahead, b: Ahead, past: Array, targets: Array, phases: npt.NDArray[np.int64]) -> Ahead:
+    """A mean of two forecasts, weighted by least squares; b is without a season."""
+    of_a, of_b = _of_column(past, phases, a), _of_column(past, 0 * phases, b)
+    apart = of_a - of_b
+    squares = (apart**2).sum()
+    weight = min(max(((targets - of_b) * apart).sum() / squares, 0.0), 1.0) if squares else 1.0
+    return Ahead(*(weight * one + (1 - weight) * other for one, other in zip(a, b, strict=True)))
+
+
+def _of_column(windows: Array, phases: npt.NDArray[np.int64], of: Ahead) -> Array:
+    """(N, H) forecasts of one column's windows, (N, W)."""
+    forecasts: Array = windows @ of.factors.T + of.constants[phases]
+    return forecasts
+
+
 def linear(windows: Array, phases: npt.NDArray[np.int64], ahead: Sequence[Ahead]) -> Array:
     """Forecast each column from its own window.
 
@@ -152,5 +208,5 @@ def linear(windows: Array, phases: npt.NDArray[np.int64], ahead: Sequence[Ahead]
         (N, H, S).
     """
     # A product for each column, rather than one that NumPy does not hand to a BLAS.
-    columns = [windows[:, :, s] @ of.factors.T + of.constants[phases] for s, of in enumerate(ahead)]
+    columns = [_of_column(windows[:, :, s], phases, of) for s, of in enumerate(ahead)]
     return np.stack(columns, axis=2)

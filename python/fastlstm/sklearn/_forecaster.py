@@ -17,14 +17,7 @@ from fastlstm._checks import MOST_SIZE, IndexArray, as_bool, as_int, as_real, ch
 from fastlstm.nn import Linear
 
 from ._backtest import Backtest, simple_forecasts
-from ._baselines import (
-    Autoregression,
-    fit_autoregression,
-    linear,
-    naive,
-    seasonal_naive,
-    steps_ahead,
-)
+from ._baselines import Ahead, fit_linear, linear, naive, seasonal_naive
 from ._estimator import Estimator
 from ._inputs import moments
 from ._network import Network, make_network
@@ -120,17 +113,18 @@ class Forecaster(Estimator):
         Epochs, and that whose parameters were kept: 0 where it is the simple forecast.
     n_features_in_ : int
         S, the columns of y.
-    lags_, constants_ : ndarray
-        With ``residual="linear"``: of scaled values the factors of lags, (S, window), the latest
-        first, zero beyond the chosen order; and the constant of each step of the season,
-        (S, period), or (S, 1).
+    factors_, constants_ : ndarray
+        With ``residual="linear"``, of scaled values: the factors of a window's values in each
+        forecast, (S, horizon, window), the oldest first; and each forecast's constant, by the first
+        one's time in the season, (S, period, horizon), or (S, 1, horizon).
 
     Notes
     -----
     Values are scaled by each series' mean and standard deviation. The linear forecast is an
     autoregression of each column on itself, fitted by least squares, its order chosen by AIC, which
-    goes on step by step. With a ``period`` it has a constant for each step of the season, of up to
-    six harmonics. With several series there is one for all.
+    goes on step by step. With a ``period`` it is the mean of that and of one that has a constant
+    for each step of the season, of up to six harmonics, with weights by least squares of all
+    forecasts. With several series there is one for all.
 
     Examples
     --------
@@ -285,22 +279,17 @@ class Forecaster(Estimator):
         if options.residual == "linear":
             scaled = [(one.series.y - one.mean) / one.deviation for one in placed]
             fitted = [
-                fit_autoregression(
+                fit_linear(
                     [of_one[:, s] for of_one in scaled],
                     [one.position for one in placed],
                     options.window,
+                    options.horizon,
                     options.period,
                 )
                 for s in range(self.n_features_in_)
             ]
+            self.factors_: Array = np.stack([one.factors for one in fitted])
             self.constants_: Array = np.stack([one.constants for one in fitted])
-            self.lags_: Array = np.stack([one.lags for one in fitted])
-            self._prepare_baseline(options)
-
-    def _prepare_baseline(self, options: SimpleNamespace) -> None:
-        """Compute what each forecast takes of the autoregressions."""
-        fitted = map(Autoregression, self.constants_, self.lags_)
-        self._steps_ahead = [steps_ahead(one, options.horizon) for one in fitted]
 
     def _new_network(self, options: SimpleNamespace, random: np.random.Generator) -> Network:
         S, K, known = self.n_features_in_, len(self.exog_mean_), len(self.known_)
@@ -349,15 +338,13 @@ class Forecaster(Estimator):
             "last_exog_": (N, W, K),
         }
         if options.residual == "linear":
-            shapes.update(lags_=(S, W), constants_=(S, options.period or 1))
+            shapes.update(factors_=(S, H, W), constants_=(S, options.period or 1, H))
         for name, shape in shapes.items():
             check_shape(name, np.asarray(getattr(self, name)), shape)
         if len(self.forms_) != N or not set(self.known_) <= set(range(K)):
             raise ValueError("other series or columns than there are")
         for form in self.forms_:
             Form.of_plain(form)
-        if options.residual == "linear":
-            self._prepare_baseline(options)
 
     def _no_future(self) -> Array:
         return np.zeros((self.horizon, len(self.known_)))
@@ -402,7 +389,7 @@ class Forecaster(Estimator):
     def _baseline(self) -> Callable[[Array, IndexArray], Array]:
         H = self.horizon
         if self.residual == "linear":
-            ahead = self._steps_ahead
+            ahead = [*map(Ahead, self.factors_, self.constants_)]
             return lambda windows, phases: linear(windows, phases, ahead)
         if self.residual == "seasonal":
             assert self.period is not None  # as fit has checked
@@ -586,10 +573,10 @@ class Forecaster(Estimator):
         """Forecast the last part of a series from its past, and compare with simple forecasts.
 
         For each fold a copy of this estimator is fitted to all that comes before; so are the
-        simple forecasts: the last value, the value of a period before (with ``period``), and an
-        autoregression as that of ``residual="linear"``. Then each of the fold's
-        values is in turn the first that is forecast, from the true values before it. This estimator
-        stays as it is.
+        simple forecasts: the last value, the value of a period before (with ``period``), an
+        autoregression (with the season's constants), and with ``residual="linear"`` the forecast
+        that the network corrects. Then each of the fold's values is in turn the first that is
+        forecast, from the true values before it. This estimator stays as it is.
 
         Parameters
         ----------
@@ -624,7 +611,8 @@ class Forecaster(Estimator):
                 raise ValueError(f"y: expected more values for {folds} folds of {size}, got {n}")
             fitted = clone(self).fit(_head(y, cut), None if exog is None else _head(exog, cut))
             (one,) = fitted._as_trained([series.part(slice(cut - W, cut + size - 1 + H))])
-            forecasts, came = fitted._rolling(one._replace(position=cut - W), W)
+            one = one._replace(position=cut - W)
+            forecasts, came = fitted._rolling(one, W)
             origins = cut + np.arange(size)
             windows = series.y[origins[:, None] + np.arange(-W, 0)]
             found.append(
@@ -633,6 +621,9 @@ class Forecaster(Estimator):
                     **simple_forecasts(series.y[:cut], windows, origins, H, self.period),
                 }
             )
+            if self.residual == "linear":
+                _, _, corrected = fitted._windows([one]).read(W + np.arange(size))
+                found[-1]["linear"] = corrected * one.deviation + one.mean
             actual.append(came)
             quantiles.append(forecasts)
         return Backtest(

@@ -130,7 +130,7 @@ class SequenceGenerator(Estimator):
             steps = self._kind()
             pieces, owners = cut(sequences, steps, options.bptt)
             order, held_out = self._held_out(owners, options, random)
-            network = self._new_network(steps, options, random)
+            network = self._new_network(steps, sequences, options, random)
             self._train(NextStep(network, pieces.some(order), steps), options, held_out=held_out)
         return self
 
@@ -162,7 +162,10 @@ class SequenceGenerator(Estimator):
                 sequences = self._read_inputs(X, lengths)
             steps = self._kind()
             pieces, _ = cut(sequences, steps, options.bptt)
-            network = self._new_network(steps, options, self._random) if first else self.network_
+            if first:
+                network = self._new_network(steps, sequences, options, self._random)
+            else:
+                network = self.network_
             self._train(NextStep(network, pieces, steps), options, one_epoch=True)
         return self
 
@@ -182,14 +185,22 @@ class SequenceGenerator(Estimator):
         return np.argsort(is_held_out, kind="stable"), int(is_held_out.sum())
 
     def _new_network(
-        self, steps: Steps, options: SimpleNamespace, random: np.random.Generator
+        self,
+        steps: Steps,
+        sequences: Sequences,
+        options: SimpleNamespace,
+        random: np.random.Generator,
     ) -> Network:
         words = None
         if options.frames is None:
             seed = int(random.integers(2**63))
             words = Embedding(steps.n_in, options.embedding, dtype=options.dtype, seed=seed)
         n_in = steps.n_in if words is None else options.embedding
-        return make_network(options, n_in, steps.n_out, random, words=words)
+        network = make_network(options, n_in, steps.n_out, random, words=words)
+        bias = steps.first_bias(sequences.values)
+        if bias is not None:
+            network.update({"out.bias": bias})
+        return network
 
     def _loaded(self) -> None:
         self.tokenize = self.split_by_

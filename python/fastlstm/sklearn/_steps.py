@@ -41,6 +41,10 @@ class Steps(ABC):
     def boundary(self) -> Any:
         """Return what stands before the first step; and after the last one, where it `ends`."""
 
+    def first_bias(self, values: npt.NDArray[Any]) -> FloatArray | None:
+        """Return what the bias of ``out`` begins with, of what is learned from; None: as ever."""
+        return None
+
     @abstractmethod
     def loss(
         self, network: Network, h: FloatArray, y: npt.NDArray[Any], lengths: IndexArray
@@ -139,6 +143,15 @@ class BinaryFrames(Frames):
 
     def __init__(self, F: int) -> None:
         super().__init__(F, F)
+
+    def first_bias(self, values: npt.NDArray[Any]) -> FloatArray | None:
+        """As :meth:`Steps.first_bias`: how often each value is 1 need not be learned.
+
+        Most keys of a piano are never touched.
+        """
+        p = (values.sum(axis=0, dtype=np.float64) + 0.5) / (len(values) + 1)
+        bias: FloatArray = np.log(p / (1 - p)).astype(values.dtype)
+        return bias
 
     def loss_of_scores(
         self, scores: FloatArray, y: npt.NDArray[Any], lengths: IndexArray

@@ -154,7 +154,24 @@ class SequenceTranscriber(LabelEstimator, StepwiseEstimator):
 
 
 def edit_distance(a: Sequence[Any], b: Sequence[Any]) -> int:
-    """Return the fewest insertions, deletions and changes that make one sequence of the other."""
+    """Return the fewest insertions, deletions and changes that make one sequence of the other.
+
+    Parameters
+    ----------
+    a, b : str, or sequence of labels
+        Labels are hashable.
+
+    Returns
+    -------
+    int
+        The Levenshtein distance: divided by the labels that there should be, the label error rate
+        of :meth:`SequenceTranscriber.score`.
+
+    Examples
+    --------
+    >>> edit_distance("kitten", "sitting")
+    3
+    """
     places: dict[Any, int] = {}
     x, y = (np.array([places.setdefault(item, len(places)) for item in s], int) for s in (a, b))
     columns = np.arange(len(y) + 1)
