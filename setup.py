@@ -30,8 +30,8 @@ class CMakeBuild(build_ext):
             "-GNinja",
             f"-DCMAKE_BUILD_TYPE={os.environ.get('FASTLSTM_BUILD_TYPE', 'Release')}",
             f"-DPython_EXECUTABLE={sys.executable}",
-            f"-DFASTLSTM_MODULE_DIR={self.folder_of('fastlstm._core')}",
-            f"-DFASTLSTM_BENCH_DIR={self.folder_of('fastlstm_bench._limits')}",
+            f"-DFASTLSTM_MODULE_DIR={self.folder_of('fastlstm._core').as_posix()}",
+            f"-DFASTLSTM_BENCH_DIR={self.folder_of('fastlstm_bench._limits').as_posix()}",
             "-DFASTLSTM_PYTHON=ON",
             *os.environ.get("CMAKE_ARGS", "").split(),
         ]

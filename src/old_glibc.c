@@ -1,8 +1,9 @@
 // Lets modules that were built with glibc 2.34 or newer run with older ones too, down to 2.28.
 //
 // Functions of libpthread have a second version since 2.34, which made them part of libc; it does
-// what the first one does, and so do fstat of 2.33 and its predecessor. The linker's --wrap sends
-// every use of them here, also those inside libstdc++, and from here they go to the old versions.
+// what the first one does, and so do fstat of 2.33 and its predecessor; exp and log of 2.29 have the
+// values of those before them, which set errno in another way. The linker's --wrap sends every use of
+// them here, also those inside libstdc++, and from here they go to the old versions.
 #define _GNU_SOURCE
 #include <pthread.h>
 #include <sched.h>
@@ -49,6 +50,14 @@ int old_pthread_setaffinity_np(pthread_t, size_t, const cpu_set_t*);
 int __wrap_pthread_setaffinity_np(pthread_t thread, size_t size, const cpu_set_t* cpus) {
   return old_pthread_setaffinity_np(thread, size, cpus);
 }
+
+OLD(exp, FIRST_VERSION);
+double old_exp(double);
+double __wrap_exp(double x) { return old_exp(x); }
+
+OLD(log, FIRST_VERSION);
+double old_log(double);
+double __wrap_log(double x) { return old_log(x); }
 
 int __fxstat64(int, int, struct stat64*);
 int __wrap_fstat64(int file, struct stat64* status) {

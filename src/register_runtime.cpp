@@ -1,9 +1,5 @@
 #include <pybind11/stl.h>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include <atomic>
 #include <cstdint>
 #include <string>
@@ -12,6 +8,7 @@
 
 #include "fastlstm/runtime.hpp"
 #include "register.hpp"
+#include "runtime/system.hpp"
 #include "runtime/tuning.hpp"
 #include "threads_of_context.hpp"
 
@@ -62,11 +59,9 @@ std::atomic<unsigned long> g_main_thread{0};
 void note_main_thread() {
   const py::object main_thread = py::module_::import("threading").attr("main_thread")();
   g_main_thread.store(main_thread.attr("ident").cast<unsigned long>());
-#if defined(__unix__) || defined(__APPLE__)
   static const int fork_handler =
-      pthread_atfork(nullptr, nullptr, [] { g_main_thread.store(PyThread_get_thread_ident()); });
+      at_fork(nullptr, nullptr, [] { g_main_thread.store(PyThread_get_thread_ident()); });
   static_cast<void>(fork_handler);
-#endif
 }
 
 /// Runs Python's signal handlers; what they raise ends the call that asked. In other threads, for

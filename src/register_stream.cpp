@@ -10,13 +10,10 @@
 #include <utility>
 #include <vector>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include "arrays.hpp"
 #include "core_call.hpp"
 #include "register.hpp"
+#include "runtime/system.hpp"
 #include "runtime/tuning.hpp"
 
 namespace py = pybind11;
@@ -37,12 +34,10 @@ std::uint32_t this_thread() {
   return t_thread;
 }
 
-#if defined(__unix__) || defined(__APPLE__)
-const int g_fork_handler = pthread_atfork(nullptr, nullptr, [] {
+const int g_fork_handler = at_fork(nullptr, nullptr, [] {
   g_threads_at_fork.store(g_threads.load());
   g_forker.store(this_thread());
 });
-#endif
 
 bool was_left_by_fork(std::uint32_t thread) {
   return thread <= g_threads_at_fork.load() && thread != g_forker.load();

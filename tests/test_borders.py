@@ -15,6 +15,12 @@ LADDER = ("simd", "kernels", "runtime", "schedule", "weights", "cells", "passes"
 # all. kernel_symbols.sh looks for that in the objects, this for its cause.
 KERNEL_LIBRARIES = {"cstdint", "stdint.h", "string.h", "immintrin.h", "arm_neon.h"}
 
+# What a system has and others lack. "runtime/system.hpp" has a file for each system behind it.
+SYSTEM = re.compile(
+    r"<(sys/[a-z]+|unistd|pthread|sched|dlfcn|fcntl|signal|csignal|windows|process|mach/[a-z_]+)(\.h)?>"
+    r"|\b(__linux__|__unix__|__APPLE__|_WIN32|__GLIBC__)\b"
+)
+
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
 
@@ -66,6 +72,20 @@ def test_nothing_includes_upwards() -> None:
         if (reason := wrong_include(folder, kind, name)) is not None
     ]
     assert not wrong, "\n".join(wrong)
+
+
+def test_one_file_for_each_system_calls_it() -> None:
+    wrong, right = [], []
+    for file in sorted([*SOURCE.rglob("*.hpp"), *SOURCE.rglob("*.cpp")]):
+        if SYSTEM.search(file.read_text(encoding="utf-8")) is not None:
+            (right if file.name.startswith("system_") else wrong).append(file.name)
+    assert not wrong
+    assert right == [
+        "system_linux.cpp",
+        "system_macos.cpp",
+        "system_posix.cpp",
+        "system_windows.cpp",
+    ]
 
 
 def test_includes_are_found() -> None:

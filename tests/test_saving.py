@@ -551,6 +551,27 @@ def test_a_file_system_without_locks(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert sorted(os.listdir(tmp_path)) == sorted([*left, "f"])  # who knows whose it is
 
 
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_systems_that_have_less(
+    system: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What Linux alone can do is left out: all names that others lack are missing."""
+    lacking = ["listxattr", "getxattr", "setxattr", "removexattr"]
+    if system == "win32":
+        lacking += ["fchown", "fchmod", "O_DIRECTORY", "O_NOFOLLOW", "O_NONBLOCK"]
+        monkeypatch.setattr(os, "supports_effective_ids", set())
+        monkeypatch.delattr(fcntl, "flock")
+    for name in lacking:
+        monkeypatch.delattr(os, name)
+    monkeypatch.setattr(sys, "platform", system)
+    path = tmp_path / "f"
+    for layer in (fastlstm.GRU(2, 3), LAYER):
+        layer.save(path)
+    monkeypatch.undo()
+    assert os.listdir(tmp_path) == ["f"]
+    assert fastlstm.load(path).params.keys() == LAYER.params.keys()
+
+
 # --- the content --------------------------------------------------------------------------------
 
 

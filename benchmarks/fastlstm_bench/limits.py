@@ -120,7 +120,8 @@ def _larger(first: dict[str, float], second: dict[str, float]) -> dict[str, floa
 
 def find_library() -> Path | None:
     """The compiled limits.cpp beside this file; None: not built."""
-    found = sorted(Path(__file__).parent.glob("_limits*.so"))
+    suffix = ".pyd" if sys.platform == "win32" else ".so"
+    found = sorted(Path(__file__).parent.glob(f"_limits*{suffix}"))
     return found[0] if found else None
 
 

@@ -134,7 +134,7 @@ def execute(plan: Plan, run: Run, listener: Listener) -> None:
 
 
 def _now() -> str:
-    return datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
 
 
 def _run(plan: Plan, run: Run, listener: Listener) -> None:

@@ -198,13 +198,19 @@ struct Aligned {
 
 }  // namespace
 
+#if defined(_WIN32)
+#define EXPORT __declspec(dllexport)
+#else
+#define EXPORT
+#endif
+
 extern "C" {
 
 // Name of the instruction set that the two functions below use.
-const char* fastlstm_limits_isa() { return best_isa().name; }
+EXPORT const char* fastlstm_limits_isa() { return best_isa().name; }
 
 // Operations per second of fused multiply-adds (two operations each), all threads together.
-double fastlstm_limits_flops(int is_double, int threads, double seconds) {
+EXPORT double fastlstm_limits_flops(int is_double, int threads, double seconds) {
   const Isa& isa = best_isa();
   const auto body = is_double ? isa.fma_double : isa.fma_float;
   const double lanes = isa.vector_bytes / (is_double ? 8.0 : 4.0);
@@ -217,7 +223,7 @@ double fastlstm_limits_flops(int is_double, int threads, double seconds) {
 
 // Bytes read per second, all threads together; each thread reads its own buffer of
 // bytes_per_thread, rounded to 4 KiB, from start to end. 0: no memory.
-double fastlstm_limits_bandwidth(std::size_t bytes_per_thread, int threads, double seconds) {
+EXPORT double fastlstm_limits_bandwidth(std::size_t bytes_per_thread, int threads, double seconds) {
   const auto body = best_isa().sum;
   const std::size_t bytes = std::max<std::size_t>(4096, bytes_per_thread / 4096 * 4096);
   const std::size_t count = bytes / sizeof(float);

@@ -99,7 +99,7 @@ FASTLSTM_NOINLINE Vec<T> activation_slope(const Activation& function, Vec<T> x) 
     }
     case ActivationKind::kHardSigmoid: {
       const Vec<T> y = fma(alpha, x, beta);
-      return {(y.raw > zero.raw) & (y.raw < one.raw) ? alpha.raw : zero.raw};
+      return {((y.raw > zero.raw) & (y.raw < one.raw)) ? alpha.raw : zero.raw};
     }
     case ActivationKind::kElu:
       return {x.raw < zero.raw ? (alpha * exp(min(x, zero))).raw : one.raw};

@@ -8,6 +8,7 @@
 #include "passes/memory_plan.hpp"
 #include "passes/saved.hpp"
 #include "passes/segments.hpp"
+#include "runtime/system.hpp"
 
 namespace fastlstm {
 

@@ -5,9 +5,7 @@
 #include <mutex>
 #include <stdexcept>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
+#include "runtime/system.hpp"
 
 namespace fastlstm {
 
@@ -62,7 +60,6 @@ thread_local int t_single_users = 0;  // those of this thread
 int g_threads_before = 1;
 bool g_left_single = false;  // by calls of the parent process, of which a fork has left no thread
 
-#if defined(__unix__) || defined(__APPLE__)
 // A fork waits for the lock, so that the child does not find it taken by a thread that it lacks.
 void before_fork() { g_single_mutex.lock(); }
 void after_fork_in_parent() { g_single_mutex.unlock(); }
@@ -71,8 +68,7 @@ void after_fork_in_child() {
   g_single_users = t_single_users;
   g_single_mutex.unlock();
 }
-const int g_fork_handlers = pthread_atfork(before_fork, after_fork_in_parent, after_fork_in_child);
-#endif
+const int g_fork_handlers = at_fork(before_fork, after_fork_in_parent, after_fork_in_child);
 
 bool threads_can_be_set() {
   return g_blas.get_num_threads != nullptr && g_blas.set_num_threads != nullptr;

@@ -11,6 +11,7 @@
 #include <utility>
 
 #include "fastlstm/types.hpp"
+#include "runtime/system.hpp"
 
 namespace fastlstm {
 
@@ -24,20 +25,10 @@ void copy_or_zero(const T* from, Index n, T* to) {
   }
 }
 
-/// Asks for large pages in memory of this size, where the system has them and gives them on demand.
-/// Fresh memory comes page by page, 1.7 us for each 4 kB on a virtual machine: an update of an LSTM
-/// with H = 1024 spent 30 of 55 ms so.
-void prefer_large_pages(void* memory, std::size_t bytes) noexcept;
-constexpr std::size_t kLargeMemory = std::size_t{4} << 20;  // two of x86's large pages
-
-/// Lets the allocator keep what training releases for the next call, rather than give it back to
-/// the system. glibc keeps free memory (for each of its arenas, of which a thread has one) of up to
-/// twice the largest block of at most 32 MB that was ever released, or 128 kB: this releases one of
-/// that size, without touching it. Without it the calls of a training loop found their memory gone,
-/// or not, as it happened to lie: LSTM, T = 100, B = 32, H = 256, 3,800 fresh pages and 11 of 88 ms
-/// for each call.
-void keep_released_memory() noexcept;
-constexpr Index kMemoryToKeep = Index{1} << 20;  // of a call, for which it pays
+/// Memory for which prefer_large_pages pays: two of x86's large pages; and that of a call for which
+/// keep_released_memory does.
+constexpr std::size_t kLargeMemory = std::size_t{4} << 20;
+constexpr Index kMemoryToKeep = Index{1} << 20;
 
 /// Memory for a number of elements, aligned to a cache line (and the widest vector).
 /// Not initialised. Throws std::bad_alloc, also where the size in bytes does not fit.

@@ -3,11 +3,8 @@
 #include <chrono>
 #include <stdexcept>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <unistd.h>
-#endif
-
 #include "fastlstm/runtime.hpp"
+#include "runtime/system.hpp"
 #include "runtime/tuning.hpp"
 
 namespace fastlstm {
@@ -18,14 +15,6 @@ using Clock = std::chrono::steady_clock;
 
 std::atomic<void (*)()> g_check{nullptr};
 thread_local Region* t_region = nullptr;
-
-long this_process() noexcept {
-#if defined(__unix__) || defined(__APPLE__)
-  return getpid();
-#else
-  return 0;
-#endif
-}
 
 }  // namespace
 

@@ -3,12 +3,9 @@
 #include <atomic>
 #include <csetjmp>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
-
 #include "runtime/fp_mode.hpp"
 #include "runtime/interrupt.hpp"
+#include "runtime/system.hpp"
 
 namespace fastlstm {
 
@@ -18,9 +15,7 @@ OpenMp g_openmp;
 std::atomic<bool> g_usable{false};
 thread_local bool t_asked_for = false;
 
-#if defined(__unix__) || defined(__APPLE__)
-const int g_fork_handler = pthread_atfork(nullptr, nullptr, [] { g_usable.store(false); });
-#endif
+const int g_fork_handler = at_fork(nullptr, nullptr, [] { g_usable.store(false); });
 
 struct Call {
   const int threads;

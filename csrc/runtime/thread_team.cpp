@@ -9,19 +9,16 @@
 #include <mutex>
 #include <new>
 #include <stdexcept>
-#include <system_error>
 #include <thread>
 #include <utility>
 
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
 #if defined(__x86_64__)
 #include <immintrin.h>
 #endif
 
 #include "runtime/fp_mode.hpp"
 #include "runtime/openmp.hpp"
+#include "runtime/system.hpp"
 #include "runtime/tuning.hpp"
 
 namespace fastlstm {
@@ -37,7 +34,6 @@ N tuned(double Tuning::* field) {
 using Clock = std::chrono::steady_clock;
 std::atomic<Clock::rep> g_crowded_until{0};
 
-#if defined(__unix__) || defined(__APPLE__)
 /// A worker's stack. Calls take up to 16 KB of one (tests/cpp/test_small_stacks.cpp), with BLAS
 /// less than 32, and several times as much with sanitizers. The system's own may be smaller (musl:
 /// 128 KB; ulimit -s).
@@ -45,28 +41,15 @@ constexpr std::size_t kWorkerStack = std::size_t{256} << 10;
 
 /// Runs body() in a thread of its own. Throws where the system starts no more.
 template <class Body>
-void start_thread(Body body) {
+void start_worker(Body body) {
   auto owned = std::make_unique<Body>(std::move(body));
-  pthread_attr_t attributes;
-  if (pthread_attr_init(&attributes) != 0) throw std::bad_alloc();
-  pthread_attr_setdetachstate(&attributes, PTHREAD_CREATE_DETACHED);
-  pthread_attr_setstacksize(&attributes, kWorkerStack);
-  pthread_t thread;
   const auto start = [](void* given) -> void* {
     (*std::unique_ptr<Body>(static_cast<Body*>(given)))();
     return nullptr;
   };
-  const int error = pthread_create(&thread, &attributes, start, owned.get());
-  pthread_attr_destroy(&attributes);
-  if (error != 0) throw std::system_error(error, std::generic_category());
-  owned.release();  // the thread's
+  start_thread(kWorkerStack, start, owned.get());
+  static_cast<void>(owned.release());  // the thread's
 }
-#else
-template <class Body>
-void start_thread(Body body) {
-  std::thread(std::move(body)).detach();
-}
-#endif
 
 void cpu_relax() {
 #if defined(__x86_64__)
@@ -92,7 +75,7 @@ class Team {
   bool grow(int n) noexcept {
     try {
       for (; workers_ < n - 1; ++workers_) {
-        start_thread([this, rank = workers_ + 1, seen = region_.load()] { work(rank, seen); });
+        start_worker([this, rank = workers_ + 1, seen = region_.load()] { work(rank, seen); });
       }
     } catch (const std::exception&) {
       return false;
@@ -162,9 +145,7 @@ namespace {
 // Never destroyed: its workers may outlive the statics. After a fork the child has none of them, so
 // it gets a new team when it needs one.
 std::atomic<Team*> g_team{nullptr};
-#if defined(__unix__) || defined(__APPLE__)
-const int g_fork_handler = pthread_atfork(nullptr, nullptr, [] { g_team.store(nullptr); });
-#endif
+const int g_fork_handler = at_fork(nullptr, nullptr, [] { g_team.store(nullptr); });
 
 Team& team() {
   Team* team = g_team.load(std::memory_order_acquire);

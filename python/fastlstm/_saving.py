@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import functools
 import json
 import os
 import stat
+import sys
 import zlib
 from collections.abc import Iterable, Mapping
 from io import FileIO
@@ -18,6 +18,9 @@ import numpy as np
 import numpy.typing as npt
 
 from ._checks import as_path
+
+if sys.platform != "win32":
+    import fcntl
 
 _AT_ONCE = 8 << 20  # bytes
 _MOST_LINKS = 40  # as many as Linux follows
@@ -155,6 +158,8 @@ def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | me
                     if old is not None:
                         _take_after(target, old, file.fileno())
                     os.fsync(file.fileno())
+                    if sys.platform == "win32":
+                        file.close()  # what is open cannot be renamed there
                     _take_place(temporary, target)
                     is_replaced = True
         finally:
@@ -166,9 +171,10 @@ def _replace(target: str, old: os.stat_result | None, parts: Iterable[bytes | me
 
 def _check_replaceable(target: str, folder: str) -> None:
     """Raise OSError where the user may not write to the file, or only to it."""
-    if not os.access(target, os.W_OK, effective_ids=True):
+    effective = os.access in os.supports_effective_ids
+    if not os.access(target, os.W_OK, effective_ids=effective):
         os.close(os.open(target, os.O_WRONLY))  # says why
-    if not os.access(folder or os.curdir, os.W_OK | os.X_OK, effective_ids=True):
+    if not os.access(folder or os.curdir, os.W_OK | os.X_OK, effective_ids=effective):
         text = "its folder takes no new file, which a save needs to replace this one"
         raise PermissionError(errno.EACCES, f"{os.strerror(errno.EACCES)}: {text}")
 
@@ -193,6 +199,8 @@ def _write(file: FileIO, part: bytes | memoryview) -> None:
 
 def _lock(descriptor: int) -> bool:
     """Lock a file; return whether nobody else has."""
+    if sys.platform == "win32":
+        return True  # what is open cannot be removed there
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -216,6 +224,9 @@ def _remove_left_behind(prefix: str) -> None:
 
 
 def _remove_unless_locked(path: str) -> None:
+    if sys.platform == "win32":
+        os.unlink(path)
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -226,17 +237,20 @@ def _remove_unless_locked(path: str) -> None:
 
 def _take_after(target: str, old: os.stat_result, descriptor: int) -> None:
     """Give a new file the owner, attributes and mode of the old one, where the system lets."""
+    if sys.platform == "win32":
+        return  # a file has what its folder gives
     for owner in (old.st_uid, -1):
         with contextlib.suppress(OSError):
             os.fchown(descriptor, owner, old.st_gid)
             break
-    with contextlib.suppress(OSError):
-        os.removexattr(descriptor, _ACCESS_LIST)  # which its folder gave it
-    with contextlib.suppress(OSError):
-        for name in os.listxattr(target):
-            if name.startswith(_KEPT_ATTRIBUTES):
-                with contextlib.suppress(OSError):
-                    os.setxattr(descriptor, name, os.getxattr(target, name))
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.removexattr(descriptor, _ACCESS_LIST)  # which its folder gave it
+        with contextlib.suppress(OSError):
+            for name in os.listxattr(target):
+                if name.startswith(_KEPT_ATTRIBUTES):
+                    with contextlib.suppress(OSError):
+                        os.setxattr(descriptor, name, os.getxattr(target, name))
     new = os.fstat(descriptor)
     mode = stat.S_IMODE(old.st_mode)
     if new.st_uid != old.st_uid:
@@ -249,6 +263,8 @@ def _take_after(target: str, old: os.stat_result, descriptor: int) -> None:
 
 def _sync_folder(folder: str) -> None:
     """Put the new name onto the disk."""
+    if sys.platform == "win32":
+        return  # it opens no folders
     try:
         descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     except PermissionError:  # one that may be written to, but not listed

@@ -1,5 +1,9 @@
 // Settings of the process: targets, threads, the BLAS.
+#if defined(__linux__)
 #include <sched.h>
+#elif defined(_WIN32)
+#include <windows.h>
+#endif
 
 #include <cstdlib>
 #include <stdexcept>
@@ -24,6 +28,15 @@ std::string message_of(void (*call)()) {
   return "";
 }
 
+/// In the environment; null: not there.
+void set_variable(const char* name, const char* value) {
+#if defined(_WIN32)
+  _putenv_s(name, value != nullptr ? value : "");
+#else
+  value != nullptr ? setenv(name, value, 1) : unsetenv(name);
+#endif
+}
+
 bool contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
 }
@@ -32,9 +45,9 @@ bool contains(const std::string& text, const std::string& part) {
 
 // The target and the default number of threads are chosen once, so wrong wishes come first.
 TEST(an_unknown_isa_is_an_error_that_lists_the_valid_ones) {
-  setenv("FASTLSTM_ISA", "abacus", 1);
+  set_variable("FASTLSTM_ISA", "abacus");
   const std::string message = message_of([] { isa(); });
-  unsetenv("FASTLSTM_ISA");
+  set_variable("FASTLSTM_ISA", nullptr);
   CHECK(contains(message, "FASTLSTM_ISA") && contains(message, "'abacus'"));
   for (const std::string& name : available_isas()) CHECK(contains(message, "'" + name + "'"));
   CHECK_EQUAL(isa(), available_isas().front());
@@ -44,9 +57,9 @@ TEST(an_unknown_isa_is_an_error_that_lists_the_valid_ones) {
 TEST(a_wrong_number_of_threads_is_an_error) {
   for (const char* text : {"0", "-1", "two", "2x", "1.5", "5000", "99999999999999999999"}) {
     NOTE(text);
-    setenv("FASTLSTM_NUM_THREADS", text, 1);
+    set_variable("FASTLSTM_NUM_THREADS", text);
     const std::string message = message_of([] { num_threads(); });
-    unsetenv("FASTLSTM_NUM_THREADS");
+    set_variable("FASTLSTM_NUM_THREADS", nullptr);
     CHECK(contains(message, "FASTLSTM_NUM_THREADS") && contains(message, text));
   }
   for (const int n : {0, -1, 5000}) {
@@ -62,6 +75,7 @@ TEST(the_default_number_of_threads) {
   CHECK_EQUAL(num_threads(), usable_cpus());
 }
 
+#if defined(__linux__)
 TEST(affinity_limits_the_cpus) {
   cpu_set_t all, one;
   CHECK_EQUAL(sched_getaffinity(0, sizeof all, &all), 0);
@@ -74,6 +88,16 @@ TEST(affinity_limits_the_cpus) {
   sched_setaffinity(0, sizeof all, &all);
   CHECK_EQUAL(cpus, 1);
 }
+#elif defined(_WIN32)
+TEST(affinity_limits_the_cpus) {
+  DWORD_PTR all = 0, system = 0;
+  CHECK(GetProcessAffinityMask(GetCurrentProcess(), &all, &system) != 0);
+  CHECK(SetProcessAffinityMask(GetCurrentProcess(), all & (~all + 1)) != 0);
+  const int cpus = usable_cpus();
+  SetProcessAffinityMask(GetCurrentProcess(), all);
+  CHECK_EQUAL(cpus, 1);
+}
+#endif
 
 TEST(threads_of_the_process_and_of_one_thread) {
   set_num_threads(3);

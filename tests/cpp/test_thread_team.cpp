@@ -1,7 +1,9 @@
 // The thread team and the plans for it.
+#if !defined(_WIN32)
 #include <pthread.h>
 #include <sys/wait.h>
 #include <unistd.h>
+#endif
 
 #include <algorithm>
 #include <atomic>
@@ -125,7 +127,7 @@ TEST(one_lease_at_a_time_has_the_team) {
 }
 
 // ThreadSanitizer does not follow a process with threads into its fork.
-#if !defined(__SANITIZE_THREAD__)
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)
 TEST(a_forked_child_has_a_team_of_its_own) {
   if (std::getenv("FASTLSTM_TEST_NO_FORK") != nullptr) return;  // CMakeLists.txt says when
   TeamLease held(4);  // the child does not inherit the lease either
@@ -258,7 +260,7 @@ TEST(a_region_within_an_interruption) {
   set_interrupt_check(nullptr);
 }
 
-#if !defined(__SANITIZE_THREAD__)  // which dies of a fork with threads
+#if !defined(_WIN32) && !defined(__SANITIZE_THREAD__)  // which dies of a fork with threads
 TEST(a_fork_in_the_middle_of_a_region) {
   if (std::getenv("FASTLSTM_TEST_NO_FORK") != nullptr) return;
   static pid_t child = -1;

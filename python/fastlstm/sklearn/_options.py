@@ -12,12 +12,20 @@ import math
 import textwrap
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fastlstm._checks import MOST_SIZE, as_int, as_real
 
 ClassT = TypeVar("ClassT")
 Check = Callable[[str, Any], Any]
+
+if TYPE_CHECKING:
+    from typing_extensions import dataclass_transform
+else:
+
+    def dataclass_transform(**_: bool) -> Callable[[ClassT], ClassT]:
+        """What only type checkers read; Python has it from 3.11 on."""
+        return lambda function: function
 
 
 def option(default: Any, check: Check, kind: str, doc: str) -> Any:

@@ -1,0 +1,19 @@
+// macOS, where threads are bound to no CPUs, processes have no quotas, and memory that is there
+// gets no large pages. Other Unix takes it as well.
+#include <unistd.h>
+
+#include "runtime/system.hpp"
+
+namespace fastlstm {
+
+int affinity_cpus() {
+  const long n = sysconf(_SC_NPROCESSORS_ONLN);
+  return n > 0 ? static_cast<int>(n) : 1;
+}
+
+int quota_cpus() { return 0; }
+
+void prefer_large_pages(void*, std::size_t) noexcept {}
+void keep_released_memory() noexcept {}
+
+}  // namespace fastlstm

