@@ -104,7 +104,7 @@ class Use:
         less_is_better: bool = False,
         twin: str | None = None,
         epochs: int | None = None,
-        lr: float = 2e-3,
+        lr: float | Sequence[float] = 2e-3,
         batch_size: int = 32,
     ) -> None:
         """Print what was measured, with --compare beside PyTorch.
@@ -122,11 +122,14 @@ class Use:
         twin : str, optional
             The same model in PyTorch, of those in `pytorch_models.py`.
         epochs, lr, batch_size : int, float, int
-            How the twin is trained, as ours was; epochs as the user asked for by default.
+            How the twin is trained, as ours was; epochs as the user asked for by default, and one
+            learning rate, or one for each epoch.
         """
         pytorch = {}
         if self.compare and twin is not None:
-            pytorch = self._train_twin(twin, epochs or self.epochs, lr, batch_size)
+            epochs = epochs or self.epochs
+            rates = [lr] * epochs if isinstance(lr, float) else lr
+            pytorch = self._train_twin(twin, rates, batch_size)
         print(_described(Report(measure, less_is_better, values, training, request, pytorch)))
 
     def save(self, figure: Figure, name: str | None = None) -> None:
@@ -139,7 +142,7 @@ class Use:
         """Where a file is to be written."""
         return self.out / file
 
-    def _train_twin(self, twin: str, epochs: int, lr: float, batch_size: int) -> dict[str, Times]:
+    def _train_twin(self, twin: str, rates: Sequence[float], batch_size: int) -> dict[str, Times]:
         """PyTorch's model with packed sequences and with padded ones, on the batches of ours."""
         import torch
         from pytorch_jobs import PACKED, PADDED, Trained, split
@@ -152,9 +155,10 @@ class Use:
         lengths = [len(example.x) for example in examples.train]
         found = {}
         for way in (PACKED, PADDED):
-            its = Trained(job, examples, way, self.seed, lr)
+            its = Trained(job, examples, way, self.seed)
             with stopwatch() as training:
-                for epoch in range(epochs):
+                for epoch, rate in enumerate(rates):
+                    its.optimizer.param_groups[0]["lr"] = float(rate)
                     seed = self.seed + epoch
                     for rows in fastlstm.nn.bucket_batches(lengths, batch_size, seed=seed):
                         its.step(collate([examples.train[row] for row in rows]))

@@ -55,15 +55,13 @@ BY_LENGTHS = (PACKED, OUR_LENGTHS)
 class Trained:
     """A model and its optimiser."""
 
-    def __init__(
-        self, job: type[Job], data: Data, way: Way, seed: int, lr: float = LEARNING_RATE
-    ) -> None:
+    def __init__(self, job: type[Job], data: Data, way: Way, seed: int) -> None:
         torch.manual_seed(seed)
         self.model = job(**data.sizes, form=way.form)
         if way.accelerated:
             fastlstm.torch.accelerate(self.model)
         # Fused: one pass over each parameter, which is faster than the default.
-        self.optimizer = torch.optim.Adam(self.model.parameters(), lr, fused=True)
+        self.optimizer = torch.optim.Adam(self.model.parameters(), LEARNING_RATE, fused=True)
 
     def step(self, batch: Batch) -> float:
         self.optimizer.zero_grad()

@@ -38,9 +38,9 @@ def main(use: common.Use) -> None:
         encoder=LSTM(64, 128, bidirectional=True, seed=use.seed + 1),
         decoder=nn.AttentionDecoder(len(sounds), LSTM(64, 128, seed=use.seed), 256, seed=use.seed),
     )
-    optimizer = optim.Adam(lr=2e-3)
+    optimizer, rates = optim.Adam(), np.linspace(2e-3, 0, use.epochs, endpoint=False)
     with common.stopwatch() as training:
-        for epoch in range(use.epochs):
+        for epoch, optimizer.lr in enumerate(rates):
             for batch in nn.bucket_batches([len(x) for x in X], 32, seed=use.seed + epoch):
                 grads = model.gradients([X[i] for i in batch], [Y[i] for i in batch])
                 model.step(optimizer, grads, clip=1.0)
@@ -50,11 +50,11 @@ def main(use: common.Use) -> None:
         values[name] = np.mean([tokens != y[1:-1] for tokens, y in said])
     times = {"training": training.seconds}
     times["request"] = common.seconds_of_request(lambda x: model.say([x]), X_test)
-    use.report("word error", values, less_is_better=True, twin="dictionary", **times)
+    use.report("word error", values, less_is_better=True, twin="dictionary", lr=rates, **times)
     states, _ = model.encoder(model.letters(np.transpose([X_test[159]])))
     _, tape = model.decoder.forward(states, None, np.transpose([Y_test[159]]))
     use.save(plot.attention(tape.weights[:-1, 0], words[159].letters, [*words[159].phonemes, ">"]))
 
 
 if __name__ == "__main__":
-    common.run(main, __doc__, epochs=8)
+    common.run(main, __doc__, epochs=6)
