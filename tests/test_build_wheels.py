@@ -18,7 +18,11 @@ ROOT = Path(__file__).parents[1]
 NAMES = (
     *("fastlstm/py.typed", "fastlstm/_core.pyi", "fastlstm/_core.cpython-310-x86_64-linux-gnu.so"),
     *("fastlstm/_scipy_blas.cpython-310.so", "fastlstm_bench/_limits.cpython-310.so"),
-    *("fastlstm_bench/cli.py", "fastlstm-0.1.0.dist-info/licenses/LICENSE"),
+    *(
+        "fastlstm_bench/cli.py",
+        "fastlstm/examples/text.py",
+        "fastlstm-0.1.0.dist-info/licenses/LICENSE",
+    ),
 )
 
 
