@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+import math
 import multiprocessing
 import sys
 import tempfile
@@ -152,7 +153,8 @@ class Fuzzer:
 
     def __init__(self, name: str, seed: int, seconds: float, most: int, any_memory: bool) -> None:
         self.name, self.seed, self.most, self.any_memory = name, seed, most, any_memory
-        self.end = time.monotonic() + seconds
+        # From the first case on: frameworks may take longer to be imported.
+        self.seconds, self.end = seconds, math.inf
         self.done = self.accepted = 0
         self.faults: list[str] = []
         self._seen: set[str] = set()
@@ -173,6 +175,7 @@ class Fuzzer:
         theirs.close()
         try:
             ours.recv()  # its first case begins; EOFError where it cannot
+            self.end = min(self.end, time.monotonic() + self.seconds)
             while not self._over() and self.done < self.most:
                 if not ours.poll(PATIENCE):
                     self._count(Outcome(self.done, False, f"no end after {PATIENCE:.0f} seconds"))
