@@ -156,5 +156,5 @@ def test_options_are_described() -> None:
     for cls in (SequenceClassifier, SequenceRegressor, SequenceTagger, SequenceTranscriber):
         assert "{options}" not in cls.__doc__
         for name in cls().get_params():
-            assert f"\n    {name} : " in cls.__doc__, name
+            assert f"\n{name} : " in cls.__doc__, name
             assert re.search(rf"`{name}\b", page), name

@@ -354,7 +354,7 @@ def test_checks_of_scikit_learn(cls: Any, name: str) -> None:
 def test_options_are_described(cls: Any) -> None:
     assert "{options}" not in cls.__doc__
     for name in cls().get_params():
-        assert f"\n    {name} : " in cls.__doc__, name
+        assert f"\n{name} : " in cls.__doc__, name
 
 
 def test_the_same_bits_for_any_number_of_threads() -> None:

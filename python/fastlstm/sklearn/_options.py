@@ -8,6 +8,7 @@ dataclass of them, and they are checked when it is fitted.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 import math
 import textwrap
 from collections.abc import Callable, Iterable
@@ -51,7 +52,9 @@ def estimator(cls: type[ClassT]) -> type[ClassT]:
     """
     made: type[ClassT] = dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
     if made.__doc__ is not None:
-        made.__doc__ = made.__doc__.replace("{options}\n", _described(made))
+        # Without indentation, as Python 3.13 keeps docstrings and `help` shows them.
+        options = textwrap.dedent(" " * 4 + _described(made))
+        made.__doc__ = inspect.cleandoc(made.__doc__).replace("{options}\n", options)
     return made
 
 
