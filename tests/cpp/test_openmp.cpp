@@ -49,11 +49,11 @@ class WithOpenMp {
   WithOpenMp& operator=(const WithOpenMp&) = delete;
 };
 
-/// Whether a lease for n threads runs every rank once.
+/// Whether a lease for n threads runs every rank once, and no other.
 bool runs_every_rank(int n) {
   TeamLease lease(n);
   CHECK(lease.granted());
-  std::vector<int> runs(static_cast<std::size_t>(n), 0);
+  std::vector<int> runs(8, 0);
   lease.run([&](int rank) noexcept { ++runs[static_cast<std::size_t>(rank)]; });
   return std::count(runs.begin(), runs.end(), 1) == n;
 }
