@@ -21,7 +21,7 @@ Stored = Mapping[str, npt.NDArray[Any]]
 
 # Of weights, what inputs may be.
 _ACTIVATIONS = {"bfloat16": ("float32", "bfloat16"), "int8": ("float32", "int8")}
-_DTYPES = {"bfloat16": np.dtype(np.uint16), "int8": np.dtype(np.int8)}
+_DTYPES: dict[str, np.dtype[Any]] = {"bfloat16": np.dtype(np.uint16), "int8": np.dtype(np.int8)}
 # The parameters that inputs are multiplied with; all others stay as they are.
 _WEIGHTS = ("weight_ih", "weight_hh", "weight_hr")
 # So many products of int8 have a sum of 32 bits, whatever their values are.
@@ -167,9 +167,10 @@ def own_stored(
     check_mapping("stored", stored)
     small = set(_small_names(spec))
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    float32: np.dtype[Any] = np.dtype(np.float32)
+    of_weights = _DTYPES[quantization.weights]
     for name, shape in spec.shapes.items():
-        float32 = np.dtype(np.float32)
-        expected[name] = shape, _DTYPES[quantization.weights] if name in small else float32
+        expected[name] = shape, of_weights if name in small else float32
         if name in small and quantization.weights == "int8":
             expected[name + SCALE] = shape[:1], float32
     missing = [name for name in expected if name not in stored]
