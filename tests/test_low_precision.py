@@ -286,7 +286,8 @@ def test_a_row_of_nan_or_infinity_touches_no_other(pair: tuple[str, str]) -> Non
 
 @on_every_isa
 @every_pair
-@pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-38, 1e-32, 1e-5, 1e4, 3e38])
+# Beyond, sums with int8 are infinite before their scale makes them small.
+@pytest.mark.parametrize("scale", [0.0, 1e-44, 1e-38, 1e-32, 1e-5, 1e4, 1e34])
 def test_inputs_of_any_size(pair: tuple[str, str], scale: float) -> None:
     layer = fastlstm.GRU(4, 17, seed=0)
     with np.errstate(under="ignore"):

@@ -9,7 +9,7 @@ namespace fastlstm {
 enum class Arithmetic : unsigned char {
   kFull,             // as what is computed with
   kBfloat16Weights,  // widened; inputs and sums are float32
-  kInt8Weights,      // the same, and the sum times the scale
+  kInt8Weights,      // the same, and the sum times the scale: infinite where that of x q is
   kBfloat16,         // inputs are rounded to bfloat16; sums are float32
   kInt8,  // inputs are rounded to int8, with a scale for each row of them; sums are exact
 };

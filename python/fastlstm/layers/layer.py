@@ -313,8 +313,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         ----------
         weights : {"bfloat16", "int8"}
             How W, R and projections are stored: in half of float32's memory, or in a quarter: each
-            row of a matrix (a unit and gate) then has a scale, its largest magnitude / 127. Biases
-            and all other parameters stay float32.
+            row of a matrix (a unit and gate) then has a scale, its largest magnitude / 127, and
+            sums overflow 127 times as early. Biases and all other parameters stay float32.
         activations : {"float32", "bfloat16", "int8"}
             What inputs, and h where R reads it, are rounded to before they are multiplied. With
             float32, not at all. bfloat16 goes with weights of bfloat16; sums are float32. int8 goes
