@@ -191,6 +191,13 @@ def test_verify_does_not_compare_what_rounds_otherwise(tmp_path: Path) -> None:
             fastlstm.verify(fastlstm.from_torch(model), source)
 
 
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+def test_files_of_our_own_quantized_layers(weights: str, tmp_path: Path) -> None:
+    fastlstm.LSTM(3, 5).quantize(weights, weights).save(tmp_path / "m.safetensors")
+    with pytest.raises(ValueError, match=f"with quantization=.*{weights}.*: use fastlstm.load"):
+        fastlstm.from_torch(tmp_path / "m.safetensors")
+
+
 class Loud(dynamic.LSTM):
     def forward(self, x: Any, state: Any = None) -> Any:
         return 2 * super().forward(x, state)[0], state
