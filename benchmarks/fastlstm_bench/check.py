@@ -17,13 +17,13 @@ from fastlstm_bench.problem import Array
 # missing bias or a state that is not carried gives 1e-2 or more, bfloat16 products 3e-3. 1e-4
 # separates the two. float64: the same room above its rounding of 1e-16.
 #
-# bfloat16 and int8 are compared with the exact weights, too: what rounding weights, inputs and h to
-# a few bits comes to.
+# bfloat16 and int8 are compared with the exact weights, too. Rounding weights, inputs and h to few
+# bits comes to 5e-2 in PyTorch's int8, which has one scale for a call; a wrong gate order to 5e-1.
 TOLERANCE: dict[DType, float] = {
     "float32": 1e-4,
     "float64": 1e-9,
     "bfloat16": 5e-2,
-    "int8": 5e-2,
+    "int8": 1e-1,
 }
 
 # The relative difference that is allowed in the norm that an optimiser's gradients are clipped to,

@@ -167,9 +167,10 @@ def own_stored(
     check_mapping("stored", stored)
     small = set(_small_names(spec))
     expected: dict[str, tuple[tuple[int, ...], np.dtype[Any]]] = {}
+    float32: np.dtype[Any] = np.dtype(np.float32)
+    of_weights = _DTYPES[quantization.weights]
     for name, shape in spec.shapes.items():
-        float32 = np.dtype(np.float32)
-        expected[name] = shape, _DTYPES[quantization.weights] if name in small else float32
+        expected[name] = shape, of_weights if name in small else float32
         if name in small and quantization.weights == "int8":
             expected[name + SCALE] = shape[:1], float32
     missing = [name for name in expected if name not in stored]
