@@ -35,23 +35,25 @@ FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, floa
   });
 }
 
+#if defined(__AVX512BF16__)
 /// Pairs, the first of two in the upper half.
 FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, uint32_t* to, float*) {
-  typedef uint16_t Halves __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 2)));
   typedef uint32_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 2)));
   for_each_padded(x, K, [&](Index k, Float v) FASTLSTM_INLINE_LAMBDA {
-    const Pairs in_order = (Pairs) __builtin_convertvector(round_to_bfloat16(v) >> 16, Halves);
+    const Pairs in_order = (Pairs)_mm512_cvtepi32_epi16((__m512i)(round_to_bfloat16(v) >> 16));
     const Pairs pairs = in_order << 16 | in_order >> 16;
     memcpy(to + k / 2, &pairs, sizeof pairs);
   });
 }
+#endif
 
+#if defined(__AVX512VNNI__)
 /// Bytes, 128 more than the values.
 FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<1>) {
-  typedef uint8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
-  const Bytes bytes = __builtin_convertvector(q + 128, Bytes);
+  const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)(q + 128));
   memcpy(reinterpret_cast<char*>(to) + k, &bytes, sizeof bytes);
 }
+#endif
 /// Pairs of 16 bits, as Int8Products has them.
 FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<2>) {
   const Bits upper = q << 16, lower = q & 0xffff;

@@ -13,10 +13,11 @@
 // projection, or of an RNN) has its columns in blocks of V = 4 vectors. A kernel works on the
 // blocks first_block <= b < end_block. weights/weight_panel.hpp packs them.
 //
-// Small weights stand as groups of inputs in 32 bits, the last one filled up with zeros:
+// Small weights stand so too, or as groups of inputs in 32 bits, the last one filled up with zeros:
 //
-//   bfloat16: [block][K / 2][V][lanes], the first input of a pair in the upper half
-//   int8:     [block][K / 4][V][lanes], the first input of four in the lowest byte
+//   bfloat16:                 [block][K / 2][V][lanes], the first input of a pair in the upper half
+//   int8, inputs of float32:  [block][K][V][lanes]
+//   int8, inputs of int8:     [block][K / 4][V][lanes], the first input of four in the lowest byte
 //
 // The same for all targets, and what the instructions for pairs and fours read.
 #pragma once
@@ -40,6 +41,8 @@ struct Panel {
 };
 
 /// Inputs of a group.
-constexpr int inputs_in_group(Arithmetic a) { return !is_small(a) ? 1 : is_int8(a) ? 4 : 2; }
+constexpr int inputs_in_group(Arithmetic a) {
+  return a == Arithmetic::kInt8 ? 4 : !is_small(a) || is_int8(a) ? 1 : 2;
+}
 
 }  // namespace fastlstm

@@ -64,18 +64,42 @@ struct Bfloat16Weights {
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
 };
 
+/// A vector of int8 as 32-bit integers. GCC 12 converts one element after the other.
+FASTLSTM_INLINE Bits load_int8(const int8_t* p) {
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  return (Bits)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  return (Bits)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+#elif (defined(__SSE2__) || defined(__aarch64__)) && FASTLSTM_VECTOR_BYTES == 16
+  int32_t four;
+  memcpy(&four, p, sizeof four);
+#if defined(__SSE2__)
+  const __m128i bytes = _mm_cvtsi32_si128(four), twice = _mm_unpacklo_epi8(bytes, bytes);
+  return (Bits)_mm_srai_epi32(_mm_unpacklo_epi16(twice, twice), 24);
+#else
+  const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
+  return (Bits)vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+#endif
+#else
+  typedef int8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
+  Bytes bytes;
+  memcpy(&bytes, p, sizeof bytes);
+  return __builtin_convertvector(bytes, Bits);
+#endif
+}
+
 /// int8, widened.
 struct Int8Weights {
   using Products = Int8Weights;
-  using Stored = uint32_t;
+  using Stored = int8_t;
   using Input = float;
   static constexpr Arithmetic kArithmetic = Arithmetic::kInt8Weights;
-  static constexpr int kSteps = 4;
+  static constexpr int kSteps = 1;
   static constexpr bool kScales = true, kOffsets = false;
 
   static FASTLSTM_INLINE Float broadcast(const Input* x) { return Float::broadcast(*x); }
-  static FASTLSTM_INLINE Float load(const Stored* p, int j) {
-    return {__builtin_convertvector((load_bits(p) << (24 - 8 * j)) >> 24, Float::Raw)};
+  static FASTLSTM_INLINE Float load(const Stored* p, int) {
+    return {__builtin_convertvector(load_int8(p), Float::Raw)};
   }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
   static FASTLSTM_INLINE Float value(Float sum) { return sum; }
@@ -135,7 +159,7 @@ struct Int8Products : Int8Sums {
   }
 };
 #elif (defined(__AVX512BW__) && FASTLSTM_VECTOR_BYTES == 64) || \
-    (defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32) ||     \
+    (defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32) ||       \
     (defined(__SSE2__) && FASTLSTM_VECTOR_BYTES == 16)
 struct Int8Products : Int8Sums {
   using Products = Int8Products;

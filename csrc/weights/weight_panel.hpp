@@ -89,7 +89,8 @@ class WeightPanel {
       : layout_(layout), K_(K), small_(std::make_unique<Small>()) {
     Small& small = *small_;
     small.arithmetic = arithmetic;
-    small.groups.resize(layout.all_blocks(), groups() * layout.width());
+    const Index in_bytes = (is_int8(arithmetic) ? 1 : 2) * inputs_in_group(arithmetic);
+    small.bytes.resize(layout.all_blocks(), groups() * layout.width() * in_bytes);
     if (is_int8(arithmetic)) small.scales.resize(layout.columns());
     if (arithmetic == Arithmetic::kInt8) small.offsets.resize(layout.columns());
     for_each_item(layout.all_blocks(), K * layout.width(), [&](Index block) {
@@ -148,7 +149,7 @@ class WeightPanel {
   Panel<T> view() const {
     Panel<T> panel;
     if (small_ != nullptr) {
-      panel.data = small_->groups.data();
+      panel.data = small_->bytes.data();
       panel.arithmetic = small_->arithmetic;
       panel.scales = small_->scales.data();
       panel.offsets = small_->offsets.data();
@@ -171,7 +172,7 @@ class WeightPanel {
   /// Small weights, and what belongs to each column.
   struct Small {
     Arithmetic arithmetic;
-    Buffer<std::uint32_t> groups;  // [all_blocks][groups of K][width]
+    Buffer<char> bytes;            // [all_blocks][groups of K][width] of a group each
     Buffer<float> scales;          // int8: [columns]
     Buffer<std::int32_t> offsets;  // kInt8: [columns]
   };
@@ -181,34 +182,30 @@ class WeightPanel {
 
   void pack_bfloat16(Index block, const std::uint16_t* matrix) {
     const Index width = layout_.width();
-    std::uint32_t* const panel = small_->groups.data() + block * groups() * width;
+    auto* const panel =
+        reinterpret_cast<std::uint32_t*>(small_->bytes.data()) + block * groups() * width;
     for (Index j = 0; j < width; ++j) {
       const Index row = layout_.row(block, j);
-      const std::uint16_t* const values = matrix + row * K_;
       for (Index g = 0; g < groups(); ++g) {
         std::uint32_t pair = 0;
-        if (row >= 0) pair = std::uint32_t{values[2 * g]} << 16;
-        if (row >= 0 && 2 * g + 1 < K_) pair |= values[2 * g + 1];
+        if (row >= 0) pair = std::uint32_t{matrix[row * K_ + 2 * g]} << 16;
+        if (row >= 0 && 2 * g + 1 < K_) pair |= matrix[row * K_ + 2 * g + 1];
         panel[g * width + j] = pair;
       }
     }
   }
   void pack_int8(Index block, const std::int8_t* matrix, const float* scales) {
-    const Index width = layout_.width();
-    std::uint32_t* const panel = small_->groups.data() + block * groups() * width;
+    const Index width = layout_.width(), group = inputs_in_group(small_->arithmetic);
+    const Index size = groups() * group;  // of a column
+    auto* const panel = reinterpret_cast<std::int8_t*>(small_->bytes.data()) + block * size * width;
     for (Index j = 0; j < width; ++j) {
-      const Index row = layout_.row(block, j);
+      const Index row = layout_.row(block, j), column = block * width + j;
       std::int32_t sum = 0;
-      for (Index g = 0; g < groups(); ++g) {
-        std::uint32_t four = 0;
-        for (Index k = 4 * g; row >= 0 && k < std::min(K_, 4 * g + 4); ++k) {
-          const std::int8_t value = matrix[row * K_ + k];
-          four |= std::uint32_t{static_cast<std::uint8_t>(value)} << (8 * (k % 4));
-          sum += value;
-        }
-        panel[g * width + j] = four;
+      for (Index k = 0; k < size; ++k) {
+        const std::int8_t value = row >= 0 && k < K_ ? matrix[row * K_ + k] : std::int8_t{0};
+        panel[(k / group * width + j) * group + k % group] = value;
+        sum += value;
       }
-      const Index column = block * width + j;
       small_->scales.data()[column] = row >= 0 ? scales[row] : 0;
       if (small_->offsets.size() > 0) small_->offsets.data()[column] = -128 * sum;
     }

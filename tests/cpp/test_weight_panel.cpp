@@ -134,7 +134,7 @@ TEST(blocks_of_gates_and_of_a_matrix) {
   CHECK_EQUAL(matrix.row(3, 8), -1);
 }
 
-// Groups of inputs in 32 bits, filled up with zeros.
+// Groups of inputs, filled up with zeros.
 TEST(panels_of_small_weights) {
   const Index lanes = kernels<float>().lanes;
   for_each_layout(lanes, [&](const PanelLayout& layout) {
@@ -157,24 +157,25 @@ TEST(panels_of_small_weights) {
         const WeightPanel<float> panel(layout, K, arithmetic, matrix);
         const Panel<float> view = panel.view();
         CHECK(view.arithmetic == arithmetic);
-        const int group = inputs_in_group(arithmetic);
-        const auto* groups = static_cast<const std::uint32_t*>(view.data);
+        const Index group = inputs_in_group(arithmetic), size = (K + group - 1) / group * group;
         for (Index column = 0; column < layout.columns(); ++column) {
           const Index block = column / layout.width(), j = column % layout.width();
           const Index row = layout.row(block, j);
           std::int32_t sum = 0;
-          for (Index g = 0; g < (K + group - 1) / group; ++g) {
-            std::uint32_t want = 0;
-            for (Index k = g * group; row >= 0 && k < std::min(K, (g + 1) * group); ++k) {
-              const auto at = static_cast<std::size_t>(row * K + k);
-              if (int8) {
-                want |= std::uint32_t{static_cast<std::uint8_t>(narrow[at])} << (8 * (k % 4));
-                sum += narrow[at];
-              } else {
-                want |= std::uint32_t{wide[at]} << (16 * (1 - k % 2));
-              }
+          for (Index k = 0; k < size; ++k) {
+            const bool exists = row >= 0 && k < K;
+            const auto at = static_cast<std::size_t>(exists ? row * K + k : 0);
+            // The first of a pair of bfloat16 is in the upper half.
+            const Index in_group = int8 ? k % group : group - 1 - k % group;
+            const Index place = (block * size + k / group * group) * layout.width() + j * group;
+            if (int8) {
+              const int want = exists ? narrow[at] : 0;
+              CHECK_EQUAL(static_cast<const std::int8_t*>(view.data)[place + in_group], want);
+              sum += want;
+            } else {
+              CHECK_EQUAL(static_cast<const std::uint16_t*>(view.data)[place + in_group],
+                          exists ? wide[at] : 0);
             }
-            CHECK_EQUAL(groups[(block * ((K + group - 1) / group) + g) * layout.width() + j], want);
           }
           if (int8) CHECK_EQUAL(view.scales[column], row >= 0 ? static_cast<float>(row + 1) : 0);
           if (arithmetic == Arithmetic::kInt8) CHECK_EQUAL(view.offsets[column], -128 * sum);

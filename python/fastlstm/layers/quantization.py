@@ -21,7 +21,7 @@ Stored = Mapping[str, npt.NDArray[Any]]
 
 # Of weights, what inputs may be.
 _ACTIVATIONS = {"bfloat16": ("float32", "bfloat16"), "int8": ("float32", "int8")}
-_DTYPES = {"bfloat16": np.dtype(np.uint16), "int8": np.dtype(np.int8)}
+_DTYPES: dict[str, np.dtype[Any]] = {"bfloat16": np.dtype(np.uint16), "int8": np.dtype(np.int8)}
 # The parameters that inputs are multiplied with; all others stay as they are.
 _WEIGHTS = ("weight_ih", "weight_hh", "weight_hr")
 # So many products of int8 have a sum of 32 bits, whatever their values are.

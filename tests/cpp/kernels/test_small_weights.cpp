@@ -29,34 +29,29 @@ struct SmallPanel {
   SmallPanel(Random& random, Arithmetic arithmetic, Index columns, Index K_, Index width)
       : K(K_),
         values(columns * K_),
-        groups(columns * ((K_ + inputs_in_group(arithmetic) - 1) / inputs_in_group(arithmetic))),
+        bytes(std::vector<std::int8_t>(static_cast<std::size_t>(4 * columns * (K_ + 3)))),
         scales(random.values<float>(columns, 0.5, 1)),
         offsets(std::vector<std::int32_t>(static_cast<std::size_t>(columns))) {
-    const int group = inputs_in_group(arithmetic), bits = 32 / group;
-    const Index in_column = (K + group - 1) / group;
+    const Index group = inputs_in_group(arithmetic), groups = (K + group - 1) / group;
     for (Index column = 0; column < columns; ++column) {
       for (Index k = 0; k < K; ++k) {
-        std::uint32_t stored = 0;
         float& value = values[column * K + k];
+        Index place = (column / width * groups + k / group) * width + column % width;
         if (is_int8(arithmetic)) {
           const auto q = static_cast<int>(random.uniform(-128.99, 127.99));
           value = static_cast<float>(q);
-          stored = static_cast<std::uint8_t>(q);
+          bytes[place * group + k % group] = static_cast<std::int8_t>(q);
           offsets[column] -= 128 * q;
         } else {
-          stored = bfloat16_of(static_cast<float>(random.uniform(-1, 1)));
-          value = from_bits(stored << 16);
+          const auto upper =
+              static_cast<std::uint16_t>(bfloat16_of(static_cast<float>(random.uniform(-1, 1))));
+          value = from_bits(std::uint32_t{upper} << 16);
+          place = place * group + group - 1 - k % group;  // the first of a pair in the upper half
+          std::memcpy(bytes.data() + 2 * place, &upper, sizeof upper);
         }
-        // bfloat16: the first input in the upper half; int8: in the lowest byte.
-        const auto at = static_cast<int>(k % group);
-        const int shift = bits * (is_int8(arithmetic) ? at : group - 1 - at);
-        const Index place = (column / width * in_column + k / group) * width + column % width;
-        std::uint32_t& in_group = groups[place];
-        if (at == 0) in_group = 0;
-        in_group |= stored << shift;
       }
     }
-    panel.data = groups.data();
+    panel.data = bytes.data();
     panel.arithmetic = arithmetic;
     panel.scales = scales.data();
     panel.offsets = offsets.data();
@@ -64,7 +59,7 @@ struct SmallPanel {
 
   Index K;
   Guarded<float> values;
-  Guarded<std::uint32_t> groups;
+  Guarded<std::int8_t> bytes;
   Guarded<float> scales;
   Guarded<std::int32_t> offsets;
   Panel<float> panel;
