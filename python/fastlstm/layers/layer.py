@@ -342,7 +342,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         ... ) < 0.27
         True
         >>> x = np.ones((5, 3, 64), dtype=np.float32)
-        >>> np.abs(small(x)[0] - lstm(x)[0]).max() < 1e-2
+        >>> bool(np.abs(small(x)[0] - lstm(x)[0]).max() < 1e-2)
         True
         """
         if self._quantization is not None:
