@@ -29,7 +29,7 @@ struct SmallPanel {
   SmallPanel(Random& random, Arithmetic arithmetic, Index columns, Index K_, Index width)
       : K(K_),
         values(columns * K_),
-        bytes(std::vector<std::int8_t>(static_cast<std::size_t>(4 * columns * (K_ + 3)))),
+        halves(std::vector<std::int16_t>(static_cast<std::size_t>(columns * (K_ + 3)))),
         scales(random.values<float>(columns, 0.5, 1)),
         offsets(std::vector<std::int32_t>(static_cast<std::size_t>(columns))) {
     const Index group = inputs_in_group(arithmetic), groups = (K + group - 1) / group;
@@ -40,18 +40,19 @@ struct SmallPanel {
         if (is_int8(arithmetic)) {
           const auto q = static_cast<int>(random.uniform(-128.99, 127.99));
           value = static_cast<float>(q);
-          bytes[place * group + k % group] = static_cast<std::int8_t>(q);
+          reinterpret_cast<std::int8_t*>(halves.data())[place * group + k % group] =
+              static_cast<std::int8_t>(q);
           offsets[column] -= 128 * q;
         } else {
           const auto upper =
               static_cast<std::uint16_t>(bfloat16_of(static_cast<float>(random.uniform(-1, 1))));
           value = from_bits(std::uint32_t{upper} << 16);
           place = place * group + group - 1 - k % group;  // the first of a pair in the upper half
-          std::memcpy(bytes.data() + 2 * place, &upper, sizeof upper);
+          halves[place] = static_cast<std::int16_t>(upper);
         }
       }
     }
-    panel.data = bytes.data();
+    panel.data = halves.data();
     panel.arithmetic = arithmetic;
     panel.scales = scales.data();
     panel.offsets = offsets.data();
@@ -59,7 +60,7 @@ struct SmallPanel {
 
   Index K;
   Guarded<float> values;
-  Guarded<std::int8_t> bytes;
+  Guarded<std::int16_t> halves;
   Guarded<float> scales;
   Guarded<std::int32_t> offsets;
   Panel<float> panel;
@@ -100,7 +101,7 @@ void check_products(const PanelKernels<float>& kernels, Index lanes, Arithmetic 
   const Rows<float> x(random, rows, K);
   const SmallPanel panel(random, arithmetic, blocks * width, K, width);
   const Guarded<float> bias(random.values<float>(blocks * width, -1, 1));
-  Guarded<char> room(converted_bytes(rows, K));
+  Guarded<float> room(converted_bytes(rows, K) / 4);
   const auto project = [&](Index first_row, Index n, Index first_block, Index end_block,
                            bool down = false) {
     Guarded<float> out(std::vector<float>(static_cast<std::size_t>(n * ld), 77));
