@@ -207,11 +207,15 @@ template <class W>
 constexpr int kGroup = inputs_in_group(W::kArithmetic);
 template <class W>
 constexpr bool kConverts = converts_inputs(W::kArithmetic);
+/// Whether a matrix unit multiplies (kernels/unit_products.hpp).
+template <class W>
+constexpr bool kTiled = false;
 
-/// Groups of K inputs.
+/// Groups of K inputs in a panel.
 template <class W>
 FASTLSTM_INLINE Index groups_of(Index K) {
-  return (K + kGroup<W> - 1) / kGroup<W>;
+  const Index groups = (K + kGroup<W> - 1) / kGroup<W>;
+  return kTiled<W> ? groups_in_tiles(groups) : groups;
 }
 
 /// The stored weights of a panel.

@@ -11,5 +11,8 @@ bool cpu_has_avx512();
 bool cpu_has_avx512_vnni();
 /// BF16, and all that cpu_has_avx512_vnni asks for.
 bool cpu_has_avx512_bf16();
+/// AMX's tiles, BF16 and INT8, and all that cpu_has_avx512_bf16 asks for. Whether the system lets
+/// this process use them is another question: allow_tiles in runtime/system.hpp.
+bool cpu_has_amx();
 
 }  // namespace fastlstm

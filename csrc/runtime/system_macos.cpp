@@ -13,6 +13,8 @@ int affinity_cpus() {
 
 int quota_cpus() { return 0; }
 
+bool allow_tiles() noexcept { return false; }
+
 void prefer_large_pages(void*, std::size_t) noexcept {}
 void keep_released_memory() noexcept {}
 

@@ -54,6 +54,9 @@ int quota_cpus() {
                           kWhole);
 }
 
+// Not asked for: nobody has tried AMX on Windows.
+bool allow_tiles() noexcept { return false; }
+
 // --- memory -------------------------------------------------------------------------------------
 
 void prefer_large_pages(void*, std::size_t) noexcept {}
