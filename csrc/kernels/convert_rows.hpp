@@ -58,23 +58,28 @@ FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, uint
 }
 #endif
 
-/// Bytes of 32-bit integers.
+/// The lowest bytes of 32-bit integers. GCC 12 converts one element after the other.
 FASTLSTM_INLINE void store_bytes(Bits q, Index k, uint32_t* to) {
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
   const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)q);
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  const __m256i low = (__m256i)(q & 0xff);
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  const __m128i bytes = _mm_packus_epi16(words, words);
+#elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
+  const int16x4_t words = vmovn_s32((int32x4_t)q);
+  const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));
 #else
   typedef int8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
   const Bytes bytes = __builtin_convertvector(q, Bytes);
 #endif
-  memcpy(reinterpret_cast<char*>(to) + k, &bytes, sizeof bytes);
+  memcpy(reinterpret_cast<char*>(to) + k, &bytes, Float::kLanes);
 }
 
-#if defined(__AVX512VNNI__)
-/// 128 more than the values.
 FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<1>) {
-  store_bytes(q + 128, k, to);
+  store_bytes(Int8Products::kOffsets ? q + 128 : q, k, to);
 }
-#endif
 /// Pairs of 16 bits, as Int8Products has them.
 FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<2>) {
   const Bits upper = q << 16, lower = q & 0xffff;

@@ -2,7 +2,7 @@
 // is computed on it is written once (kernels/unit_products.hpp), for a class of which there are
 // two: AMX, and its emulation, which tests run.
 //
-//   set_shapes(s)         the size of each tile; all are zero then
+//   set_shapes(m, k)      sums of m rows, of products with tiles of k groups; all are zero then
 //   load(t, p, ld)        tile t from rows that are ld bytes apart
 //   zero(t)
 //   store(t, p, ld)
@@ -35,12 +35,12 @@ struct alignas(64) TileShapes {
   uint16_t bytes[16] = {};  // of a row
   uint8_t rows[16] = {};
 
-  /// Sums of so many rows, of products with tiles of so many groups of 32 bits.
-  TileShapes(Index of_sums, Index groups) {
+  /// After four tiles of sums two of inputs, and two of weights.
+  TileShapes(Index sum_rows, Index groups) {
     for (int t = 0; t < kTiles; ++t) {
       const bool inputs = t == kSumTiles || t == kSumTiles + 1;
       bytes[t] = static_cast<uint16_t>(inputs ? 4 * groups : kTileBytes);
-      rows[t] = static_cast<uint8_t>(t < kSumTiles || inputs ? of_sums : groups);
+      rows[t] = static_cast<uint8_t>(t < kSumTiles || inputs ? sum_rows : groups);
     }
   }
 };
@@ -61,7 +61,8 @@ class AmxUnit {
     if (has_tiles_) _tile_release();
   }
 
-  FASTLSTM_INLINE void set_shapes(const TileShapes& shapes) {
+  FASTLSTM_NOINLINE void set_shapes(Index sum_rows, Index groups) {
+    const TileShapes shapes(sum_rows, groups);
     const TileShapes* volatile at = &shapes;  // GCC would believe that the first 8 bytes are read
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     _tile_loadconfig(at);
@@ -108,8 +109,8 @@ class AmxUnit {
 /// Products of bfloat16 are exact in float, but where they are below the smallest normal number.
 class EmulatedUnit {
  public:
-  void set_shapes(const TileShapes& shapes) {
-    shapes_ = shapes;
+  void set_shapes(Index sum_rows, Index groups) {
+    shapes_ = TileShapes(sum_rows, groups);
     memset(sums_, 0, sizeof sums_);
   }
   void fence() {}

@@ -143,19 +143,33 @@ struct Int8Sums {
   }
 };
 
-#if defined(__AVX512VNNI__) && FASTLSTM_VECTOR_BYTES == 64
+#if (defined(__AVX512VNNI__) && FASTLSTM_VECTOR_BYTES == 64) || \
+    (defined(__AVXVNNI__) && FASTLSTM_VECTOR_BYTES == 32) ||    \
+    (defined(__ARM_FEATURE_DOTPROD) && FASTLSTM_VECTOR_BYTES == 16)
 struct Int8Products : Int8Sums {
   using Products = Int8Products;
-  using Input = uint32_t;  // four bytes, 128 more than the values: sums begin with panel.offsets
+  using Input = uint32_t;  // four bytes
   static constexpr int kSteps = 1;
+  // x86's instruction takes them without signs: they are 128 more than the values, and sums begin
+  // with panel.offsets.
+#if defined(__aarch64__)
+  static constexpr bool kOffsets = false;
+#else
   static constexpr bool kOffsets = true;
+#endif
 
   static FASTLSTM_INLINE Float broadcast(const Input* x) {
-    return {(Float::Raw)_mm512_set1_epi32(int(*x))};
+    return {(Float::Raw)(int32_t(*x) - Bits{})};
   }
   static FASTLSTM_INLINE Float load(const Stored* p, int) { return {(Float::Raw)load_bits(p)}; }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) {
+#if FASTLSTM_VECTOR_BYTES == 64
     return {(Float::Raw)_mm512_dpbusd_epi32((__m512i)sum.raw, (__m512i)x.raw, (__m512i)w.raw)};
+#elif FASTLSTM_VECTOR_BYTES == 32
+    return {(Float::Raw)_mm256_dpbusd_avx_epi32((__m256i)sum.raw, (__m256i)x.raw, (__m256i)w.raw)};
+#else
+    return {(Float::Raw)vdotq_s32((int32x4_t)sum.raw, (int8x16_t)w.raw, (int8x16_t)x.raw)};
+#endif
   }
 };
 #elif (defined(__AVX512BW__) && FASTLSTM_VECTOR_BYTES == 64) || \

@@ -180,7 +180,7 @@ class UnitProducts {
     if (height == height_ && in_tile == in_tile_) return;
     height_ = height;
     in_tile_ = in_tile;
-    unit_.set_shapes(TileShapes(height, in_tile));
+    unit_.set_shapes(height, in_tile);
   }
 
   /// Tiles of rows have one height: the last one begins where it ends with the rows, and what it

@@ -16,6 +16,20 @@ bool cpu_has_avx2() {
 #endif
 }
 
+bool cpu_has_avx2_vnni() {
+#if defined(__x86_64__)
+  // Asked here: not all compilers' functions know it. Leaf 7 has its second part where EAX says so.
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!cpu_has_avx2() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || eax == 0) {
+    return false;
+  }
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & kAvxVnni) != 0;
+#else
+  return false;
+#endif
+}
+
 bool cpu_has_avx512() {
 #if defined(__x86_64__)
   return cpu_has_avx2() && __builtin_cpu_supports("avx512f") &&

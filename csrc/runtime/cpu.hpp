@@ -5,6 +5,8 @@ namespace fastlstm {
 
 /// AVX2 and FMA.
 bool cpu_has_avx2();
+/// AVX-VNNI, and all that cpu_has_avx2 asks for.
+bool cpu_has_avx2_vnni();
 /// AVX-512 F, DQ, BW, VL, and all that cpu_has_avx2 asks for.
 bool cpu_has_avx512();
 /// VNNI, and all that cpu_has_avx512 asks for.

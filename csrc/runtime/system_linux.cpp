@@ -1,5 +1,6 @@
 // Linux: affinity masks, quotas of cgroups, transparent huge pages, glibc's allocator.
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
 #include <unistd.h>
@@ -75,6 +76,14 @@ int quota_cpus() {
     }
   }
   return least;
+}
+
+bool cpu_has_dot_products() noexcept {
+#if defined(__aarch64__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
 }
 
 bool allow_tiles() noexcept {

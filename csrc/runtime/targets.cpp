@@ -31,6 +31,9 @@ FASTLSTM_DECLARE(generic)
 #if defined(__x86_64__)
 FASTLSTM_DECLARE(avx2)
 FASTLSTM_DECLARE(avx512)
+namespace avx2_vnni {
+extern const PanelKernels<float> int8_kernels;
+}
 namespace avx512_bf16 {
 extern const PanelKernels<float> bfloat16_kernels;
 }
@@ -49,6 +52,9 @@ extern const PanelKernels<float> int8_kernels;
 #endif
 #elif defined(__aarch64__)
 FASTLSTM_DECLARE(neon)
+namespace neon_dot {
+extern const PanelKernels<float> int8_kernels;
+}
 #endif
 
 namespace {
@@ -66,11 +72,13 @@ const Target kTargets[] = {
     {"avx512_bf16", cpu_has_avx512_bf16, FASTLSTM_KERNELS_OF(avx512, avx512_bf16, avx512_vnni)},
     {"avx512_vnni", cpu_has_avx512_vnni, FASTLSTM_KERNELS_OF(avx512, avx512, avx512_vnni)},
     {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, avx512, avx512)},
+    {"avx2_vnni", cpu_has_avx2_vnni, FASTLSTM_KERNELS_OF(avx2, avx2, avx2_vnni)},
     {"avx2", cpu_has_avx2, FASTLSTM_KERNELS_OF(avx2, avx2, avx2)},
 #if defined(FASTLSTM_EMULATED_AMX)  // not the best of any CPU: for tests
     {"amx_emulated", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, amx_emulated, amx_emulated)},
 #endif
 #elif defined(__aarch64__)
+    {"neon_dot", cpu_has_dot_products, FASTLSTM_KERNELS_OF(neon, neon, neon_dot)},
     {"neon", always, FASTLSTM_KERNELS_OF(neon, neon, neon)},
 #endif
     {"generic", always, FASTLSTM_KERNELS_OF(generic, generic, generic)},
