@@ -152,11 +152,9 @@ def test_bfloat16_sums_have_one_order_on_every_target(I: int, H: int, B: int) ->
         sums = np.zeros((len(values), len(w)), np.float32) + bias
         if not fastlstm.isa().startswith("amx"):
             return chain(sums, inputs, w)
-        # Tiles of at most 32 inputs, of which the even and the odd ones have chains of their own.
-        pairs = (inputs.shape[1] + 1) // 2
-        size = 2 * -(-pairs // -(-pairs // 16))
-        for first in range(0, inputs.shape[1], size):
-            tile = slice(first, first + size)
+        # Tiles of 32 inputs, of which the even and the odd ones have chains of their own.
+        for first in range(0, inputs.shape[1], 32):
+            tile = slice(first, first + 32)
             even, odd = (
                 chain(np.zeros_like(sums), inputs[:, tile][:, k::2], w[:, tile][:, k::2])
                 for k in (0, 1)

@@ -2,7 +2,8 @@
 // is computed on it is written once (kernels/unit_products.hpp), for a class of which there are
 // two: AMX, and its emulation, which tests run.
 //
-//   set_shapes(m, k)      sums of m rows, of products with tiles of k groups; all are zero then
+//   set_rows(n)           the rows of sums and inputs, of 64 bytes, as many as 16 of weights have;
+//                         all is zero then
 //   load(t, p, ld)        tile t from rows that are ld bytes apart
 //   zero(t)
 //   store(t, p, ld)
@@ -24,7 +25,7 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-constexpr Index kTileRows = 16, kTileBytes = 64;
+constexpr Index kTileRows = 16, kTileBytes = 64;  // at most
 constexpr int kSumTiles = 4, kTiles = 8;
 
 /// As LDTILECFG reads it.
@@ -36,17 +37,16 @@ struct alignas(64) TileShapes {
   uint8_t rows[16] = {};
 
   /// After four tiles of sums two of inputs, and two of weights.
-  TileShapes(Index sum_rows, Index groups) {
+  explicit TileShapes(Index n) {
     for (int t = 0; t < kTiles; ++t) {
-      const bool inputs = t == kSumTiles || t == kSumTiles + 1;
-      bytes[t] = static_cast<uint16_t>(inputs ? 4 * groups : kTileBytes);
-      rows[t] = static_cast<uint8_t>(t < kSumTiles || inputs ? sum_rows : groups);
+      bytes[t] = kTileBytes;
+      rows[t] = static_cast<uint8_t>(t < kSumTiles + 2 ? n : kTileRows);
     }
   }
 };
 
 #if defined(__AMX_TILE__)
-/// AMX. The tiles are this thread's from set_shapes to the end of the object's life, and nobody
+/// AMX. The tiles are this thread's from set_rows to the end of the object's life, and nobody
 /// else's business: signals keep them, and a switch of threads is as cheap as ever before and
 /// after. The system gives them to processes that asked (allow_tiles in runtime/system.hpp).
 ///
@@ -61,8 +61,8 @@ class AmxUnit {
     if (has_tiles_) _tile_release();
   }
 
-  FASTLSTM_NOINLINE void set_shapes(Index sum_rows, Index groups) {
-    const TileShapes shapes(sum_rows, groups);
+  FASTLSTM_NOINLINE void set_rows(Index n) {
+    const TileShapes shapes(n);
     const TileShapes* volatile at = &shapes;  // GCC would believe that the first 8 bytes are read
     __atomic_signal_fence(__ATOMIC_SEQ_CST);
     _tile_loadconfig(at);
@@ -109,8 +109,8 @@ class AmxUnit {
 /// Products of bfloat16 are exact in float, but where they are below the smallest normal number.
 class EmulatedUnit {
  public:
-  void set_shapes(Index sum_rows, Index groups) {
-    shapes_ = TileShapes(sum_rows, groups);
+  void set_rows(Index n) {
+    shapes_ = TileShapes(n);
     memset(sums_, 0, sizeof sums_);
   }
   void fence() {}
@@ -201,7 +201,7 @@ class EmulatedUnit {
     return value;
   }
 
-  TileShapes shapes_{0, 0};
+  TileShapes shapes_{0};
   uint32_t sums_[kSumTiles][kTileRows][kTileBytes / 4];
   Factor factors_[kTiles - kSumTiles];
 };

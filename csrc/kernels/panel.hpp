@@ -46,19 +46,11 @@ struct Panel {
   Panel(const T* values) : data(values) {}  // NOLINT: values are a panel that is stored in full
 };
 
-/// The most groups of inputs in a tile of a matrix unit.
-constexpr Index kMostTileGroups = 16;
-
-/// The tiles that a column's groups need, and how many each of these has: as few as do.
-constexpr Index tiles_of_groups(Index groups) {
-  return (groups + kMostTileGroups - 1) / kMostTileGroups;
-}
-constexpr Index groups_in_tile(Index groups) {
-  return groups > 0 ? (groups + tiles_of_groups(groups) - 1) / tiles_of_groups(groups) : 1;
-}
-/// The groups of all these tiles.
-constexpr Index groups_in_tiles(Index groups) {
-  return tiles_of_groups(groups) * groups_in_tile(groups);
+/// Groups of inputs in a tile of a matrix unit.
+constexpr Index kTileGroups = 16;
+/// Those of the tiles that so many need.
+constexpr Index whole_tiles(Index groups) {
+  return (groups + kTileGroups - 1) / kTileGroups * kTileGroups;
 }
 
 /// Inputs of a group.

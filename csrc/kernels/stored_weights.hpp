@@ -229,7 +229,7 @@ constexpr bool kTiled = false;
 template <class W>
 FASTLSTM_INLINE Index groups_of(Index K) {
   const Index groups = (K + kGroup<W> - 1) / kGroup<W>;
-  return kTiled<W> ? groups_in_tiles(groups) : groups;
+  return kTiled<W> ? whole_tiles(groups) : groups;
 }
 
 /// The stored weights of a panel.

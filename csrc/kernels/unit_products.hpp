@@ -115,10 +115,10 @@ struct UnitTile {
   }
 
   /// x: [Rows] in: the first rows of tiles, whose rows are ld_x bytes apart. weights:
-  /// [Vectors][tiles][in_tile][lanes] in.
+  /// [Vectors][tiles][kTileGroups][lanes] in.
   FASTLSTM_INLINE void multiply(const uint32_t* const* x, Index ld_x, const uint32_t* weights,
-                                Index tiles, Index in_tile) {
-    const Index of_vector = tiles * in_tile * kTileBytes;
+                                Index tiles) {
+    const Index of_vector = tiles * kTileGroups * kTileBytes;
     const char* input[Rows];
     for_each_constant<Rows>([&](auto r) FASTLSTM_INLINE_LAMBDA {
       input[r.value] = reinterpret_cast<const char*>(x[r.value]);
@@ -127,7 +127,7 @@ struct UnitTile {
     for (Index tile = 0; tile < tiles; ++tile) {
       for_each_constant<Rows>([&](auto r) FASTLSTM_INLINE_LAMBDA {
         unit.load(Inputs<r.value>(), input[r.value], ld_x);
-        input[r.value] += 4 * in_tile;
+        input[r.value] += kTileBytes;
       });
       for_each_constant<Vectors>([&](auto v) FASTLSTM_INLINE_LAMBDA {
         unit.load(Weights<v.value>(), at + v.value * of_vector, kTileBytes);
@@ -135,7 +135,7 @@ struct UnitTile {
           W::add(unit, Sums<r.value, v.value>(), Inputs<r.value>(), Weights<v.value>());
         });
       });
-      at += in_tile * kTileBytes;
+      at += kTileGroups * kTileBytes;
     }
   }
 
@@ -167,20 +167,18 @@ class UnitProducts {
                                 const Panel<T>& panel, const T* bias, T* out, Index ld_out,
                                 bool down, const uint32_t* = nullptr) {
     if (rows == 0) return;
-    const Index groups = (K + kGroup<W> - 1) / kGroup<W>;
     const Index tiles = (rows + kTileRows - 1) / kTileRows, height = (rows + tiles - 1) / tiles;
-    set_shapes(height, groups_in_tile(groups));
-    multiply_blocks<V>(unit_, rows, height, first, end, groups, x, converted_bytes(1, K),
+    set_height(height);
+    multiply_blocks<V>(unit_, rows, height, first, end, groups_of<W>(K), x, converted_bytes(1, K),
                        row_scales, panel, bias, out, ld_out, down);
   }
 
  private:
-  /// It takes some 200 cycles, so not where the shapes are the same.
-  FASTLSTM_INLINE void set_shapes(Index height, Index in_tile) {
-    if (height == height_ && in_tile == in_tile_) return;
+  /// Some 200 cycles, so only where it changes; that is also why all tiles have 16 groups.
+  FASTLSTM_INLINE void set_height(Index height) {
+    if (height == height_) return;
     height_ = height;
-    in_tile_ = in_tile;
-    unit_.set_shapes(height, in_tile);
+    unit_.set_rows(height);
   }
 
   /// Tiles of rows have one height: the last one begins where it ends with the rows, and what it
@@ -194,7 +192,7 @@ class UnitProducts {
                                                 bool down) {
     constexpr Index kWidth = V * Vec<float>::kLanes;
     static_assert(V > 0 && Vec<float>::kLanes * 4 == kTileBytes);
-    const Index stride = groups_in_tiles(groups) * Vec<float>::kLanes;  // of a vector
+    const Index stride = groups * Vec<float>::kLanes;  // of a vector
     unit.fence();
     for (Index left = end - first; left > 0; --left) {
       const Index block = down ? first + left - 1 : end - left;
@@ -212,8 +210,7 @@ class UnitProducts {
         });
         UnitTile<W, tiles.value, vectors.value> tile{unit};
         tile.begin(begin != nullptr ? begin + vector * Vec<float>::kLanes : nullptr);
-        tile.multiply(inputs, ld_x, weights + vector * stride, tiles_of_groups(groups),
-                      groups_in_tile(groups));
+        tile.multiply(inputs, ld_x, weights + vector * stride, groups / kTileGroups);
         tile.store(sums, ld_out);
       };
       Index row = 0;
@@ -228,7 +225,7 @@ class UnitProducts {
   }
 
   typename W::Unit unit_;
-  Index height_ = 0, in_tile_ = 0;
+  Index height_ = 0;
 };
 
 template <class Unit>

@@ -182,7 +182,7 @@ class WeightPanel {
   /// The groups of K inputs.
   Index groups() const {
     const Index groups = pieces(K_, inputs_in_group(small_->arithmetic));
-    return small_->tiled ? groups_in_tiles(groups) : groups;
+    return small_->tiled ? whole_tiles(groups) : groups;
   }
   /// Where the groups of column j of a block are among all: the first, and how far apart they are.
   struct Column {

@@ -159,7 +159,7 @@ TEST(panels_of_small_weights) {
         CHECK(view.arithmetic == arithmetic);
         const bool tiled = panel_kernels<float>(arithmetic).tiled;
         const Index group = inputs_in_group(arithmetic), needed = (K + group - 1) / group;
-        const Index groups = tiled ? groups_in_tiles(needed) : needed, size = groups * group;
+        const Index groups = tiled ? whole_tiles(needed) : needed, size = groups * group;
         for (Index column = 0; column < layout.columns(); ++column) {
           const Index block = column / layout.width(), j = column % layout.width();
           const Index row = layout.row(block, j);

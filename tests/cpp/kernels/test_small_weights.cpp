@@ -65,7 +65,7 @@ struct SmallPanel {
 
   static Index groups_of(Arithmetic arithmetic, bool tiled, Index K) {
     const Index group = inputs_in_group(arithmetic), groups = (K + group - 1) / group;
-    return tiled ? groups_in_tiles(groups) : groups;
+    return tiled ? whole_tiles(groups) : groups;
   }
 
   Index K;
@@ -79,10 +79,10 @@ struct SmallPanel {
 /// The sum of products of a matrix unit as kernels/unit_products.hpp has it: of each tile's inputs
 /// those of even and of odd number by themselves. x, w: [K] of bfloat16
 float sum_by_tiles(Index K, const float* x, const float* w, float sum) {
-  const Index groups = (K + 1) / 2, in_tile = groups_in_tile(groups);
-  for (Index first = 0; first < K; first += 2 * in_tile) {
+  constexpr Index kInputs = 2 * kTileGroups;
+  for (Index first = 0; first < K; first += kInputs) {
     float parts[2] = {0, 0};
-    for (Index k = first; k < std::min(first + 2 * in_tile, K); ++k) {
+    for (Index k = first; k < std::min(first + kInputs, K); ++k) {
       parts[k % 2] = std::fma(x[k], w[k], parts[k % 2]);
     }
     sum += parts[0] + parts[1];
