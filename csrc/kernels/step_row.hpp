@@ -28,24 +28,50 @@ FASTLSTM_INLINE void write_row_h(const CellStepTile<T>& s, Vec<T> h, Index unit)
   if (s.output != nullptr) store_left(h, s.output[0] + unit, s.H - unit);
 }
 
+/// The sums of a row's products. x: the row, as W takes it; sums: out.
+template <class W, class T, int V, int Blocks, class Rows>
+FASTLSTM_INLINE void multiply_row(Tile<T, V, 1, Blocks>& sums, const Rows& x, Index K,
+                                  const Panel<T>& panel, Index block, const T* bias) {
+  sums.template begin<W>(panel, block, bias);
+  sums.template multiply<W>(x.rows, 0,
+                            stored<W>(panel) + block * groups_of<W>(K) * V * Vec<T>::kLanes, K);
+  sums.template end<W>(panel, block, bias, x.scales);
+}
+
+template <class W, class T, int V, int Blocks, class Rows>
+FASTLSTM_NOINLINE void store_row(T* out, const Rows& x, Index K, const Panel<T>& panel, Index block,
+                                 const T* bias) {
+  Tile<T, V, 1, Blocks> sums;
+  multiply_row<W>(sums, x, K, panel, block, bias);
+  sums.store(out, 0);
+}
+
+/// The same beside sums that are there already. Small weights take registers: in one function GCC
+/// 12 keeps sums on the stack in their loop.
+template <class W, class T, int V, int Blocks, class Rows>
+FASTLSTM_INLINE void multiply_row_apart(Tile<T, V, 1, Blocks>& sums, const Rows& x, Index K,
+                                        const Panel<T>& panel, Index block, const T* bias) {
+  if constexpr (is_small(W::kArithmetic)) {
+    T out[V * Blocks * Vec<T>::kLanes];
+    store_row<W, T, V, Blocks>(out, x, K, panel, block, bias);
+    sums.load(out, 0);
+  } else {
+    multiply_row<W>(sums, x, K, panel, block, bias);
+  }
+}
+
 /// The products of a group of blocks, and what the cell keeps of them until h. x, h: the row, as W
 /// takes it; kept: [Blocks] out
 template <int Blocks, class W, class Cell, class T, class Rows>
 FASTLSTM_INLINE void start_blocks(const CellStepTile<T>& s, const Rows& x, const Rows& h,
                                   Index block, typename Cell::Kept* kept) {
   constexpr int V = Cell::kVectors;
-  constexpr Index kWidth = V * Vec<T>::kLanes;
   Tile<T, V, 1, Blocks> from_x, from_h;
-  from_h.template begin<W>(s.R, block, nullptr);
-  from_h.template multiply<W>(h.rows, 0, stored<W>(s.R) + block * groups_of<W>(s.P) * kWidth, s.P);
-  from_h.template end<W>(s.R, block, nullptr, h.scales);
+  multiply_row_apart<W>(from_h, h, s.P, s.R, block, static_cast<const T*>(nullptr));
   if (s.x == nullptr) {
-    from_x.load(s.projected + block * kWidth, 0);
+    from_x.load(s.projected + block * V * Vec<T>::kLanes, 0);
   } else {
-    from_x.template begin<W>(s.W, block, s.bias);
-    from_x.template multiply<W>(x.rows, 0, stored<W>(s.W) + block * groups_of<W>(s.I) * kWidth,
-                                s.I);
-    from_x.template end<W>(s.W, block, s.bias, x.scales);
+    multiply_row_apart<W>(from_x, x, s.I, s.W, block, s.bias);
   }
 #pragma GCC unroll 4
   for (int b = 0; b < Blocks; ++b) {

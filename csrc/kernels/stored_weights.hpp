@@ -2,14 +2,18 @@
 //
 //   Stored     what a panel has for a column and kGroup inputs
 //   Input      what a row of inputs has for each of the kSteps products of a group
-//   load       the weights of a vector of columns, for product j of a group
+//   load       a group of weights of a vector of columns
+//   weight     what of it product j takes
+//   Operand    a vector of that, or of an input
+//   Sum        of products, while they are added; a tile has it as a Vec before and after
 //   add        sum + input * weight
 //   kScales    whether `value` makes the sum that a column's scale, and that of a converted row,
 //              are multiplied with
 //   Products   what multiplies: the same, but where rows of inputs are converted before
 //              (kernels/convert_rows.hpp) and all else is as of another arithmetic
 //
-// A sum of integers lies in a Vec<float> as its bits.
+// A sum of integers lies in a Vec<float> as its bits, but not where it is added to: as both at a
+// time it took two registers of GCC 12, and most were kept on the stack.
 #pragma once
 
 #include "kernels/panel.hpp"
@@ -32,33 +36,43 @@ FASTLSTM_INLINE Bits load_bits(const uint32_t* p) {
   return bits;
 }
 
+/// Sums and operands as of the tiles.
+template <class T>
+struct FloatSums {
+  using Operand = Vec<T>;
+  using Sum = Vec<T>;
+  static constexpr bool kScales = false;
+
+  static FASTLSTM_INLINE Sum from_vector(Vec<T> sum) { return sum; }
+  static FASTLSTM_INLINE Vec<T> to_vector(Sum sum) { return sum; }
+};
+
 /// Stored as what is computed with.
 template <class T>
-struct FullWeights {
+struct FullWeights : FloatSums<T> {
   using Products = FullWeights;
   using Stored = T;
   using Input = T;
   static constexpr Arithmetic kArithmetic = Arithmetic::kFull;
   static constexpr int kSteps = 1;
-  static constexpr bool kScales = false;
 
   static FASTLSTM_INLINE Vec<T> broadcast(const Input* x) { return Vec<T>::broadcast(*x); }
-  static FASTLSTM_INLINE Vec<T> load(const Stored* p, int) { return Vec<T>::load(p); }
+  static FASTLSTM_INLINE Vec<T> load(const Stored* p) { return Vec<T>::load(p); }
+  static FASTLSTM_INLINE Vec<T> weight(Vec<T> w, int) { return w; }
   static FASTLSTM_INLINE Vec<T> add(Vec<T> sum, Vec<T> x, Vec<T> w) { return fma(x, w, sum); }
 };
 
 /// bfloat16, widened.
-struct Bfloat16Weights {
+struct Bfloat16Weights : FloatSums<float> {
   using Products = Bfloat16Weights;
   using Stored = uint32_t;
   using Input = float;
   static constexpr Arithmetic kArithmetic = Arithmetic::kBfloat16Weights;
   static constexpr int kSteps = 2;
-  static constexpr bool kScales = false;
 
   static FASTLSTM_INLINE Float broadcast(const Input* x) { return Float::broadcast(*x); }
-  static FASTLSTM_INLINE Float load(const Stored* p, int j) {
-    const Bits bits = load_bits(p);
+  static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
+  static FASTLSTM_INLINE Float weight(Bits bits, int j) {
     return {(Float::Raw)(j == 0 ? bits & -0x10000 : bits << 16)};
   }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
@@ -89,7 +103,7 @@ FASTLSTM_INLINE Bits load_int8(const int8_t* p) {
 }
 
 /// int8, widened.
-struct Int8Weights {
+struct Int8Weights : FloatSums<float> {
   using Products = Int8Weights;
   using Stored = int8_t;
   using Input = float;
@@ -98,30 +112,30 @@ struct Int8Weights {
   static constexpr bool kScales = true, kOffsets = false;
 
   static FASTLSTM_INLINE Float broadcast(const Input* x) { return Float::broadcast(*x); }
-  static FASTLSTM_INLINE Float load(const Stored* p, int) {
+  static FASTLSTM_INLINE Float load(const Stored* p) {
     return {__builtin_convertvector(load_int8(p), Float::Raw)};
   }
+  static FASTLSTM_INLINE Float weight(Float w, int) { return w; }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
   static FASTLSTM_INLINE Float value(Float sum) { return sum; }
 };
 
 /// bfloat16 times bfloat16.
 #if defined(__AVX512BF16__) && FASTLSTM_VECTOR_BYTES == 64
-struct Bfloat16Products {
+struct Bfloat16Products : FloatSums<float> {
   using Products = Bfloat16Products;
   using Stored = uint32_t;
   using Input = uint32_t;  // a pair, as weights have it
+  using Operand = Bits;
   static constexpr Arithmetic kArithmetic = Arithmetic::kBfloat16;
   static constexpr int kSteps = 1;
-  static constexpr bool kScales = false;
 
-  static FASTLSTM_INLINE Float broadcast(const Input* x) {
-    return {(Float::Raw)_mm512_set1_epi32(int(*x))};
-  }
-  static FASTLSTM_INLINE Float load(const Stored* p, int) { return {(Float::Raw)load_bits(p)}; }
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return (Bits)_mm512_set1_epi32(int(*x)); }
+  static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
+  static FASTLSTM_INLINE Bits weight(Bits w, int) { return w; }
   /// Adds the product of the upper halves first, then that of the lower ones, and rounds both.
-  static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) {
-    return {(Float::Raw)_mm512_dpbf16_ps(sum.raw, (__m512bh)x.raw, (__m512bh)w.raw)};
+  static FASTLSTM_INLINE Float add(Float sum, Bits x, Bits w) {
+    return {(Float::Raw)_mm512_dpbf16_ps(sum.raw, (__m512bh)x, (__m512bh)w)};
   }
 };
 #else
@@ -135,9 +149,13 @@ struct Bfloat16Products : Bfloat16Weights {
 /// int8 times int8.
 struct Int8Sums {
   using Stored = uint32_t;
+  using Operand = Bits;
+  using Sum = Bits;
   static constexpr Arithmetic kArithmetic = Arithmetic::kInt8;
   static constexpr bool kScales = true;
 
+  static FASTLSTM_INLINE Sum from_vector(Float sum) { return (Bits)sum.raw; }
+  static FASTLSTM_INLINE Float to_vector(Sum sum) { return {(Float::Raw)sum}; }
   static FASTLSTM_INLINE Float value(Float sum) {
     return {__builtin_convertvector((Bits)sum.raw, Float::Raw)};
   }
@@ -158,17 +176,16 @@ struct Int8Products : Int8Sums {
   static constexpr bool kOffsets = true;
 #endif
 
-  static FASTLSTM_INLINE Float broadcast(const Input* x) {
-    return {(Float::Raw)(int32_t(*x) - Bits{})};
-  }
-  static FASTLSTM_INLINE Float load(const Stored* p, int) { return {(Float::Raw)load_bits(p)}; }
-  static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) {
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return int32_t(*x) - Bits{}; }
+  static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
+  static FASTLSTM_INLINE Bits weight(Bits w, int) { return w; }
+  static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) {
 #if FASTLSTM_VECTOR_BYTES == 64
-    return {(Float::Raw)_mm512_dpbusd_epi32((__m512i)sum.raw, (__m512i)x.raw, (__m512i)w.raw)};
+    return (Bits)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
 #elif FASTLSTM_VECTOR_BYTES == 32
-    return {(Float::Raw)_mm256_dpbusd_avx_epi32((__m256i)sum.raw, (__m256i)x.raw, (__m256i)w.raw)};
+    return (Bits)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
 #else
-    return {(Float::Raw)vdotq_s32((int32x4_t)sum.raw, (int8x16_t)w.raw, (int8x16_t)x.raw)};
+    return (Bits)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
 #endif
   }
 };
@@ -182,22 +199,20 @@ struct Int8Products : Int8Sums {
   static constexpr int kSteps = 2;
   static constexpr bool kOffsets = false;
 
-  static FASTLSTM_INLINE Float broadcast(const Input* x) {
-    return {(Float::Raw)(int32_t(*x) - Bits{})};
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return int32_t(*x) - Bits{}; }
+  static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
+  static FASTLSTM_INLINE Bits weight(Bits bits, int j) {
+    const Pairs bytes = (Pairs)bits;
+    return (Bits)(j == 0 ? bytes << 8 >> 8 : bytes >> 8);
   }
-  static FASTLSTM_INLINE Float load(const Stored* p, int j) {
-    const Pairs bytes = (Pairs)load_bits(p);
-    return {(Float::Raw)(j == 0 ? bytes << 8 >> 8 : bytes >> 8)};
-  }
-  static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) {
+  static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) {
 #if FASTLSTM_VECTOR_BYTES == 64
-    const Bits products = (Bits)_mm512_madd_epi16((__m512i)x.raw, (__m512i)w.raw);
+    return sum + (Bits)_mm512_madd_epi16((__m512i)x, (__m512i)w);
 #elif FASTLSTM_VECTOR_BYTES == 32
-    const Bits products = (Bits)_mm256_madd_epi16((__m256i)x.raw, (__m256i)w.raw);
+    return sum + (Bits)_mm256_madd_epi16((__m256i)x, (__m256i)w);
 #else
-    const Bits products = (Bits)_mm_madd_epi16((__m128i)x.raw, (__m128i)w.raw);
+    return sum + (Bits)_mm_madd_epi16((__m128i)x, (__m128i)w);
 #endif
-    return {(Float::Raw)((Bits)sum.raw + products)};
   }
 };
 #else
@@ -207,13 +222,10 @@ struct Int8Products : Int8Sums {
   static constexpr int kSteps = 4;
   static constexpr bool kOffsets = false;
 
-  static FASTLSTM_INLINE Float broadcast(const Input* x) { return {(Float::Raw)(*x - Bits{})}; }
-  static FASTLSTM_INLINE Float load(const Stored* p, int j) {
-    return {(Float::Raw)((load_bits(p) << (24 - 8 * j)) >> 24)};
-  }
-  static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) {
-    return {(Float::Raw)((Bits)sum.raw + (Bits)x.raw * (Bits)w.raw)};
-  }
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return *x - Bits{}; }
+  static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
+  static FASTLSTM_INLINE Bits weight(Bits bits, int j) { return (bits << (24 - 8 * j)) >> 24; }
+  static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) { return sum + x * w; }
 };
 #endif
 

@@ -25,13 +25,18 @@ constexpr int kRegisters = 16;
 constexpr int kAccumulators = 12;
 #endif
 
+/// The accumulators of the highest tile. steps: the products of a group (W::kSteps). Those of
+/// several read its weights once, and so have the inputs of all of them in registers.
+constexpr int accumulators(int steps) { return steps == 1 ? kAccumulators : kAccumulators * 2 / 3; }
+
 /// The rows of the highest tile. V: the vectors in a block of the panel.
-constexpr int tile_rows(int V) { return kAccumulators / V; }
+constexpr int tile_rows(int V, int steps = 1) { return accumulators(steps) / V; }
 
 /// How many blocks a tile of this height takes side by side. A single block would leave the FMA
 /// units waiting for results when there are few rows.
-constexpr int tile_blocks(int V, int rows) {
-  return 4 * V * rows <= kAccumulators ? 4 : 2 * V * rows <= kAccumulators ? 2 : 1;
+constexpr int tile_blocks(int V, int rows, int steps = 1) {
+  const int most = accumulators(steps);
+  return 4 * V * rows <= most ? 4 : 2 * V * rows <= most ? 2 : 1;
 }
 
 /// What is read next, brought into the L2 cache a line, or a part of one, at a time.
@@ -153,34 +158,58 @@ struct Tile {
     const typename W::Stored* block[Blocks];
 #pragma GCC unroll 16
     for (int b = 0; b < Blocks; ++b) block[b] = panel + b * groups_of<W>(K) * V * kLanes;
+    typename W::Sum sums[Rows][kVectors];
+    copy_sums([](Vec<T> s) FASTLSTM_INLINE_LAMBDA { return W::from_vector(s); }, sum, sums);
     const auto add_step = [&](Index k, int j) FASTLSTM_INLINE_LAMBDA {
       add_products<W>(
-          [&](int r) FASTLSTM_INLINE_LAMBDA { return W::broadcast(in[r] + k + j); },
-          [&](int v) FASTLSTM_INLINE_LAMBDA { return W::load(block[v / V] + v % V * kLanes, j); });
+          sums, [&](int r) FASTLSTM_INLINE_LAMBDA { return W::broadcast(in[r] + k + j); },
+          [&](int v) FASTLSTM_INLINE_LAMBDA {
+            return W::weight(W::load(block[v / V] + v % V * kLanes), j);
+          });
     };
     // Rows that are converted are filled up to whole groups; of others the last may be a part.
     const Index end = (kConverts<W> ? groups_of<W>(K) : K / kGroup<W>)*kSteps;
     Index k = 0;
     for (; k < end; k += kSteps) {
       next.fetch();
+      if constexpr (kSteps == 1) {
+        add_step(k, 0);
+      } else {
+        typename W::Operand value[kSteps][Rows];
 #pragma GCC unroll 4
-      for (int j = 0; j < kSteps; ++j) add_step(k, j);
+        for (int j = 0; j < kSteps; ++j) {
+#pragma GCC unroll 16
+          for (int r = 0; r < Rows; ++r) value[j][r] = W::broadcast(in[r] + k + j);
+        }
+#pragma GCC unroll 16
+        for (int v = 0; v < kVectors; ++v) {
+          const auto group = W::load(block[v / V] + v % V * kLanes);
+#pragma GCC unroll 4
+          for (int j = 0; j < kSteps; ++j) {
+            const typename W::Operand w = W::weight(group, j);
+#pragma GCC unroll 16
+            for (int r = 0; r < Rows; ++r) sums[r][v] = W::add(sums[r][v], value[j][r], w);
+          }
+        }
+      }
 #pragma GCC unroll 16
       for (int b = 0; b < Blocks; ++b) block[b] += V * kLanes;
     }
     if constexpr (kSteps > 1 && !kConverts<W>) {
-      for (int j = 0; k + j < K; ++j) add_step(k, j);
+      static_assert(kGroup<W> == 2);
+      if (k < K) add_step(k, 0);
     }
+    copy_sums([](typename W::Sum s) FASTLSTM_INLINE_LAMBDA { return W::to_vector(s); }, sums, sum);
   }
 
   /// sum += x * panel for input k alone, where a group is one. panel: [Blocks] pointers.
   template <class W>
   FASTLSTM_INLINE void multiply_one(const T* const* x, const typename W::Stored* const* panel,
                                     Index k) {
-    add_products<W>([&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(x[r][k]); },
-                    [&](int v) FASTLSTM_INLINE_LAMBDA {
-                      return W::load(panel[v / V] + (k * V + v % V) * kLanes, 0);
-                    });
+    add_products<W>(
+        sum, [&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(x[r][k]); },
+        [&](int v)
+            FASTLSTM_INLINE_LAMBDA { return W::load(panel[v / V] + (k * V + v % V) * kLanes); });
   }
 
   /// sum += columns^T * panel.
@@ -189,34 +218,46 @@ struct Tile {
     static_assert(Blocks == 1);
     for (Index k = 0; k < K; ++k, columns += ld, panel += V * kLanes) {
       add_products<FullWeights<T>>(
-          [&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(columns[r]); },
+          sum, [&](int r) FASTLSTM_INLINE_LAMBDA { return Vec<T>::broadcast(columns[r]); },
           [&](int v) FASTLSTM_INLINE_LAMBDA { return Vec<T>::load(panel + v * kLanes); });
     }
   }
 
  private:
-  /// sum[r][v] += input(r) * weight(v), what there are more of from memory and not from registers.
-  template <class W, class Input, class Weight>
-  FASTLSTM_INLINE void add_products(Input input, Weight weight) {
+  /// to = convert(from).
+  template <class Convert, class From, class To>
+  static FASTLSTM_INLINE void copy_sums(Convert convert, const From (&from)[Rows][kVectors],
+                                        To (&to)[Rows][kVectors]) {
+#pragma GCC unroll 16
+    for (int r = 0; r < Rows; ++r) {
+#pragma GCC unroll 16
+      for (int v = 0; v < kVectors; ++v) to[r][v] = convert(from[r][v]);
+    }
+  }
+
+  /// sums[r][v] += input(r) * weight(v), what there are more of from memory and not from registers.
+  template <class W, class Sum, class Input, class Weight>
+  static FASTLSTM_INLINE void add_products(Sum (&sums)[Rows][kVectors], Input input,
+                                           Weight weight) {
     if constexpr (Rows * kVectors + Rows + 1 <= kRegisters) {
-      Vec<T> value[Rows];
+      typename W::Operand value[Rows];
 #pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r) value[r] = input(r);
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) {
-        const Vec<T> w = weight(v);
+        const typename W::Operand w = weight(v);
 #pragma GCC unroll 16
-        for (int r = 0; r < Rows; ++r) sum[r][v] = W::add(sum[r][v], value[r], w);
+        for (int r = 0; r < Rows; ++r) sums[r][v] = W::add(sums[r][v], value[r], w);
       }
     } else {
-      Vec<T> w[kVectors];
+      typename W::Operand w[kVectors];
 #pragma GCC unroll 16
       for (int v = 0; v < kVectors; ++v) w[v] = weight(v);
 #pragma GCC unroll 16
       for (int r = 0; r < Rows; ++r) {
-        const Vec<T> value = input(r);
+        const typename W::Operand value = input(r);
 #pragma GCC unroll 16
-        for (int v = 0; v < kVectors; ++v) sum[r][v] = W::add(sum[r][v], value, w[v]);
+        for (int v = 0; v < kVectors; ++v) sums[r][v] = W::add(sums[r][v], value, w[v]);
       }
     }
   }
@@ -304,14 +345,15 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
                                       const Panel<T>& panel, const T* bias, T* out, Index ld_out,
                                       bool down, const typename W::Stored* next = nullptr) {
   using Stored = typename W::Stored;
+  constexpr int kMostRows = tile_rows(V, W::kSteps);
   constexpr Index kWidth = V * Vec<T>::kLanes, kLine = 64, kMostBytes = 256 << 10;
   constexpr Index kGroupBytes = kWidth * static_cast<Index>(sizeof(Stored));
   constexpr Index kMostGroups = kMostBytes / kGroupBytes;
   const Index groups = groups_of<W>(K);
   const Stored* const weights = stored<W>(panel);
-  if (rows <= tile_rows(V)) {
-    with_constant_rows<tile_rows(V)>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
-      for_each_panel_block<tile_blocks(V, height.value)>(
+  if (rows <= kMostRows) {
+    with_constant_rows<kMostRows>(rows, [&](auto height) FASTLSTM_INLINE_LAMBDA {
+      for_each_panel_block<tile_blocks(V, height.value, W::kSteps)>(
           first, end, down, [&](Index block, auto blocks) FASTLSTM_INLINE_LAMBDA {
             Tile<T, V, height.value, blocks.value> tile;
             tile.template begin<W>(panel, block, bias);
@@ -324,7 +366,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
     });
     return;
   }
-  const Index tiles = row_tiles<tile_rows(V)>(rows);
+  const Index tiles = row_tiles<kMostRows>(rows);
   const Index spread = (kGroupBytes + tiles - 1) / tiles, pace = spread < kLine ? spread : kLine;
   const Index parts = K > 0 ? (groups + kMostGroups - 1) / kMostGroups : 1;
   for (Index left = end - first; left > 0; --left) {
@@ -338,7 +380,7 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
       const Stored* const after = part + 1 < parts ? inputs + n * kWidth : block_after;
       Index to_fetch = after != nullptr ? n * kGroupBytes : 0;
       FetchLines lines{reinterpret_cast<const char*>(after), pace};
-      for_each_row_tile<tile_rows(V)>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
+      for_each_row_tile<kMostRows>(rows, [&](Index row, auto height) FASTLSTM_INLINE_LAMBDA {
         Tile<T, V, height.value, 1> tile;
         T* const to = out + row * ld_out + (block - first) * kWidth;
         if (part == 0) {
