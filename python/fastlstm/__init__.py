@@ -20,6 +20,7 @@ from .layers import (
     Gradients,
     GRUTrace,
     LSTMTrace,
+    Quantization,
     RNNTrace,
     Stream,
     Tape,
@@ -31,7 +32,7 @@ from .layers import (
 if TYPE_CHECKING:
     from . import embeddings, interchange, nn, optim, reference
     from .interchange import from_keras, from_onnx, from_torch, to_onnx
-    from .verification import verify
+    from .verification import compare_layers, verify
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -40,6 +41,7 @@ _LATER = {
     "nn": "nn",
     "optim": "optim",
     "reference": "reference",
+    "compare_layers": "verification",
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
@@ -55,12 +57,14 @@ __all__ = [
     "GRUTrace",
     "Gradients",
     "LSTMTrace",
+    "Quantization",
     "RNNTrace",
     "Stream",
     "Tape",
     "TrainingMemory",
     "__version__",
     "available_isas",
+    "compare_layers",
     "embeddings",
     "from_keras",
     "from_onnx",
