@@ -90,7 +90,7 @@ class WeightPanel {
     Small& small = *small_;
     small.arithmetic = arithmetic;
     small.tiled = panel_kernels<T>(arithmetic).tiled;
-    const Index in_bytes = (is_int8(arithmetic) ? 1 : 2) * inputs_in_group(arithmetic);
+    const Index in_bytes = Index{is_int8(arithmetic) ? 1 : 2} * inputs_in_group(arithmetic);
     small.bytes.resize(layout.all_blocks(), groups() * layout.width() * in_bytes);
     if (is_int8(arithmetic)) small.scales.resize(layout.columns());
     if (arithmetic == Arithmetic::kInt8) small.offsets.resize(layout.columns());
