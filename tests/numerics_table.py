@@ -51,7 +51,7 @@ class Function(NamedTuple):
 
 
 # Those with functions of their own.
-ISAS = [isa for isa in fastlstm.available_isas() if not isa.startswith("avx512_")]
+ISAS = [isa for isa in fastlstm.available_isas() if "_" not in isa and isa != "amx"]
 FUNCTIONS = {
     "exp": Function(
         exact_exp,

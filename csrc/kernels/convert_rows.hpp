@@ -35,25 +35,51 @@ FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, floa
   });
 }
 
-#if defined(__AVX512BF16__)
 /// Pairs, the first of two in the upper half.
-FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, uint32_t* to, float*) {
-  typedef uint32_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 2)));
+FASTLSTM_INLINE void convert_to_pairs(const float* x, Index K, uint32_t* to) {
   for_each_padded(x, K, [&](Index k, Float v) FASTLSTM_INLINE_LAMBDA {
-    const Pairs in_order = (Pairs)_mm512_cvtepi32_epi16((__m512i)(round_to_bfloat16(v) >> 16));
+    const UInt bits = round_to_bfloat16(v);
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+    typedef uint32_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 2)));
+    const Pairs in_order = (Pairs)_mm512_cvtepi32_epi16((__m512i)(bits >> 16));
     const Pairs pairs = in_order << 16 | in_order >> 16;
     memcpy(to + k / 2, &pairs, sizeof pairs);
+#else
+    for (Index lane = 0; lane < Float::kLanes; lane += 2) {
+      to[(k + lane) / 2] = bits[lane] | bits[lane + 1] >> 16;
+    }
+#endif
   });
+}
+
+#if defined(__AVX512BF16__)
+FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, uint32_t* to, float*) {
+  convert_to_pairs(x, K, to);
 }
 #endif
 
-#if defined(__AVX512VNNI__)
-/// Bytes, 128 more than the values.
-FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<1>) {
-  const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)(q + 128));
-  memcpy(reinterpret_cast<char*>(to) + k, &bytes, sizeof bytes);
-}
+/// The lowest bytes of 32-bit integers. GCC 12 converts one element after the other.
+FASTLSTM_INLINE void store_bytes(Bits q, Index k, uint32_t* to) {
+#if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
+  const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)q);
+#elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
+  const __m256i low = (__m256i)(q & 0xff);
+  const __m128i words =
+      _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
+  const __m128i bytes = _mm_packus_epi16(words, words);
+#elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
+  const int16x4_t words = vmovn_s32((int32x4_t)q);
+  const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));
+#else
+  typedef int8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
+  const Bytes bytes = __builtin_convertvector(q, Bytes);
 #endif
+  memcpy(reinterpret_cast<char*>(to) + k, &bytes, Float::kLanes);
+}
+
+FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<1>) {
+  store_bytes(Int8Products::kOffsets ? q + 128 : q, k, to);
+}
 /// Pairs of 16 bits, as Int8Products has them.
 FASTLSTM_INLINE void store_int8(Bits q, Index k, uint32_t* to, Constant<2>) {
   const Bits upper = q << 16, lower = q & 0xffff;
@@ -66,10 +92,10 @@ FASTLSTM_INLINE void store_int8(Bits q, Index k, int32_t* to, Constant<4>) {
   memcpy(to + k, &q, sizeof q);
 }
 
-/// The scale is the largest magnitude / 127; of a row that is not finite, NaN; of one below 2^-100,
-/// 0.
-template <class Input>
-FASTLSTM_INLINE void convert_row(Int8Products, const float* x, Index K, Input* to, float* scale) {
+/// Calls store(values, k) for the vectors of a row as int8. The scale is the largest magnitude /
+/// 127; of a row that is not finite, NaN; of one below 2^-100, 0.
+template <class Store>
+FASTLSTM_INLINE void convert_to_int8(const float* x, Index K, float* scale, Store store) {
   constexpr float kLeast = 0x1p-100f, kMost = 127;
   constexpr float kRound = 0x1.8p+23f;  // added, it rounds to an integer in the lowest bits
   Bits most{};
@@ -87,7 +113,14 @@ FASTLSTM_INLINE void convert_row(Int8Products, const float* x, Index K, Input* t
   const Float round = Float::broadcast(kRound);
   for_each_padded(x, K, [&](Index k, Float v) FASTLSTM_INLINE_LAMBDA {
     const Bits q = (Bits)(v * factor + round).raw - (Bits)round.raw;
-    store_int8(finite ? q : Bits{}, k, to, Constant<Int8Products::kSteps>());
+    store(finite ? q : Bits{}, k);
+  });
+}
+
+template <class Input>
+FASTLSTM_INLINE void convert_row(Int8Products, const float* x, Index K, Input* to, float* scale) {
+  convert_to_int8(x, K, scale, [&](Bits q, Index k) FASTLSTM_INLINE_LAMBDA {
+    store_int8(q, k, to, Constant<Int8Products::kSteps>());
   });
 }
 

@@ -76,7 +76,7 @@ struct GruRow {
 
 template <class T, class W = FullWeights<T>>
 void gru_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<GruRow<T>, W>(s);
+  if (step_plain_row<GruRow<T>, W>(s)) return;
   step_tile<3, W>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA {
     with_functions(s.options, [&](const auto& functions)
                                   FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums, functions); });

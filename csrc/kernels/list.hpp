@@ -60,6 +60,7 @@ struct KernelTable {
 /// Those of one arithmetic.
 template <class T>
 struct PanelKernels {
+  bool tiled;  // whether panels are of whole tiles
   FASTLSTM_PANEL_KERNELS(FASTLSTM_FIELD)
 };
 #undef FASTLSTM_FIELD

@@ -19,12 +19,18 @@
 //   int8, inputs of float32:  [block][K][V][lanes]
 //   int8, inputs of int8:     [block][K / 4][V][lanes], the first input of four in the lowest byte
 //
-// The same for all targets, and what the instructions for pairs and fours read.
+// The same for all targets, and what the instructions for pairs and fours read. A matrix unit
+// (kernels/unit_products.hpp) reads whole tiles, so there those of inputs that are converted stand
+//
+//   [block][V][groups][lanes]
+//
+// with zeros for the groups that fill up the last tile.
 #pragma once
 
 #include <cstdint>
 
 #include "fastlstm/arithmetic.hpp"
+#include "fastlstm/types.hpp"
 
 namespace fastlstm {
 
@@ -39,6 +45,13 @@ struct Panel {
   Panel() = default;
   Panel(const T* values) : data(values) {}  // NOLINT: values are a panel that is stored in full
 };
+
+/// Groups of inputs in a tile of a matrix unit.
+constexpr Index kTileGroups = 16;
+/// Those of the tiles that so many need.
+constexpr Index whole_tiles(Index groups) {
+  return (groups + kTileGroups - 1) / kTileGroups * kTileGroups;
+}
 
 /// Inputs of a group.
 constexpr int inputs_in_group(Arithmetic a) {

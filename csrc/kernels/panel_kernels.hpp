@@ -14,7 +14,8 @@ namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
 template <class Weights>
-constexpr PanelKernels<float> kPanelKernels = {FASTLSTM_PANEL_KERNELS(FASTLSTM_PANEL_ENTRY)};
+constexpr PanelKernels<float> kPanelKernels = {kTiled<Weights>,
+                                               FASTLSTM_PANEL_KERNELS(FASTLSTM_PANEL_ENTRY)};
 
 }  // namespace
 }  // namespace fastlstm::FASTLSTM_TARGET

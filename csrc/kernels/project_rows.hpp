@@ -13,12 +13,12 @@ FASTLSTM_INLINE void project_rows_by(const ProjectRows<T>& p) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
   T* const out = p.out + p.first_block * kWidth;
   const Index at_once = kConverts<W> ? kRowsAtOnce : p.rows;
+  PanelProducts<W> products;
   for (Index row = 0; row < p.rows; row += at_once) {
     const Index rows = p.rows - row < at_once ? p.rows - row : at_once;
     const typename RowsOf<W, T>::Type x(rows, p.K, p.x + row, p.room);
-    multiply_panel<V, typename W::Products, T>(rows, p.first_block, p.end_block, p.K, x.rows,
-                                               x.scales, p.panel, p.bias, out + row * p.ld_out,
-                                               p.ld_out, p.down);
+    products.template multiply<V, T>(rows, p.first_block, p.end_block, p.K, x.rows, x.scales,
+                                     p.panel, p.bias, out + row * p.ld_out, p.ld_out, p.down);
   }
 }
 

@@ -114,14 +114,14 @@ FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Funct
 
 template <class T, class W = FullWeights<T>>
 void rnn_tanh_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<RnnRow<RnnTanh, T>, W>(s);
+  if (step_plain_row<RnnRow<RnnTanh, T>, W>(s)) return;
   with_rnn_function<RnnTanh>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
     rnn_step_tile<W>(s, function);
   });
 }
 template <class T, class W = FullWeights<T>>
 void rnn_relu_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<RnnRow<RnnRelu, T>, W>(s);
+  if (step_plain_row<RnnRow<RnnRelu, T>, W>(s)) return;
   with_rnn_function<RnnRelu>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
     rnn_step_tile<W>(s, function);
   });

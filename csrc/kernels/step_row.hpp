@@ -141,5 +141,17 @@ FASTLSTM_INLINE void step_row(const CellStepTile<T>& s) {
   }
 }
 
+/// Whether the step is such a one: then it is done. A matrix unit's sums are not in registers.
+template <class Cell, class W, class T>
+FASTLSTM_INLINE bool step_plain_row(const CellStepTile<T>& s) {
+  if constexpr (kTiled<W>) {
+    return false;
+  } else {
+    if (!is_plain_row(s)) return false;
+    step_row<Cell, W>(s);
+    return true;
+  }
+}
+
 }  // namespace
 }  // namespace fastlstm::FASTLSTM_TARGET

@@ -57,6 +57,7 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
   T* const from_h = from_x + step_sums(s.rows, s.end_block - s.first_block, kWidth) / 2;
   const T* h_prev[kRowsAtOnce];
   const Stored *const all_W = stored<W>(s.W), *const all_R = stored<W>(s.R);
+  PanelProducts<W> products;
   const Index groups = (s.rows + kRowsAtOnce - 1) / kRowsAtOnce;
   for (Index group = 0; group < groups; ++group) {
     const Index row = s.rows * group / groups;
@@ -75,12 +76,12 @@ FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
       left -= blocks;
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, blocks, s.down ? -blocks : blocks};
       const auto multiply_x = [&](const Stored* next_R) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, typename W::Products, T>(rows, block, end, s.I, x.rows, x.scales, s.W,
-                                                   s.bias, from_x, ld, s.down, next_R);
+        products.template multiply<V, T>(rows, block, end, s.I, x.rows, x.scales, s.W, s.bias,
+                                         from_x, ld, s.down, next_R);
       };
       const auto multiply_h = [&](const Stored* next) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, typename W::Products, T>(rows, block, end, s.P, h.rows, h.scales, s.R,
-                                                   nullptr, from_h, ld, s.down, next);
+        products.template multiply<V, T>(rows, block, end, s.P, h.rows, h.scales, s.R, nullptr,
+                                         from_h, ld, s.down, next);
       };
       const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA {
         return all_R + b * groups_of<W>(s.P) * kWidth;

@@ -161,18 +161,32 @@ struct Int8Sums {
   }
 };
 
-#if defined(__AVX512VNNI__) && FASTLSTM_VECTOR_BYTES == 64
+#if (defined(__AVX512VNNI__) && FASTLSTM_VECTOR_BYTES == 64) || \
+    (defined(__AVXVNNI__) && FASTLSTM_VECTOR_BYTES == 32) ||    \
+    (defined(__ARM_FEATURE_DOTPROD) && FASTLSTM_VECTOR_BYTES == 16)
 struct Int8Products : Int8Sums {
   using Products = Int8Products;
-  using Input = uint32_t;  // four bytes, 128 more than the values: sums begin with panel.offsets
+  using Input = uint32_t;  // four bytes
   static constexpr int kSteps = 1;
+  // x86's instruction takes them without signs: they are 128 more than the values, and sums begin
+  // with panel.offsets.
+#if defined(__aarch64__)
+  static constexpr bool kOffsets = false;
+#else
   static constexpr bool kOffsets = true;
+#endif
 
-  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return (Bits)_mm512_set1_epi32(int(*x)); }
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return int32_t(*x) - Bits{}; }
   static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
   static FASTLSTM_INLINE Bits weight(Bits w, int) { return w; }
   static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) {
+#if FASTLSTM_VECTOR_BYTES == 64
     return (Bits)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+#elif FASTLSTM_VECTOR_BYTES == 32
+    return (Bits)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+#else
+    return (Bits)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+#endif
   }
 };
 #elif (defined(__AVX512BW__) && FASTLSTM_VECTOR_BYTES == 64) || \
@@ -219,11 +233,15 @@ template <class W>
 constexpr int kGroup = inputs_in_group(W::kArithmetic);
 template <class W>
 constexpr bool kConverts = converts_inputs(W::kArithmetic);
+/// Whether a matrix unit multiplies (kernels/unit_products.hpp).
+template <class W>
+constexpr bool kTiled = false;
 
-/// Groups of K inputs.
+/// Groups of K inputs in a panel.
 template <class W>
 FASTLSTM_INLINE Index groups_of(Index K) {
-  return (K + kGroup<W> - 1) / kGroup<W>;
+  const Index groups = (K + kGroup<W> - 1) / kGroup<W>;
+  return kTiled<W> ? whole_tiles(groups) : groups;
 }
 
 /// The stored weights of a panel.

@@ -401,5 +401,19 @@ FASTLSTM_NOINLINE void multiply_panel(Index rows, Index first, Index end, Index 
   }
 }
 
+/// What multiplies rows with panels in one call of a kernel.
+template <class W>
+struct PanelProducts {
+  /// As multiply_panel.
+  template <int V, class T>
+  FASTLSTM_INLINE void multiply(Index rows, Index first, Index end, Index K,
+                                const typename W::Input* const* x, const float* row_scales,
+                                const Panel<T>& panel, const T* bias, T* out, Index ld_out,
+                                bool down, const typename W::Stored* next = nullptr) {
+    multiply_panel<V, typename W::Products, T>(rows, first, end, K, x, row_scales, panel, bias, out,
+                                               ld_out, down, next);
+  }
+};
+
 }  // namespace
 }  // namespace fastlstm::FASTLSTM_TARGET

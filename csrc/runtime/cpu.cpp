@@ -1,5 +1,9 @@
 #include "runtime/cpu.hpp"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 namespace fastlstm {
 
 // GCC's and Clang's __builtin_cpu_supports ask XGETBV too: a feature that the operating system does
@@ -7,6 +11,20 @@ namespace fastlstm {
 bool cpu_has_avx2() {
 #if defined(__x86_64__)
   return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma");
+#else
+  return false;
+#endif
+}
+
+bool cpu_has_avx2_vnni() {
+#if defined(__x86_64__)
+  // Asked here: not all compilers' functions know it. Leaf 7 has its second part where EAX says so.
+  constexpr unsigned kAvxVnni = 1u << 4;
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!cpu_has_avx2() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0 || eax == 0) {
+    return false;
+  }
+  return __get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) != 0 && (eax & kAvxVnni) != 0;
 #else
   return false;
 #endif
@@ -33,6 +51,22 @@ bool cpu_has_avx512_vnni() {
 bool cpu_has_avx512_bf16() {
 #if defined(__x86_64__)
   return cpu_has_avx512_vnni() && __builtin_cpu_supports("avx512bf16");
+#else
+  return false;
+#endif
+}
+
+bool cpu_has_amx() {
+#if defined(__x86_64__)
+  // Asked here: not all compilers' functions know AMX, or that the system must save its registers.
+  constexpr unsigned kBf16 = 1u << 22, kTile = 1u << 24, kInt8 = 1u << 25;  // leaf 7, EDX
+  constexpr unsigned kConfiguration = 1u << 17, kTileData = 1u << 18;       // XCR0
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!cpu_has_avx512_bf16() || __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
+  constexpr unsigned kWanted = kBf16 | kTile | kInt8, kSaved = kConfiguration | kTileData;
+  unsigned low = 0, high = 0;  // of XCR0, which can be read where there is AVX
+  asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  return (edx & kWanted) == kWanted && (low & kSaved) == kSaved;
 #else
   return false;
 #endif

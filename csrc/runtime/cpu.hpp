@@ -5,11 +5,16 @@ namespace fastlstm {
 
 /// AVX2 and FMA.
 bool cpu_has_avx2();
+/// AVX-VNNI, and all that cpu_has_avx2 asks for.
+bool cpu_has_avx2_vnni();
 /// AVX-512 F, DQ, BW, VL, and all that cpu_has_avx2 asks for.
 bool cpu_has_avx512();
 /// VNNI, and all that cpu_has_avx512 asks for.
 bool cpu_has_avx512_vnni();
 /// BF16, and all that cpu_has_avx512_vnni asks for.
 bool cpu_has_avx512_bf16();
+/// AMX's tiles, BF16 and INT8, and all that cpu_has_avx512_bf16 asks for. Whether the system lets
+/// this process use them is another question: allow_tiles in runtime/system.hpp.
+bool cpu_has_amx();
 
 }  // namespace fastlstm

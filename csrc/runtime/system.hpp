@@ -13,6 +13,15 @@ int affinity_cpus();
 /// The CPUs that it may use on average by a quota of a container's, rounded up; 0 without one.
 int quota_cpus();
 
+/// Whether an ARM CPU has dot products of int8 (FEAT_DotProd), which none but the system can say.
+bool cpu_has_dot_products() noexcept;
+
+/// Asks for the tiles of AMX, whose 8 KB the system keeps for processes that asked alone, and says
+/// whether it gives them: to all threads, and to the children of forks. From then on it takes no
+/// stack for signals (sigaltstack) that would not hold them, and where a thread has such a one, it
+/// refuses.
+bool allow_tiles() noexcept;
+
 // --- memory -------------------------------------------------------------------------------------
 
 /// Asks for large pages in memory of this size, where the system has them and gives them on demand.

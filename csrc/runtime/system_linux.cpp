@@ -1,6 +1,8 @@
 // Linux: affinity masks, quotas of cgroups, transparent huge pages, glibc's allocator.
 #include <sched.h>
+#include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include <atomic>
@@ -74,6 +76,23 @@ int quota_cpus() {
     }
   }
   return least;
+}
+
+bool cpu_has_dot_products() noexcept {
+#if defined(__aarch64__)
+  return (getauxval(AT_HWCAP) & HWCAP_ASIMDDP) != 0;
+#else
+  return false;
+#endif
+}
+
+bool allow_tiles() noexcept {
+#if defined(__x86_64__)
+  constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA
+  return syscall(SYS_arch_prctl, kAskForState, kTileData) == 0;
+#else
+  return false;
+#endif
 }
 
 // --- memory -------------------------------------------------------------------------------------

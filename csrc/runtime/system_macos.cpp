@@ -2,6 +2,10 @@
 // gets no large pages. Other Unix takes it as well.
 #include <unistd.h>
 
+#if defined(__APPLE__)
+#include <sys/sysctl.h>
+#endif
+
 #include "runtime/system.hpp"
 
 namespace fastlstm {
@@ -12,6 +16,17 @@ int affinity_cpus() {
 }
 
 int quota_cpus() { return 0; }
+
+bool cpu_has_dot_products() noexcept {
+#if defined(__APPLE__)
+  int has = 0;
+  std::size_t size = sizeof has;
+  return sysctlbyname("hw.optional.arm.FEAT_DotProd", &has, &size, nullptr, 0) == 0 && has != 0;
+#else
+  return false;
+#endif
+}
+bool allow_tiles() noexcept { return false; }
 
 void prefer_large_pages(void*, std::size_t) noexcept {}
 void keep_released_memory() noexcept {}

@@ -54,6 +54,12 @@ int quota_cpus() {
                           kWhole);
 }
 
+// Not asked for: there are no kernels for ARM on Windows that anybody tried.
+bool cpu_has_dot_products() noexcept { return false; }
+
+// Not asked for: nobody has tried AMX on Windows.
+bool allow_tiles() noexcept { return false; }
+
 // --- memory -------------------------------------------------------------------------------------
 
 void prefer_large_pages(void*, std::size_t) noexcept {}

@@ -7,6 +7,7 @@
 
 #include "fastlstm/runtime.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/system.hpp"
 
 namespace fastlstm {
 
@@ -30,29 +31,54 @@ FASTLSTM_DECLARE(generic)
 #if defined(__x86_64__)
 FASTLSTM_DECLARE(avx2)
 FASTLSTM_DECLARE(avx512)
+namespace avx2_vnni {
+extern const PanelKernels<float> int8_kernels;
+}
 namespace avx512_bf16 {
 extern const PanelKernels<float> bfloat16_kernels;
 }
 namespace avx512_vnni {
 extern const PanelKernels<float> int8_kernels;
 }
+namespace amx {
+extern const PanelKernels<float> bfloat16_kernels;
+extern const PanelKernels<float> int8_kernels;
+}  // namespace amx
+#if defined(FASTLSTM_EMULATED_AMX)
+namespace amx_emulated {
+extern const PanelKernels<float> bfloat16_kernels;
+extern const PanelKernels<float> int8_kernels;
+}  // namespace amx_emulated
+#endif
 #elif defined(__aarch64__)
 FASTLSTM_DECLARE(neon)
+namespace neon_dot {
+extern const PanelKernels<float> int8_kernels;
+}
 #endif
 
 namespace {
 
 bool always() { return true; }
+#if defined(__x86_64__)
+bool has_amx() { return cpu_has_amx() && allow_tiles(); }
+#endif
 
 // Best first. A new target is a line here, one above, a file in kernels/targets, and a line in
 // CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
+    {"amx", has_amx, FASTLSTM_KERNELS_OF(avx512, amx, amx)},
     {"avx512_bf16", cpu_has_avx512_bf16, FASTLSTM_KERNELS_OF(avx512, avx512_bf16, avx512_vnni)},
     {"avx512_vnni", cpu_has_avx512_vnni, FASTLSTM_KERNELS_OF(avx512, avx512, avx512_vnni)},
     {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, avx512, avx512)},
+    {"avx2_vnni", cpu_has_avx2_vnni, FASTLSTM_KERNELS_OF(avx2, avx2, avx2_vnni)},
     {"avx2", cpu_has_avx2, FASTLSTM_KERNELS_OF(avx2, avx2, avx2)},
+#if defined(FASTLSTM_EMULATED_AMX)  // not the best of any CPU: for tests
+    {"amx_emulated", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, amx_emulated, amx_emulated)},
+#endif
 #elif defined(__aarch64__)
+    {"neon_dot", cpu_has_dot_products, FASTLSTM_KERNELS_OF(neon, neon, neon_dot)},
     {"neon", always, FASTLSTM_KERNELS_OF(neon, neon, neon)},
 #endif
     {"generic", always, FASTLSTM_KERNELS_OF(generic, generic, generic)},

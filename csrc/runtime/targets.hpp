@@ -43,7 +43,7 @@ PanelKernels<T> panel_kernels_of(const Target& target, Arithmetic arithmetic) {
   }
   const KernelTable<T>& table = kernels_of<T>(target);
 #define FASTLSTM_FIELD(name, Arguments) table.name,
-  return {FASTLSTM_PANEL_KERNELS(FASTLSTM_FIELD)};
+  return {false, FASTLSTM_PANEL_KERNELS(FASTLSTM_FIELD)};
 #undef FASTLSTM_FIELD
 }
 template <class T>

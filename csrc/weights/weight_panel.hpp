@@ -89,7 +89,8 @@ class WeightPanel {
       : layout_(layout), K_(K), small_(std::make_unique<Small>()) {
     Small& small = *small_;
     small.arithmetic = arithmetic;
-    const Index in_bytes = (is_int8(arithmetic) ? 1 : 2) * inputs_in_group(arithmetic);
+    small.tiled = panel_kernels<T>(arithmetic).tiled;
+    const Index in_bytes = Index{is_int8(arithmetic) ? 1 : 2} * inputs_in_group(arithmetic);
     small.bytes.resize(layout.all_blocks(), groups() * layout.width() * in_bytes);
     if (is_int8(arithmetic)) small.scales.resize(layout.columns());
     if (arithmetic == Arithmetic::kInt8) small.offsets.resize(layout.columns());
@@ -172,38 +173,53 @@ class WeightPanel {
   /// Small weights, and what belongs to each column.
   struct Small {
     Arithmetic arithmetic;
-    Buffer<char> bytes;            // [all_blocks][groups of K][width] of a group each
+    bool tiled;                    // whether columns have whole tiles
+    Buffer<char> bytes;            // [all_blocks][groups of K][width] of a group each, as panel.hpp
     Buffer<float> scales;          // int8: [columns]
     Buffer<std::int32_t> offsets;  // kInt8: [columns]
   };
 
   /// The groups of K inputs.
-  Index groups() const { return pieces(K_, inputs_in_group(small_->arithmetic)); }
+  Index groups() const {
+    const Index groups = pieces(K_, inputs_in_group(small_->arithmetic));
+    return small_->tiled ? whole_tiles(groups) : groups;
+  }
+  /// Where the groups of column j of a block are among all: the first, and how far apart they are.
+  struct Column {
+    Index first, stride;
+  };
+  Column column(Index block, Index j) const {
+    const Index width = layout_.width(), lanes = kernels<T>().lanes;
+    const Index of_block = block * groups() * width;
+    if (!small_->tiled) return {of_block + j, width};
+    return {of_block + j / lanes * groups() * lanes + j % lanes, lanes};
+  }
 
   void pack_bfloat16(Index block, const std::uint16_t* matrix) {
-    const Index width = layout_.width();
-    auto* const panel =
-        reinterpret_cast<std::uint32_t*>(small_->bytes.data()) + block * groups() * width;
+    const Index width = layout_.width(), all_groups = groups();
+    auto* const panel = reinterpret_cast<std::uint32_t*>(small_->bytes.data());
     for (Index j = 0; j < width; ++j) {
       const Index row = layout_.row(block, j);
-      for (Index g = 0; g < groups(); ++g) {
+      const Column to = column(block, j);
+      for (Index g = 0; g < all_groups; ++g) {
         std::uint32_t pair = 0;
-        if (row >= 0) pair = std::uint32_t{matrix[row * K_ + 2 * g]} << 16;
+        if (row >= 0 && 2 * g < K_) pair = std::uint32_t{matrix[row * K_ + 2 * g]} << 16;
         if (row >= 0 && 2 * g + 1 < K_) pair |= matrix[row * K_ + 2 * g + 1];
-        panel[g * width + j] = pair;
+        panel[to.first + g * to.stride] = pair;
       }
     }
   }
   void pack_int8(Index block, const std::int8_t* matrix, const float* scales) {
     const Index width = layout_.width(), group = inputs_in_group(small_->arithmetic);
     const Index size = groups() * group;  // of a column
-    auto* const panel = reinterpret_cast<std::int8_t*>(small_->bytes.data()) + block * size * width;
+    auto* const panel = reinterpret_cast<std::int8_t*>(small_->bytes.data());
     for (Index j = 0; j < width; ++j) {
       const Index row = layout_.row(block, j), column = block * width + j;
+      const Column to = this->column(block, j);
       std::int32_t sum = 0;
       for (Index k = 0; k < size; ++k) {
         const std::int8_t value = row >= 0 && k < K_ ? matrix[row * K_ + k] : std::int8_t{0};
-        panel[(k / group * width + j) * group + k % group] = value;
+        panel[(to.first + k / group * to.stride) * group + k % group] = value;
         sum += value;
       }
       small_->scales.data()[column] = row >= 0 ? scales[row] : 0;

@@ -139,7 +139,8 @@ end_threads = _blocks.reset
 def available_isas() -> list[str]:
     """Return the instruction sets this build has kernels for and this CPU can run, best first.
 
-    They are "avx512", "avx2", "neon" and, always and last, "generic".
+    They are "avx512", "avx2", "neon" and, always and last, "generic"; those with instructions
+    for quantized layers besides are "amx", "avx512_bf16", "avx512_vnni", "avx2_vnni", "neon_dot".
     """
     return _core.available_isas()
 

@@ -134,12 +134,12 @@ TEST(blocks_of_gates_and_of_a_matrix) {
   CHECK_EQUAL(matrix.row(3, 8), -1);
 }
 
-// Groups of inputs, filled up with zeros.
+// Groups of inputs, filled up with zeros; of a matrix unit, whole tiles.
 TEST(panels_of_small_weights) {
   const Index lanes = kernels<float>().lanes;
   for_each_layout(lanes, [&](const PanelLayout& layout) {
     const Index rows = layout.gates * layout.units;
-    for (const Index K : {1, 2, 3, 4, 5, 9}) {
+    for (const Index K : {1, 2, 3, 4, 5, 9, 35, 69}) {
       NOTE("K = " << K);
       std::vector<std::uint16_t> wide(static_cast<std::size_t>(rows * K));
       std::vector<std::int8_t> narrow(wide.size());
@@ -157,7 +157,9 @@ TEST(panels_of_small_weights) {
         const WeightPanel<float> panel(layout, K, arithmetic, matrix);
         const Panel<float> view = panel.view();
         CHECK(view.arithmetic == arithmetic);
-        const Index group = inputs_in_group(arithmetic), size = (K + group - 1) / group * group;
+        const bool tiled = panel_kernels<float>(arithmetic).tiled;
+        const Index group = inputs_in_group(arithmetic), needed = (K + group - 1) / group;
+        const Index groups = tiled ? whole_tiles(needed) : needed, size = groups * group;
         for (Index column = 0; column < layout.columns(); ++column) {
           const Index block = column / layout.width(), j = column % layout.width();
           const Index row = layout.row(block, j);
@@ -167,7 +169,9 @@ TEST(panels_of_small_weights) {
             const auto at = static_cast<std::size_t>(exists ? row * K + k : 0);
             // The first of a pair of bfloat16 is in the upper half.
             const Index in_group = int8 ? k % group : group - 1 - k % group;
-            const Index place = (block * size + k / group * group) * layout.width() + j * group;
+            const Index in_block = tiled ? (j / lanes * groups + k / group) * lanes + j % lanes
+                                         : k / group * layout.width() + j;
+            const Index place = block * size * layout.width() + in_block * group;
             if (int8) {
               const int want = exists ? narrow[at] : 0;
               CHECK_EQUAL(static_cast<const std::int8_t*>(view.data)[place + in_group], want);

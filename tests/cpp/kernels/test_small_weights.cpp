@@ -26,17 +26,22 @@ std::uint32_t bfloat16_of(float value) {
 
 /// Weights of columns, [columns][K], as a panel has them and as numbers without scales.
 struct SmallPanel {
-  SmallPanel(Random& random, Arithmetic arithmetic, Index columns, Index K_, Index width)
+  /// tiled: as a matrix unit reads it.
+  SmallPanel(Random& random, Arithmetic arithmetic, bool tiled, Index columns, Index K_,
+             Index lanes, Index width)
       : K(K_),
         values(columns * K_),
-        halves(std::vector<std::int16_t>(static_cast<std::size_t>(columns * (K_ + 3)))),
+        halves(std::vector<std::int16_t>(
+            static_cast<std::size_t>(columns * groups_of(arithmetic, tiled, K_) *
+                                     inputs_in_group(arithmetic) / (is_int8(arithmetic) ? 2 : 1)))),
         scales(random.values<float>(columns, 0.5, 1)),
         offsets(std::vector<std::int32_t>(static_cast<std::size_t>(columns))) {
-    const Index group = inputs_in_group(arithmetic), groups = (K + group - 1) / group;
+    const Index group = inputs_in_group(arithmetic), groups = groups_of(arithmetic, tiled, K);
     for (Index column = 0; column < columns; ++column) {
       for (Index k = 0; k < K; ++k) {
         float& value = values[column * K + k];
-        Index place = (column / width * groups + k / group) * width + column % width;
+        Index place = tiled ? (column / lanes * groups + k / group) * lanes + column % lanes
+                            : (column / width * groups + k / group) * width + column % width;
         if (is_int8(arithmetic)) {
           const auto q = static_cast<int>(random.uniform(-128.99, 127.99));
           value = static_cast<float>(q);
@@ -58,6 +63,11 @@ struct SmallPanel {
     panel.offsets = offsets.data();
   }
 
+  static Index groups_of(Arithmetic arithmetic, bool tiled, Index K) {
+    const Index group = inputs_in_group(arithmetic), groups = (K + group - 1) / group;
+    return tiled ? whole_tiles(groups) : groups;
+  }
+
   Index K;
   Guarded<float> values;
   Guarded<std::int16_t> halves;
@@ -66,9 +76,23 @@ struct SmallPanel {
   Panel<float> panel;
 };
 
+/// The sum of products of a matrix unit as kernels/unit_products.hpp has it: of each tile's inputs
+/// those of even and of odd number by themselves. x, w: [K] of bfloat16
+float sum_by_tiles(Index K, const float* x, const float* w, float sum) {
+  constexpr Index kInputs = 2 * kTileGroups;
+  for (Index first = 0; first < K; first += kInputs) {
+    float parts[2] = {0, 0};
+    for (Index k = first; k < std::min(first + kInputs, K); ++k) {
+      parts[k % 2] = std::fma(x[k], w[k], parts[k % 2]);
+    }
+    sum += parts[0] + parts[1];
+  }
+  return sum;
+}
+
 /// What a row and a column make, as fastlstm/arithmetic.hpp says.
-float product(Arithmetic arithmetic, Index K, const float* x, const SmallPanel& panel, Index column,
-              float bias) {
+float product(Arithmetic arithmetic, bool tiled, Index K, const float* x, const SmallPanel& panel,
+              Index column, float bias) {
   const float* w = panel.values.data() + column * K;
   const float scale = panel.scales[column];
   if (arithmetic == Arithmetic::kInt8) {
@@ -83,6 +107,11 @@ float product(Arithmetic arithmetic, Index K, const float* x, const SmallPanel& 
     return scaled + bias;
   }
   const bool rounds = arithmetic == Arithmetic::kBfloat16;
+  if (tiled) {
+    std::vector<float> rounded;
+    for (Index k = 0; k < K; ++k) rounded.push_back(from_bits(bfloat16_of(x[k]) << 16));
+    return sum_by_tiles(K, rounded.data(), w, bias);
+  }
   float sum = is_int8(arithmetic) ? 0 : bias;
   for (Index k = 0; k < K; ++k) {
     const float input = rounds ? from_bits(bfloat16_of(x[k]) << 16) : x[k];
@@ -99,7 +128,7 @@ void check_products(const PanelKernels<float>& kernels, Index lanes, Arithmetic 
   const Index width = V * lanes, ld = blocks * width + 3;
   Random random(static_cast<unsigned>(rows * 1000 + K));
   const Rows<float> x(random, rows, K);
-  const SmallPanel panel(random, arithmetic, blocks * width, K, width);
+  const SmallPanel panel(random, arithmetic, kernels.tiled, blocks * width, K, lanes, width);
   const Guarded<float> bias(random.values<float>(blocks * width, -1, 1));
   Guarded<float> room(converted_bytes(rows, K) / 4);
   const auto project = [&](Index first_row, Index n, Index first_block, Index end_block,
@@ -117,9 +146,10 @@ void check_products(const PanelKernels<float>& kernels, Index lanes, Arithmetic 
     for (Index j = 0; j < blocks * width; ++j) {
       NOTE("row = " << row << ", j = " << j);
       const float* inputs = x.pointers[static_cast<std::size_t>(row)];
-      const float want = product(arithmetic, K, inputs, panel, j, has_bias ? bias[j] : 0);
+      const float want =
+          product(arithmetic, kernels.tiled, K, inputs, panel, j, has_bias ? bias[j] : 0);
       if (converts_inputs(arithmetic)) {
-        CHECK_EQUAL(out[row * ld + j], want);  // on every target
+        CHECK_EQUAL(out[row * ld + j], want);  // on every target, but for a matrix unit's bfloat16
       } else {
         const float most = is_int8(arithmetic) ? 128 : 1;
         CHECK_CLOSE(out[row * ld + j], want, kEpsilon<float> * most * static_cast<float>(K + 2));
@@ -159,6 +189,12 @@ TEST(products_of_small_weights) {
       }
       check(50, 1, 4, 17, true);   // more than are converted at once
       check(9, 1, 4, 8200, true);  // in parts
+      // Tiles of rows of one height and of two, in pairs and alone; a tile of inputs, and more.
+      if (!tables.small[a]->tiled) continue;
+      for (const Index V : {3, 4}) {
+        for (const Index rows : {16, 17, 32, 33, 34, 47}) check(rows, 2, V, 9, rows % 2 == 0);
+        for (const Index K : {31, 32, 34, 63, 64, 65, 67, 129}) check(18, 1, V, K, true);
+      }
     }
   }
 }
