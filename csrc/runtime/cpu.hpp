@@ -1,11 +1,15 @@
 // What this CPU can run, and what its operating system saves at a switch of threads.
 #pragma once
 
+#include <string>
+
 namespace fastlstm {
 
 /// AVX2 and FMA.
 bool cpu_has_avx2();
 /// AVX-512 F, DQ, BW, VL, and all that cpu_has_avx2 asks for.
 bool cpu_has_avx512();
+/// What the CPU calls itself; empty where it does not.
+std::string cpu_name();
 
 }  // namespace fastlstm

@@ -8,6 +8,7 @@
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
 #include "naive_cells.hpp"
+#include "schedule/thread_plan.hpp"
 
 using namespace fastlstm;
 
@@ -123,8 +124,7 @@ struct Fixture {
 };
 
 template <class T>
-void check_steps_and_chunks() {
-  set_num_threads(3);
+void check_steps_and_chunks_of_plans() {
   for (const Problem& p : problems()) {
     NOTE("H = " << p.H() << ", L = " << p.config.num_layers << ", B = " << p.B);
     Fixture<T> steps(p);
@@ -142,6 +142,16 @@ void check_steps_and_chunks() {
     mixed.step(1);
     mixed.run(2, p.T - 2);
     mixed.check();
+  }
+}
+
+template <class T>
+void check_steps_and_chunks() {
+  set_num_threads(3);
+  const ThreadPlan plan{1, 1, 1, 3};
+  for (const bool forced : {true, false}) {
+    force_plan(forced ? &plan : nullptr);
+    check_steps_and_chunks_of_plans<T>();
   }
 }
 
