@@ -9,6 +9,7 @@
 - :mod:`.values`: the values of parameters.
 - :mod:`.states`: states, whatever the cell has.
 - :mod:`.spec`: what a layer is without its values.
+- :mod:`.plan`: how a call would be divided among threads.
 - :mod:`.options`: the table of options.
 - :mod:`.layouts`: batch or time first, with or without a batch.
 - :mod:`.core`: what the C++ core is asked for.
@@ -20,6 +21,7 @@ from .layer import RecurrentLayer, TrainingMemory, check_layer, make_layer, make
 from .load import LAYERS, load
 from .lstm import LSTM, LSTMTrace
 from .options import table_of
+from .plan import Plan
 from .rnn import RNN, RNNTrace
 from .stream import Stream
 from .tape import Gradients, Tape
@@ -34,6 +36,7 @@ __all__ = [
     "GRUTrace",
     "Gradients",
     "LSTMTrace",
+    "Plan",
     "RNNTrace",
     "RecurrentLayer",
     "Stream",
