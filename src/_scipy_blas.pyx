@@ -1,3 +1,4 @@
+# cython: freethreading_compatible=True
 """The addresses of SciPy's BLAS, for the core. Importing this imports scipy.linalg (about 0.5 s)."""
 
 cimport scipy.linalg.cython_blas as blas

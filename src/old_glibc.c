@@ -6,16 +6,13 @@
 // them here, also those inside libstdc++, and from here they go to the old versions.
 #define _GNU_SOURCE
 #include <pthread.h>
-#include <sched.h>
 #include <sys/stat.h>
 
 #if defined(__x86_64__)
 #define FIRST_VERSION "GLIBC_2.2.5"
-#define AFFINITY_VERSION "GLIBC_2.3.4"
 #define STAT_LAYOUT 1
 #elif defined(__aarch64__)
 #define FIRST_VERSION "GLIBC_2.17"
-#define AFFINITY_VERSION "GLIBC_2.17"
 #define STAT_LAYOUT 0
 #endif
 
@@ -43,12 +40,6 @@ OLD(pthread_once, FIRST_VERSION);
 int old_pthread_once(pthread_once_t*, void (*)(void));
 int __wrap_pthread_once(pthread_once_t* once, void (*call)(void)) {
   return old_pthread_once(once, call);
-}
-
-OLD(pthread_setaffinity_np, AFFINITY_VERSION);
-int old_pthread_setaffinity_np(pthread_t, size_t, const cpu_set_t*);
-int __wrap_pthread_setaffinity_np(pthread_t thread, size_t size, const cpu_set_t* cpus) {
-  return old_pthread_setaffinity_np(thread, size, cpus);
 }
 
 OLD(exp, FIRST_VERSION);

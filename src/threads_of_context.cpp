@@ -10,13 +10,29 @@ namespace {
 
 PyObject* g_variable = nullptr;
 
-/// The innermost block that has not ended: a list; null: none.
-PyObject* open_block(PyObject* blocks) {
-  for (Py_ssize_t k = PyTuple_GET_SIZE(blocks); k-- > 0;) {
+struct Block {
+  int number = 0;  // 0: no block
+  bool on_openmp = false;
+};
+
+/// The innermost block that has not ended. In a Python without the interpreter's lock another
+/// thread may end one while it is looked at.
+Block open_block(PyObject* blocks) {
+  Block open;
+  for (Py_ssize_t k = PyTuple_GET_SIZE(blocks); k-- > 0 && open.number == 0;) {
     PyObject* const block = PyTuple_GET_ITEM(blocks, k);
-    if (PyList_GET_SIZE(block) > 0) return block;
+#ifdef Py_GIL_DISABLED
+    Py_BEGIN_CRITICAL_SECTION(block);
+#endif
+    if (PyList_GET_SIZE(block) > 0) {
+      open.number = static_cast<int>(PyLong_AsLong(PyList_GET_ITEM(block, 0)));
+      open.on_openmp = PyList_GET_SIZE(block) > 1;
+    }
+#ifdef Py_GIL_DISABLED
+    Py_END_CRITICAL_SECTION();
+#endif
   }
-  return nullptr;
+  return open;
 }
 
 }  // namespace
@@ -29,10 +45,9 @@ ThreadsOfContext::ThreadsOfContext() {
   PyObject* value = nullptr;
   if (PyContextVar_Get(g_variable, nullptr, &value) < 0) throw py::error_already_set();
   const auto blocks = py::reinterpret_steal<py::object>(value);
-  PyObject* const block = open_block(value);
-  const long number = block == nullptr ? 0 : PyLong_AsLong(PyList_GET_ITEM(block, 0));
-  threads_before_ = set_thread_local_num_threads(static_cast<int>(number));
-  openmp_before_ = set_thread_local_openmp(block != nullptr && PyList_GET_SIZE(block) > 1);
+  const Block block = open_block(value);
+  threads_before_ = set_thread_local_num_threads(block.number);
+  openmp_before_ = set_thread_local_openmp(block.on_openmp);
 }
 
 ThreadsOfContext::~ThreadsOfContext() {

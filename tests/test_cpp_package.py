@@ -183,7 +183,7 @@ def test_a_project_finds_it_and_streams(
 
 def test_another_minor_version_is_not_found(prefix: Path, tmp_path: Path) -> None:
     major, minor, _ = fastlstm.__version__.split(".")
-    project = block("project").replace("fastlstm 0.1", f"fastlstm {major}.{int(minor) + 1}")
+    project = re.sub(r"fastlstm \d[.]\d+", f"fastlstm {major}.{int(minor) + 1}", block("project"))
     (tmp_path / "CMakeLists.txt").write_text(project)
     command = ["cmake", "-S", tmp_path, "-B", tmp_path / "b", f"-DCMAKE_PREFIX_PATH={prefix}"]
     done = subprocess.run(command, capture_output=True, text=True)

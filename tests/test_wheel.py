@@ -6,9 +6,12 @@
 
 from __future__ import annotations
 
+import contextvars
 import importlib
 import os
 import signal
+import sys
+import sysconfig
 import threading
 import warnings
 from pathlib import Path
@@ -20,6 +23,7 @@ import fastlstm.embeddings
 import numpy as np
 import pytest
 from fastlstm import nn, reference
+from fastlstm._blas import require_blas
 from fastlstm.cli import main
 from fastlstm.layers.states import as_tuple
 from support import (
@@ -153,6 +157,47 @@ def test_calls_of_several_threads_at_once() -> None:
     assert len(results) == 20
     for result in results:
         assert_all_same(result, expected)
+
+
+def test_a_block_of_threads_ends_while_another_thread_computes() -> None:
+    """They share the block: its thread ends it, and opens the next, as calls look at it."""
+    layer = fastlstm.LSTM(3, 8, seed=0)
+    x = np.ones((1, 3), np.float32)
+    expected = layer(x)[0]
+    started, done = threading.Event(), threading.Event()
+    contexts: list[contextvars.Context] = []
+    failed: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            while not done.is_set():
+                assert_same_bits(contexts[-1].copy().run(layer, x)[0], expected)
+                started.set()
+        except BaseException as error:
+            failed.append(error)
+            started.set()
+
+    threads = [threading.Thread(target=work) for _ in range(2)]
+    with fastlstm.num_threads(1):
+        contexts.append(contextvars.copy_context())
+        for thread in threads:
+            thread.start()
+        started.wait()
+    for _ in range(500):
+        with fastlstm.num_threads(1):
+            contexts.append(contextvars.copy_context())
+    done.set()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+
+
+@pytest.mark.skipif(
+    not sysconfig.get_config_var("Py_GIL_DISABLED"), reason="Python has its interpreter's lock"
+)
+def test_the_interpreters_lock_does_not_come_back() -> None:
+    require_blas()
+    assert not sys._is_gil_enabled()  # type: ignore[attr-defined]
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")

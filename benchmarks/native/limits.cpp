@@ -18,7 +18,6 @@
 #include <vector>
 
 #if defined(__linux__)
-#include <pthread.h>
 #include <sched.h>
 #endif
 
@@ -130,8 +129,8 @@ const Isa& best_isa() {
 }
 
 // Each thread on a CPU of its own, of those that the process may use: two on one would halve the
-// limit.
-void pin(std::thread& thread, int index) {
+// limit. A thread does it itself: once it has ended, its handle would name the one that asks.
+void pin_this_thread(int index) {
 #if defined(__linux__)
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof allowed, &allowed) != 0) return;
@@ -140,11 +139,10 @@ void pin(std::thread& thread, int index) {
     cpu_set_t one;
     CPU_ZERO(&one);
     CPU_SET(cpu, &one);
-    pthread_setaffinity_np(thread.native_handle(), sizeof one, &one);
+    sched_setaffinity(0, sizeof one, &one);
     return;
   }
 #else
-  (void)thread;
   (void)index;
 #endif
 }
@@ -158,6 +156,7 @@ double total_speed(int threads, double seconds, Prepare prepare) {
   std::vector<std::thread> team;
   for (int index = 0; index < threads; ++index) {
     team.emplace_back([&, index] {
+      pin_this_thread(index);
       auto work = prepare();
       double sum = work();  // Touches memory, warms caches, raises the clock.
       waiting.fetch_sub(1);
@@ -174,7 +173,6 @@ double total_speed(int threads, double seconds, Prepare prepare) {
       speeds[static_cast<std::size_t>(index)] = static_cast<double>(rounds) / elapsed;
       g_sink = sum;
     });
-    pin(team.back(), index);
   }
   for (auto& thread : team) thread.join();
   double total = 0.0;

@@ -1,5 +1,6 @@
 #include "runtime/blas.hpp"
 
+#include <atomic>
 #include <cassert>
 #include <limits>
 #include <mutex>
@@ -12,6 +13,7 @@ namespace fastlstm {
 namespace {
 
 BlasTable g_blas;
+std::atomic<bool> g_has_blas{false};  // once all of the table is there
 
 auto gemm_function(float) { return g_blas.sgemm; }
 auto gemm_function(double) { return g_blas.dgemm; }
@@ -23,9 +25,12 @@ int blas_int(Index n) {
 
 }  // namespace
 
-void set_blas(const BlasTable& table) { g_blas = table; }
+void set_blas(const BlasTable& table) {
+  g_blas = table;
+  g_has_blas.store(table.sgemm != nullptr && table.dgemm != nullptr, std::memory_order_release);
+}
 
-bool has_blas() { return g_blas.sgemm != nullptr && g_blas.dgemm != nullptr; }
+bool has_blas() { return g_has_blas.load(std::memory_order_acquire); }
 
 void require_blas() {
   if (!has_blas()) throw std::logic_error("no BLAS: call set_blas first");

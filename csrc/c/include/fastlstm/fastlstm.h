@@ -51,7 +51,7 @@ typedef struct fastlstm_tensor {
   int64_t columns; /* 0: a vector */
 } fastlstm_tensor;
 
-/* The version of the library that runs: "0.1.0". */
+/* The version of the library that runs, such as "0.2.0". */
 const char* fastlstm_version(void) FASTLSTM_NOEXCEPT;
 /* The name of a status. */
 const char* fastlstm_status_name(fastlstm_status status) FASTLSTM_NOEXCEPT;
