@@ -52,7 +52,7 @@ def test_speed_up_and_efficiency(scaled: Run) -> None:
     assert "95 %" in own
     assert "3.00x" in own
     assert "75 %" in own
-    assert own.rstrip(" |").endswith("20.0 ms on 4")
+    assert own.rstrip(" |").endswith("20 ms on 4")
     assert "2.00x" in peer
     assert "50 %" in peer
 
