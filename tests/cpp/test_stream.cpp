@@ -124,8 +124,9 @@ struct Fixture {
 };
 
 template <class T>
-void check_steps_and_chunks_of_plans() {
+void check_steps_and_chunks(Index most_steps) {
   for (const Problem& p : problems()) {
+    if (p.T > most_steps) continue;
     NOTE("H = " << p.H() << ", L = " << p.config.num_layers << ", B = " << p.B);
     Fixture<T> steps(p);
     for (Index t = 0; t < p.T; ++t) steps.step(t);
@@ -148,11 +149,12 @@ void check_steps_and_chunks_of_plans() {
 template <class T>
 void check_steps_and_chunks() {
   set_num_threads(3);
+  check_steps_and_chunks<T>(1000);
+  // Whatever a step is worth. A thousand meetings are slow where there are fewer CPUs.
   const ThreadPlan plan{1, 1, 1, 3};
-  for (const bool forced : {true, false}) {
-    force_plan(forced ? &plan : nullptr);
-    check_steps_and_chunks_of_plans<T>();
-  }
+  force_plan(&plan);
+  check_steps_and_chunks<T>(12);
+  force_plan(nullptr);
 }
 
 }  // namespace
