@@ -242,20 +242,18 @@ TORCH: tuple[Case, ...] = (
 
 # How calls grow with the number of threads: a stream, few rows, many; where weights fill a core's
 # caches, and where they do not.
+_SCALED: dict[Task, tuple[tuple[int, int, int], ...]] = {
+    "step": ((1, 1, 256), (1, 1, 1024)),
+    "inference": (
+        *((100, 1, 128), (100, 1, 512), (100, 1, 1024), (100, 8, 256), (100, 32, 256)),
+        *((50, 64, 512), (50, 128, 512), (20, 512, 256), (20, 128, 1024)),
+    ),
+    "training": ((100, 1, 512), (100, 32, 256), (50, 64, 512), (20, 128, 1024)),
+}
 SCALING: tuple[Case, ...] = tuple(
     Case(task, cell, T, B, H)
     for cell in ("lstm", "gru")
-    for task, points in (
-        ("step", ((1, 1, 256), (1, 1, 1024))),
-        (
-            "inference",
-            (
-                *((100, 1, 128), (100, 1, 512), (100, 1, 1024), (100, 8, 256), (100, 32, 256)),
-                *((50, 64, 512), (50, 128, 512), (20, 512, 256), (20, 128, 1024)),
-            ),
-        ),
-        ("training", ((100, 1, 512), (100, 32, 256), (50, 64, 512), (20, 128, 1024))),
-    )
+    for task, points in _SCALED.items()
     for T, B, H in points
 )
 

@@ -87,7 +87,7 @@ def _divided(experiment: Experiment) -> Iterator[None]:
 
 def _shortest(call: Callable[[], object], seconds: float, asleep: bool) -> float:
     """Of calls for so long, the time of the shortest; of sleepers the median."""
-    times = []
+    times: list[float] = []
     call()
     end = time.perf_counter() + seconds
     while len(times) < 3 or time.perf_counter() < end:

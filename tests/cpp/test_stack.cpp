@@ -394,8 +394,8 @@ Problem alone(const Problem& p, Index b) {
   return one;
 }
 
-/// Threads by rows, by units, by directions, by layers, and by several of them. Few that meet: where
-/// CPUs are busy, each meeting of more threads than those takes milliseconds.
+/// Threads by rows, by units, by directions, by layers, and by several of them. Few that meet:
+/// where CPUs are busy, each meeting of more threads than those takes milliseconds.
 constexpr ThreadPlan kPlans[] = {{3, 1, 1, 1}, {1, 1, 1, 2}, {1, 2, 1, 1}, {1, 1, 4, 1},
                                  {2, 1, 1, 2}, {1, 2, 1, 2}, {1, 1, 2, 2}};
 
