@@ -60,6 +60,15 @@ Merge merge_of(const std::string& name) {
   return *merge;
 }
 
+Arithmetic arithmetic_of(py::handle names) {
+  const auto [weights, activations] = names.cast<std::tuple<std::string, std::string>>();
+  const auto arithmetic = arithmetic_named(weights, activations);
+  if (!arithmetic.has_value()) {
+    throw std::invalid_argument("_core: unknown arithmetic: " + weights + ", " + activations);
+  }
+  return *arithmetic;
+}
+
 }  // namespace
 
 StackConfig config_of(const py::dict& values) {
@@ -74,6 +83,7 @@ StackConfig config_of(const py::dict& values) {
          {"proj_size", into(c.proj_size)},
          {"bidirectional", into(c.bidirectional)},
          {"reverse", into(c.reverse)},
+         {"arithmetic", [&](py::handle v) { c.arithmetic = arithmetic_of(v); }},
          {"merge", [&](py::handle v) { c.merge = merge_of(v.cast<std::string>()); }},
          {"activations",
           [&](py::handle v) {

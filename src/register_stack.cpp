@@ -5,6 +5,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -65,6 +66,51 @@ Stack<T> make_stack(const py::dict& values, const std::vector<ParameterArrays<T>
   }
   const CoreCall core_call;
   return Stack<T>(config, params.data());
+}
+
+/// Arrays of any type, by the name of a parameter, and of the scales of one.
+using AnyArrays = std::map<std::string, py::array>;
+
+/// The array of a name, whose values must be contiguous V.
+template <class V>
+const V* read_any(const AnyArrays& arrays, const std::string& name, const Shape& shape) {
+  const auto found = arrays.find(name);
+  require(found != arrays.end() && py::isinstance<Array<V>>(found->second), name);
+  return read(py::reinterpret_borrow<Array<V>>(found->second), shape, name);
+}
+
+/// The same of small weights: of a parameter's name uint16 or int8, and then of name + "_scale".
+Stack<float> make_small(const py::dict& values, const std::vector<AnyArrays>& cells) {
+  const StackConfig config = config_of(values);
+  require(is_small(config.arithmetic), "weights of this arithmetic");
+  require(static_cast<Index>(cells.size()) == config.cells(), "number of cells");
+  std::vector<CellParams<const float>> params(cells.size());
+  std::vector<SmallWeights> weights(cells.size());
+  for (std::size_t k = 0; k < cells.size(); ++k) {
+    const AnyArrays& arrays = cells[k];
+    std::size_t read_arrays = 0;
+    const Index layer = static_cast<Index>(k) / config.directions();
+    for (const auto& parameter : parameters_of<const float>(config, layer)) {
+      const std::string name = parameter.name;
+      const Shape shape = shape_of(parameter);
+      ++read_arrays;
+      if (parameter.small == nullptr) {
+        params[k].*parameter.field = read_any<float>(arrays, name, shape);
+        continue;
+      }
+      SmallMatrix& matrix = weights[k].*parameter.small;
+      if (is_int8(config.arithmetic)) {
+        matrix.values = read_any<std::int8_t>(arrays, name, shape);
+        matrix.scales = read_any<float>(arrays, name + "_scale", {parameter.rows});
+        ++read_arrays;
+      } else {
+        matrix.values = read_any<std::uint16_t>(arrays, name, shape);
+      }
+    }
+    require(arrays.size() == read_arrays, "number of parameters");
+  }
+  const CoreCall core_call;
+  return {config, params.data(), weights.data()};
 }
 
 template <class T>
@@ -170,6 +216,9 @@ template <class T>
 void register_for(py::module_& m, const std::string& suffix) {
   py::class_<Stack<T>> made(m, ("Stack" + suffix).c_str());
   throw_without_memory(made);
+  if constexpr (std::is_same_v<T, float>) {
+    made.def_static("make_small", &make_small, py::arg("config"), py::arg("cells").noconvert());
+  }
   made.def_static("make", &make_stack<T>, py::arg("config"), py::arg("cells").noconvert())
       .def("with_params", &with_params<T>, py::arg("cells").noconvert())
       .def("forward", &forward<T>, py::arg("x").noconvert(), py::arg("initial").noconvert(),

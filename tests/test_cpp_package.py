@@ -499,6 +499,22 @@ def test_tensors_of_pytorch(library: Library, tmp_path: Path) -> None:
     library.stack_free(stack)
 
 
+@pytest.mark.parametrize("weights", ["bfloat16", "int8"])
+@pytest.mark.parametrize("rounds", [False, True])
+def test_small_weights_have_pythons_bits(
+    weights: str, rounds: bool, library: Library, tmp_path: Path
+) -> None:
+    layer = fastlstm.LSTM(3, 21, 2, proj_size=5, seed=0)
+    layer = layer.quantize(weights, weights if rounds else "float32")
+    layer.save(tmp_path / "layer")
+    stack = library.load(tmp_path / "layer")
+    x = np.random.default_rng(0).normal(size=(6, 4, 3)).astype(np.float32)
+    output = np.empty((6, 4, 5), np.float32)
+    assert library.stack_run_f32(stack, 6, 4, 0, None, at(x), None, at(output), None) == OK
+    np.testing.assert_array_equal(output, layer(x)[0])
+    library.stack_free(stack)
+
+
 def test_halves_are_exact(library: Library, tmp_path: Path) -> None:
     from safetensors.numpy import save_file
 

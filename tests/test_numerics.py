@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import fastlstm
 import numpy as np
 import pytest
-from numerics_table import FUNCTIONS, WIDE_IS_WIDER, kernel, measure, sample
+from numerics_table import FUNCTIONS, ISAS, WIDE_IS_WIDER, kernel, measure, sample
 from support import DTYPES, assert_same_bits
 from tolerances import ULP
 
-ISAS = fastlstm.available_isas()
 each = [
     pytest.mark.parametrize("dtype", DTYPES),
     pytest.mark.parametrize("isa", ISAS),

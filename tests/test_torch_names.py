@@ -300,14 +300,6 @@ def test_what_there_is_instead(tmp_path: Path) -> None:
         fastlstm.from_torch([{"lr": 0.1, "words": ["a", "b"]}])
 
 
-@pytest.mark.filterwarnings("ignore:torch.quantize_per_tensor", "ignore:.*quantiz")
-def test_quantised_modules_are_refused_by_name() -> None:
-    quantised = torch.ao.nn.quantized.dynamic.LSTM(3, 5)
-    for source in (quantised, nn.Sequential(quantised)):
-        with pytest.raises(ValueError, match=r"torch\.ao\.nn\.quantized\.dynamic.*\.LSTM"):
-            fastlstm.from_torch(source)
-
-
 @pytest.mark.parametrize(
     ("source", "got"),
     [

@@ -14,13 +14,16 @@ from typing import Literal, get_args
 
 Task = Literal["step", "inference", "training", "optimiser"]
 Cell = Literal["lstm", "gru", "rnn"]
-DType = Literal["float32", "float64"]
+DType = Literal["float32", "float64", "bfloat16", "int8"]
 Job = Literal["classifier", "tagger", "transcriber", "forecaster", "language"]
 Block = Literal["linear", "embedding", "cross-entropy", "ctc", "crf", "attention"]
 Use = Literal["layer", "cells", "model"] | Job | Block
 
 CELLS: tuple[Cell, ...] = ("lstm", "gru", "rnn")
 GATES: dict[Cell, int] = {"lstm": 4, "gru": 3, "rnn": 1}
+DTYPES: tuple[DType, ...] = get_args(DType)
+# Types of weights, and of what they are multiplied by; all other numbers are float32.
+SMALL: tuple[DType, ...] = ("bfloat16", "int8")
 JOBS: tuple[Job, ...] = get_args(Job)
 BLOCKS: tuple[Block, ...] = get_args(Block)
 # The features of jobs that read no words, whose vectors have the hidden size.
@@ -60,7 +63,8 @@ class Case:
     bidirectional : bool
     lengths : bool
         The sequences of the batch end at different steps, uniform in T/5 to T.
-    dtype : {"float32", "float64"}
+    dtype : {"float32", "float64", "bfloat16", "int8"}
+        The latter two are of weights, and where a system has it of inputs and h: inference alone.
     use : {"layer", "cells", "model", ...}
         A layer by itself; a loop of single steps over a sequence, as PyTorch's cells are for; or a
         small model: an embedding, the layer, a linear head and, where it trains, cross entropy.
@@ -104,9 +108,14 @@ class Case:
         return GATES[self.cell]
 
     @property
+    def element(self) -> str:
+        """The type of inputs and results, and of the weights that a system is given."""
+        return "float64" if self.dtype == "float64" else "float32"
+
+    @property
     def itemsize(self) -> int:
-        """Bytes of one number."""
-        return 8 if self.dtype == "float64" else 4
+        """Bytes of one weight."""
+        return {"float64": 8, "float32": 4, "bfloat16": 2, "int8": 1}[self.dtype]
 
     def input_size(self, layer: int) -> int:
         """Width of what `layer` reads: I for the first, else the output of the layer below."""
@@ -324,7 +333,7 @@ def _suites() -> dict[str, tuple[Case, ...]]:
 SUITES = _suites()
 
 
-def select(suite: str, patterns: Sequence[str] = ()) -> list[Case]:
+def select(suite: str, patterns: Sequence[str] = (), dtypes: Sequence[DType] = ()) -> list[Case]:
     """Return the cases of a suite whose name matches any of `patterns`.
 
     Parameters
@@ -333,19 +342,36 @@ def select(suite: str, patterns: Sequence[str] = ()) -> list[Case]:
         A key of `SUITES`.
     patterns : sequence of str
         Shell patterns, or parts of a name. Empty: all.
+    dtypes : sequence of str
+        Of DTYPES. Those of SMALL stand in for float32 where a layer alone does not train. Empty:
+        as the suite has them.
 
     Raises
     ------
     ValueError
-        The suite is unknown, or a pattern matches nothing.
+        The suite or a type is unknown, or a pattern matches nothing.
     """
     if suite not in SUITES:
         raise ValueError(f"suite: expected one of {', '.join(SUITES)}, got {suite!r}")
+    unknown = [dtype for dtype in dtypes if dtype not in DTYPES]
+    if unknown:
+        raise ValueError(f"dtype: expected some of {', '.join(DTYPES)}, got {unknown[0]!r}")
     cases = SUITES[suite]
+    if dtypes:
+        cases = tuple(case for dtype in dtypes for case in _in_dtype(cases, dtype))
     for pattern in patterns:
         if not any(_matches(case.name, pattern) for case in cases):
             raise ValueError(f"case: nothing in the suite {suite!r} matches {pattern!r}")
     return [case for case in cases if not patterns or any(_matches(case.name, p) for p in patterns)]
+
+
+def _in_dtype(cases: Iterable[Case], dtype: DType) -> Iterator[Case]:
+    if dtype not in SMALL:
+        yield from (case for case in cases if case.dtype == dtype)
+        return
+    for case in cases:
+        if case.dtype == "float32" and case.use == "layer" and not case.trains:
+            yield dataclasses.replace(case, dtype=dtype)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -8,11 +8,11 @@ import sys
 from pathlib import Path
 
 from fastlstm_bench import machine, tables
-from fastlstm_bench.cases import SUITES, select
+from fastlstm_bench.cases import SMALL, SUITES, select
 from fastlstm_bench.compare import compare
 from fastlstm_bench.results import Group, Run
 from fastlstm_bench.schedule import LEAST_ROUNDS, Plan, execute
-from fastlstm_bench.systems import BY_SUITE, EVERYWHERE, SUBJECT, SYSTEMS
+from fastlstm_bench.systems import BY_SUITE, EVERYWHERE, SUBJECT, SYSTEMS, WEIGHTS
 
 # (rounds, seconds of a turn): enough samples for p99.9 in a full run, three minutes in all for a
 # quick one.
@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         default=[],
         metavar="PATTERN",
         help="only cases whose name contains or matches this, e.g. 'lstm-*-H256' (repeatable)",
+    )
+    parser.add_argument(
+        "--dtype",
+        metavar="TYPES",
+        help="only these types, such as float32,bfloat16,int8: the latter two of weights, inputs "
+        "and h, of the suite's layers in inference. Default: the suite's own",
     )
     parser.add_argument(
         "--peer",
@@ -123,9 +129,12 @@ def _plan(options: argparse.Namespace) -> Plan:
             raise ValueError(f"--threads: expected numbers, got {options.threads!r}") from None
         if not all(1 <= n <= available for n in threads):
             raise ValueError(f"--threads: expected 1 to {available}, got {options.threads}")
+    dtypes = options.dtype.split(",") if options.dtype else []
     chosen = options.peer or BY_SUITE.get(options.suite, EVERYWHERE)
+    if not options.peer and set(dtypes) & {*SMALL}:
+        chosen = (*chosen, WEIGHTS)
     systems = {n: m for n, m in SYSTEMS.items() if n in chosen or n == SUBJECT}
-    cases = select(options.suite, options.case)
+    cases = select(options.suite, options.case, dtypes)
     rounds, turn = _EFFORT.get(options.suite, _DEFAULT_EFFORT)
     if options.minutes is not None:
         turns = len(cases) * len(threads) * len(systems) * _BUDGET_ROUNDS

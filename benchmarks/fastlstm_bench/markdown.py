@@ -27,6 +27,8 @@ _PARTS: dict[str, Callable[[Case], bool]] = {
     "all": lambda _: True,
     "layers": lambda case: case.layers > 1,
     "float64": lambda case: case.dtype == "float64",
+    "bfloat16": lambda case: case.dtype == "bfloat16",
+    "int8": lambda case: case.dtype == "int8",
     "uneven lengths": lambda case: case.lengths,
     "bidirectional": lambda case: case.bidirectional,
 }

@@ -14,13 +14,13 @@ from fastlstm_bench.roofline import flop, weights_read
 from fastlstm_bench.systems import OWN, REFERENCE, SUBJECT, SYSTEMS
 from fastlstm_bench.tables import by_kind, scaling, threads_text
 
-# Colours that stay apart for colour-blind readers (Okabe and Ito, and three more), the subject in
+# Colours that stay apart for colour-blind readers (Okabe and Ito, and four more), the subject in
 # the strongest.
 _COLOURS = dict(
     zip(
         SYSTEMS,
         (
-            *("#D55E00", "#8B0000", "#F0E442", "#0072B2", "#000000"),
+            *("#D55E00", "#8B0000", "#F0E442", "#FF9DA7", "#0072B2", "#000000"),
             *("#8C564B", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#999999"),
         ),
         strict=True,

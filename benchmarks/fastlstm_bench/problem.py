@@ -29,7 +29,7 @@ BLANK = 0
 
 @dataclass(frozen=True)
 class Problem:
-    """Inputs of a case, in the case's dtype. Nothing may change them.
+    """Inputs of a case, of the case's type of elements. Nothing may change them.
 
     Attributes
     ----------
@@ -112,20 +112,20 @@ def make_problem(case: Case) -> Problem:
         shapes = ((G * H, I), (G * H, H), (G * H,), (G * H,))
         for direction in range(case.directions):
             for name, shape in zip(parameter_names(layer, direction), shapes, strict=True):
-                params[name] = rng.uniform(-bound, bound, shape).astype(case.dtype)
+                params[name] = rng.uniform(-bound, bound, shape).astype(case.element)
 
     if case.use == "model":
         # Small, so that float32 has digits for what an optimiser adds to them.
         shape = (VOCABULARY, case.input_size(0))
-        params["embedding.weight"] = rng.uniform(-0.1, 0.1, shape).astype(case.dtype)
+        params["embedding.weight"] = rng.uniform(-0.1, 0.1, shape).astype(case.element)
         for name, shape in (("weight", (CLASSES, case.directions * H)), ("bias", (CLASSES,))):
-            params[f"head.{name}"] = rng.uniform(-bound, bound, shape).astype(case.dtype)
+            params[f"head.{name}"] = rng.uniform(-bound, bound, shape).astype(case.element)
 
     if case.use in JOBS:
         return _job_problem(case, params)
     rng = _generator(case, "data")
-    x = rng.standard_normal((T, case.B, case.input_size(0))).astype(case.dtype)
-    d_output = rng.standard_normal((T, case.B, case.directions * H)).astype(case.dtype)
+    x = rng.standard_normal((T, case.B, case.input_size(0))).astype(case.element)
+    d_output = rng.standard_normal((T, case.B, case.directions * H)).astype(case.element)
     lengths = make_lengths(case)
     padding = _padding(T, case.B, lengths)
     d_output[padding] = 0
@@ -174,11 +174,11 @@ def _job_problem(case: Case, params: Arrays) -> Problem:
     T, B, V = case.T, case.B, case.V
     lengths = make_lengths(case)
     padding = _padding(T, B, lengths)
-    parts = {"out": _linear(rng, case.directions * case.H, V, case.dtype)}
-    x = rng.standard_normal((T, B, case.input_size(0))).astype(case.dtype)
+    parts = {"out": _linear(rng, case.directions * case.H, V, case.element)}
+    x = rng.standard_normal((T, B, case.input_size(0))).astype(case.element)
     if case.use in (*WORDS, "language"):
         words = WORDS.get(case.use, V)
-        vectors = rng.uniform(-0.1, 0.1, (words, case.H)).astype(case.dtype)
+        vectors = rng.uniform(-0.1, 0.1, (words, case.H)).astype(case.element)
         vectors[0] = 0
         parts["words"] = {"weight": vectors}
         x = np.where(padding, 0, rng.integers(1, words, (T, B)))
@@ -188,16 +188,16 @@ def _job_problem(case: Case, params: Arrays) -> Problem:
     if case.use == "classifier":
         targets: Array = rng.integers(V, size=B)
     elif case.use == "tagger":
-        parts["crf"] = _transitions(rng, V, case.dtype)
+        parts["crf"] = _transitions(rng, V, case.element)
         targets = np.where(padding, 0, rng.integers(V, size=(T, B)))
     elif case.use == "transcriber":
         targets, target_lengths = _labels(case, rng, lengths, V)
     elif case.use == "forecaster":
-        targets = rng.standard_normal((B, V // len(QUANTILES))).astype(case.dtype)
+        targets = rng.standard_normal((B, V // len(QUANTILES))).astype(case.element)
     else:
         targets = np.where(padding, IGNORED, rng.integers(V, size=(T, B)))
     own = {f"{part}.{n}": value for part, values in parts.items() for n, value in values.items()}
-    nothing = np.empty(0, case.dtype)
+    nothing = np.empty(0, case.element)
     return Problem({**params, **own}, x, nothing, lengths, targets, target_lengths)
 
 
@@ -209,25 +209,25 @@ def _block_problem(case: Case) -> Problem:
     lengths = make_lengths(case)
     padding = _padding(case.T, case.B, lengths)
     params: Arrays = {}
-    x = rng.standard_normal((T, B, H)).astype(case.dtype)
+    x = rng.standard_normal((T, B, H)).astype(case.element)
     x[padding] = 0
     shape: tuple[int, ...] = (0,)  # of a loss no gradient is given
     targets: Array | None = None
     target_lengths = None
     if case.use == "linear":
-        params, shape = _linear(rng, H, case.V, case.dtype), (T, B, case.V)
+        params, shape = _linear(rng, H, case.V, case.element), (T, B, case.V)
     elif case.use == "embedding":
-        params = {"weight": rng.standard_normal((case.V, H)).astype(case.dtype)}
+        params = {"weight": rng.standard_normal((case.V, H)).astype(case.element)}
         x, shape = rng.integers(case.V, size=(T, B)), (T, B, H)
     elif case.use == "attention":
-        params = {"query": rng.standard_normal((B, H)).astype(case.dtype)}
+        params = {"query": rng.standard_normal((B, H)).astype(case.element)}
         shape = (B, H)
     elif case.use == "ctc":
         targets, target_lengths = _labels(case, rng, lengths, H)
     else:
         if case.use == "crf":
-            params = _transitions(rng, H, case.dtype)
+            params = _transitions(rng, H, case.element)
         behind = 0 if case.use == "crf" else IGNORED
         targets = np.where(padding, behind, rng.integers(H, size=(T, B)))
-    d_output = rng.standard_normal(shape).astype(case.dtype)
+    d_output = rng.standard_normal(shape).astype(case.element)
     return Problem(params, x, d_output, lengths, targets, target_lengths)

@@ -108,6 +108,8 @@ class _Session:
         try:
             if wanted.use not in getattr(self.adapter, "USES", ("layer",)):
                 raise UnsupportedError(f"not used for {wanted.use}")
+            if wanted.dtype not in getattr(self.adapter, "DTYPES", ("float32", "float64")):
+                raise UnsupportedError(f"not used with {wanted.dtype}")
             self.call = self.adapter.prepare(wanted, make_problem(wanted), self.threads)
         except UnsupportedError as reason:
             return {"unsupported": str(reason)}

@@ -1,5 +1,6 @@
 #include "cells/cells.hpp"
 
+#include <algorithm>
 #include <cstdint>
 #include <limits>
 #include <stdexcept>
@@ -22,7 +23,9 @@ void check_config(const StackConfig& c) {
        (!c.options.usual_functions() || c.options.input_forget || c.options.peepholes)) ||
       !(c.options.clip >= 0) || !is_probability(c.options.zoneout_h) ||
       !is_probability(c.options.zoneout_c) || (c.bidirectional && c.reverse) ||
-      (c.merge != Merge::kConcat && !c.bidirectional)) {
+      (c.merge != Merge::kConcat && !c.bidirectional) ||
+      (c.arithmetic == Arithmetic::kInt8 &&
+       std::max({c.widest_input(), c.hidden_size, c.output_size()}) > kMostInt8Inputs)) {
     throw std::invalid_argument("StackConfig: a size or an option is out of range");
   }
 }

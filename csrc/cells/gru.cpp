@@ -51,8 +51,9 @@ class Gru final : public Cell<T> {
 
   std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room&) const override {
     const CellOptions& options = this->config().options;
-    return std::make_unique<OneKernelForward<T>>(shape.weights, kernels<T>().gru_step_tile,
-                                                 step_options<T>(options), options.plain());
+    return std::make_unique<OneKernelForward<T>>(
+        shape.weights, panel_kernels<T>(this->config().arithmetic).gru_step_tile,
+        step_options<T>(options), options.plain());
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape,
                                             Room& room) const override {

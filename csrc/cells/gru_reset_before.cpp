@@ -66,6 +66,7 @@ class GruResetBeforeForward final : public ForwardCell<T> {
     call.panel = w_.R.view();
     call.out = from_h_.data();
     call.ld_out = w_.R.layout().columns();
+    call.room = s.tile.room;
     project_rows(call);
   }
 

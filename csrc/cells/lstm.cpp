@@ -89,7 +89,7 @@ class Lstm final : public Cell<T> {
 
   std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room&) const override {
     return std::make_unique<OneKernelForward<T>>(
-        shape.weights, kernels<T>().lstm_step_tile,
+        shape.weights, panel_kernels<T>(this->config().arithmetic).lstm_step_tile,
         lstm_options(this->config(), shape.weights, shape.keep_c, shape.ld_units),
         this->config().options.plain());
   }

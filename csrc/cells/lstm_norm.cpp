@@ -48,9 +48,10 @@ GateStrides gate_after_gate(Index H) {
 }
 
 /// from_x = x W, without the bias. x: [n] rows of I, in; pointers: [n] room; from_x: rows of the
-/// panel's columns, out.
+/// panel's columns, out. converted: [converted_bytes(n, I)] room, where inputs are converted.
 template <class T>
-void multiply_inputs(const CellWeights<T>& w, Index n, const T* x, const T** pointers, T* from_x) {
+void multiply_inputs(const CellWeights<T>& w, Index n, const T* x, const T** pointers, T* from_x,
+                     void* converted = nullptr) {
   for (Index b = 0; b < n; ++b) pointers[b] = x + b * w.I;
   const PanelLayout& layout = w.input->W.layout();
   ProjectRows<T> call{};
@@ -62,6 +63,7 @@ void multiply_inputs(const CellWeights<T>& w, Index n, const T* x, const T** poi
   call.panel = w.input->W.view();
   call.out = from_x;
   call.ld_out = layout.columns();
+  call.room = converted;
   project_rows(call);
 }
 
@@ -89,6 +91,7 @@ class NormalisedForward final : public ForwardCell<T> {
     product.out = from_h_.data();
     product.ld_out = ld;
     product.down = tile.down;
+    product.room = tile.room;
     project_rows(product);
     s.share.wait();
     LstmNormStep<T> call{};
@@ -297,7 +300,9 @@ class NormalisedLstm final : public Cell<T> {
     const GateStrides in_panel = panel_strides(w), in_array = gate_after_gate<T>(H);
     Buffer<T> from_x(rows, ld);
     std::vector<const T*> pointers(static_cast<std::size_t>(rows));
-    multiply_inputs(w, rows, x, pointers.data(), from_x.data());
+    Buffer<char> converted;
+    if (converts_inputs(this->config().arithmetic)) converted.resize(converted_bytes(rows, w.I));
+    multiply_inputs(w, rows, x, pointers.data(), from_x.data(), converted.data());
     kernels<T>().normalise_sums({rows, H, in_panel, norm.gain_x, w.bias.data(), from_x.data(), ld});
     kernels<T>().normalise_sums({rows, H, in_array, norm.gain_h, nullptr, gates, w.GH});
     for (Index row = 0; row < rows; ++row) {

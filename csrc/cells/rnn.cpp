@@ -24,8 +24,9 @@ class Rnn final : public Cell<T> {
 
   std::unique_ptr<ForwardCell<T>> forward(const ForwardShape<T>& shape, Room&) const override {
     const CellOptions& options = this->config().options;
+    const PanelKernels<T> kernels = panel_kernels<T>(this->config().arithmetic);
     return std::make_unique<OneKernelForward<T>>(
-        shape.weights, relu() ? kernels<T>().rnn_relu_step_tile : kernels<T>().rnn_tanh_step_tile,
+        shape.weights, relu() ? kernels.rnn_relu_step_tile : kernels.rnn_tanh_step_tile,
         step_options<T>(options), options.plain());
   }
   std::unique_ptr<BackwardCell<T>> backward(const BackwardShape<T>& shape, Room&) const override {

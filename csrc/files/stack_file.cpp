@@ -1,8 +1,12 @@
 #include "files/stack_file.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <cstring>
+#include <limits>
 #include <optional>
 #include <set>
+#include <type_traits>
 #include <utility>
 
 #include "fastlstm/names.hpp"
@@ -11,7 +15,8 @@ namespace fastlstm {
 
 namespace {
 
-constexpr Index kFormat = 1;
+// Of small weights another, which readers that do not know them refuse.
+constexpr Index kFormat = 1, kSmallFormat = 2;
 
 // --- functions -----------------------------------------------------------------------------------
 
@@ -78,6 +83,20 @@ std::vector<double> read_zoneout(JsonReader& json) {
   });
   if (both.size() != 2) throw BadFile("zoneout: expected two numbers");
   return both;
+}
+
+/// How small weights are stored and multiplied.
+Arithmetic read_quantization(JsonReader& json) {
+  std::string weights, activations;
+  json.object([&](const std::string& name) {
+    if (name != "weights" && name != "activations") throw Unsupported("entry " + shown(name));
+    (name == "weights" ? weights : activations) = json.string();
+  });
+  const auto arithmetic = arithmetic_named(weights, activations);
+  if (!arithmetic.has_value() || !is_small(*arithmetic)) {
+    throw Unsupported("weights of " + shown(weights) + " with " + shown(activations));
+  }
+  return *arithmetic;
 }
 
 void read_option(JsonReader& json, const std::string& name, Options& options) {
@@ -220,32 +239,91 @@ std::string text_of(const std::vector<Index>& shape) {
   return text + "]";
 }
 
+/// Tensors that are asked for, each of which must be there, and no others.
+class NamedTensors {
+ public:
+  explicit NamedTensors(const std::vector<Tensor>& given) : tensors_(sorted(given)) {}
+
+  const Tensor& of(const std::string& name, const std::vector<Index>& shape) {
+    const Tensor* tensor = find(tensors_, name);
+    if (tensor == nullptr) throw BadFile("no tensor " + shown(name));
+    if (tensor->shape != shape) {
+      throw BadFile(name + ": expected the shape " + text_of(shape) + ", got " +
+                    text_of(tensor->shape));
+    }
+    used_.insert(tensor);
+    return *tensor;
+  }
+  void check_all_used() const {
+    for (const Tensor* tensor : tensors_) {
+      if (used_.count(tensor) == 0) throw BadFile("unexpected tensor " + shown(tensor->name));
+    }
+  }
+
+ private:
+  const Tensors tensors_;
+  std::set<const Tensor*> used_;
+};
+
+/// The bytes of values of this type, aligned to two.
+const void* stored_values(const Tensor& tensor, const std::string& dtype,
+                          std::vector<std::vector<std::uint16_t>>& kept) {
+  if (tensor.dtype != dtype) {
+    throw Unsupported(shown(tensor.name) + ": expected " + dtype + ", got " + shown(tensor.dtype));
+  }
+  const char* bytes = tensor.bytes.data();
+  if (reinterpret_cast<std::uintptr_t>(bytes) % 2 == 0) return bytes;
+  std::vector<std::uint16_t>& copy = kept.emplace_back((tensor.bytes.size() + 1) / 2);
+  std::memcpy(copy.data(), bytes, tensor.bytes.size());
+  return copy.data();
+}
+
+SmallMatrix small_matrix(const StackConfig& config, const Parameter<const float>& parameter,
+                         const std::string& name, const Tensor& tensor, NamedTensors& tensors,
+                         std::vector<std::vector<std::uint16_t>>& kept_small,
+                         std::vector<std::vector<float>>& kept) {
+  SmallMatrix matrix;
+  matrix.values = stored_values(tensor, is_int8(config.arithmetic) ? "I8" : "BF16", kept_small);
+  if (!is_int8(config.arithmetic)) return matrix;
+  matrix.scales = values_of(tensors.of(name + "_scale", {parameter.rows}), kept);
+  for (Index row = 0; row < parameter.rows; ++row) {
+    const float scale = matrix.scales[row];
+    if (!(scale >= 0 && scale <= std::numeric_limits<float>::max())) {
+      throw BadFile(name + "_scale: expected finite scales of at least 0");
+    }
+  }
+  return matrix;
+}
+
 template <class T>
 Stack<T> make_stack_of(const StackConfig& config, const std::vector<Tensor>& given) {
-  const Tensors tensors = sorted(given);
+  NamedTensors tensors(given);
+  const bool small = is_small(config.arithmetic);
   std::vector<CellParams<const T>> params;
+  std::vector<SmallWeights> weights;
   std::vector<std::vector<T>> kept;
-  std::set<const Tensor*> used;
+  std::vector<std::vector<std::uint16_t>> kept_small;
   for (Index k = 0; k < config.cells(); ++k) {
     const Index layer = k / config.directions();
     CellParams<const T>& cell = params.emplace_back();
+    SmallWeights& of_cell = weights.emplace_back();
     for (const auto& parameter : parameters_of<const T>(config, layer)) {
       const std::string name = parameter.name + suffix(layer, k % config.directions() == 1);
-      const Tensor* tensor = find(tensors, name);
-      if (tensor == nullptr) throw BadFile("no tensor " + shown(name));
       std::vector<Index> shape{parameter.rows};
       if (parameter.columns > 0) shape.push_back(parameter.columns);
-      if (tensor->shape != shape) {
-        throw BadFile(name + ": expected the shape " + text_of(shape) + ", got " +
-                      text_of(tensor->shape));
+      const Tensor& tensor = tensors.of(name, shape);
+      if constexpr (std::is_same_v<T, float>) {
+        if (small && parameter.small != nullptr) {
+          of_cell.*parameter.small =
+              small_matrix(config, parameter, name, tensor, tensors, kept_small, kept);
+          continue;
+        }
       }
-      cell.*parameter.field = values_of(*tensor, kept);
-      used.insert(tensor);
+      cell.*parameter.field = values_of(tensor, kept);
     }
   }
-  for (const Tensor* tensor : tensors) {
-    if (used.count(tensor) == 0) throw BadFile("unexpected tensor " + shown(tensor->name));
-  }
+  tensors.check_all_used();
+  if (small) return Stack<T>(config, params.data(), weights.data());
   return Stack<T>(config, params.data());
 }
 
@@ -320,16 +398,22 @@ Configuration guess_configuration(const std::vector<Tensor>& tensors) {
 Configuration read_configuration(std::string_view text) {
   JsonReader json(text);
   Options options;
+  Index format = kFormat;
+  std::optional<Arithmetic> arithmetic;
   std::set<std::string> seen;
   json.object([&](const std::string& name) {
     if (!seen.insert(name).second) throw BadFile(shown(name) + " stands there twice");
     if (name == "format") {
-      const Index format = json.integer();
-      if (format != kFormat) throw Unsupported("format " + std::to_string(format));
+      format = json.integer();
+      if (format != kFormat && format != kSmallFormat) {
+        throw Unsupported("format " + std::to_string(format));
+      }
     } else if (name == "layer") {
       options.layer = json.string();
     } else if (name == "options") {
       json.object([&](const std::string& option) { read_option(json, option, options); });
+    } else if (name == "quantization") {
+      arithmetic = read_quantization(json);
     } else if (name == "module") {
       throw Unsupported("a module of several parts: save its layer alone");
     } else {
@@ -340,6 +424,11 @@ Configuration read_configuration(std::string_view text) {
   if (options.dtype != "float32" && options.dtype != "float64") {
     throw Unsupported("dtype " + shown(options.dtype));
   }
+  if (arithmetic.has_value() != (format == kSmallFormat) ||
+      (arithmetic.has_value() && options.dtype != "float32")) {
+    throw BadFile("quantization: expected of format 2 and float32 alone");
+  }
+  options.config.arithmetic = arithmetic.value_or(Arithmetic::kFull);
   return {config_of(options), options.dtype == "float64"};
 }
 

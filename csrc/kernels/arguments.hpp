@@ -41,12 +41,26 @@ struct ProjectRows {
   Index V;  // 3 or 4
   Index K;
   const T* const* x;  // [rows] in: pointers to [K]
-  Panel<T> panel;     // [blocks][K][V][lanes] in
+  Panel<T> panel;     // of K, in
   const T* bias;      // [blocks][V][lanes] in; null: zeros
   T* out;             // [rows] of ld_out elements, out: [blocks][V][lanes] of each
   Index ld_out;
-  bool down = false;  // from the last block to the first
+  bool down = false;     // from the last block to the first
+  void* room = nullptr;  // [converted_bytes(rows, K)] for the kernel, where it converts inputs
 };
+
+/// Rows that a kernel takes at once, where it converts inputs or keeps the sums of a step.
+constexpr Index kRowsAtOnce = 48;
+
+/// Bytes of a kernel's room for converted rows of K inputs: 4 for each, in whole vectors, and a
+/// cache line, so that rows do not share sets of the L1 cache.
+inline Index converted_bytes(Index rows, Index K) {
+  return (rows < kRowsAtOnce ? rows : kRowsAtOnce) * ((K + 15) / 16 * 64 + 64);
+}
+/// What is left of a room after such rows.
+inline void* room_after(void* room, Index rows, Index K) {
+  return static_cast<char*>(room) + converted_bytes(rows, K);
+}
 
 /// out += d_sums^T values: the gradient of some rows and columns of a weight matrix.
 template <class T>
@@ -93,7 +107,7 @@ struct ProjectAhead {
 
 /// Blocks of units whose sums a step keeps until the equations finish them: enough that the CPU
 /// overlaps them, and few enough (24 KB with AVX-512) to stay in the L1 cache.
-constexpr Index kBlocksAtOnce = 48;
+constexpr Index kBlocksAtOnce = kRowsAtOnce;
 
 /// Values of a step's room for these sums, for at most so many rows and blocks.
 inline Index step_sums(Index rows, Index blocks, Index width) {
@@ -109,7 +123,7 @@ struct CellStepTile {
   Index first_block, end_block;
   Index H, I, P;
   const T* const* x;   // [rows] in: pointers to [I], or null
-  Panel<T> W;          // of K = I, in; stored as R is
+  Panel<T> W;          // of K = I, in; of R's arithmetic
   const T* bias;       // [blocks][V][lanes] in
   const T* bias_h;     // [blocks][lanes] in, GRU: of R_n h'
   const T* projected;  // [rows] of ld_projected elements, in: what project_rows wrote
@@ -134,6 +148,9 @@ struct CellStepTile {
   const StepOptions<T>* options = nullptr;  // without the usual functions gates saves the sums
   ProjectAhead<T>* ahead = nullptr;         // for one row, where projects_ahead; or null
   bool down = false;                        // from the last block to the first
+  /// [converted_bytes(rows, I) + converted_bytes(rows, P)] for the kernel, where it converts
+  /// inputs.
+  void* room = nullptr;
 };
 
 /// Layer normalisation adds it to the variance.

@@ -74,10 +74,10 @@ struct GruRow {
   }
 };
 
-template <class T>
+template <class T, class W = FullWeights<T>>
 void gru_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<GruRow<T>>(s);
-  step_tile<3>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA {
+  if (is_plain_row(s)) return step_row<GruRow<T>, W>(s);
+  step_tile<3, W>(s, [&](const TileSums<T, 3>& sums) FASTLSTM_INLINE_LAMBDA {
     with_functions(s.options, [&](const auto& functions)
                                   FASTLSTM_INLINE_LAMBDA { gru_finish(s, sums, functions); });
   });

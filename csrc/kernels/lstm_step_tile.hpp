@@ -78,10 +78,10 @@ struct LstmRow {
   }
 };
 
-template <class T>
+template <class T, class W = FullWeights<T>>
 void lstm_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<LstmRow<T>>(s);
-  step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
+  if (is_plain_row(s)) return step_row<LstmRow<T>, W>(s);
+  step_tile<4, W>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
     if (s.options == nullptr) return lstm_finish(s, sums, PlainLstm<T>());
     with_functions(s.options, [&](const auto& functions) FASTLSTM_INLINE_LAMBDA {
       lstm_options_finish(s, sums, functions);

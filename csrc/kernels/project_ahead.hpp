@@ -66,8 +66,8 @@ FASTLSTM_NOINLINE void multiply_row_and_project_ahead(const CellStepTile<T>& s, 
     tile.store(from_h + (block - first) * kWidth, 0);
   }
   if (block == end) return;
-  multiply_panel<V, W, T>(1, block, end, s.P, h, all_R, nullptr, from_h + (block - first) * kWidth,
-                          0, false);
+  multiply_panel<V, W, T>(1, block, end, s.P, h, nullptr, s.R, nullptr,
+                          from_h + (block - first) * kWidth, 0, false);
 }
 
 /// What is left of the projection.

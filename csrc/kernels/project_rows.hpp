@@ -2,6 +2,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/convert_rows.hpp"
 #include "kernels/tile.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
@@ -10,20 +11,24 @@ namespace {
 template <int V, class W, class T>
 FASTLSTM_INLINE void project_rows_by(const ProjectRows<T>& p) {
   constexpr Index kWidth = V * Vec<T>::kLanes;
-  multiply_panel<V, W, T>(p.rows, p.first_block, p.end_block, p.K, p.x, stored<W>(p.panel), p.bias,
-                          p.out + p.first_block * kWidth, p.ld_out, p.down);
+  T* const out = p.out + p.first_block * kWidth;
+  const Index at_once = kConverts<W> ? kRowsAtOnce : p.rows;
+  for (Index row = 0; row < p.rows; row += at_once) {
+    const Index rows = p.rows - row < at_once ? p.rows - row : at_once;
+    const typename RowsOf<W, T>::Type x(rows, p.K, p.x + row, p.room);
+    multiply_panel<V, typename W::Products, T>(rows, p.first_block, p.end_block, p.K, x.rows,
+                                               x.scales, p.panel, p.bias, out + row * p.ld_out,
+                                               p.ld_out, p.down);
+  }
 }
 
-template <class T>
+template <class T, class W = FullWeights<T>>
 void project_rows(const ProjectRows<T>& p) noexcept {
-  with_weights(p.panel, [&](auto weights) FASTLSTM_INLINE_LAMBDA {
-    using W = decltype(weights);
-    if (p.V == 3) {
-      project_rows_by<3, W>(p);
-    } else {
-      project_rows_by<4, W>(p);
-    }
-  });
+  if (p.V == 3) {
+    project_rows_by<3, W>(p);
+  } else {
+    project_rows_by<4, W>(p);
+  }
 }
 
 }  // namespace

@@ -59,10 +59,10 @@ FASTLSTM_INLINE void with_rnn_function(const StepOptions<T>* options, Body body)
 }
 
 /// A block is four vectors of units.
-template <class Function, class T>
+template <class W, class Function, class T>
 FASTLSTM_INLINE void rnn_step_tile(const CellStepTile<T>& s, const Function& function) {
   constexpr Index kLanes = Vec<T>::kLanes;
-  step_tile<4>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
+  step_tile<4, W>(s, [&](const TileSums<T, 4>& sums) FASTLSTM_INLINE_LAMBDA {
     sums.for_each_unit_block([&](Index row, Index block, const T* x,
                                  T* from_h) FASTLSTM_INLINE_LAMBDA {
       for (Index k = 0; k < 4; ++k) {
@@ -112,17 +112,19 @@ FASTLSTM_INLINE void rnn_step_backward(const CellStepBackward<T>& s, const Funct
   }
 }
 
-template <class T>
+template <class T, class W = FullWeights<T>>
 void rnn_tanh_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<RnnRow<RnnTanh, T>>(s);
-  with_rnn_function<RnnTanh>(
-      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
+  if (is_plain_row(s)) return step_row<RnnRow<RnnTanh, T>, W>(s);
+  with_rnn_function<RnnTanh>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
+    rnn_step_tile<W>(s, function);
+  });
 }
-template <class T>
+template <class T, class W = FullWeights<T>>
 void rnn_relu_step_tile(const CellStepTile<T>& s) noexcept {
-  if (is_plain_row(s)) return step_row<RnnRow<RnnRelu, T>>(s);
-  with_rnn_function<RnnRelu>(
-      s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA { rnn_step_tile(s, function); });
+  if (is_plain_row(s)) return step_row<RnnRow<RnnRelu, T>, W>(s);
+  with_rnn_function<RnnRelu>(s.options, [&](const auto& function) FASTLSTM_INLINE_LAMBDA {
+    rnn_step_tile<W>(s, function);
+  });
 }
 template <class T>
 void rnn_tanh_step_backward(const CellStepBackward<T>& s) noexcept {

@@ -7,6 +7,7 @@
 #pragma once
 
 #include "kernels/arguments.hpp"
+#include "kernels/convert_rows.hpp"
 #include "kernels/project_ahead.hpp"
 #include "kernels/tile.hpp"
 
@@ -49,18 +50,22 @@ FASTLSTM_INLINE void fetch_to_save(T* next, int gates, Index H) {
 /// fetches the panel that follows, as far as it is known: where the step after goes down, it begins
 /// with what is there.
 template <int V, class W, class T, class Finish>
-FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
+FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
   using Stored = typename W::Stored;
   constexpr Index kWidth = V * Vec<T>::kLanes;
   T* const from_x = s.sums;
   T* const from_h = from_x + step_sums(s.rows, s.end_block - s.first_block, kWidth) / 2;
-  const T* h_prev[kBlocksAtOnce];
+  const T* h_prev[kRowsAtOnce];
   const Stored *const all_W = stored<W>(s.W), *const all_R = stored<W>(s.R);
-  const Index groups = (s.rows + kBlocksAtOnce - 1) / kBlocksAtOnce;
+  const Index groups = (s.rows + kRowsAtOnce - 1) / kRowsAtOnce;
   for (Index group = 0; group < groups; ++group) {
     const Index row = s.rows * group / groups;
     const Index rows = s.rows * (group + 1) / groups - row;
     for (Index r = 0; r < rows; ++r) h_prev[r] = s.h_prev + (row + r) * s.ld_h_prev;
+    const Index of_x = s.x != nullptr ? rows : 0;
+    using Rows = typename RowsOf<W, T>::Type;
+    const Rows x(of_x, s.I, of_x > 0 ? s.x + row : nullptr, s.room);
+    const Rows h(rows, s.P, h_prev, kConverts<W> ? room_after(s.room, of_x, s.I) : nullptr);
     const Index most_blocks = kBlocksAtOnce / rows;
     for (Index left = s.end_block - s.first_block; left > 0;) {
       const Index blocks = left < most_blocks ? left : most_blocks;
@@ -70,22 +75,31 @@ FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
       left -= blocks;
       TileSums<T, V> sums{from_x, ld, from_h, row, rows, block, blocks, s.down ? -blocks : blocks};
       const auto multiply_x = [&](const Stored* next_R) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, W, T>(rows, block, end, s.I, s.x + row, all_W, s.bias, from_x, ld, s.down,
-                                next_R);
+        multiply_panel<V, typename W::Products, T>(rows, block, end, s.I, x.rows, x.scales, s.W,
+                                                   s.bias, from_x, ld, s.down, next_R);
       };
       const auto multiply_h = [&](const Stored* next) FASTLSTM_INLINE_LAMBDA {
-        multiply_panel<V, W, T>(rows, block, end, s.P, h_prev, all_R, nullptr, from_h, ld, s.down,
-                                next);
+        multiply_panel<V, typename W::Products, T>(rows, block, end, s.P, h.rows, h.scales, s.R,
+                                                   nullptr, from_h, ld, s.down, next);
       };
-      const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_R + b * s.P * kWidth; };
-      const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA { return all_W + b * s.I * kWidth; };
+      const auto of_R = [&](Index b) FASTLSTM_INLINE_LAMBDA {
+        return all_R + b * groups_of<W>(s.P) * kWidth;
+      };
+      const auto of_W = [&](Index b) FASTLSTM_INLINE_LAMBDA {
+        return all_W + b * groups_of<W>(s.I) * kWidth;
+      };
       if (s.x == nullptr) {
         sums.from_x = s.projected + row * s.ld_projected + block * kWidth;
         sums.ld_x = s.ld_projected;
-        if (kProjectsAhead && s.ahead != nullptr) {
-          multiply_row_and_project_ahead<V, W>(s, block, end, from_h);
+        const Stored* const next = left > 0 ? of_R(after) : nullptr;
+        if constexpr (kProjectsAhead && !is_small(W::kArithmetic)) {
+          if (s.ahead != nullptr) {
+            multiply_row_and_project_ahead<V, W>(s, block, end, from_h);
+          } else {
+            multiply_h(next);
+          }
         } else {
-          multiply_h(left > 0 ? of_R(after) : nullptr);
+          multiply_h(next);
         }
       } else if (s.down) {
         multiply_x(of_R(begin));
@@ -97,15 +111,9 @@ FASTLSTM_INLINE void step_tile_with(const CellStepTile<T>& s, Finish finish) {
       finish(sums);
     }
   }
-  if (kProjectsAhead && s.ahead != nullptr && s.ahead->last_step) finish_ahead<V, W>(s);
-}
-
-/// The same with the way in which W and R are stored.
-template <int V, class T, class Finish>
-FASTLSTM_INLINE void step_tile(const CellStepTile<T>& s, Finish finish) {
-  with_weights(s.R, [&](auto weights) FASTLSTM_INLINE_LAMBDA {
-    step_tile_with<V, decltype(weights)>(s, finish);
-  });
+  if constexpr (kProjectsAhead && !is_small(W::kArithmetic)) {
+    if (s.ahead != nullptr && s.ahead->last_step) finish_ahead<V, W>(s);
+  }
 }
 
 }  // namespace

@@ -9,7 +9,6 @@
 #include "kernels/crf_step.hpp"
 #include "kernels/ctc_step.hpp"
 #include "kernels/gru_half_steps.hpp"
-#include "kernels/gru_step.hpp"
 #include "kernels/gru_step_backward.hpp"
 #include "kernels/hash_bytes.hpp"
 #include "kernels/layer_norm.hpp"
@@ -18,10 +17,8 @@
 #include "kernels/lstm_norm_step.hpp"
 #include "kernels/lstm_step.hpp"
 #include "kernels/lstm_step_backward.hpp"
-#include "kernels/lstm_step_tile.hpp"
 #include "kernels/optimiser_step.hpp"
-#include "kernels/project_rows.hpp"
-#include "kernels/rnn_step.hpp"
+#include "kernels/panel_kernels.hpp"
 #include "kernels/softmax.hpp"
 #include "kernels/transpose_rows.hpp"
 #include "kernels/values.hpp"
@@ -41,5 +38,10 @@ const KernelTable<double> float64_kernels = {Vec<double>::kLanes, kProjectsAhead
 
 #undef FASTLSTM_FLOAT32_ENTRY
 #undef FASTLSTM_FLOAT64_ENTRY
+
+FASTLSTM_PANEL_TABLE(bfloat16_weights_kernels, Bfloat16Weights)
+FASTLSTM_PANEL_TABLE(int8_weights_kernels, Int8Weights)
+FASTLSTM_PANEL_TABLE(bfloat16_kernels, Bfloat16Products)
+FASTLSTM_PANEL_TABLE(int8_kernels, Int8Products)
 
 }  // namespace fastlstm::FASTLSTM_TARGET

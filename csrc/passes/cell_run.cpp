@@ -30,6 +30,7 @@ ThreadBuffers<T>::ThreadBuffers(const Layers<T>& layers, const RowSchedule& rows
   inputs.resize(most);
   outputs.resize(most);
   room.add(sums, sums_values(layers, rows));
+  room.add(converted, converted_bytes(layers, rows));
 }
 
 template <class T>
@@ -37,6 +38,16 @@ Index ThreadBuffers<T>::sums_values(const Layers<T>& layers, const RowSchedule& 
   if (layers.cell->inputs_first()) return 0;
   const PanelLayout& layout = layers.weights(0).R.layout();  // that of all layers
   return step_sums(rows.B(), layout.blocks(), layout.width());
+}
+
+template <class T>
+Index ThreadBuffers<T>::converted_bytes(const Layers<T>& layers, const RowSchedule& rows) {
+  const StackConfig& config = layers.config;
+  if (!converts_inputs(config.arithmetic)) return 0;
+  // Of x and h together, or of h before a projection.
+  return std::max(fastlstm::converted_bytes(rows.rows(), config.widest_input()) +
+                      fastlstm::converted_bytes(rows.rows(), config.output_size()),
+                  fastlstm::converted_bytes(rows.rows(), config.hidden_size));
 }
 
 template <class T>
@@ -125,7 +136,10 @@ void CellRun<T>::get_state(const CellState<T>& state) const {
 
 template <class T>
 bool CellRun<T>::decide_to_project_ahead() const {
-  if (!kernels<T>().projects_ahead || inputs_first_) return false;
+  // Small weights do not keep the CPU waiting for long.
+  if (!kernels<T>().projects_ahead || inputs_first_ || is_small(w_.R.view().arithmetic)) {
+    return false;
+  }
   const Tuning& tuned = tuning();
   const auto weights = static_cast<double>(w_.GH * (w_.I + w_.P));
   return rows_.B() == 1 && at_once_ >= 2 * kAheadSteps && weights >= tuned.ahead_least_weights &&
@@ -204,6 +218,7 @@ void CellRun<T>::project_inputs(const Run& run, StepRange steps, const Share& sh
   call.bias = w_.bias_panel.data();
   call.out = projected_.data();
   call.ld_out = layout_.columns();
+  call.room = own.converted.data();
   for (Index part = 0; part < layout_.parts(); ++part) {
     call.first_block = part * layout_.blocks() + first_block;
     call.end_block = part * layout_.blocks() + end_block;
@@ -273,6 +288,7 @@ CellStepTile<T> CellRun<T>::step_arguments(Index s, Index rows, ThreadBuffers<T>
   call.h = w_.projects ? hidden_.data() : h(s + 1);
   call.ld_h = w_.projects ? ld_units_ : ld_h_;
   call.sums = own.sums.data();
+  call.room = own.converted.data();
   call.down = rows <= most_rows_down_ && side(s) != 0;  // as reads_down; goes on in a stream
   return call;
 }
@@ -308,6 +324,7 @@ void CellRun<T>::project_h(Index s, const Share& share, ThreadBuffers<T>& own) {
   call.panel = w_.W_hr.view();
   call.out = h(s + 1);
   call.ld_out = ld_h_;
+  call.room = own.converted.data();
   project_rows(call);
   const Index from = first_column * columns, to = std::min(w_.P, end_column * columns);
   for (Index b = 0; b < live && from < to; ++b) {

@@ -17,12 +17,14 @@ template <class T>
 struct ThreadBuffers {
   /// Of the runs of these layers over this schedule.
   ThreadBuffers(const Layers<T>& layers, const RowSchedule& rows, Room& room);
-  /// The values of sums.
+  /// The values of sums, and the bytes of converted.
   static Index sums_values(const Layers<T>& layers, const RowSchedule& rows);
+  static Index converted_bytes(const Layers<T>& layers, const RowSchedule& rows);
 
   std::vector<const T*> inputs;  // pointers to as many rows as one kernel call gets
   std::vector<T*> outputs;
-  Buffer<T> sums;  // CellStepTile::sums; empty where no step is such a kernel
+  Buffer<T> sums;          // CellStepTile::sums; empty where no step is such a kernel
+  Buffer<char> converted;  // the kernels' room for converted inputs; empty where there are none
 };
 
 /// Steps s of a run, counted in the order in which they are computed.

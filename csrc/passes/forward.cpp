@@ -316,7 +316,8 @@ Count forward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   const auto projected = std::min(rows.rows(), static_cast<Index>(tuning().projected_rows));
   const Index columns = layers.weights(0).R.layout().columns();
   Count bytes = room.bytes() + size * (groups - 1) * projected * columns * config.cells() +
-                size * threads * ThreadBuffers<T>::sums_values(layers, rows);
+                size * threads * ThreadBuffers<T>::sums_values(layers, rows) +
+                Count(threads) * ThreadBuffers<T>::converted_bytes(layers, rows);
   if (regularisation.dropout > 0 && config.num_layers > 1) {
     bytes = bytes + width * rows.rows() * size;
   }

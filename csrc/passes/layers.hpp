@@ -48,16 +48,23 @@ struct Layers {
     return CellMasks<T>(config.options, first_cell + k, regularisation, rows);
   }
 
-  /// Packs parameters for cell k.
-  void set_params(Index k, const CellParams<const T>& params) {
+  /// Packs parameters for cell k. small: the weights, where they are; or null.
+  void set_params(Index k, const CellParams<const T>& params, const SmallWeights* small = nullptr) {
+    if ((small != nullptr) != is_small(config.arithmetic)) {
+      throw std::invalid_argument("CellParams: weights of another arithmetic");
+    }
     for (const auto& parameter : parameters_of<const T>(config, k / config.directions())) {
-      if (params.*parameter.field == nullptr) {
+      const bool is_given = small != nullptr && parameter.small != nullptr
+                                ? (small->*parameter.small).values != nullptr
+                                : params.*parameter.field != nullptr;
+      if (!is_given) {
         throw std::invalid_argument(std::string("CellParams: no ") + parameter.name);
       }
     }
     const auto cell_k = static_cast<std::size_t>(k);
-    all_weights[cell_k] = std::make_shared<const CellWeights<T>>(
-        config, cell->weight_shape(), k / config.directions(), params, (*spare_panels)[cell_k]);
+    all_weights[cell_k] = std::make_shared<const CellWeights<T>>(config, cell->weight_shape(),
+                                                                 k / config.directions(), params,
+                                                                 (*spare_panels)[cell_k], small);
   }
 
   /// Cell k alone, as one layer and direction.

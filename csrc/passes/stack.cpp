@@ -1,5 +1,6 @@
 #include "fastlstm/stack.hpp"
 
+#include <stdexcept>
 #include <utility>
 
 #include "passes/forward.hpp"
@@ -39,6 +40,18 @@ Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params) {
 }
 
 template <class T>
+Stack<T>::Stack(const StackConfig& config, const CellParams<const T>* params,
+                const SmallWeights* weights) {
+  check_config(config);
+  if (sizeof(T) != sizeof(float) || !is_small(config.arithmetic)) {
+    throw std::invalid_argument("Stack: small weights are for an arithmetic of float32");
+  }
+  Layers<T> layers(config);
+  for (Index k = 0; k < config.cells(); ++k) layers.set_params(k, params[k], &weights[k]);
+  layers_ = std::make_shared<const Layers<T>>(std::move(layers));
+}
+
+template <class T>
 Stack<T>::Stack(std::shared_ptr<const Layers<T>> layers) : layers_(std::move(layers)) {}
 
 template <class T>
@@ -61,6 +74,9 @@ void Stack<T>::forward(const ForwardCall<T>& call) const {
 template <class T>
 Tape<T> Stack<T>::forward_train(const ForwardCall<T>& call, const Regularisation& regularisation,
                                 Index memory_limit) const {
+  if (is_small(config().arithmetic) && regularisation.weight_dropout > 0) {
+    throw std::logic_error("Regularisation: small weights do not drop out");
+  }
   RowSchedule rows(call.steps, call.B, call.lengths);
   const MemoryPlan plan = plan_memory(*layers_, rows, regularisation,
                                       rows.is_packed(call.x, config().input_size), memory_limit);

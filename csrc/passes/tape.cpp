@@ -341,6 +341,9 @@ Count bytes_between_layers(const Layers<T>& layers, const RowSchedule& rows,
 
 template <class T>
 void Tape<T>::backward(const BackwardCall<T>& call) const {
+  if (is_small(saved_->config().arithmetic)) {
+    throw std::logic_error("BackwardCall: a stack of small weights has no gradients");
+  }
   if (call.collected != nullptr) {
     const StackConfig &of_tape = saved_->config(), &given = call.collected->state().config;
     const bool same = of_tape.cell == given.cell && of_tape.input_size == given.input_size &&

@@ -9,6 +9,10 @@ namespace fastlstm {
 bool cpu_has_avx2();
 /// AVX-512 F, DQ, BW, VL, and all that cpu_has_avx2 asks for.
 bool cpu_has_avx512();
+/// VNNI, and all that cpu_has_avx512 asks for.
+bool cpu_has_avx512_vnni();
+/// BF16, and all that cpu_has_avx512_vnni asks for.
+bool cpu_has_avx512_bf16();
 /// What the CPU calls itself; empty where it does not.
 std::string cpu_name();
 

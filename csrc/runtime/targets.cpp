@@ -10,17 +10,32 @@
 
 namespace fastlstm {
 
-#define FASTLSTM_DECLARE(target)                    \
-  namespace target {                                \
-  extern const KernelTable<float> float32_kernels;  \
-  extern const KernelTable<double> float64_kernels; \
+#define FASTLSTM_DECLARE(target)                             \
+  namespace target {                                         \
+  extern const KernelTable<float> float32_kernels;           \
+  extern const KernelTable<double> float64_kernels;          \
+  extern const PanelKernels<float> bfloat16_weights_kernels; \
+  extern const PanelKernels<float> int8_weights_kernels;     \
+  extern const PanelKernels<float> bfloat16_kernels;         \
+  extern const PanelKernels<float> int8_kernels;             \
   }
-#define FASTLSTM_KERNELS_OF(target) &target::float32_kernels, &target::float64_kernels
+/// Those of a target, and the targets whose products of bfloat16 and of int8 it takes.
+#define FASTLSTM_KERNELS_OF(target, of_bfloat16, of_int8)                      \
+  &target::float32_kernels, &target::float64_kernels, {                        \
+    nullptr, &target::bfloat16_weights_kernels, &target::int8_weights_kernels, \
+        &of_bfloat16::bfloat16_kernels, &of_int8::int8_kernels                 \
+  }
 
 FASTLSTM_DECLARE(generic)
 #if defined(__x86_64__)
 FASTLSTM_DECLARE(avx2)
 FASTLSTM_DECLARE(avx512)
+namespace avx512_bf16 {
+extern const PanelKernels<float> bfloat16_kernels;
+}
+namespace avx512_vnni {
+extern const PanelKernels<float> int8_kernels;
+}
 #elif defined(__aarch64__)
 FASTLSTM_DECLARE(neon)
 #endif
@@ -33,12 +48,14 @@ bool always() { return true; }
 // CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
-    {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512)},
-    {"avx2", cpu_has_avx2, FASTLSTM_KERNELS_OF(avx2)},
+    {"avx512_bf16", cpu_has_avx512_bf16, FASTLSTM_KERNELS_OF(avx512, avx512_bf16, avx512_vnni)},
+    {"avx512_vnni", cpu_has_avx512_vnni, FASTLSTM_KERNELS_OF(avx512, avx512, avx512_vnni)},
+    {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, avx512, avx512)},
+    {"avx2", cpu_has_avx2, FASTLSTM_KERNELS_OF(avx2, avx2, avx2)},
 #elif defined(__aarch64__)
-    {"neon", always, FASTLSTM_KERNELS_OF(neon)},
+    {"neon", always, FASTLSTM_KERNELS_OF(neon, neon, neon)},
 #endif
-    {"generic", always, FASTLSTM_KERNELS_OF(generic)},
+    {"generic", always, FASTLSTM_KERNELS_OF(generic, generic, generic)},
 };
 
 }  // namespace

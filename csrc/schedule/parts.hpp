@@ -45,12 +45,13 @@ void in_parts(const Call& call, Index products, const Kernel& kernel) noexcept {
 /// The kernel project_rows.
 template <class T>
 void project_rows(const ProjectRows<T>& call) noexcept {
-  const auto run = [](const ProjectRows<T>& part, Index first_row) {
-    if (first_row == 0) return kernels<T>().project_rows(part);
+  const auto kernel = panel_kernels<T>(call.panel.arithmetic).project_rows;
+  const auto run = [kernel](const ProjectRows<T>& part, Index first_row) {
+    if (first_row == 0) return kernel(part);
     ProjectRows<T> moved = part;
     moved.x += first_row;
     moved.out += first_row * part.ld_out;
-    kernels<T>().project_rows(moved);
+    kernel(moved);
   };
   in_parts(call, call.K * call.V * kernels<T>().lanes, run);
 }

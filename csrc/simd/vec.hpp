@@ -32,6 +32,12 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
+/// A number that is a constant for the compiler.
+template <int N>
+struct Constant {
+  static constexpr int value = N;
+};
+
 template <class T>
 struct VecTypes;
 

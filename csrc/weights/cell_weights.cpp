@@ -8,7 +8,7 @@ namespace fastlstm {
 template <class T>
 CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& weight_shape,
                             Index layer, const CellParams<const T>& params,
-                            const SparePanels<T>& spare)
+                            const SparePanels<T>& spare, const SmallWeights* small)
     : I(config.layer_input_size(layer)),
       H(config.hidden_size),
       P(config.output_size()),
@@ -17,10 +17,15 @@ CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& wei
       projects(config.proj_size > 0),
       shape(weight_shape),
       input(std::make_shared<InputWeights<T>>()),
-      R(shape.layout, P, params.weight_hh, spare.R),
       bias(GH),
       spare_(spare) {
-  input->W = WeightPanel<T>(shape.layout, I, params.weight_ih, spare.W);
+  if (small != nullptr) {
+    input->W = WeightPanel<T>(shape.layout, I, config.arithmetic, small->weight_ih);
+    R = WeightPanel<T>(shape.layout, P, config.arithmetic, small->weight_hh);
+  } else {
+    input->W = WeightPanel<T>(shape.layout, I, params.weight_ih, spare.W);
+    R = WeightPanel<T>(shape.layout, P, params.weight_hh, spare.R);
+  }
   bias.fill_zero();
   const Index apart = shape.gates_of_bias_h, summed = GH - apart * H;
   if (apart > 0) {
@@ -44,9 +49,14 @@ CellWeights<T>::CellWeights(const StackConfig& config, const WeightShape<T>& wei
     }
   }
   if (projects) {
-    W_hr = WeightPanel<T>(PanelLayout::of_matrix(1, P, kernels<T>().lanes), H, params.weight_hr);
-    W_hr_rows.resize(P, H);
-    std::copy_n(params.weight_hr, W_hr_rows.size(), W_hr_rows.data());
+    const PanelLayout layout = PanelLayout::of_matrix(1, P, kernels<T>().lanes);
+    if (small != nullptr) {
+      W_hr = WeightPanel<T>(layout, H, config.arithmetic, small->weight_hr);
+    } else {
+      W_hr = WeightPanel<T>(layout, H, params.weight_hr);
+      W_hr_rows.resize(P, H);
+      std::copy_n(params.weight_hr, W_hr_rows.size(), W_hr_rows.data());
+    }
   }
   if (shape.pack_others != nullptr) others = shape.pack_others(config, params);
 }

@@ -56,9 +56,10 @@ struct InputWeights {
 
 template <class T>
 struct CellWeights {
-  /// params: read during the construction only.
+  /// params, small: read during the construction only. small: null, or the weights.
   CellWeights(const StackConfig& config, const WeightShape<T>& shape, Index layer,
-              const CellParams<const T>& params, const SparePanels<T>& spare);
+              const CellParams<const T>& params, const SparePanels<T>& spare,
+              const SmallWeights* small);
   /// The same with another R, for weight dropout. Shares the weights of the input.
   CellWeights(const CellWeights& other, WeightPanel<T> other_R);
 
@@ -75,7 +76,7 @@ struct CellWeights {
   Buffer<T> bias;        // [G H] the sum of both biases; zeros without
   Buffer<T> bias_panel;  // the same as a panel; empty where products do not add it
   Buffer<T> bias_h;      // of gates_of_bias_h gates, padded to whole blocks; empty without
-  Buffer<T> W_hr_rows;   // [P, H] for products on BLAS; empty without a projection
+  Buffer<T> W_hr_rows;   // [P, H] for products on BLAS; empty without, or where weights are small
   Buffer<T> others;      // as the cell packs them
 
   /// Rows of R whose gradients are multiplied with it in one go: as many from the first.

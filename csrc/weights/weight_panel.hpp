@@ -3,8 +3,10 @@
 #pragma once
 
 #include <algorithm>
+#include <cstdint>
 #include <memory>
 
+#include "fastlstm/parameters.hpp"
 #include "kernels/panel.hpp"
 #include "runtime/buffer.hpp"
 #include "runtime/interrupt.hpp"
@@ -82,6 +84,24 @@ class WeightPanel {
     });
   }
 
+  /// The same of small weights. What is said of the other values of a panel is not for these.
+  WeightPanel(const PanelLayout& layout, Index K, Arithmetic arithmetic, const SmallMatrix& matrix)
+      : layout_(layout), K_(K), small_(std::make_unique<Small>()) {
+    Small& small = *small_;
+    small.arithmetic = arithmetic;
+    const Index in_bytes = (is_int8(arithmetic) ? 1 : 2) * inputs_in_group(arithmetic);
+    small.bytes.resize(layout.all_blocks(), groups() * layout.width() * in_bytes);
+    if (is_int8(arithmetic)) small.scales.resize(layout.columns());
+    if (arithmetic == Arithmetic::kInt8) small.offsets.resize(layout.columns());
+    for_each_item(layout.all_blocks(), K * layout.width(), [&](Index block) {
+      if (is_int8(arithmetic)) {
+        pack_int8(block, static_cast<const std::int8_t*>(matrix.values), matrix.scales);
+      } else {
+        pack_bfloat16(block, static_cast<const std::uint16_t*>(matrix.values));
+      }
+    });
+  }
+
   /// The same with other values: change(row, values) changes the [K] values of a matrix row.
   template <class Change>
   WeightPanel changed(Change change) const {
@@ -119,14 +139,25 @@ class WeightPanel {
 
   WeightPanel clone() const {
     WeightPanel other;
-    if (values_ == nullptr) return other;
+    if (values_ == nullptr) return other;  // it has none, or small ones
     other.layout_ = layout_;
     other.K_ = K_;
     other.values_.reset(new Buffer<T>(values_->clone()));
     return other;
   }
 
-  Panel<T> view() const { return values_ != nullptr ? values_->data() : nullptr; }
+  Panel<T> view() const {
+    Panel<T> panel;
+    if (small_ != nullptr) {
+      panel.data = small_->bytes.data();
+      panel.arithmetic = small_->arithmetic;
+      panel.scales = small_->scales.data();
+      panel.offsets = small_->offsets.data();
+    } else if (values_ != nullptr) {
+      panel.data = values_->data();
+    }
+    return panel;
+  }
   const PanelLayout& layout() const { return layout_; }
   Index K() const { return K_; }
 
@@ -136,6 +167,48 @@ class WeightPanel {
         K_(K),
         values_(spare != nullptr ? spare->take().release() : new Buffer<T>, {spare}) {
     values_->reserve(layout.all_blocks(), K * layout.width());
+  }
+
+  /// Small weights, and what belongs to each column.
+  struct Small {
+    Arithmetic arithmetic;
+    Buffer<char> bytes;            // [all_blocks][groups of K][width] of a group each
+    Buffer<float> scales;          // int8: [columns]
+    Buffer<std::int32_t> offsets;  // kInt8: [columns]
+  };
+
+  /// The groups of K inputs.
+  Index groups() const { return pieces(K_, inputs_in_group(small_->arithmetic)); }
+
+  void pack_bfloat16(Index block, const std::uint16_t* matrix) {
+    const Index width = layout_.width();
+    auto* const panel =
+        reinterpret_cast<std::uint32_t*>(small_->bytes.data()) + block * groups() * width;
+    for (Index j = 0; j < width; ++j) {
+      const Index row = layout_.row(block, j);
+      for (Index g = 0; g < groups(); ++g) {
+        std::uint32_t pair = 0;
+        if (row >= 0) pair = std::uint32_t{matrix[row * K_ + 2 * g]} << 16;
+        if (row >= 0 && 2 * g + 1 < K_) pair |= matrix[row * K_ + 2 * g + 1];
+        panel[g * width + j] = pair;
+      }
+    }
+  }
+  void pack_int8(Index block, const std::int8_t* matrix, const float* scales) {
+    const Index width = layout_.width(), group = inputs_in_group(small_->arithmetic);
+    const Index size = groups() * group;  // of a column
+    auto* const panel = reinterpret_cast<std::int8_t*>(small_->bytes.data()) + block * size * width;
+    for (Index j = 0; j < width; ++j) {
+      const Index row = layout_.row(block, j), column = block * width + j;
+      std::int32_t sum = 0;
+      for (Index k = 0; k < size; ++k) {
+        const std::int8_t value = row >= 0 && k < K_ ? matrix[row * K_ + k] : std::int8_t{0};
+        panel[(k / group * width + j) * group + k % group] = value;
+        sum += value;
+      }
+      small_->scales.data()[column] = row >= 0 ? scales[row] : 0;
+      if (small_->offsets.size() > 0) small_->offsets.data()[column] = -128 * sum;
+    }
   }
 
   /// row_of(j): the [K] values of column j of a block; those of the rows after it follow.
@@ -179,6 +252,7 @@ class WeightPanel {
   PanelLayout layout_{0, 0, 1, 1};
   Index K_ = 0;
   std::unique_ptr<Buffer<T>, LeaveFor<Buffer<T>>> values_;  // [all_blocks][K][width]
+  std::unique_ptr<Small> small_;                            // in their place
 };
 
 }  // namespace fastlstm

@@ -21,6 +21,7 @@ from .layers import (
     GRUTrace,
     LSTMTrace,
     Plan,
+    Quantization,
     RNNTrace,
     Stream,
     Tape,
@@ -32,7 +33,7 @@ from .layers import (
 if TYPE_CHECKING:
     from . import embeddings, interchange, nn, optim, reference
     from .interchange import from_keras, from_onnx, from_torch, to_onnx
-    from .verification import verify
+    from .verification import compare_layers, verify
 
 # Imported when first used: they would add a third to the time that importing fastlstm takes.
 _LATER = {
@@ -41,6 +42,7 @@ _LATER = {
     "nn": "nn",
     "optim": "optim",
     "reference": "reference",
+    "compare_layers": "verification",
     "from_keras": "interchange",
     "from_onnx": "interchange",
     "from_torch": "interchange",
@@ -57,12 +59,14 @@ __all__ = [
     "Gradients",
     "LSTMTrace",
     "Plan",
+    "Quantization",
     "RNNTrace",
     "Stream",
     "Tape",
     "TrainingMemory",
     "__version__",
     "available_isas",
+    "compare_layers",
     "embeddings",
     "from_keras",
     "from_onnx",

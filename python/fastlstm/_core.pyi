@@ -16,8 +16,9 @@ _S = TypeVar("_S", bound=np.generic)
 
 # config: cell, input_size, hidden_size, num_layers, bias, proj_size, bidirectional, reverse, merge,
 # activations (three of name, alpha, beta), clip, input_forget, peepholes, layer_norm, zoneout_h,
-# zoneout_c. regularisation: dropout, seed, recurrent_dropout, weight_dropout, zoneout. What is left
-# out has its default, what is unknown is a ValueError.
+# zoneout_c, arithmetic (names of the types of weights and of inputs). regularisation: dropout,
+# seed, recurrent_dropout, weight_dropout, zoneout. What is left out has its default, what is
+# unknown is a ValueError.
 #
 # parameters: by cell, name -> (shape, "uniform", "zero" or "one").
 def parameters(config: dict[str, Any]) -> list[dict[str, tuple[tuple[int, ...], str]]]: ...
@@ -28,6 +29,11 @@ class StackFloat32:
     def __init__(self, /, *args: Never, **kwargs: Never) -> None: ...
     @staticmethod
     def make(config: dict[str, Any], cells: Sequence[Mapping[str, _Float32]]) -> StackFloat32: ...
+    # The same of small weights: uint16, or int8 and, of name + "_scale", float32.
+    @staticmethod
+    def make_small(
+        config: dict[str, Any], cells: Sequence[Mapping[str, npt.NDArray[Any]]]
+    ) -> StackFloat32: ...
     def with_params(self, cells: Mapping[int, Mapping[str, _Float32]]) -> StackFloat32: ...
     def forward(
         self,

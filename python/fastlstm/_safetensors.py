@@ -11,6 +11,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from ._checks import FloatArray
 from ._files import HeldFile
 from ._kinds import kind_of
@@ -24,6 +27,8 @@ _BITS = {
     **dict.fromkeys(("F64", "U64", "I64", "C64"), 64),
 }
 _FLOATS = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
+# What a layer of small weights keeps.
+_SMALL = {"F32": "f4", "BF16": "u2", "I8": "i1"}
 # The most memory that a byte of the header takes as Python's objects.
 _OBJECTS = 30
 
@@ -49,10 +54,25 @@ class StoredTensor:
         dtype = _FLOATS.get(self.dtype)
         if dtype is None:
             raise ValueError(f"expected a tensor of floats, got one of {self.dtype}")
-        values = self.file.values(self.offset, f"<{FLOATS[dtype]}", self.shape)
+        return as_layers_float(self._values(FLOATS[dtype]), dtype)
+
+    def read_stored(self) -> npt.NDArray[Any]:
+        """Return the values of a quantized layer's file as they are; of bfloat16 as uint16.
+
+        Raises
+        ------
+        ValueError
+            They are of another type, or the file has been cut.
+        """
+        if self.dtype not in _SMALL:
+            raise ValueError(f"expected a tensor of {', '.join(_SMALL)}, got one of {self.dtype}")
+        return self._values(_SMALL[self.dtype])
+
+    def _values(self, kind: str) -> npt.NDArray[Any]:
+        values = self.file.values(self.offset, np.dtype(kind).newbyteorder("<"), self.shape)
         if values.shape != self.shape:
             raise ValueError(f"expected {math.prod(self.shape)} values, got {values.size}")
-        return as_layers_float(values, dtype)
+        return values
 
 
 def read_header(path: str) -> tuple[dict[str, str], dict[str, StoredTensor]]:

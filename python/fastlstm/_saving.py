@@ -33,7 +33,8 @@ _NOT_REPLACED = {
     errno.EBUSY: "it is mounted by itself, so that a save cannot replace it; mount its folder",
     errno.EPERM: "its folder lets nobody but the owner replace it, which a save needs",
 }
-_KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8"}
+# NumPy has no bfloat16, and nothing that is saved is uint16.
+_KINDS = {"f4": "F32", "f8": "F64", "i8": "I64", "u1": "U8", "i1": "I8", "u2": "BF16"}
 
 
 def write_safetensors(

@@ -111,9 +111,18 @@ def _parser() -> argparse.ArgumentParser:
         help="compare a converted layer with its source",
         description="Convert a recurrent layer of a model and compare it with the model itself, "
         "run by PyTorch, Keras or ONNX Runtime. Says where they differ first. Exit code: 0 the "
-        "same, 1 they differ, 2 the comparison was not possible.",
+        "same, 1 they differ, 2 the comparison was not possible. Or compare a quantized layer with "
+        "the one that it was made of: fastlstm verify SMALL --with LAYER.",
     )
     verify.add_argument("source", metavar="MODEL", help=".pt, .safetensors, .keras, .h5 or .onnx")
+    verify.add_argument(
+        "--with",
+        dest="exact",
+        metavar="FILE",
+        help="MODEL and this are layers that fastlstm saved, the first one quantized: print its "
+        "errors by step and unit, and from end to end; exit code 1 where the latter is above "
+        "--tolerance",
+    )
     verify.add_argument(
         *("--prefix", "--name", "--node"),
         dest="which",
@@ -210,8 +219,30 @@ def _elnino(args: argparse.Namespace) -> int:
     return 0
 
 
-@needs_extra("fastlstm verify", "verify")
 def _verify(args: argparse.Namespace) -> int:
+    return _verify_source(args) if args.exact is None else _verify_small(args)
+
+
+def _verify_small(args: argparse.Namespace) -> int:
+    from .layers import load
+    from .verification import compare_layers
+
+    try:
+        if args.which or args.layer or args.nonlinearity or args.special:
+            raise ValueError(
+                "--with: expected neither --node (--prefix, --name) nor --layer, --nonlinearity or "
+                "--special beside it"
+            )
+        found = compare_layers(load(args.source), load(args.exact), seed=args.seed)
+    except (ValueError, TypeError) as error:
+        print(f"fastlstm verify: {error}", file=sys.stderr)
+        return 2
+    print(found)
+    return 0 if args.tolerance is None or found.relative_error <= args.tolerance else 1
+
+
+@needs_extra("fastlstm verify", "verify")
+def _verify_source(args: argparse.Namespace) -> int:
     from .layers import load
     from .verification import convert, verify
 

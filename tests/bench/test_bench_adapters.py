@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import pytest
-from fastlstm_bench.cases import BLOCKS, CELLS, JOBS, Case
+from fastlstm_bench.cases import BLOCKS, CELLS, JOBS, SMALL, Case
 from fastlstm_bench.check import check
 from fastlstm_bench.oracle import solve
 from fastlstm_bench.problem import make_problem
-from fastlstm_bench.systems import PADDED, SYSTEMS
+from fastlstm_bench.systems import PADDED, SYSTEMS, WEIGHTS
 from fastlstm_bench.workers import Worker, WorkerError
 
 LIBRARIES = {
@@ -25,6 +25,7 @@ LIBRARIES = {
     "fastlstm-torch-compiled": ("torch",),
     "torch-compiled": ("torch",),
     PADDED: ("torch",),
+    WEIGHTS: ("fastlstm",),
 }
 
 # What a system may refuse, by a part of the case's name.
@@ -34,6 +35,13 @@ REFUSALS = {
     "keras": ("optimiser",),
     PADDED: ("inference", "forecaster", "tagger"),
     "torch": ("tagger", "crf"),  # without pytorch-crf
+}
+# Who has which small weights.
+WITH_SMALL: dict[str, Callable[[Case], bool]] = {
+    "fastlstm": lambda _: True,
+    WEIGHTS: lambda _: True,
+    "torch": lambda case: case.dtype == "bfloat16" or case.cell != "rnn" or case.task == "step",
+    "onnxruntime": lambda case: case.dtype == "int8" and case.cell == "lstm",
 }
 # Who knows uses of a layer other than by itself.
 USES = {
@@ -56,6 +64,16 @@ CASES = [
         {"layers": 2, "bidirectional": True},
         {"layers": 2, "bidirectional": True, "lengths": True},
         {"dtype": "float64"},
+    )
+]
+CASES += [
+    Case(task, cell, T, 3, 5, dtype=dtype, **form)  # type: ignore[arg-type]
+    for dtype in SMALL
+    for cell in CELLS
+    for task, T, form in (
+        ("step", 1, {"layers": 2}),
+        ("inference", 7, {}),
+        ("inference", 7, {"layers": 2, "bidirectional": True, "lengths": True}),
     )
 ]
 USED = [
@@ -93,6 +111,10 @@ def system(request: pytest.FixtureRequest) -> Iterator[tuple[str, Worker]]:
 def prepare(name: str, worker: Worker, case: Case, path: Path) -> None:
     """Prepare a case; skip the test where the system may refuse it, and does."""
     used = case.use in USES.get(name, ("layer",))
+    if case.dtype in SMALL:
+        used &= WITH_SMALL.get(name, lambda _: False)(case)
+    elif name == WEIGHTS:
+        used = False
     try:
         worker.ask("prepare", case=asdict(case), results=str(path))
     except WorkerError as error:

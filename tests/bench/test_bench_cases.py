@@ -88,6 +88,29 @@ def test_select_by_part_and_by_pattern() -> None:
     assert len(select("quick", ["step", "gru"])) > len(steps)
 
 
+def test_select_by_types() -> None:
+    both = select("variants", ["lstm-inference"], ["int8", "float64"])
+    assert {case.dtype for case in both} == {"int8", "float64"}
+    # Small weights are for what float32 layers do in inference, with all its forms.
+    small = [case for case in both if case.dtype == "int8"]
+    assert [case.name.removesuffix("-int8") for case in small] == [
+        case.name for case in select("variants", ["lstm-inference"], ["float32"])
+    ]
+    assert all(case.element == "float32" and case.itemsize == 1 for case in small)
+    for suite in SUITES:
+        for case in select(suite, (), ["bfloat16"]):
+            assert case.use == "layer"
+            assert not case.trains
+    with pytest.raises(ValueError, match=r"expected some of float32, .*, got 'int4'"):
+        select("quick", (), ["int4"])
+
+
+def test_small_weights_are_given_in_float32() -> None:
+    case = Case("inference", "lstm", 6, 3, 5, dtype="int8")
+    problem = make_problem(case)
+    assert {value.dtype.name for value in (problem.x, *problem.params.values())} == {"float32"}
+
+
 def test_select_refuses_what_does_not_exist() -> None:
     with pytest.raises(ValueError, match="expected one of quick"):
         select("quik")

@@ -19,9 +19,16 @@ def test_list_prints_the_cases(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.split() == ["lstm-step-B1-H64"]
 
 
+def test_list_of_types(capsys: pytest.CaptureFixture[str]) -> None:
+    argv = ["--list", "--suite", "streaming", "--case", "lstm-*-H64*", "--dtype", "bfloat16,int8"]
+    assert cli.main(argv) == 0
+    assert capsys.readouterr().out.split() == ["lstm-step-B1-H64-bfloat16", "lstm-step-B1-H64-int8"]
+
+
 @pytest.mark.parametrize(
     ("argv", "message"),
     [
+        (["--dtype", "int4"], "expected some of float32, float64, bfloat16, int8, got 'int4'"),
         (["--suite", "quik"], "invalid choice: 'quik'"),
         (["--peer", "tensorrt"], "invalid choice: 'tensorrt'"),
         (["--threads", "0"], "expected 1 to"),

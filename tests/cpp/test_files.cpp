@@ -123,10 +123,31 @@ TEST(wrong_configurations) {
     NOTE(text);
     CHECK_THROWS(read_configuration(text), BadFile);
   }
-  for (const char* text : {R"({"format": 2})", R"({"layer": "xLSTM"})", R"({"module": {}})",
+  for (const char* text : {R"({"format": 3})", R"({"layer": "xLSTM"})", R"({"module": {}})",
                            R"({"format": 1, "kind": "LSTM"})", "{}"}) {
     NOTE(text);
     CHECK_THROWS(read_configuration(text), Unsupported);
+  }
+}
+
+TEST(configurations_of_small_weights) {
+  const std::string options = R"("layer": "LSTM", "options": {"input_size": 1, "hidden_size": 1)";
+  const auto of = [&](const std::string& more) { return "{" + options + "}, " + more + "}"; };
+  const std::string int8 = R"("quantization": {"weights": "int8", "activations": "int8"})";
+  const auto config = read_configuration(of(R"("format": 2, )" + int8)).config;
+  CHECK(config.arithmetic == fastlstm::Arithmetic::kInt8);
+  CHECK(read_configuration(of(R"("format": 1)")).config.arithmetic == fastlstm::Arithmetic::kFull);
+  CHECK_THROWS(read_configuration(of(R"("format": 2)")), BadFile);
+  CHECK_THROWS(read_configuration(of(R"("format": 1, )" + int8)), BadFile);
+  CHECK_THROWS(
+      read_configuration("{" + options + R"(, "dtype": "float64"}, "format": 2, )" + int8 + "}"),
+      BadFile);
+  for (const char* wrong : {R"({"weights": "int4", "activations": "int8"})", "{}",
+                            R"({"weights": "float32", "activations": "float32"})",
+                            R"({"weights": "int8", "activations": "int8", "rows": 1})"}) {
+    NOTE(wrong);
+    CHECK_THROWS(read_configuration(of(R"("format": 2, "quantization": )" + std::string(wrong))),
+                 Unsupported);
   }
 }
 

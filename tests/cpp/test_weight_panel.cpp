@@ -1,5 +1,6 @@
 // Packed weights: what stands where, and the way back.
 #include <algorithm>
+#include <cstdint>
 #include <utility>
 #include <vector>
 
@@ -30,7 +31,7 @@ void for_each_layout(Index lanes, Body body) {
 
 template <class T>
 const T* values(const WeightPanel<T>& panel) {
-  CHECK(panel.view().storage == Storage::kFull);
+  CHECK(panel.view().arithmetic == Arithmetic::kFull);
   return static_cast<const T*>(panel.view().data);
 }
 
@@ -131,6 +132,57 @@ TEST(blocks_of_gates_and_of_a_matrix) {
   CHECK_EQUAL(matrix.width(), 32);
   CHECK_EQUAL(matrix.row(3, 5), 40 + 32 + 5);  // the second block of gate 1
   CHECK_EQUAL(matrix.row(3, 8), -1);
+}
+
+// Groups of inputs, filled up with zeros.
+TEST(panels_of_small_weights) {
+  const Index lanes = kernels<float>().lanes;
+  for_each_layout(lanes, [&](const PanelLayout& layout) {
+    const Index rows = layout.gates * layout.units;
+    for (const Index K : {1, 2, 3, 4, 5, 9}) {
+      NOTE("K = " << K);
+      std::vector<std::uint16_t> wide(static_cast<std::size_t>(rows * K));
+      std::vector<std::int8_t> narrow(wide.size());
+      for (std::size_t n = 0; n < wide.size(); ++n) {
+        wide[n] = static_cast<std::uint16_t>(n * 977 + 1);
+        narrow[n] = static_cast<std::int8_t>(n * 37 + 1);
+      }
+      std::vector<float> scales;
+      for (Index row = 0; row < rows; ++row) scales.push_back(static_cast<float>(row + 1));
+      for (const Arithmetic arithmetic : {Arithmetic::kBfloat16Weights, Arithmetic::kInt8Weights,
+                                          Arithmetic::kBfloat16, Arithmetic::kInt8}) {
+        const bool int8 = is_int8(arithmetic);
+        const SmallMatrix matrix{int8 ? static_cast<const void*>(narrow.data()) : wide.data(),
+                                 int8 ? scales.data() : nullptr};
+        const WeightPanel<float> panel(layout, K, arithmetic, matrix);
+        const Panel<float> view = panel.view();
+        CHECK(view.arithmetic == arithmetic);
+        const Index group = inputs_in_group(arithmetic), size = (K + group - 1) / group * group;
+        for (Index column = 0; column < layout.columns(); ++column) {
+          const Index block = column / layout.width(), j = column % layout.width();
+          const Index row = layout.row(block, j);
+          std::int32_t sum = 0;
+          for (Index k = 0; k < size; ++k) {
+            const bool exists = row >= 0 && k < K;
+            const auto at = static_cast<std::size_t>(exists ? row * K + k : 0);
+            // The first of a pair of bfloat16 is in the upper half.
+            const Index in_group = int8 ? k % group : group - 1 - k % group;
+            const Index place = (block * size + k / group * group) * layout.width() + j * group;
+            if (int8) {
+              const int want = exists ? narrow[at] : 0;
+              CHECK_EQUAL(static_cast<const std::int8_t*>(view.data)[place + in_group], want);
+              sum += want;
+            } else {
+              CHECK_EQUAL(static_cast<const std::uint16_t*>(view.data)[place + in_group],
+                          exists ? wide[at] : 0);
+            }
+          }
+          if (int8) CHECK_EQUAL(view.scales[column], row >= 0 ? static_cast<float>(row + 1) : 0);
+          if (arithmetic == Arithmetic::kInt8) CHECK_EQUAL(view.offsets[column], -128 * sum);
+        }
+      }
+    }
+  });
 }
 
 TEST(panels_float32) { check_panels<float>(); }

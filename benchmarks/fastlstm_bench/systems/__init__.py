@@ -11,6 +11,7 @@ with its thread settings already in the environment:
     Loads the weights and inputs. `UnsupportedError`: the system cannot do this case, and why.
 
 ``USES``, if it has more than ``("layer",)``: which uses of a layer (`Case.use`) it knows.
+``DTYPES``, if it has others than float32 and float64: which it knows (`Case.dtype`).
 
 To add a system, write such a file and name it in `SYSTEMS`.
 """
@@ -25,14 +26,16 @@ from fastlstm_bench.problem import Array, Arrays
 SUBJECT = "fastlstm"
 MODULES = "fastlstm-torch"
 COMPILED = "fastlstm-torch-compiled"
+WEIGHTS = "fastlstm-weights"
 # What is ours, from what is compared with the peers to what stands beside it.
-OWN = (MODULES, SUBJECT, COMPILED)
+OWN = (MODULES, SUBJECT, COMPILED, WEIGHTS)
 REFERENCE = "reference"
 PADDED = "torch-padded"
 SYSTEMS = {
     SUBJECT: "fastlstm_bench.systems.run_fastlstm",
     MODULES: "fastlstm_bench.systems.run_modules",
     COMPILED: "fastlstm_bench.systems.run_modules_compiled",
+    WEIGHTS: "fastlstm_bench.systems.run_weights",
     "torch": "fastlstm_bench.systems.run_torch",
     "torch-compiled": "fastlstm_bench.systems.run_torch_compiled",
     PADDED: "fastlstm_bench.systems.run_torch_padded",
@@ -49,7 +52,8 @@ BY_SUITE = {
     "torch": (SUBJECT, MODULES, COMPILED, "torch", "torch-compiled"),
     "jobs": (SUBJECT, "torch", PADDED),
 }
-EVERYWHERE = tuple(n for n in SYSTEMS if n not in (MODULES, COMPILED, "torch-compiled", PADDED))
+_ASKED_FOR = (MODULES, COMPILED, WEIGHTS, "torch-compiled", PADDED)
+EVERYWHERE = tuple(name for name in SYSTEMS if name not in _ASKED_FOR)
 
 
 class UnsupportedError(Exception):

@@ -43,7 +43,7 @@ def build(case: Case, problem: Problem) -> onnx.ModelProto:
     c_<layer>_new), each (D, B, H)."""
     T = 1 if case.task == "step" else case.T
     D, H = case.directions, case.H
-    element = TensorProto.DOUBLE if case.dtype == "float64" else TensorProto.FLOAT
+    element = TensorProto.DOUBLE if case.element == "float64" else TensorProto.FLOAT
     constants: list[Any] = []
     nodes: list[Any] = []
 

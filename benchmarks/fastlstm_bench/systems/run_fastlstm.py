@@ -8,11 +8,13 @@ import fastlstm
 import numpy as np
 from fastlstm import optim
 
+from fastlstm_bench import cases
 from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.systems import Call, UnsupportedError, jobs_fastlstm
 
 USES = ("layer", *jobs_fastlstm.USES)
+DTYPES = cases.DTYPES
 
 _LAYERS = {"lstm": "LSTM", "gru": "GRU", "rnn": "RNN"}
 
@@ -22,16 +24,19 @@ def start(threads: int) -> dict[str, str]:
     return {"fastlstm": fastlstm.__version__, "isa": fastlstm.isa()}
 
 
-def prepare(case: Case, problem: Problem, threads: int) -> Call:
+def prepare(case: Case, problem: Problem, threads: int, activations: str | None = None) -> Call:
+    """Load the weights; small ones multiply what is as small, unless `activations` says other."""
     if case.use != "layer":
         return jobs_fastlstm.prepare(case, problem)
     layer_type: Any = getattr(fastlstm, _LAYERS[case.cell], None)
     if layer_type is None:
         raise UnsupportedError(f"this release has no {_LAYERS[case.cell]}")
     layer = layer_type(
-        case.H, case.H, case.layers, bidirectional=case.bidirectional, dtype=case.dtype
+        case.H, case.H, case.layers, bidirectional=case.bidirectional, dtype=case.element
     )
     layer.load_state_dict(problem.params)
+    if case.dtype in cases.SMALL:
+        layer = layer.quantize(case.dtype, activations or case.dtype)
     if case.task == "step":
         return _Steps(case, layer)
     if case.task == "training":
@@ -50,7 +55,7 @@ def _results(output: Array, state: Any) -> Arrays:
 class _Inference(Call):
     def __init__(self, case: Case, layer: Any, problem: Problem) -> None:
         self.layer, self.problem = layer, problem
-        self.output = np.empty((case.T, case.B, case.directions * case.H), case.dtype)
+        self.output = np.empty((case.T, case.B, case.directions * case.H), case.element)
         self.state: Any = None
 
     def run(self) -> None:
@@ -101,8 +106,8 @@ class _Optimiser(_Training):
 class _Steps(Call):
     def __init__(self, case: Case, layer: Any) -> None:
         self.stream = layer.stream(batch_size=case.B)
-        self.x = np.empty((case.B, case.H), case.dtype)
-        self.output = np.empty((case.B, case.H), case.dtype)
+        self.x = np.empty((case.B, case.H), case.element)
+        self.output = np.empty((case.B, case.H), case.element)
 
     def feed(self, x: Array) -> None:
         self.x[...] = x

@@ -6,14 +6,20 @@ Spinning of the session's threads is left as it is by default.
 
 from __future__ import annotations
 
+import tempfile
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import onnxruntime as ort
+from onnxruntime.quantization import QuantType, quantize_dynamic
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.systems import Call, UnsupportedError, onnx_model
+
+DTYPES = ("float32", "float64", "int8")
 
 
 def start(threads: int) -> dict[str, str]:
@@ -25,17 +31,28 @@ def prepare(case: Case, problem: Problem, threads: int) -> Call:
         raise UnsupportedError("the package runs inference only")
     if case.dtype == "float64":
         raise UnsupportedError("its recurrent operators are not implemented for float64")
+    if case.dtype == "int8" and case.cell != "lstm":
+        raise UnsupportedError("of recurrent layers it quantises the LSTM alone")
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
+    model = onnx_model.build(case, problem)
     session = ort.InferenceSession(
-        onnx_model.build(case, problem).SerializeToString(),
+        (_quantised(model) if case.dtype == "int8" else model).SerializeToString(),
         options,
         providers=["CPUExecutionProvider"],
     )
     return _Bound(case, session, problem)
+
+
+def _quantised(model: Any) -> Any:
+    """The model with DynamicQuantizeLSTM, as ONNX Runtime's own tool makes it."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.onnx"
+        quantize_dynamic(model, path, op_types_to_quantize=["LSTM"], weight_type=QuantType.QInt8)
+        return onnx.load(path)
 
 
 class _Bound(Call):
@@ -43,13 +60,13 @@ class _Bound(Call):
         self.case, self.session = case, session
         T = 1 if case.task == "step" else case.T
         self.x = ort.OrtValue.ortvalue_from_numpy(np.ascontiguousarray(problem.x[:T]))
-        zeros = np.zeros((case.directions, case.B, case.H), case.dtype)
+        zeros = np.zeros((case.directions, case.B, case.H), case.element)
 
         def buffers() -> dict[str, Any]:
             names = onnx_model.state_names(case)
             return {new: ort.OrtValue.ortvalue_from_numpy(zeros.copy()) for _, new in names}
 
-        y = np.zeros((T, case.directions, case.B, case.H), case.dtype)
+        y = np.zeros((T, case.directions, case.B, case.H), case.element)
         self.y = ort.OrtValue.ortvalue_from_numpy(y)
         if case.task == "step":
             self.states = [buffers(), buffers()]

@@ -17,14 +17,20 @@ from fastlstm_bench.cases import Case
 from fastlstm_bench.problem import Array, Arrays, Problem
 from fastlstm_bench.systems import Call, UnsupportedError, onnx_model
 
+DTYPES = ("float32", "float64", "bfloat16")
+
 
 def start(threads: int) -> dict[str, str]:
     return {
         "openvino": ov.__version__,
         "hint": "LATENCY",
-        "inference precision": "f32",
-        "capabilities": " ".join(ov.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")),
+        "inference precision": "f32, bf16 where asked for",
+        "capabilities": " ".join(_capabilities(ov.Core())),
     }
+
+
+def _capabilities(core: Any) -> list[str]:
+    return list(core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"))
 
 
 def prepare(case: Case, problem: Problem, threads: int) -> Call:
@@ -33,6 +39,8 @@ def prepare(case: Case, problem: Problem, threads: int) -> Call:
     if case.dtype == "float64":
         raise UnsupportedError("the CPU plugin computes float64 models in float32")
     core = ov.Core()
+    if case.dtype == "bfloat16" and "BF16" not in _capabilities(core):
+        raise UnsupportedError("the CPU plugin has no bfloat16 on this processor")
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.onnx"
         onnx.save(onnx_model.build(case, problem), path)
@@ -44,7 +52,7 @@ def prepare(case: Case, problem: Problem, threads: int) -> Call:
                 "PERFORMANCE_HINT": "LATENCY",
                 "INFERENCE_NUM_THREADS": threads,
                 # Some processors would get bfloat16 or float16 unasked.
-                "INFERENCE_PRECISION_HINT": "f32",
+                "INFERENCE_PRECISION_HINT": "bf16" if case.dtype == "bfloat16" else "f32",
             },
         )
     return _Requests(case, compiled, problem)
@@ -56,11 +64,11 @@ class _Requests(Call):
         streaming = case.task == "step"
         T = 1 if streaming else case.T
         self.x = np.ascontiguousarray(problem.x[:T])
-        self.y = np.zeros((T, case.directions, case.B, case.H), case.dtype)
+        self.y = np.zeros((T, case.directions, case.B, case.H), case.element)
         shape = (case.directions, case.B, case.H)
         names = onnx_model.state_names(case)
         self.states = [
-            {new: np.zeros(shape, case.dtype) for _, new in names} for _ in range(1 + streaming)
+            {new: np.zeros(shape, case.element) for _, new in names} for _ in range(1 + streaming)
         ]
         self.requests = []
         for turn in range(len(self.states)):

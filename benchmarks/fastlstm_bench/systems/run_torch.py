@@ -6,6 +6,7 @@ cells: for one step nn.LSTM reorders its weights in every call, which the cells 
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from typing import Any
@@ -14,17 +15,22 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+from fastlstm_bench import cases
 from fastlstm_bench.cases import BETAS, EPSILON, LEARNING_RATE, MAX_NORM, Case
 from fastlstm_bench.problem import CLASSES, IGNORED, VOCABULARY, Array, Arrays, Problem
-from fastlstm_bench.systems import Call, jobs_torch
+from fastlstm_bench.systems import Call, UnsupportedError, jobs_torch
 
 USES = ("layer", "cells", "model", *jobs_torch.USES)
+DTYPES = cases.DTYPES
 
 _LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU, "rnn": nn.RNN}
 _CELLS = {"lstm": nn.LSTMCell, "gru": nn.GRUCell, "rnn": nn.RNNCell}
 
 # What a system makes of a module before it is called: torch.compile, or our modules in it.
 Change = Callable[[Any], Any]
+
+
+_QUANTISED = {*_CELLS.values(), nn.LSTM, nn.GRU}
 
 
 def start(threads: int) -> dict[str, str]:
@@ -34,6 +40,7 @@ def start(threads: int) -> dict[str, str]:
         "cpu capability": torch.backends.cpu.get_cpu_capability(),
         "onednn": str(torch.backends.mkldnn.is_available()),
         "mkl": str(torch.backends.mkl.is_available()),
+        "quantised": torch.backends.quantized.engine,
     }
 
 
@@ -108,6 +115,15 @@ def _load(module: Any, problem: Problem) -> dict[str, Any]:
     return params
 
 
+def _quantised(case: Case, module: Any) -> Any:
+    """The module with dynamically quantised layers: int8 by PyTorch's own tool."""
+    if case.cell == "rnn" and case.task != "step":
+        raise UnsupportedError("of layers it quantises LSTM and GRU alone")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a newer tool exports the whole model first
+        return torch.ao.quantization.quantize_dynamic(module, _QUANTISED, dtype=torch.qint8)
+
+
 class _Sequence(Call):
     def __init__(self, case: Case, problem: Problem, change: Change) -> None:
         if case.use == "cells":
@@ -117,6 +133,10 @@ class _Sequence(Call):
             self.module = change(module)
         self.params = _load(module, problem)
         self.x = torch.from_numpy(problem.x)
+        if case.dtype == "bfloat16":
+            self.module, self.x = self.module.bfloat16(), self.x.bfloat16()
+        elif case.dtype == "int8":
+            self.module = _quantised(case, self.module)
         self.lengths = None if problem.lengths is None else torch.from_numpy(problem.lengths)
         self.output: Any = None
         self.state: Any = None
@@ -193,15 +213,20 @@ class _Optimiser(_Sequence):
 
 class _Steps(Call):
     def __init__(self, case: Case, problem: Problem, change: Change) -> None:
-        dtype = getattr(torch, case.dtype)
-        self.cells = []
+        dtype = getattr(torch, case.element)
+        cells = nn.ModuleList()
         for layer in range(case.layers):
             cell = _CELLS[case.cell](case.H, case.H, dtype=dtype)
             names = {name: f"{name}_l{layer}" for name, _ in cell.named_parameters()}
             cell.load_state_dict(
                 {own: torch.from_numpy(problem.params[name]) for own, name in names.items()}
             )
-            self.cells.append(change(cell))
+            cells.append(change(cell))
+        if case.dtype == "bfloat16":
+            cells, dtype = cells.bfloat16(), torch.bfloat16
+        elif case.dtype == "int8":
+            cells = _quantised(case, cells)
+        self.cells = [*cells]
         zeros = torch.zeros(case.B, case.H, dtype=dtype)
         self.is_lstm = case.cell == "lstm"
         self.states: list[Any] = [(zeros, zeros) if self.is_lstm else zeros] * case.layers
@@ -227,5 +252,6 @@ class _Steps(Call):
 
 
 def _numpy(tensor: Any) -> Array:
-    array: Array = tensor.detach().numpy()
+    tensor = tensor.detach()
+    array: Array = (tensor.float() if tensor.dtype == torch.bfloat16 else tensor).numpy()
     return array

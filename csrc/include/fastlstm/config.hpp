@@ -31,6 +31,7 @@
 #include <vector>
 
 #include "fastlstm/activation.hpp"
+#include "fastlstm/arithmetic.hpp"
 #include "fastlstm/types.hpp"
 
 namespace fastlstm {
@@ -109,6 +110,7 @@ struct StackConfig {
   CellOptions options{};
   Merge merge = Merge::kConcat;
   bool bias = true;
+  Arithmetic arithmetic = Arithmetic::kFull;
 
   const CellFacts& facts() const { return kCells[static_cast<int>(cell)]; }
   Index gates() const { return facts().gates; }

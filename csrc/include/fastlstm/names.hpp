@@ -1,4 +1,4 @@
-// What activations and merges are called, in files and in Python.
+// What activations, merges and kinds of arithmetic are called, in files and in Python.
 #pragma once
 
 #include <cstddef>
@@ -7,6 +7,7 @@
 #include <string_view>
 
 #include "fastlstm/activation.hpp"
+#include "fastlstm/arithmetic.hpp"
 #include "fastlstm/config.hpp"
 
 namespace fastlstm {
@@ -44,6 +45,27 @@ inline std::optional<Merge> merge_named(std::string_view name) {
   constexpr std::string_view kNames[] = {"concat", "sum", "mul", "ave"};  // as Merge
   for (std::size_t k = 0; k < std::size(kNames); ++k) {
     if (name == kNames[k]) return static_cast<Merge>(k);
+  }
+  return std::nullopt;
+}
+
+/// What small weights are, and what the inputs are made before they are multiplied.
+struct ArithmeticNames {
+  std::string_view weights, activations;
+};
+constexpr ArithmeticNames kArithmeticNames[] = {
+    {"float32", "float32"},   {"bfloat16", "float32"}, {"int8", "float32"},
+    {"bfloat16", "bfloat16"}, {"int8", "int8"},
+};  // in the order of Arithmetic
+static_assert(std::size(kArithmeticNames) == kArithmetics);
+
+inline std::optional<Arithmetic> arithmetic_named(std::string_view weights,
+                                                  std::string_view activations) {
+  for (std::size_t k = 0; k < std::size(kArithmeticNames); ++k) {
+    const ArithmeticNames& names = kArithmeticNames[k];
+    if (weights == names.weights && activations == names.activations) {
+      return static_cast<Arithmetic>(k);
+    }
   }
   return std::nullopt;
 }

@@ -35,6 +35,18 @@ struct CellParams {
 #undef FASTLSTM_FIELD
 };
 
+/// A matrix of small weights: as float32's it has rows of columns.
+struct SmallMatrix {
+  const void* values = nullptr;   // uint16_t or int8_t (fastlstm/arithmetic.hpp)
+  const float* scales = nullptr;  // int8: [rows]
+};
+
+/// The weights of one layer and direction, where they are small; its other parameters are in a
+/// CellParams, whose own are null.
+struct SmallWeights {
+  SmallMatrix weight_ih, weight_hh, weight_hr;
+};
+
 /// A parameter of the list that is present.
 template <class T>
 struct Parameter {
@@ -42,6 +54,7 @@ struct Parameter {
   Index rows, columns;
   Initial initial;
   T* CellParams<T>::* field;
+  SmallMatrix SmallWeights::* small;  // its field there; null: it is never small
 
   Index size() const { return rows * (columns > 0 ? columns : 1); }
 };
@@ -53,9 +66,14 @@ std::vector<Parameter<T>> parameters_of(const StackConfig& c, Index layer) {
   const Index I = c.layer_input_size(layer);
   std::vector<Parameter<T>> list;
 #define FASTLSTM_ADD(name, rows, columns, initial, present) \
-  if (present) list.push_back({#name, rows, columns, Initial::initial, &CellParams<T>::name});
+  if (present) list.push_back({#name, rows, columns, Initial::initial, &CellParams<T>::name, {}});
   FASTLSTM_PARAMETERS(FASTLSTM_ADD)
 #undef FASTLSTM_ADD
+  for (Parameter<T>& parameter : list) {
+    if (parameter.field == &CellParams<T>::weight_ih) parameter.small = &SmallWeights::weight_ih;
+    if (parameter.field == &CellParams<T>::weight_hh) parameter.small = &SmallWeights::weight_hh;
+    if (parameter.field == &CellParams<T>::weight_hr) parameter.small = &SmallWeights::weight_hr;
+  }
   return list;
 }
 

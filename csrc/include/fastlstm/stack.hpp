@@ -79,7 +79,8 @@ class Tape {
   Tape(Tape&&) noexcept;
   ~Tape();
 
-  /// Back-propagation through time. May be called again, with other gradients.
+  /// Back-propagation through time. May be called again, with other gradients. Throws
+  /// std::logic_error where weights are small.
   void backward(const BackwardCall<T>& gradients) const;
 
   /// The values of a row of gates, and what training keeps beside them: of an LSTM 4H, i f g o; of
@@ -104,7 +105,13 @@ class Stack {
   /// Throws std::invalid_argument where the configuration makes no sense.
   Stack(const StackConfig& config, const CellParams<const T>* params);
 
-  /// The same stack with other parameters for cell k; shares the copies of all other cells.
+  /// The same of small weights, as config.arithmetic says: float32 alone, and not for training,
+  /// though forward_train runs (without weight dropout), for looking at every gate. weights: [L *
+  /// D]; params has the other parameters.
+  Stack(const StackConfig& config, const CellParams<const T>* params, const SmallWeights* weights);
+
+  /// The same stack with other parameters for cell k; shares the copies of all other cells. Not of
+  /// small weights.
   Stack with_params(Index k, const CellParams<const T>& params) const;
 
   const StackConfig& config() const;

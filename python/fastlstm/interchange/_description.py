@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from fastlstm._checks import FloatArray
-from fastlstm.layers import LAYERS, make_layer, table_of
+from fastlstm.layers import LAYERS, make_layer, quantized_layer, table_of
+
+from ._tensors import Int8
 
 T = TypeVar("T")
 _MOST_LISTED = 10  # names in a line
@@ -27,6 +29,10 @@ class Description:
 
     Arrays that own their memory become the layer's: nobody else may write to them.
     """
+    small: dict[str, Int8] = field(default_factory=dict)
+    """W and R where they are int8, which are not among `params` then."""
+    activations: str = "float32"
+    """What is multiplied by those: float32, or int8."""
 
 
 def build(description: Description) -> Any:
@@ -45,16 +51,32 @@ def build(description: Description) -> Any:
         if name not in known:
             raise ValueError(f"{name}={value!r}: fastlstm.{description.cell} has no such option")
     options = {**description.options, "dtype": common_dtype(description.params)}
-    return make_layer(cls, options, description.params)
+    if not description.small:
+        return make_layer(cls, options, description.params)
+    stored: dict[str, Any] = dict(description.params)
+    for name, rows in description.small.items():
+        stored |= {name: rows.values, f"{name}_scale": rows.scales}
+    return quantized_layer(cls, options, stored, "int8", description.activations)
+
+
+def set_activations(description: Description, activations: str | None) -> None:
+    """Take the caller's word on what int8 weights are multiplied with."""
+    if activations is None:
+        return
+    if not description.small:
+        raise ValueError("activations: expected None, as the weights are not quantised")
+    if activations not in ("float32", "int8"):
+        raise ValueError(f"activations: expected float32 or int8, got {activations!r}")
+    description.activations = activations
 
 
 def common_dtype(params: Mapping[str, FloatArray]) -> str:
-    """Return the one dtype of all parameters."""
+    """Return the one dtype of all parameters; float32 where there are none."""
     dtypes = {array.dtype.name: name for name, array in params.items()}
     if len(dtypes) > 1:
         texts = ", ".join(f"{name} is {dtype}" for dtype, name in dtypes.items())
         raise ValueError(f"expected parameters of one type, but {texts}")
-    return str(next(iter(dtypes)))
+    return next(iter(dtypes), "float32")
 
 
 def listed(names: Collection[str]) -> str:

@@ -50,7 +50,8 @@ def to_onnx(
     ----------
     layer : LSTM, GRU or RNN
         The layer. ``dropout``, ``recurrent_dropout`` and ``weight_dropout``, which act in training
-        only, leave no trace in the model.
+        only, leave no trace in the model. The weights of a quantized layer stay as small as they
+        are, with DequantizeLinear or, of bfloat16, Cast in front of the nodes.
     path : path-like
         The file, written as a layer's: complete or as it was before (docs/files.md).
     lengths, states : bool
@@ -62,7 +63,8 @@ def to_onnx(
     ------
     ValueError
         ONNX cannot represent the layer: it has a projection (``proj_size``) or ``zoneout``; it is
-        in float64 with parameters of functions that float32 does not hold; or it has 2 GiB.
+        in float64 with parameters of functions that float32 does not hold; it is quantized with
+        other ``activations`` than float32; or it has 2 GiB.
     TypeError
         An argument has another type than stated.
     ModuleNotFoundError
@@ -103,7 +105,13 @@ def _check_representable(layer: RecurrentLayer[Any, Any]) -> None:
         known = name in _IN_THE_MODEL or name in _IN_TRAINING_ONLY
         if not known and value != defaults.get(name):
             raise ValueError(f"{name}={value!r}: ONNX's {_cell(layer)} cannot represent it")
-    size = layer.num_parameters * layer.dtype.itemsize
+    quantization = layer.quantization
+    if quantization is not None and quantization.activations != "float32":
+        raise ValueError(
+            f"activations={quantization.activations!r}: ONNX's {_cell(layer)} rounds nothing that "
+            "it multiplies: expected a layer that is quantized with activations='float32'"
+        )
+    size = sum(array.nbytes for array in layer.stored.values())
     if size > _MOST_BYTES:
         raise ValueError(
             f"layer: expected parameters of at most {_MOST_BYTES} bytes, as an ONNX file has less "
@@ -119,16 +127,17 @@ class _Writer:
     """Makes the model of one layer, node by node."""
 
     def __init__(self, layer: RecurrentLayer[Any, Any]) -> None:
-        from onnx import TensorProto
+        from onnx import TensorProto, helper
 
         self.layer = layer
         self.cell = _cell(layer)
-        self.params = layer.params
+        self.stored = layer.stored
         self.spec = spec_of(layer)
         self.D = self.spec.directions
         self.attributes = _attributes(layer)
         self.state_names = [name for name, _ in self.spec.state_parts]
         self.element = TensorProto.DOUBLE if layer.dtype == np.float64 else TensorProto.FLOAT
+        self.bfloat16 = helper.tensor_dtype_to_np_dtype(TensorProto.BFLOAT16)
         self.nodes: list[Any] = []
         self.constants: dict[str, npt.NDArray[Any]] = {}
 
@@ -176,7 +185,11 @@ class _Writer:
         initial = [self._split(f"{name}_0") if states else [""] * L for name in self.state_names]
         final: list[list[str]] = [[] for _ in self.state_names]
         for k in range(L):
-            weights = {name: self._constant(f"{name}_{k}", v) for name, v in self._weights(k)}
+            weights = {
+                "W": self._matrix("weight_ih", "W", k),
+                "R": self._matrix("weight_hh", "R", k),
+                **{name: self._constant(f"{name}_{k}", v) for name, v in self._vectors(k)},
+            }
             inputs = [below, weights["W"], weights["R"], weights.get("B", "")]
             inputs += ["lengths" if lengths else "", *(parts[k] for parts in initial)]
             inputs += [weights.get("P", "")]
@@ -237,23 +250,45 @@ class _Writer:
         self._add("Split", [state], *parts, axis=0, num_outputs=L)
         return parts
 
-    def _weights(self, k: int) -> list[tuple[str, FloatArray]]:
-        """The inputs W, R, B and P of layer k."""
-        ours, theirs = GATES[self.cell], ONNX_GATES[self.cell]
+    def _stacked(
+        self,
+        name: str,
+        k: int,
+        ours: tuple[str, ...] | None = None,
+        theirs: tuple[str, ...] | None = None,
+        end: str = "",
+    ) -> npt.NDArray[Any]:
+        """What is stored of layer k under a name, of all its directions: (D, rows, ...)."""
+        ours, theirs = ours or GATES[self.cell], theirs or ONNX_GATES[self.cell]
         suffixes = (f"_l{k}", f"_l{k}_reverse")[: self.D]
+        return np.stack([reordered(self.stored[name + s + end], ours, theirs) for s in suffixes])
 
-        def stacked(
-            name: str, ours: tuple[str, ...] = ours, theirs: tuple[str, ...] = theirs
-        ) -> FloatArray:
-            return np.stack([reordered(self.params[name + s], ours, theirs) for s in suffixes])
+    def _matrix(self, name: str, onnx_name: str, k: int) -> str:
+        """Add W or R of layer k as it is stored, and what makes floats of it."""
+        values, result = self._stacked(name, k), f"{onnx_name}_{k}"
+        quantization = self.layer.quantization
+        if quantization is None:
+            return self._constant(result, values)
+        if quantization.weights == "bfloat16":
+            stored = self._constant(f"{result}_bfloat16", values.view(self.bfloat16))
+            return self._add("Cast", [stored], result, to=self.element)
+        # Scales go along one axis. That of directions and of rows are one until afterwards.
+        rows = self._constant(f"{result}_int8", values.reshape(-1, values.shape[-1]))
+        scales = self._constant(f"{result}_scale", self._stacked(name, k, end="_scale").reshape(-1))
+        floats = self._add("DequantizeLinear", [rows, scales], f"{result}_rows", axis=0)
+        shape = self._constant(f"{result}_shape", np.array(values.shape, np.int64))
+        return self._add("Reshape", [floats, shape], result)
 
-        weights = [("W", stacked("weight_ih")), ("R", stacked("weight_hh"))]
+    def _vectors(self, k: int) -> list[tuple[str, FloatArray]]:
+        """The inputs B and P of layer k."""
+        vectors: list[tuple[str, FloatArray]] = []
         if self.layer.bias:
-            both = [stacked("bias_ih"), stacked("bias_hh")]
-            weights.append(("B", np.concatenate(both, axis=1)))
+            both = [self._stacked("bias_ih", k), self._stacked("bias_hh", k)]
+            vectors.append(("B", np.concatenate(both, axis=1)))
         if getattr(self.layer, "peepholes", False):
-            weights.append(("P", stacked("weight_peephole", PEEPHOLES, ONNX_PEEPHOLES)))
-        return weights
+            peepholes = self._stacked("weight_peephole", k, PEEPHOLES, ONNX_PEEPHOLES)
+            vectors.append(("P", peepholes))
+        return vectors
 
     def _add(self, operator: str, inputs: list[str], *outputs: str, **attributes: Any) -> str:
         """Add a node, and return the name of its first output."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -14,14 +14,15 @@ import numpy.typing as npt
 from fastlstm._activations import PARAMETERS
 from fastlstm._checks import FloatArray, as_bool
 
-from ._description import Description, build, choose
+from ._description import Description, build, choose, set_activations
 from ._gates import GATES, ONNX_GATES, ONNX_PEEPHOLES, PEEPHOLES, reordered
 from ._onnx.file import Model, Tensors, load
 from ._onnx.graphs import CELLS, Found, Graphs
+from ._onnx.quantised import PARTS
 from ._onnx.room import Room
 from ._onnx.states import CallReader, as_float
 from ._onnx.values import Depends, Values
-from ._tensors import DAMAGE
+from ._tensors import DAMAGE, Int8, symmetric
 
 _INPUTS = ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P")
 _OF_A_CALL = frozenset({"X", "sequence_lens", "initial_h", "initial_c"})
@@ -39,7 +40,14 @@ DEFAULTS: dict[str, tuple[str, ...]] = {
 }
 
 
-def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) -> Any:
+def from_onnx(
+    source: Any,
+    node: str | None = None,
+    *,
+    constants: bool = False,
+    quantized: bool = False,
+    activations: str | None = None,
+) -> Any:
     """Make a layer from a recurrent node of an ONNX model, with the same results.
 
     Parameters
@@ -54,12 +62,18 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     constants : bool
         Also return the initial state and sequence lengths that the model has as constants; without
         it a model with such constants is refused.
+    quantized : bool
+        Keep the whole numbers and scales of a DynamicQuantizeLSTM, or of a node whose weights
+        DequantizeLinear makes, in a quantized layer (docs/low_precision.md).
+    activations : {"float32", "int8"}, optional
+        What its matrices multiply then, as of :meth:`LSTM.quantize`; float32 by default.
 
     Returns
     -------
     LSTM, GRU or RNN
-        With ``batch_first`` for ``layout=1``; states keep the layer's own shapes. A
-        DynamicQuantizeLSTM has its weights dequantised, and works with exact inputs.
+        With ``batch_first`` for ``layout=1``; states keep the layer's own shapes. Without
+        ``quantized`` a DynamicQuantizeLSTM has its weights dequantised, and works with exact
+        inputs.
     dict
         Only with ``constants``: ``state`` and ``lengths``, for ``layer(x, **constants)``. What the
         model repeats for as many sequences as it is given has a batch of one:
@@ -78,7 +92,8 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
         The node cannot be represented; what it needs is computed from the model's inputs, or by
         an operator that is not known, or larger than the model's size explains; the file is
         damaged, or something else; or there is not exactly one such node: the message names them
-        all.
+        all. Or weights cannot be kept as they are (``quantized``): they are no whole numbers of 8
+        bits with a scale for each row, or less their zero points none that int8 holds.
     TypeError
         An argument has another type than stated.
     OSError
@@ -90,8 +105,9 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
     --------
     >>> lstm = fastlstm.from_onnx("model.onnx", node="encoder")  # doctest: +SKIP
     """
-    constants = as_bool("constants", constants)
+    constants, quantized = as_bool("constants", constants), as_bool("quantized", quantized)
     reader = reader_of(load(source), node)
+    reader.quantized = quantized
     place, (description, call), computed = reader.place, reader.read(), reader.computed
     del reader  # and the model, before the layer takes room
     if call and not constants:
@@ -99,6 +115,7 @@ def from_onnx(source: Any, node: str | None = None, *, constants: bool = False) 
             f"{place}: {', '.join(call)}: the model has it as a constant, which a layer does not "
             "have: expected constants=True"
         )
+    set_activations(description, activations)
     try:
         layer = build(description)
     except ValueError as error:
@@ -160,6 +177,8 @@ class NodeReader:
     values: Values
     computed: list[str] = field(default_factory=list)
     """Once it is read: inputs that are the caller's, but that the model computes."""
+    quantized: bool = False
+    """Whether W and R stay whole numbers with scales."""
 
     @property
     def inputs(self) -> dict[str, str]:
@@ -198,8 +217,14 @@ class NodeReader:
         for name in ("W", "R"):
             if name not in weights:
                 raise ValueError(f"{name}: the node has no such input")
+        small: dict[str, _Parts] = {}
         if kind == "DynamicQuantizeLSTM":
-            weights = _dequantised(weights)
+            parts = {name: _parts_of(name, weights) for name in ("W", "R")}
+            weights = {name: value for name, value in weights.items() if "_" not in name}
+            weights |= {name: part.floats() for name, part in parts.items()}
+            small = parts if self.quantized else {}
+        elif self.quantized:
+            small = {name: self._parts(name, inputs[name], weights[name]) for name in ("W", "R")}
         weights = {name: as_float(name, value) for name, value in weights.items()}
         if weights["W"].dtype == np.float32:
             attributes = {name: _as_written(name, value) for name, value in attributes.items()}
@@ -226,12 +251,31 @@ class NodeReader:
         if cell == "GRU" and not attributes.get("linear_before_reset", 0):
             options["reset_after"] = False
         _add_functions(options, cell, _functions(cell, D, attributes))
-        description = Description(cell, options, _params(cell, weights))
+        if small:
+            del weights["W"], weights["R"]
+        description = Description(cell, options, _params(cell, D, weights), _small(cell, D, small))
         states = ("initial_h", "initial_c") if cell == "LSTM" else ("initial_h",)
         given = {name: inputs[name] for name in (*states, "sequence_lens") if name in inputs}
         call = CallReader(self.values, self.found.scope, (D, H), bool(options["batch_first"]))
         self.computed = [*call.computed(inputs.get("X", ""), given)]
         return description, call.read(inputs.get("X", ""), states, given)
+
+    def _parts(self, name: str, value: str, floats: npt.NDArray[Any]) -> _Parts:
+        """What DequantizeLinear has made weights of, wherever in the model that is."""
+        scope = self.found.scope
+        try:
+            made = {part: self.values.of_part(part).value(scope, value) for part in PARTS}
+        except DAMAGE as error:
+            raise ValueError(f"{name}: {error}") from error
+        parts = _Parts(**made)
+        if parts.numbers.dtype != np.int16 or not np.array_equal(
+            parts.floats(), floats, equal_nan=True
+        ):
+            raise ValueError(
+                f"{name}: expected what DequantizeLinear makes of whole numbers of 8 bits, in "
+                "float32, and no more: quantized=True keeps nothing else"
+            )
+        return parts
 
     def _attributes(self, cell: str) -> dict[str, Any]:
         from onnx import helper
@@ -267,23 +311,48 @@ def _as_written(name: str, value: Any) -> Any:
     return value
 
 
-def _dequantised(weights: Mapping[str, npt.NDArray[Any]]) -> dict[str, npt.NDArray[Any]]:
-    """Weights of a DynamicQuantizeLSTM, which are transposed, in floating point."""
-    result = {name: value for name, value in weights.items() if "_" not in name}
-    for name in ("W", "R"):
-        value = weights[name]
-        if value.dtype not in (np.int8, np.uint8) or value.ndim != 3:
-            raise ValueError(f"{name}: expected (D, rows, 4H) of 8 bits, got {value.dtype}")
-        scale, zero = weights.get(f"{name}_scale"), weights.get(f"{name}_zero_point")
-        if scale is None or zero is None:
-            raise ValueError(f"{name}: expected its scale and zero point")
-        D, _, columns = value.shape
-        if scale.shape not in ((D,), (D, columns)) or zero.shape != scale.shape:
-            raise ValueError(f"{name}_scale: expected {(D,)} or {(D, columns)}, got {scale.shape}")
-        scale, zero = (a.reshape(D, 1, -1) for a in (scale, zero))
-        exact = value.astype(np.int32) - zero.astype(np.int32)
-        result[name] = (exact.astype(np.float32) * scale).swapaxes(1, 2)
-    return result
+@dataclass
+class _Parts:
+    """Whole numbers (D, rows, columns), with the scale and zero point of each, broadcast."""
+
+    numbers: npt.NDArray[Any]
+    scales: npt.NDArray[Any]
+    zeros: npt.NDArray[Any]
+
+    def floats(self) -> FloatArray:
+        """What they stand for."""
+        return np.asarray((self.numbers - self.zeros).astype(np.float32) * self.scales)
+
+    def of_direction(self, name: str, d: int, ours: Sequence[str], theirs: Sequence[str]) -> Int8:
+        """The matrix of a direction, as layers have it."""
+        numbers, scales, zeros = (
+            reordered(part[d], theirs, ours) for part in (self.numbers, self.scales, self.zeros)
+        )
+        if any((part != part[:, :1]).any() for part in (scales, zeros)):
+            raise ValueError(f"{name}: expected one scale and zero point for each row")
+        try:
+            return symmetric(numbers, scales[:, :1].reshape(-1), zeros[:, :1].reshape(-1))
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+
+
+def _parts_of(name: str, weights: Mapping[str, npt.NDArray[Any]]) -> _Parts:
+    """Weights of a DynamicQuantizeLSTM, which are transposed."""
+    value = weights[name]
+    if value.dtype not in (np.int8, np.uint8) or value.ndim != 3:
+        raise ValueError(f"{name}: expected (D, rows, 4H) of 8 bits, got {value.dtype}")
+    scale, zero = weights.get(f"{name}_scale"), weights.get(f"{name}_zero_point")
+    if scale is None or zero is None:
+        raise ValueError(f"{name}: expected its scale and zero point")
+    D, K, columns = value.shape
+    if scale.shape not in ((D,), (D, columns)) or zero.shape != scale.shape:
+        raise ValueError(f"{name}_scale: expected {(D,)} or {(D, columns)}, got {scale.shape}")
+    shape = (D, columns, K)
+    return _Parts(
+        value.swapaxes(1, 2).astype(np.int16),
+        np.broadcast_to(scale.reshape(D, -1, 1), shape),
+        np.broadcast_to(zero.reshape(D, -1, 1).astype(np.int16), shape),
+    )
 
 
 def _check_shapes(
@@ -302,10 +371,22 @@ def _check_shapes(
     return I, H
 
 
-def _params(cell: str, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
+_DIRECTIONS = ("_l0", "_l0_reverse")
+_MATRICES = {"W": "weight_ih", "R": "weight_hh"}
+
+
+def _small(cell: str, D: int, parts: Mapping[str, _Parts]) -> dict[str, Int8]:
+    return {
+        _MATRICES[name] + _DIRECTIONS[d]: part.of_direction(name, d, GATES[cell], ONNX_GATES[cell])
+        for d in range(D)
+        for name, part in parts.items()
+    }
+
+
+def _params(cell: str, D: int, weights: Mapping[str, FloatArray]) -> dict[str, FloatArray]:
     params: dict[str, FloatArray] = {}
-    for d, suffix in zip(range(len(weights["W"])), ("_l0", "_l0_reverse"), strict=False):
-        arrays = {"weight_ih": weights["W"][d], "weight_hh": weights["R"][d]}
+    for d, suffix in enumerate(_DIRECTIONS[:D]):
+        arrays = {ours: weights[name][d] for name, ours in _MATRICES.items() if name in weights}
         if "B" in weights:
             arrays["bias_ih"], arrays["bias_hh"] = np.split(weights["B"][d], 2)
         for name, array in arrays.items():

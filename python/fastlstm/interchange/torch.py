@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
 from fastlstm._checks import FloatArray, as_bool, as_real
 from fastlstm.layers import LAYERS, make_spec, table_of
 
-from ._description import Description, build
+from ._description import Description, build, set_activations
 from ._gates import GATES, cell_of_rows
 from ._tensors import DAMAGE, Tensor
 from ._torch.contents import (
@@ -20,9 +20,12 @@ from ._torch.contents import (
     contents_of_source,
     facts_about,
     names_in,
+    packed_in,
     parameters_in,
 )
 from ._torch.modules import ModuleFacts
+
+T = TypeVar("T")
 
 
 def from_torch(
@@ -32,6 +35,8 @@ def from_torch(
     batch_first: bool | None = None,
     dropout: float | None = None,
     nonlinearity: str | None = None,
+    bidirectional: bool | None = None,
+    activations: str | None = None,
 ) -> Any:
     """Make a layer from a recurrent layer of PyTorch, with the same results.
 
@@ -39,22 +44,28 @@ def from_torch(
     ----------
     source : Module, mapping of str to tensor or array, other object, or path-like
         An LSTM, GRU, RNN, LSTMCell, GRUCell or RNNCell of torch.nn, or of fastlstm.torch, whose
-        options become the layer's, or a module that contains some; a state_dict; a container or
+        options become the layer's, an LSTM or GRU of torch.ao.nn.quantized.dynamic, or a module
+        that contains some; a state_dict; a container or
         object that holds one of these, as a checkpoint; or a file of them: of ``torch.save`` (its
         zip format or the one before) or a safetensors file. Reading a file runs no code of it, and
         does not need PyTorch.
     prefix : str, optional
         Which layer, as its parameters' names begin: "encoder.rnn". May be left out where there is
         only one.
-    batch_first, dropout, nonlinearity : optional
+    batch_first, dropout, nonlinearity, bidirectional : optional
         As of torch.nn.LSTM and RNN: what a state_dict does not say. ``nonlinearity`` must be given
-        for the state_dict of an RNN. A module says it all.
+        for the state_dict of an RNN, and ``bidirectional`` for a quantised one of two layers or
+        directions that read as many values as they have units. A module says it all.
+    activations : {"float32", "int8"}, optional
+        Of a layer that is quantised to qint8: what its matrices multiply, as of
+        :meth:`LSTM.quantize`. By default float32, which is more exact than PyTorch's 8 bits.
 
     Returns
     -------
     LSTM, GRU or RNN
         In float64 if the parameters are, in float32 otherwise: half precision converts exactly. A
-        cell becomes a layer, whose :meth:`stream` takes single steps.
+        cell becomes a layer, whose :meth:`stream` takes single steps. A dynamically quantised LSTM
+        or GRU becomes a quantized layer with the same numbers and scales (docs/low_precision.md).
 
     Raises
     ------
@@ -77,7 +88,9 @@ def from_torch(
     >>> fastlstm.from_torch(state_dict, batch_first=True)
     LSTM(4, 8, bias=False, batch_first=True, dtype='float64')
     """
-    return build(describe(source, prefix, batch_first, dropout, nonlinearity))
+    return build(
+        describe(source, prefix, batch_first, dropout, nonlinearity, bidirectional, activations)
+    )
 
 
 def describe(
@@ -86,6 +99,8 @@ def describe(
     batch_first: bool | None = None,
     dropout: float | None = None,
     nonlinearity: str | None = None,
+    bidirectional: bool | None = None,
+    activations: str | None = None,
 ) -> Description:
     """Do all of :func:`from_torch` but make the layer."""
     if prefix is not None and not isinstance(prefix, str):
@@ -97,6 +112,8 @@ def describe(
         "dropout": None if dropout is None else as_real("dropout", dropout, 0.0, 1.0),
         "nonlinearity": nonlinearity,
     }
+    if bidirectional is not None:
+        bidirectional = as_bool("bidirectional", bidirectional)
     given = {option: value for option, value in said.items() if value is not None}
     try:
         facts = facts_about(contents, name)
@@ -104,18 +121,28 @@ def describe(
             description = _from_ours(contents, name, facts, given)
         else:
             computed = None if facts is None else facts.computed
-            description = _from_tensors(parameters_in(contents, name, computed))
+            both = None if facts is None else facts.attributes.get("bidirectional")
+            packed = packed_in(contents, name, bidirectional if both is None else both is True)
+            tensors = packed or parameters_in(contents, name, computed)
+            description = _from_tensors(tensors, small=packed is not None)
             if facts is not None:
                 given = {**_said_by(facts, description, given), **given}
             _add_options(description, given)
+        found = description.options.get("bidirectional", False)
+        if bidirectional not in (None, found):
+            raise ValueError(f"bidirectional: expected {found}, as its parameters")
+        set_activations(description, activations)
     except ValueError as error:
         at = f"{contents.where}: {name}" if name else contents.where
         raise ValueError(f"{at}: {error}") from error
     return description
 
 
-def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
-    """Recognise the layer from the shapes of its parameters alone."""
+def _from_tensors(tensors: Mapping[str, Tensor], *, small: bool) -> Description:
+    """Recognise the layer from the shapes of its parameters alone.
+
+    Those that are quantised stay so in a layer that is `small`; elsewhere they are refused.
+    """
     both = [name for name in tensors if f"{name}_l0" in tensors]
     if both:
         raise ValueError(f"expected the parameters of one layer, got {both[0]} and {both[0]}_l0")
@@ -151,7 +178,11 @@ def _from_tensors(tensors: Mapping[str, Tensor]) -> Description:
     if proj_size:
         options["proj_size"] = proj_size
     _check_shapes(tensors, _expected_shapes(len(GATES[cell]), options, P))
-    return Description(cell, options, _values_of(tensors))
+    int8 = {n: t.read_int8 for n, t in tensors.items() if small and t.read_int8 is not None}
+    params = _values_of({name: tensor for name, tensor in tensors.items() if name not in int8})
+    return Description(
+        cell, options, params, {name: _value_of(name, read) for name, read in int8.items()}
+    )
 
 
 def _from_ours(
@@ -189,13 +220,14 @@ def _named_as_in_layers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _values_of(tensors: Mapping[str, Tensor]) -> dict[str, FloatArray]:
-    params: dict[str, FloatArray] = {}
-    for name, tensor in tensors.items():
-        try:
-            params[name] = tensor.read()
-        except DAMAGE as error:
-            raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
-    return params
+    return {name: _value_of(name, tensor.read) for name, tensor in tensors.items()}
+
+
+def _value_of(name: str, read: Callable[[], T]) -> T:
+    try:
+        return read()
+    except DAMAGE as error:
+        raise ValueError(f"{name}: {str(error).removeprefix(f'{name}: ')}") from error
 
 
 def _expected_shapes(gates: int, options: Mapping[str, Any], P: int) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@
 - :mod:`.stream`, :mod:`.tape`, :mod:`.trace`, :mod:`.files`: what a layer makes; they know none.
 - :mod:`.backward`, :mod:`.calls`: the arrays of calls, checked and with room for results.
 - :mod:`.values`: the values of parameters.
+- :mod:`.quantization`: small weights.
 - :mod:`.states`: states, whatever the cell has.
 - :mod:`.spec`: what a layer is without its values.
 - :mod:`.plan`: how a call would be divided among threads.
@@ -17,11 +18,20 @@
 """
 
 from .gru import GRU, GRUTrace
-from .layer import RecurrentLayer, TrainingMemory, check_layer, make_layer, make_spec, spec_of
+from .layer import (
+    RecurrentLayer,
+    TrainingMemory,
+    check_layer,
+    make_layer,
+    make_spec,
+    quantized_layer,
+    spec_of,
+)
 from .load import LAYERS, load
 from .lstm import LSTM, LSTMTrace
 from .options import table_of
 from .plan import Plan
+from .quantization import Quantization
 from .rnn import RNN, RNNTrace
 from .stream import Stream
 from .tape import Gradients, Tape
@@ -37,6 +47,7 @@ __all__ = [
     "Gradients",
     "LSTMTrace",
     "Plan",
+    "Quantization",
     "RNNTrace",
     "RecurrentLayer",
     "Stream",
@@ -46,6 +57,7 @@ __all__ = [
     "load",
     "make_layer",
     "make_spec",
+    "quantized_layer",
     "spec_of",
     "table_of",
     "truncated_bptt",

@@ -288,8 +288,10 @@ def plan(
 
 
 def make_stack(dtype: np.dtype[Any], config: Config, cells: Sequence[CellArrays]) -> Stack:
-    """Pack the parameters of all cells."""
-    stack: Stack = _STACKS[dtype.name].make(dict(config), cells)
+    """Pack the parameters of all cells, small ones where the configuration has an arithmetic."""
+    stacks = _STACKS[dtype.name]
+    make = stacks.make_small if "arithmetic" in config else stacks.make
+    stack: Stack = make(dict(config), cells)
     return stack
 
 

@@ -11,9 +11,11 @@ from importlib import import_module
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 import numpy as np
+import numpy.typing as npt
 
 from fastlstm._activations import ActivationName
 from fastlstm._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_lengths
+from fastlstm._pieces import copied
 from fastlstm._runtime import MOST_THREADS, get_num_threads, num_threads
 
 from .calls import Call, Padding, prepare
@@ -33,6 +35,15 @@ from .options import (
 )
 from .plan import Plan, plan_of
 from .public import public
+from .quantization import (
+    Quantization,
+    Stored,
+    WidenedParams,
+    as_quantization,
+    own_stored,
+    stored_values,
+    with_quantization,
+)
 from .spec import Spec
 from .states import from_tuple
 from .stream import Stream
@@ -71,6 +82,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
     # The NamedTuple of what one layer and direction computes.
     _trace_type: ClassVar[Any]
+    # Layers that were pickled before there was any have none.
+    _quantization: Quantization | None = None
 
     input_size = Option[int](as_size, "I, the number of features of an input.", core=as_it_is)
     hidden_size = Option[int](as_size, "H, the number of hidden units.", core=as_it_is)
@@ -153,8 +166,27 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
 
         No array of Python leads to their memory and can be made writable. (``torch.from_numpy``,
         which warns of it, and ``ctypes`` do not ask: what they write is undefined behaviour.)
+
+        Of a quantized layer they are the values that it computes with, as float32: arrays made anew
+        at each access. What it keeps is in :attr:`stored`.
+        """
+        stored = self._values.params()
+        return stored if self._quantization is None else WidenedParams(self._spec, stored)
+
+    @property
+    def stored(self) -> Mapping[str, npt.NDArray[Any]]:
+        """What the layer keeps: a read-only mapping from names to read-only arrays.
+
+        Of a quantized layer the weights are uint16 (bfloat16: the upper half of a float32), or int8
+        beside ``weight_ih_l0_scale``, float32, by which a row of ``weight_ih_l0`` is multiplied.
+        Otherwise they are :attr:`params`.
         """
         return self._values.params()
+
+    @property
+    def quantization(self) -> Quantization | None:
+        """How :meth:`quantize` has stored the weights; None: as float32 or float64."""
+        return self._quantization
 
     @property
     def num_parameters(self) -> int:
@@ -176,11 +208,12 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
+        self._check_trains("update")
         self._values.update(values)
 
     def state_dict(self) -> dict[str, FloatArray]:
         """Return copies of all parameters by PyTorch's names, which ``torch.nn`` can load."""
-        return self._values.copies()
+        return {name: copied(array) for name, array in self.params.items()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         """Take all parameters from a mapping with PyTorch's names, of arrays or tensors.
@@ -197,6 +230,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             A value is not an array of numbers. After an error the layer is as it was.
         """
+        self._check_trains("load_state_dict")
         check_names(self._spec, state_dict, repr(self))
         self.update(state_dict)
 
@@ -205,7 +239,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
         del state["_spec"]
-        state["_values"] = dict(self.params)
+        state["_values"] = dict(self.stored)
         # A shallow copy draws random numbers of its own, too.
         state["_random"] = copy.deepcopy(self._random)
         return state
@@ -217,7 +251,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
             for name, array in state["_values"].items()
         }
         self.__dict__.update(state)
-        self._spec = _make_spec(type(self), self._options)
+        self._spec = _make_spec(type(self), self._options, self._quantization)
         self._values = Values(self._spec, values)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -241,7 +275,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         TypeError
             The path is neither text nor path-like.
         """
-        write_layer(path, type(self).__name__, self._options, self.params)
+        write_layer(path, type(self).__name__, self._options, self.stored, self._quantization)
 
     def to_torch(self) -> Any:
         """Make a PyTorch module of the layer: one of :mod:`fastlstm.torch`, of the same class name.
@@ -265,8 +299,70 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> lstm.to_torch()  # doctest: +SKIP
         LSTM(8, 16, num_layers=2, zoneout=(0.1, 0.1))
         """
+        self._check_trains("to_torch")
         # By its name: it is above this package.
         return import_module("fastlstm.torch._convert").module_of(self)
+
+    # --- small weights ------------------------------------------------------------------------
+
+    def quantize(self: LayerT, weights: str, activations: str = "float32") -> LayerT:
+        """Return a layer of the same class with small weights, for inference.
+
+        Calls, streams, traces, files and copies are as of any layer, and a row's results have the
+        same bits whatever the batch, threads and chunks are; :meth:`forward` and :meth:`update`
+        raise TypeError. docs/low_precision.md has the rules.
+
+        Parameters
+        ----------
+        weights : {"bfloat16", "int8"}
+            How W, R and projections are stored: in half of float32's memory, or in a quarter: each
+            row of a matrix (a unit and gate) then has a scale, its largest magnitude / 127, and
+            sums overflow 127 times as early. Biases and all other parameters stay float32.
+        activations : {"float32", "bfloat16", "int8"}
+            What inputs, and h where R reads it, are rounded to before they are multiplied. With
+            float32, not at all. bfloat16 goes with weights of bfloat16; sums are float32. int8 goes
+            with weights of int8, by a scale for each row and step; sums are exact, and there is no
+            calibration. Gates, c, h and outputs stay float32.
+
+        Returns
+        -------
+        LSTM, GRU or RNN
+            With this layer's options.
+
+        Raises
+        ------
+        ValueError
+            There is no such way; or the layer is quantized already, or of float64; or a weight is
+            NaN or infinite, and there is no int8 for it; or, for activations of int8, a product has
+            more than 65,536 inputs.
+
+        Examples
+        --------
+        >>> lstm = fastlstm.LSTM(64, 256, seed=0)
+        >>> small = lstm.quantize("int8")
+        >>> sum(array.nbytes for array in small.stored.values()) / sum(
+        ...     array.nbytes for array in lstm.stored.values()
+        ... ) < 0.27
+        True
+        >>> x = np.ones((5, 3, 64), dtype=np.float32)
+        >>> bool(np.abs(small(x)[0] - lstm(x)[0]).max() < 1e-2)
+        True
+        """
+        if self._quantization is not None:
+            raise ValueError(f"quantize: expected a layer that is not quantized, got {self!r}")
+        quantization = as_quantization(self._spec, weights, activations)
+        values = stored_values(self._spec, quantization, self.params)
+        return _make_quantized(type(self), self._options, values, quantization)
+
+    def __repr__(self) -> str:
+        text = super().__repr__()
+        if self._quantization is None:
+            return text
+        return f"{text}.quantize({', '.join(map(repr, self._quantization))})"
+
+    def _check_trains(self, what: str) -> None:
+        if self._quantization is not None:
+            raise TypeError(f"{what}: expected a layer that is not quantized, got {self!r}")
 
     # --- calls --------------------------------------------------------------------------------
 
@@ -369,6 +465,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> grads.x.shape, grads.params["weight_ih_l0"].shape
         ((5, 3, 8), (64, 8))
         """
+        self._check_trains("forward")
         call = prepare(self._spec, x, state, lengths, padding)
         limit = _as_limit(memory_limit)
         drawn = draw_seed(self, seed) if as_bool("training", training) else None
@@ -406,6 +503,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> lstm.training_memory(T=10_000, B=8, memory_limit=300 * 10**6).extra_time < 1 / 3
         True
         """
+        self._check_trains("training_memory")
         T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
         lengths = self._counted_lengths(lengths, B, T)
         if T == 0:  # as in Layout
@@ -529,6 +627,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         >>> np.linalg.norm(trace[0][0].d_h, axis=-1).shape  # by time step and sequence
         (5, 3)
         """
+        if d_output is not None or d_state is not None:
+            self._check_trains("trace with gradients")
         call = prepare(self._spec, x, state, lengths, padding)
         tape = self._record(call, None)
         return read_trace(self._spec, call.layout, tape, self._trace_type, d_output, d_state)
@@ -591,25 +691,48 @@ def make_layer(
     ValueError, TypeError
         There is no such option, or names and shapes are not those of such a layer.
     """
-    table = table_of(cls)
-    unknown = [name for name in options if name not in table.options]
-    missing = [name for name in table.required if name not in options]
-    if unknown or missing:
-        raise ValueError(
-            f"{cls.__name__}: expected its options; missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unknown) or 'none'}"
-        )
-    options = _checked(cls, {**table.defaults, **options})
+    options = _known_options(cls, options)
     if options["num_layers"] > len(values):  # before their names are made
         raise ValueError(
             f"num_layers: expected parameters of {options['num_layers']} layers, got {len(values)} "
             "in all"
         )
     spec = _make_spec(cls, options)
-    check_names(spec, values, f"{cls.__name__}({table.shown(options)})")
+    check_names(spec, values, f"{cls.__name__}({table_of(cls).shown(options)})")
     layer = cls.__new__(cls)
     layer._begin(options, np.random.default_rng(), spec, own_values(spec, values))
     return layer
+
+
+def quantized_layer(
+    cls: type[LayerT],
+    options: Mapping[str, Any],
+    stored: Stored,
+    weights: str,
+    activations: str = "float32",
+) -> LayerT:
+    """Make a quantized layer of arrays as :attr:`RecurrentLayer.stored` has them.
+
+    Parameters
+    ----------
+    options : mapping
+        Those at their defaults may be left out.
+    stored : mapping of str to ndarray
+        Arrays that own their memory become the layer's: nobody else may write to them. Others are
+        copied. Values of int8 may be -128, and scales any that are finite and not below 0.
+    weights, activations
+        As of :meth:`RecurrentLayer.quantize`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        There is no such option or way, or names, shapes and types are not those of such a layer.
+    """
+    options = _known_options(cls, options)
+    if options["num_layers"] > len(stored):  # before their names are made
+        raise ValueError(f"num_layers: {options['num_layers']}, but {len(stored)} arrays in all")
+    quantization = as_quantization(_make_spec(cls, options), weights, activations)
+    return _make_quantized(cls, options, stored, quantization)
 
 
 def make_spec(cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]) -> Spec:
@@ -647,8 +770,41 @@ def _checked(cls: type[RecurrentLayer[Any, Any]], arguments: Mapping[str, Any]) 
     return options
 
 
-def _make_spec(cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]) -> Spec:
-    return Spec(options, cls._config(options), table_of(cls).training(options))
+def _known_options(
+    cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """All options of a class; those that are left out have their defaults."""
+    table = table_of(cls)
+    unknown = [name for name in options if name not in table.options]
+    missing = [name for name in table.required if name not in options]
+    if unknown or missing:
+        raise ValueError(
+            f"{cls.__name__}: expected its options; missing: {', '.join(missing) or 'none'}; "
+            f"unexpected: {', '.join(unknown) or 'none'}"
+        )
+    return _checked(cls, {**table.defaults, **options})
+
+
+def _make_quantized(
+    cls: type[LayerT], options: Mapping[str, Any], stored: Stored, quantization: Quantization
+) -> LayerT:
+    spec = _make_spec(cls, options, quantization)
+    layer = cls.__new__(cls)
+    layer._quantization = quantization
+    own = own_stored(spec, quantization, stored)
+    layer._begin(options, np.random.default_rng(), spec, own)
+    return layer
+
+
+def _make_spec(
+    cls: type[RecurrentLayer[Any, Any]],
+    options: Mapping[str, Any],
+    quantization: Quantization | None = None,
+) -> Spec:
+    config: Mapping[str, Any] = cls._config(options)
+    if quantization is not None:
+        config = with_quantization(config, quantization)
+    return Spec(options, config, table_of(cls).training(options))
 
 
 def _as_limit(memory_limit: Any) -> int:

@@ -11,9 +11,9 @@ from typing import Any
 from fastlstm._checks import FloatArray, readable_path
 from fastlstm._safetensors import StoredTensor
 
-from .files import FORMAT, read_layer
+from .files import FORMAT, SMALL_FORMAT, read_layer
 from .gru import GRU
-from .layer import make_layer
+from .layer import make_layer, quantized_layer
 from .lstm import LSTM
 from .rnn import RNN
 
@@ -51,6 +51,10 @@ def load(path: str | os.PathLike[str]) -> Any:
     text, tensors = read_layer(path)
     try:
         config = json.loads(text)
+        if config["format"] == SMALL_FORMAT:
+            cls, options = LAYERS[config["layer"]], config["options"]
+            stored = {name: tensor.read_stored() for name, tensor in tensors.items()}
+            return quantized_layer(cls, options, stored, **config["quantization"])
         if config["format"] != FORMAT:
             raise ValueError(f"format {config['format']} instead of {FORMAT}")
         if "module" not in config:

@@ -12,6 +12,9 @@ from fastlstm._checks import FloatArray, check_shape
 from . import core
 from .layouts import Layout
 
+# After a parameter's name, where its values are integers: that of their scales.
+SCALE = "_scale"
+
 
 class Parameter(NamedTuple):
     """One parameter of one layer and direction."""
@@ -83,9 +86,17 @@ class Spec:
         return f"_l{layer}" + ("_reverse" if direction == 1 else "")
 
     def cell_arrays(self, arrays: Mapping[str, FloatArray], k: int) -> dict[str, FloatArray]:
-        """Those arrays that are parameters of cell k, or their gradients, by short names."""
+        """Those arrays that are parameters of cell k, or their gradients, by short names.
+
+        With them are their scales, where there are such.
+        """
         cell = self.parameters[k]
-        return {kind: arrays[p.name] for kind, p in cell.items() if p.name in arrays}
+        return {
+            kind + end: arrays[p.name + end]
+            for kind, p in cell.items()
+            for end in ("", SCALE)
+            if p.name + end in arrays
+        }
 
     def layout(self, x: FloatArray) -> Layout:
         """How a call's input is laid out.

@@ -93,10 +93,6 @@ class Values:
         """The arrays of this moment, not to be changed."""
         return MappingProxyType(self.now().arrays)
 
-    def copies(self) -> dict[str, FloatArray]:
-        """The same, to be changed."""
-        return {name: copied(array) for name, array in self.now().arrays.items()}
-
     def update(self, values: Any) -> None:
         """Replace some arrays by copies of others; nothing is replaced after an error."""
         new = self._checked(values)

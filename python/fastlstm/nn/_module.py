@@ -363,6 +363,8 @@ def _described(module: Module, prefix: str) -> dict[str, Any]:
             raise TypeError(f"{prefix}{name}: expected a class of the library, got {kind}")
         elif isinstance(part, Block):
             parts[name] = {"kind": kind, "options": options_of(part)}
+        elif part.quantization is not None:
+            raise TypeError(f"{prefix}{name}: expected a layer that is not quantized, got {part!r}")
         else:
             parts[name] = {"kind": kind, "options": spec_of(part).options}
     return {"parts": parts, "meta": module.meta}

@@ -1,6 +1,6 @@
 """The textbook, in plain NumPy: every cell of the library, forward and backward, in float64.
 
-Beside the cells: the losses over whole sequences, CRF and CTC.
+Beside the cells: the losses over whole sequences, CRF and CTC, and layers of few bits.
 
 Read :mod:`fastlstm.reference.lstm` to learn how an LSTM works. All kernels of the library are
 checked against this package, and the package itself is checked by finite differences. It is made to
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from . import blocks, gru, losses, lstm, rnn
+from . import blocks, gru, losses, low_precision, lstm, rnn
 from ._arrays import sigmoid
 from ._cell import Cell
 from ._layers import Gradients
@@ -90,6 +90,7 @@ __all__ = [
     "gru_cell_backward",
     "gru_forward",
     "losses",
+    "low_precision",
     "lstm_backward",
     "lstm_cell",
     "lstm_cell_backward",

@@ -41,6 +41,11 @@ def check_shape(name: str, shape: tuple[int, ...], expected: tuple[int | str, ..
         raise ValueError(f"{name}: expected {text}, got {shape}")
 
 
+def as_it_is(rows: Array) -> Array:
+    """Return what is given."""
+    return rows
+
+
 def sigmoid(x: npt.ArrayLike) -> Array:
     """Return 1 / (1 + exp(-x)), the smooth switch from 0 (closed) to 1 (open).
 

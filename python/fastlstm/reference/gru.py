@@ -41,7 +41,7 @@ not merely added, as they are otherwise.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -49,7 +49,7 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array
+from ._arrays import Array, as_it_is
 from ._cell import Cell, Parameter, read_step
 from ._layers import Gradients, Tape, backward, forward, read_call
 from ._masks import NO_MASKS, HiddenMasks, dropped, zoned_out, zoned_out_backward
@@ -101,6 +101,7 @@ def gru_cell(
     reset_after: bool = True,
     options: GRUOptions = PLAIN,
     masks: HiddenMasks = NO_MASKS,
+    read: Callable[[Array], Array] = as_it_is,
 ) -> GRUStep:
     """Compute one step of a GRU for a batch.
 
@@ -122,6 +123,8 @@ def gru_cell(
         Other functions, clipping.
     masks : HiddenMasks
         Regularisation of this step.
+    read : callable
+        What rows go through on their way into a product, in :mod:`.low_precision`.
 
     Returns
     -------
@@ -151,17 +154,18 @@ def gru_cell(
     b_Rr, b_Rz, b_Rn = np.split(b_R, 3)
 
     gate, candidate = options.activations
-    h_read = dropped(masks.h, h)
-    a_r = x @ W_r.T + b_Wr + h_read @ R_r.T + b_Rr
-    a_z = x @ W_z.T + b_Wz + h_read @ R_z.T + b_Rz
+    h_seen = dropped(masks.h, h)
+    x_read, h_read = read(x), read(h_seen)
+    a_r = x_read @ W_r.T + b_Wr + h_read @ R_r.T + b_Rr
+    a_z = x_read @ W_z.T + b_Wz + h_read @ R_z.T + b_Rz
     r = clipped(gate, a_r, options.clip)
     z = clipped(gate, a_z, options.clip)
     if reset_after:
         m = h_read @ R_n.T + b_Rn
-        a_n = x @ W_n.T + b_Wn + r * m
+        a_n = x_read @ W_n.T + b_Wn + r * m
     else:
-        m = (r * h_read) @ R_n.T + b_Rn
-        a_n = x @ W_n.T + b_Wn + m
+        m = read(r * h_seen) @ R_n.T + b_Rn
+        a_n = x_read @ W_n.T + b_Wn + m
     n = clipped(candidate, a_n, options.clip)
     a = np.concatenate([a_r, a_z, a_n], axis=1)
     h_new = (1 - z) * n + z * h

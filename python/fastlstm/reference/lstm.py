@@ -80,7 +80,7 @@ W x is written ``x @ W.T``. The gradient of a loss with respect to x is called d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -88,7 +88,7 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array
+from ._arrays import Array, as_it_is
 from ._cell import Cell, Parameter, read_step
 from ._layers import Gradients, Tape, backward, forward, read_call
 from ._masks import dropped, zoned_out, zoned_out_backward
@@ -183,6 +183,7 @@ def lstm_cell(
     *,
     options: LSTMOptions = PLAIN,
     masks: LSTMMasks = NO_MASKS,
+    read: Callable[[Array], Array] = as_it_is,
 ) -> LSTMStep:
     """Compute one step of an LSTM for a batch.
 
@@ -212,6 +213,8 @@ def lstm_cell(
         Other functions, clipping, coupled gates.
     masks : LSTMMasks
         Regularisation of this step.
+    read : callable
+        What rows go through on their way into a product, in :mod:`.low_precision`.
 
     Returns
     -------
@@ -250,7 +253,7 @@ def lstm_cell(
 
     # W x + R h + b of all four gates side by side.
     h_read = dropped(masks.h, h)
-    from_x, from_h = x @ W.T, h_read @ R.T
+    from_x, from_h = read(x) @ W.T, read(h_read) @ R.T
     if affine is not None:
         norm_x, norm_h = normalised(from_x), normalised(from_h)
         from_x, from_h = affine.n_W * norm_x.values, affine.n_R * norm_h.values
@@ -270,7 +273,7 @@ def lstm_cell(
         norms = (norm_x, norm_h, normalised(c_new))
         seen = affine.n_c * norms[2].values + affine.b_c
     m = o * activate(hidden, seen)
-    h_new = m if W_hr is None else m @ W_hr.T
+    h_new = m if W_hr is None else read(m) @ W_hr.T
     return LSTMStep(
         i,
         f,

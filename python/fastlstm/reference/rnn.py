@@ -23,7 +23,7 @@ Letters as in :mod:`fastlstm.reference.lstm`. Only the sum of b_W and b_R matter
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -31,7 +31,7 @@ import numpy.typing as npt
 
 from fastlstm._activations import Activation
 
-from ._arrays import Array
+from ._arrays import Array, as_it_is
 from ._cell import Cell, Parameter, read_step
 from ._layers import Gradients, Tape, backward, forward, read_call
 from ._masks import NO_MASKS, HiddenMasks, dropped, zoned_out, zoned_out_backward
@@ -80,6 +80,7 @@ def rnn_cell(
     *,
     options: RNNOptions = PLAIN,
     masks: HiddenMasks = NO_MASKS,
+    read: Callable[[Array], Array] = as_it_is,
 ) -> RNNStep:
     """Compute one step of an RNN for a batch.
 
@@ -97,6 +98,8 @@ def rnn_cell(
         The function, clipping.
     masks : HiddenMasks
         Regularisation of this step.
+    read : callable
+        What rows go through on their way into a product, in :mod:`.low_precision`.
 
     Raises
     ------
@@ -111,7 +114,7 @@ def rnn_cell(
     (x, h, W, R), biases = read_step(
         CELL, {"x": x, "h": h, "W": W, "R": R}, {"b_W": b_W, "b_R": b_R}
     )
-    a = x @ W.T + dropped(masks.h, h) @ R.T
+    a = read(x) @ W.T + read(dropped(masks.h, h)) @ R.T
     for bias in biases:
         if bias is not None:
             a = a + bias

@@ -3,7 +3,7 @@
 :mod:`._sources` runs the frameworks, :mod:`._inputs` makes what both sides get, :mod:`._results`
 says how far rounding can take them apart, :mod:`._pair` compares. Where they differ by more,
 :mod:`._locate` finds the first step and unit, :mod:`._causes` and :mod:`._fit` the gate and what is
-wrong with it.
+wrong with it. :mod:`._precision` compares a layer of few bits with the one that it was made of.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ from fastlstm.layers import check_layer
 from ._inputs import make_inputs
 from ._locate import Difference, locate
 from ._pair import Compared, Pair
+from ._precision import Precision, compare_layers
 from ._report import Check, Report
 from ._results import SMALLEST
 from ._sources import Source, find_source
 
-__all__ = ["Check", "Difference", "Report", "convert", "verify"]
+__all__ = ["Check", "Difference", "Precision", "Report", "compare_layers", "convert", "verify"]
 
 
 @needs_extra("verify", "verify")

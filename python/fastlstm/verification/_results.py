@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from fastlstm.layers import make_layer, spec_of
+
 Array = npt.NDArray[Any]
 
 # What results move by when every weight and input moves by an ULP is what rounding inside a sum
@@ -89,11 +91,18 @@ def variations(layer: Any, inputs: Inputs, eps: float, seed: int) -> list[Result
 
     results = []
     for _ in range(VARIATIONS):
-        varied = copy.deepcopy(layer)
+        varied = _with_plain_weights(layer)
         varied.update({name: moved(value) for name, value in layer.params.items()})
         state = tuple(moved(s) for s in inputs.state)
         results.append(run_layer(varied, inputs._replace(x=moved(inputs.x), state=state)))
     return results
+
+
+def _with_plain_weights(layer: Any) -> Any:
+    """A copy whose weights can be moved by any part: of a quantized layer, what they stand for."""
+    if layer.quantization is None:
+        return copy.deepcopy(layer)
+    return make_layer(type(layer), spec_of(layer).options, layer.params)
 
 
 def difference(ours: Array, theirs: Array) -> Array:

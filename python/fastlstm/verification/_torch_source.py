@@ -20,6 +20,7 @@ import numpy as np
 
 from fastlstm.interchange._description import Description, listed
 from fastlstm.interchange._torch.contents import choose_layer, contents_of_source, names_in
+from fastlstm.interchange._torch.packed import holds_packed
 from fastlstm.interchange.torch import describe
 
 from ._results import Array, Inputs, Results, as_results
@@ -44,10 +45,16 @@ class TorchSource:
 
         self._torch = torch
         self._description = describe(source, prefix, nonlinearity=nonlinearity)
-        if isinstance(source, (str, os.PathLike)):
-            source = self._load(os.fspath(source))
         contents = contents_of_source(source)
         name = choose_layer(contents, prefix)
+        if holds_packed(names_in(name, contents.tensors)):
+            raise ValueError(
+                "source: a quantised layer of PyTorch, which rounds what it multiplies in a way of "
+                "its own, is not compared"
+            )
+        if isinstance(source, (str, os.PathLike)):
+            contents = contents_of_source(self._load(os.fspath(source)))
+            name = choose_layer(contents, prefix)
         module = contents.modules.get(name)
         if module is None:
             own = names_in(name, contents.tensors)

@@ -12,6 +12,10 @@ namespace fastlstm {
 namespace wide {
 extern const KernelTable<float> float32_kernels;
 extern const KernelTable<double> float64_kernels;
+extern const PanelKernels<float> bfloat16_weights_kernels;
+extern const PanelKernels<float> int8_weights_kernels;
+extern const PanelKernels<float> bfloat16_kernels;
+extern const PanelKernels<float> int8_kernels;
 }  // namespace wide
 #endif
 
@@ -20,11 +24,17 @@ namespace {
 std::vector<Tables> wanted_tables() {
   const char* name = std::getenv("FASTLSTM_ISA");
 #if defined(FASTLSTM_TEST_WIDE)
-  const Tables wide{"wide", &wide::float32_kernels, &wide::float64_kernels};
+  const Tables wide{"wide",
+                    &wide::float32_kernels,
+                    &wide::float64_kernels,
+                    {nullptr, &wide::bfloat16_weights_kernels, &wide::int8_weights_kernels,
+                     &wide::bfloat16_kernels, &wide::int8_kernels}};
   if (name != nullptr && std::strcmp(name, wide.target) == 0) return {wide};
 #endif
   const auto tables_of = [](const Target& target) {
-    return Tables{target.name, target.float32, target.float64};
+    Tables tables{target.name, target.float32, target.float64, {}};
+    std::copy(std::begin(target.small), std::end(target.small), tables.small);
+    return tables;
   };
   if (name != nullptr) return {tables_of(find_target(name, "FASTLSTM_ISA"))};
   std::vector<Tables> all;

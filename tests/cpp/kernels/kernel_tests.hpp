@@ -29,6 +29,7 @@ struct Tables {
   const char* target;
   const KernelTable<float>* float32;
   const KernelTable<double>* float64;
+  const PanelKernels<float>* small[kArithmetics];  // by arithmetic; null for kFull
 };
 
 /// Of the target that FASTLSTM_ISA names, or of all that this CPU runs. Without sanitizers and

@@ -64,6 +64,30 @@ def _quantized(call: Call) -> Array:
     return np.asarray(np.clip(moved, limits.min, limits.max).astype(zero.dtype))
 
 
+def _numbers(call: Call) -> Array:
+    """The whole numbers of DequantizeLinear's result, without their scales and zero points."""
+    if call[0].dtype not in (np.int8, np.uint8):
+        raise ValueError(f"{call.kind}: expected whole numbers of 8 bits, got {call[0].dtype}")
+    call.make(call[0].shape, np.int16)
+    return call[0].astype(np.int16)
+
+
+def _scales(call: Call) -> Array:
+    """The scale of each."""
+    return np.broadcast_to(_along(call, call[0], call[1]).astype(np.float32), call[0].shape)
+
+
+def _zeros(call: Call) -> Array:
+    """The zero point of each."""
+    zero = call.given(2)
+    if zero is None:
+        return np.broadcast_to(np.int16(0), call[0].shape)
+    return np.broadcast_to(_along(call, call[0], zero).astype(np.int16), call[0].shape)
+
+
+PARTS: dict[str, Operator] = {"numbers": _numbers, "scales": _scales, "zeros": _zeros}
+"""What DequantizeLinear's result is made of, each in its shape."""
+
 QUANTISED: dict[str, Operator] = {
     "DequantizeLinear": _dequantized,
     "QuantizeLinear": _quantized,

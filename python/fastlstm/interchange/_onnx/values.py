@@ -20,6 +20,7 @@ from .call import Call
 from .file import Tensors, elements
 from .graphs import Graphs, Scope, domain_of, graphs_in, names_around
 from .operators import operator_of
+from .quantised import PARTS
 from .room import Room
 from .shapes import (
     ITS_OWN,
@@ -108,6 +109,8 @@ class Values:
         Sizes that only a run of the model knows, with which what depends on them can be computed.
     other : int
         All sizes that are not among them.
+    part : str, optional
+        What stands for the results of DequantizeLinear: one of PARTS of :mod:`.quantised`.
 
     Attributes
     ----------
@@ -122,12 +125,14 @@ class Values:
         room: Room,
         sizes: Mapping[Dim, int] | None = None,
         other: int = 0,
+        part: str | None = None,
     ) -> None:
         self._graphs = graphs
         self._tensors = tensors
         self._room = room
         self._sizes = sizes
         self._other = other
+        self._part = part
         self.unknown: list[str] = []
         self._known: dict[_Question, Any] = {}
 
@@ -137,6 +142,10 @@ class Values:
         values = Values(self._graphs, self._tensors, self._room, sizes, other)
         values.unknown = self.unknown
         return values
+
+    def of_part(self, part: str) -> Values:
+        """The same model's values, of which those that are dequantised have a part only."""
+        return Values(self._graphs, self._tensors, self._room, part=part)
 
     def depends(self, scope: Scope, name: str) -> Depends:
         """Return on what a value depends."""
@@ -300,6 +309,8 @@ class Values:
                 return [np.array(elements(sizes), np.int64)]
             return [np.array(sizes[attributes.get("start") : attributes.get("end")], np.int64)]
         operator = operator_of(domain, kind)
+        if operator is not None and self._part is not None and kind == "DequantizeLinear":
+            operator = PARTS[self._part]
         if operator is None:
             raise ValueError(f"{name}: a constant that is made by {kind}, which is not known here")
         if domain == "" and kind == "CastLike":

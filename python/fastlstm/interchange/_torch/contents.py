@@ -5,6 +5,7 @@ In memory, all that containers, objects and modules hold is searched as in a fil
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
@@ -15,11 +16,20 @@ import numpy as np
 from fastlstm._checks import FloatArray, readable_path, to_numpy
 from fastlstm._stored import FLOATS, as_layers_float
 from fastlstm.interchange._description import choose, listed
-from fastlstm.interchange._tensors import DAMAGE, Tensor
+from fastlstm.interchange._tensors import DAMAGE, Int8, Tensor
 
 from .file import read_torch_file
 from .modules import ModuleFacts, Parametrised, facts_of, held_by, is_module, title_of
 from .objects import OtherTensor
+from .packed import (
+    PER_TENSOR,
+    holds_packed,
+    int8_of,
+    is_of_torch_script,
+    packed_cell,
+    state_of,
+    unpacked,
+)
 from .parameters import (
     layers_among,
     parameters_of,
@@ -98,6 +108,9 @@ def _held(thing: Any) -> Iterable[tuple[Any, Any]] | None:
         return held_by(thing)
     if isinstance(thing, Mapping):  # its attributes may have the same again
         return with_lists_marked(thing)
+    cell = packed_cell(state_of(thing)) if is_of_torch_script(thing) else None
+    if cell is not None:
+        return cell.items()
     return contents_of(thing)
 
 
@@ -156,6 +169,17 @@ def facts_about(contents: Contents, layer: str) -> ModuleFacts | None:
     return facts
 
 
+def packed_in(
+    contents: Contents, layer: str, bidirectional: bool | None
+) -> dict[str, Tensor] | None:
+    """All parameters of a quantised layer; None: it is none."""
+    own = names_in(layer, contents.tensors)
+    if not holds_packed(own):
+        return None
+    tensors = {name: _described(name, contents.tensors[full]) for name, full in own.items()}
+    return unpacked(tensors, names_in(layer, contents.modules), bidirectional)
+
+
 def parameters_in(
     contents: Contents,
     layer: str,
@@ -190,6 +214,9 @@ def _described(name: str, value: Any) -> Tensor:
     except DAMAGE as error:  # without values yet, or with ragged ones
         raise ValueError(f"{name}: expected a tensor with a shape: {error}") from error
 
+    if getattr(value, "is_quantized", False):
+        return Tensor(shape, _refused, functools.partial(_int8, value))
+
     def read() -> FloatArray:
         array = to_numpy(name, value.detach().cpu() if hasattr(value, "detach") else value)
         if array.dtype.name not in FLOATS:
@@ -197,3 +224,17 @@ def _described(name: str, value: Any) -> Tensor:
         return np.array(as_layers_float(array, array.dtype.name), order="C")
 
     return Tensor(shape, read)
+
+
+def _refused() -> NoReturn:
+    raise ValueError("expected a tensor of floats, got a quantised tensor")
+
+
+def _int8(tensor: Any) -> Int8:
+    """The whole numbers of a quantised tensor in memory."""
+    numbers = tensor.detach().cpu().int_repr().numpy()
+    scheme = str(tensor.qscheme()).removeprefix("torch.")
+    if scheme in PER_TENSOR:
+        return int8_of(numbers, scheme, tensor.q_scale(), tensor.q_zero_point(), None)
+    scales, zeros = tensor.q_per_channel_scales(), tensor.q_per_channel_zero_points()
+    return int8_of(numbers, scheme, scales.numpy(), zeros.numpy(), tensor.q_per_channel_axis())

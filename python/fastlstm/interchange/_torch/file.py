@@ -17,16 +17,18 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
+import numpy.typing as npt
 
 from fastlstm._checks import FloatArray
 from fastlstm._files import HeldFile
 from fastlstm._kinds import kind_of
 from fastlstm._stored import FLOATS, Room, as_layers_float
-from fastlstm.interchange._tensors import DAMAGE, Tensor
+from fastlstm.interchange._tensors import DAMAGE, Int8, Tensor
 
 from .objects import (
     NumpyArray,
     OtherTensor,
+    QuantisedTensor,
     Storage,
     Strided,
     call,
@@ -35,6 +37,7 @@ from .objects import (
     is_script,
     storage_of,
 )
+from .packed import int8_of
 from .parameters import may_be_of_a_layer, with_lists_marked
 from .pickle import Global, Machine
 from .script import attributes, code_file, python_class
@@ -56,6 +59,8 @@ _FEW = 16
 _MOST_OTHERS = 100
 
 
+# Types of scales and zero points.
+_NUMBERS = {"float64": "<f8", "float32": "<f4", "int64": "<i8", "int32": "<i4"}
 _MADE = Global("", "a class that the file itself makes")
 
 
@@ -277,10 +282,33 @@ class _Values:
         self._counted: set[int] = set()
 
     def strided(self, tensor: Strided) -> FloatArray:
-        storage, dtype = tensor.storage, tensor.dtype
+        dtype = tensor.dtype
         if dtype not in FLOATS:
             raise ValueError(f"expected a tensor of floats, got one of {dtype}")
-        stored = np.dtype(f"<{FLOATS[dtype]}")
+        array = as_layers_float(self._elements(tensor, np.dtype(f"<{FLOATS[dtype]}")), dtype)
+        if array.base is not None or not array.flags.c_contiguous:
+            array = np.array(array, order="C")
+        return np.negative(array, out=array) if tensor.negative else array
+
+    def int8(self, tensor: QuantisedTensor) -> Int8:
+        numbers = tensor.numbers
+        if numbers.dtype != "qint8":
+            raise ValueError(f"expected whole numbers of 8 bits, qint8, got {numbers.dtype}")
+        values = self._elements(numbers, np.dtype(np.int8))
+        scales, zeros = self._numbers(tensor.scales), self._numbers(tensor.zeros)
+        return int8_of(values, tensor.scheme, scales, zeros, tensor.axis)
+
+    def _numbers(self, part: Any) -> Any:
+        """A number, or a tensor of some."""
+        if not isinstance(part, Strided):
+            return part
+        if part.dtype not in _NUMBERS:
+            raise ValueError(f"expected scales in numbers, got {part.dtype}")
+        return self._elements(part, np.dtype(_NUMBERS[part.dtype]))
+
+    def _elements(self, tensor: Strided, stored: np.dtype[Any]) -> npt.NDArray[Any]:
+        """The elements of a type, as they lie in the file."""
+        storage = tensor.storage
         count = math.prod(tensor.shape)
         # From the first element to the last.
         pairs = [*zip(tensor.shape, tensor.strides, strict=True)]
@@ -288,7 +316,7 @@ class _Values:
         begin = storage.start * storage.element_size + tensor.offset * stored.itemsize
         if begin + span * stored.itemsize > storage.size:
             raise ValueError(f"a tensor of shape {tensor.shape} reaches beyond its storage")
-        self._count(tensor, count * max(4, stored.itemsize))
+        self._count(tensor, count * (max(4, stored.itemsize) if stored.itemsize > 1 else 1))
         if storage.data is not None:
             memory = np.frombuffer(storage.data, stored, span, begin)
         else:
@@ -296,11 +324,7 @@ class _Values:
         if memory.size != span:
             raise ValueError(f"storage {storage.key} is cut")
         strides = [stride * stored.itemsize for stride in tensor.strides]
-        values = np.lib.stride_tricks.as_strided(memory, tensor.shape, strides if count else None)
-        array = as_layers_float(values, dtype)
-        if array.base is not None or not array.flags.c_contiguous:
-            array = np.array(array, order="C")
-        return np.negative(array, out=array) if tensor.negative else array
+        return np.lib.stride_tricks.as_strided(memory, tensor.shape, strides if count else None)
 
     def numpy(self, array: NumpyArray) -> FloatArray:
         self._count(array, max(4 * math.prod(array.shape), len(array.data)))
@@ -308,6 +332,9 @@ class _Values:
 
     def other(self, tensor: OtherTensor) -> NoReturn:
         raise ValueError(f"expected a tensor of floats, got {tensor.kind}")
+
+    def not_quantised(self, _: QuantisedTensor) -> NoReturn:
+        raise ValueError("expected a tensor of floats, got a quantised tensor")
 
     def _count(self, tensor: Any, size: int) -> None:
         self.room.take(_READ)  # for each layer that shares it
@@ -322,6 +349,7 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
         Strided: values.strided,
         NumpyArray: values.numpy,
         OtherTensor: values.other,
+        QuantisedTensor: values.not_quantised,
     }
 
     def wanted(thing: Any) -> bool:
@@ -357,6 +385,8 @@ def _collect(value: Any, script: Script, values: _Values) -> TorchFile:
         if type(thing) in readers:
             read = functools.partial(readers[type(thing)], thing)
             found.tensors[name] = Tensor(thing.shape, read)
+            if type(thing) is QuantisedTensor:
+                found.tensors[name].read_int8 = functools.partial(values.int8, thing)
         elif is_module(thing):
             kind = thing.type if isinstance(thing.type, Global) else _MADE
             found.modules[name] = Module(kind, thing.state)

@@ -13,6 +13,7 @@ from typing import Any
 
 from .file import Module
 from .objects import Strided
+from .packed import PACKED, is_packed_class, is_quantised_class
 from .parameters import in_order, is_parameter
 from .pickle import Global, Opaque
 from .script import CHANGED_CODE
@@ -84,7 +85,8 @@ def facts_of(module: Any) -> ModuleFacts:
 
 
 def _is_recurrent(type: Global) -> bool:
-    return type.module in (_TORCHS, _OURS) and type.name in _RECURRENT
+    known = type.module in (_TORCHS, _OURS) and type.name in _RECURRENT
+    return known or is_quantised_class(*type)
 
 
 def _global_of(cls: type) -> Global:
@@ -208,6 +210,8 @@ def held_by(module: Any) -> Iterator[tuple[str, Any]]:
     """
     parts = [vars(module).get(kind) for kind in ("_parameters", "_buffers", "_modules")]
     held = [item for part in parts if hasattr(part, "items") for item in part.items()]
+    if is_packed_class(*_global_of(type(module))):
+        held.append((PACKED, vars(module).get(PACKED)))
     facts = facts_of(module)
     if not facts.cell:
         yield from held

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
+from .packed import PACKED, is_packed_class, packed_cell
 from .pickle import Global, Opaque, as_key
 from .walk import SAME, Contents
 
@@ -67,6 +68,22 @@ class Strided(NamedTuple):
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     negative: bool  # whether its values are those of the storage, negated
+
+
+class QuantisedTensor(NamedTuple):
+    """A tensor of whole numbers, with their scales."""
+
+    numbers: Strided
+    scheme: str
+    """PyTorch's name of the rule: "per_tensor_affine", ..."""
+    scales: Any
+    zeros: Any
+    """A number each, or a tensor each for the places along an axis."""
+    axis: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.numbers.shape
 
 
 class OtherTensor(NamedTuple):
@@ -244,6 +261,11 @@ def _torch(name: str, arguments: Any, load: Callable[[bytes], Any]) -> Any:
             return ()
         case "Size", (shape,):
             return sizes(shape)
+        case "_rebuild_qtensor", (
+            (storage, offset, shape, strides, (Global(_, scheme), scales, zeros, *axis), *_)
+        ):
+            numbers = _strided(storage, None, offset, shape, strides, [])
+            return QuantisedTensor(numbers, scheme, scales, zeros, axis[0] if axis else None)
         case "_rebuild_qtensor", (_, _, shape, *_):
             return OtherTensor("a quantised tensor", sizes(shape))
         case "_rebuild_sparse_tensor", (_, (_, _, shape, bool() | None)):
@@ -336,6 +358,12 @@ def is_module(thing: Any) -> bool:
     )
 
 
+def is_packed_parameter(thing: Any) -> bool:
+    """Whether it is the module around the weights of a quantised layer and direction."""
+    kind = getattr(thing, "type", None)
+    return is_module(thing) and isinstance(kind, Global) and is_packed_class(*kind)
+
+
 def is_script(thing: Any) -> bool:
     """Whether it is a module of TorchScript."""
     kind = getattr(thing, "type", None)
@@ -347,7 +375,7 @@ def contents_of(thing: Any) -> Contents:
     """Return what something in a pickle holds."""
     if isinstance(thing, dict):
         return thing.items()
-    if isinstance(thing, (Storage, Strided, OtherTensor, Global)):
+    if isinstance(thing, (Storage, Strided, QuantisedTensor, OtherTensor, Global)):
         return None
     if isinstance(thing, (list, tuple)):
         return enumerate(thing)
@@ -357,6 +385,10 @@ def contents_of(thing: Any) -> Contents:
         parts = (thing.data if isinstance(thing.data, list) else None,)  # an array of objects
     elif not isinstance(thing, Opaque):
         return None
+    elif (cell := packed_cell(thing.state)) is not None:
+        parts = (cell,)
+    elif is_packed_parameter(thing):
+        parts = ({PACKED: thing.state[PACKED]},)
     elif is_module(thing):
         parts = tuple(thing.state.get(part) for part in ("_parameters", "_buffers", "_modules"))
     else:

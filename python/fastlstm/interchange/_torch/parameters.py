@@ -19,6 +19,7 @@ from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import Tensor
 
 from .objects import OtherTensor
+from .packed import packed_layer
 
 Array = npt.NDArray[Any]
 
@@ -73,7 +74,9 @@ def layers_among(names: Iterable[str]) -> list[str]:
     for name in names:
         path, _, last = name.rpartition(".")
         before, parametrisations, after = f".{name}".rpartition(".parametrizations.")
-        if _PART.fullmatch(last):
+        if (packed := packed_layer(name)) is not None:
+            found[packed] = None
+        elif _PART.fullmatch(last):
             found[path] = None
         elif parametrisations and _PARAMETER.fullmatch(after.partition(".")[0]):
             found[before[1:]] = None

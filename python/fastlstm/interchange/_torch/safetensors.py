@@ -42,6 +42,8 @@ def read_safetensors(path: str) -> dict[str, Tensor]:
 
 def _hidden_option(config: str) -> str | None:
     match json.loads(config):
+        case {"quantization": quantization}:
+            return f"quantization={quantization!r}"
         case {"layer": str(kind), "options": dict(options)} if kind in LAYERS:
             defaults = json.loads(json.dumps(table_of(LAYERS[kind]).defaults))
             for option, value in options.items():
