@@ -106,6 +106,31 @@ def test_no_bit_depends_on_the_division(
         assert_same_bits(other_grads[key], array, key)
 
 
+@pytest.mark.parametrize("cell", CELLS)
+@pytest.mark.parametrize(
+    ("weights", "activations"),
+    [("bfloat16", "float32"), ("int8", "float32"), ("bfloat16", "bfloat16"), ("int8", "int8")],
+)
+def test_no_bit_of_a_quantized_layer_depends_on_the_division(
+    cell: str, weights: str, activations: str
+) -> None:
+    name, options = CELLS[cell]
+    layer = getattr(fastlstm, name)(24, 67, num_layers=2, seed=0, **options)
+    layer = layer.quantize(weights, activations)
+    for B in (1, 9):
+        x = np.random.default_rng(B).normal(size=(11, B, 24)).astype(np.float32)
+        with divided(1, 1, 1, 1):
+            output, final = layer(x)
+        for division in ((1, 1, 1, 2), (3, 1, 1, 1), (2, 1, 1, 2), (1, 1, 2, 1), (1, 1, 1, 3)):
+            with divided(*division):
+                other, other_final = layer(x)
+                stream = layer.stream(B)
+                steps = np.stack([stream.step(step) for step in x])
+            assert_same_bits(other, output, f"output, {division}")
+            assert_same_states(other_final, final)
+            assert_same_bits(steps, output, f"steps, {division}")
+
+
 @pytest.mark.parametrize("division", [(64, 1, 1, 1), (1, 1, 1, 64), (8, 1, 1, 8)])
 def test_sixty_four_threads(division: tuple[int, int, int, int]) -> None:
     """Slow on few CPUs, but right."""
@@ -161,6 +186,14 @@ def test_a_plan_as_people_read_it(sixteen_cpus: None) -> None:
     assert repr(layer.plan(50, 64, threads=1)).startswith("1 thread: ")
     two = layer.plan(50, 64, threads=1, training=True)
     assert "\n  backward 0: 1 thread: " in repr(two)
+
+
+def test_small_weights_count() -> None:
+    layer = fastlstm.LSTM(512, 512, seed=0)
+    small = layer.quantize("int8")
+    assert small.plan(50, 1, threads=1).seconds < layer.plan(50, 1, threads=1).seconds
+    with pytest.raises(TypeError, match="plan"):
+        small.plan(50, 1, training=True)
 
 
 def test_lengths_count(sixteen_cpus: None) -> None:

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -11,6 +12,7 @@
 #include "passes/cell_run.hpp"
 #include "runtime/crowding.hpp"
 #include "runtime/fp_mode.hpp"
+#include "runtime/spin_barrier.hpp"
 #include "runtime/thread_team.hpp"
 #include "runtime/tuning.hpp"
 #include "schedule/thread_plan.hpp"
@@ -33,7 +35,7 @@ struct Stream<T>::State {
     const CallShape call(config, one_step, sizeof(T), true);
     spinners = plan_stream(call, false);
     sleepers = std::min(spinners, plan_stream(call, true));
-    if (spinners > 1) barrier.emplace(1, spinners);
+    if (spinners > 1) barrier = std::make_unique<SpinBarrier>(1, spinners);
     for (int thread = 0; thread < spinners; ++thread) {
       buffers.emplace_back(*shared, one_step, room);
     }
@@ -112,7 +114,7 @@ struct Stream<T>::State {
     TeamLease team(threads_now());
     barrier->set_size(team.threads());
     team.run([&](int rank) noexcept {
-      step({rank, team.threads(), team.threads() > 1 ? &*barrier : nullptr}, x, out);
+      step({rank, team.threads(), team.threads() > 1 ? barrier.get() : nullptr}, x, out);
     });
     ended = Clock::now();
   }
@@ -125,9 +127,9 @@ struct Stream<T>::State {
   Buffer<T> between[2];         // [B, P] outputs of layers below the last
   std::deque<CellRun<T>> runs;  // by layer
   std::vector<ThreadBuffers<T>> buffers;
-  std::optional<SpinBarrier> barrier;  // where several threads share a step
-  int spinners = 1, sleepers = 1;      // threads worth their while that spin or sleep between steps
-  Clock::time_point ended{};           // the last step
+  std::unique_ptr<SpinBarrier> barrier;  // where several threads share a step
+  int spinners = 1, sleepers = 1;  // threads worth their while that spin or sleep between steps
+  Clock::time_point ended{};       // the last step
 
  private:
   void plan() {

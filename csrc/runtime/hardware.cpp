@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/cpu.hpp"
 #include "runtime/system.hpp"
 
 namespace fastlstm {
@@ -23,6 +24,8 @@ const Hardware& real_hardware() {
     made->L2 = static_cast<double>(caches.L2 > 0 ? caches.L2 : 1 << 20);
     made->L3 = static_cast<double>(caches.L3 > 0 ? caches.L3 : 32 << 20);
     made->cpus = usable_cpus();
+    made->has_pairs = cpu_has_avx512_bf16();
+    made->has_fours = cpu_has_avx512_vnni();
     if (g_real.compare_exchange_strong(known, made.get())) known = made.release();
   }
   return *known;

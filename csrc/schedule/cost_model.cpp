@@ -13,6 +13,11 @@ double largest_part(Index items, int n) {
   return static_cast<double>((items + n - 1) / n) / static_cast<double>(std::max<Index>(items, 1));
 }
 
+double weight_bytes_of(const StackConfig& config, Index value_bytes) {
+  if (!is_small(config.arithmetic)) return static_cast<double>(value_bytes);
+  return is_int8(config.arithmetic) ? 1 : 2;
+}
+
 }  // namespace
 
 double Cost::total() const {
@@ -57,6 +62,7 @@ CallShape::CallShape(const StackConfig& config_, const RowSchedule& rows, Index 
     : config(config_),
       value_bytes(value_bytes_),
       alternate(alternate_),
+      weight_bytes(weight_bytes_of(config_, value_bytes_)),
       B(rows.B()),
       steps(static_cast<double>(rows.steps())),
       live(rows.steps() > 0 ? static_cast<double>(rows.rows()) / steps : 0) {
@@ -65,6 +71,24 @@ CallShape::CallShape(const StackConfig& config_, const RowSchedule& rows, Index 
   const Index lanes = value_bytes == 4 ? kernels<float>().lanes : kernels<double>().lanes;
   const Index line = 64 / value_bytes;
   unit_parts = pieces(config.hidden_size, matrix ? std::max(line, 4 * lanes) : line);
+}
+
+double CostModel::products_per_us(const CallShape& call) const {
+  const Tuning& t = tuning_;
+  switch (call.config.arithmetic) {
+    case Arithmetic::kFull:
+      return t.products_per_us * 4 / static_cast<double>(call.value_bytes);
+    case Arithmetic::kBfloat16Weights:
+      return t.products_per_us * t.bfloat16_weights_speed;
+    case Arithmetic::kInt8Weights:
+      return t.products_per_us * t.int8_weights_speed;
+    case Arithmetic::kBfloat16:  // without the instruction they are widened
+      return t.products_per_us *
+             (hardware_.has_pairs ? t.bfloat16_speed : t.bfloat16_weights_speed);
+    case Arithmetic::kInt8:  // without it, by pairs of 16 bits
+      return t.products_per_us * t.int8_speed / (hardware_.has_fours ? 1 : 2);
+  }
+  return t.products_per_us;
 }
 
 double CostModel::slower(double by, int threads) const {
@@ -84,11 +108,9 @@ double CostModel::waking(int threads) const {
 }
 
 Cost CostModel::products(double products, double bytes, double kept, double whole, double rows,
-                         const Team& team, Index value_bytes) const {
-  const double n_values = 4.0 / static_cast<double>(value_bytes);
+                         const Team& team, double per_us_alone) const {
   Cost cost;
-  cost.products = products * slower(tuning_.thread_slows_products, team.threads) /
-                  (tuning_.products_per_us * n_values);
+  cost.products = products * slower(tuning_.thread_slows_products, team.threads) / per_us_alone;
   // What does not fit is read anew in each step, but where steps read there and back.
   double of_level[4] = {};
   if (kept <= hardware_.L1) {
@@ -121,7 +143,7 @@ Cost CostModel::products(double products, double bytes, double kept, double whol
 Cost CostModel::forward_step(const CallShape& call, Index layer, double rows, double share,
                              const Team& team) const {
   const StackConfig& c = call.config;
-  const auto values = static_cast<double>(call.value_bytes);
+  const double values = call.weight_bytes, per_us = products_per_us(call);
   const double outputs = static_cast<double>(c.gates() * c.hidden_size) * share;
   const auto P = static_cast<double>(c.output_size());
   const auto I = static_cast<double>(c.layer_input_size(layer));
@@ -130,7 +152,7 @@ Cost CostModel::forward_step(const CallShape& call, Index layer, double rows, do
   const double at_once = fused ? 1 : std::max(1.0, tuning_.projected_rows / rows);
   const double W = outputs * I * values, R = outputs * P * values;
   Cost cost = products(rows * outputs * (P + I), R + W / at_once, fused ? R + W : R, R + W, rows,
-                       team, call.value_bytes);
+                       team, per_us);
   cost.gates = tuning_.step_us + tuning_.gates_us * rows * outputs / static_cast<double>(c.gates());
   int meetings = 1;
   if (c.cell == CellKind::kGruResetBefore) meetings = 2;
@@ -138,12 +160,11 @@ Cost CostModel::forward_step(const CallShape& call, Index layer, double rows, do
   if (c.proj_size > 0) {
     ++meetings;
     const double hr = static_cast<double>(c.hidden_size) * P * share;
-    cost +=
-        products(rows * hr, hr * values, hr * values, hr * values, rows, team, call.value_bytes);
+    cost += products(rows * hr, hr * values, hr * values, hr * values, rows, team, per_us);
   }
   cost.meetings = meetings * meeting(team);
   if (team.sharing > 1) {  // at which they read each other's part of h
-    const double read = rows * P * values * (1 - 1.0 / team.sharing);
+    const double read = rows * P * static_cast<double>(call.value_bytes) * (1 - 1.0 / team.sharing);
     cost.meetings += read / tuning_.exchange_bytes_per_us;
   }
   return cost;
@@ -182,7 +203,8 @@ Cost CostModel::backward(const CallShape& call, Index layer, const BackwardPlan&
   const double share = largest_part(call.unit_parts, plan.units);
   const Team team{used, plan.units};
   const double R = GH * P * share * values;
-  Cost step = products(rows * GH * P * share, R, R, R, rows, team, call.value_bytes);
+  const double per_us = products_per_us(call);
+  Cost step = products(rows * GH * P * share, R, R, R, rows, team, per_us);
   // The gates' gradients, which one thread of a group computes.
   step.gates =
       tuning_.step_us + tuning_.gates_us_backward * rows * static_cast<double>(c.hidden_size);
@@ -196,7 +218,7 @@ Cost CostModel::backward(const CallShape& call, Index layer, const BackwardPlan&
   const double gradients = GH * (I + P), d_x = GH * I;
   cost += products(all_rows * (gradients + d_x) / n * tuning_.gradients_slower,
                    blocks * (2 * gradients + d_x) * values / n, gradients * values,
-                   gradients * values, at_once, all, call.value_bytes);
+                   gradients * values, at_once, all, per_us);
   // Two regions for each block, whose workers still spin.
   cost.waking = waking(plan.threads);
   cost.meetings += 4 * blocks * meeting({plan.threads, plan.threads});

@@ -70,7 +70,8 @@ struct CallShape {
 
   const StackConfig& config;
   Index value_bytes;
-  bool alternate;  // whether the layers may take turns in time
+  bool alternate;       // whether the layers may take turns in time
+  double weight_bytes;  // of one
   Index B;
   double steps;
   double live;       // rows of a step, on average
@@ -102,7 +103,8 @@ class CostModel {
   /// Products of some rows, for which `bytes` of weights are read in each step: those of a core
   /// that come again in each are `kept`, all that the core needs now and then `whole`.
   Cost products(double products, double bytes, double kept, double whole, double rows,
-                const Team& team, Index value_bytes) const;
+                const Team& team, double per_us) const;
+  double products_per_us(const CallShape& call) const;
   Cost forward_step(const CallShape& call, Index layer, double rows, double share,
                     const Team& team) const;
 

@@ -35,6 +35,8 @@ class Experiment(NamedTuple):
     units: int = 1
     asleep: bool = False
     """Whether the threads have gone to sleep before each call."""
+    quantized: tuple[str, str] | None = None
+    """As what; None: not."""
 
     @property
     def threads(self) -> int:
@@ -55,6 +57,10 @@ def experiments(cpus: int, L2: float, L3: float) -> Iterator[Experiment]:
         return max(16, int(math.sqrt(of_bytes / 16)) // 16 * 16)
 
     yield Experiment("products_per_us", "products", 256, 256, 20, 96)
+    for weights in ("bfloat16", "int8"):
+        small = Experiment(f"{weights}_weights_speed", "products", 256, 256, 20, 96)
+        yield small._replace(quantized=(weights, "float32"))
+        yield small._replace(cost=f"{weights}_speed", quantized=(weights, weights))
     yield Experiment("gates_us", "gates", 1, 16, 200, 64)
     yield Experiment("step_us", "gates", 1, 16, 2000, 1)
     yield Experiment("L2_bytes_per_us", "L2", 1, square(L2 / 2), 200, 1)
@@ -99,7 +105,7 @@ def _shortest(call: Callable[[], object], seconds: float, asleep: bool) -> float
     return float(np.median(times)) if asleep else min(times)
 
 
-# How a part of the time follows its cost: of what is done so much in a microsecond, inversely; of
+# How a part of the time follows its cost: of a speed, inversely; of
 # what slows with each further thread, as 1 + cost * (threads - 1); others in proportion.
 def corrected(cost: str, value: float, threads: int, expected: float, measured: float) -> float:
     """The cost with which the model would expect what was measured of its part of a call.
@@ -115,7 +121,7 @@ def corrected(cost: str, value: float, threads: int, expected: float, measured: 
         Seconds of the part; measured: at least a hundredth of what was expected.
     """
     ratio = max(measured / expected, 0.01)
-    if cost.endswith("_per_us"):
+    if cost.endswith(("_per_us", "_speed")):
         return value / ratio
     if cost.startswith("thread_slows"):
         others = threads - 1
@@ -133,7 +139,7 @@ def measure(
     Parameters
     ----------
     seconds : float
-        Of each experiment; there are up to 24 of them.
+        Of each experiment; there are up to 32 of them.
     report : callable
         Told of each cost that is found.
     """
@@ -143,6 +149,8 @@ def measure(
         for experiment in experiments(cpus, L2, L3):
             cost, value = experiment.cost, _costs()[experiment.cost]
             layer = LSTM(experiment.I, experiment.H, seed=0)
+            if experiment.quantized is not None:
+                layer = layer.quantize(*experiment.quantized)
             x = np.zeros((experiment.T, experiment.B, experiment.I), np.float32)
             with _divided(experiment):
                 taken = _shortest(lambda: layer(x), seconds, experiment.asleep)  # noqa: B023

@@ -103,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         "--seconds",
         type=_seconds,
         default=0.6,
-        help="of each of some 24 experiments (default: 0.6)",
+        help="of each of some 32 experiments (default: 0.6)",
     )
 
     verify = commands.add_parser(

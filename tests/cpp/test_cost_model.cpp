@@ -127,20 +127,23 @@ TEST(plans_use_no_more_threads_than_allowed) {
 
 // Without a cliff: what fewer threads can do, more can do as well.
 TEST(more_allowed_threads_never_take_longer) {
+  const Hardware many{32 << 10, 1 << 20, 256 << 20, 64};
   for (const Machine kind : {Machine::kSlowL3, Machine::kFastL3}) {
-    const Simulated machine(kind, kSapphireRapids);
-    for (const Shape& shape : kShapes) {
-      double least = 1e300, least_backward = 1e300;
-      for (int threads = 1; threads <= 16; ++threads) {
-        const ThreadPlan plan = machine.plan(shape, threads);
-        NOTE("T = " << shape.steps << ", B = " << shape.B << ", H = " << shape.H
-                    << ", threads = " << threads << ": " << plan);
-        const double us = machine.us(shape, plan);
-        CHECK(us <= 1.1 * least);
-        least = std::min(least, us);
-        const double back = machine.backward_us(shape, machine.backward_plan(shape, threads));
-        CHECK(back <= 1.1 * least_backward);
-        least_backward = std::min(least_backward, back);
+    for (const Hardware& hardware : {kSapphireRapids, many}) {
+      const Simulated machine(kind, hardware);
+      for (const Shape& shape : kShapes) {
+        double least = 1e300, least_backward = 1e300;
+        for (int threads = 1; threads <= hardware.cpus; ++threads) {
+          const ThreadPlan plan = machine.plan(shape, threads);
+          NOTE("T = " << shape.steps << ", B = " << shape.B << ", H = " << shape.H
+                      << ", threads = " << threads << ": " << plan);
+          const double us = machine.us(shape, plan);
+          CHECK(us <= 1.1 * least);
+          least = std::min(least, us);
+          const double back = machine.backward_us(shape, machine.backward_plan(shape, threads));
+          CHECK(back <= 1.1 * least_backward);
+          least_backward = std::min(least_backward, back);
+        }
       }
     }
   }
@@ -230,6 +233,27 @@ TEST(plans_for_two_cores) {
   CHECK_EQUAL(plan({100, 32, 64}).rows, 2);
   CHECK_EQUAL(plan({100, 48, 256, CellKind::kLstm, 1, true}).threads(), 2);
   CHECK_EQUAL(plan({1, 1, 8}).threads(), 1);
+}
+
+// Fewer bytes, and more products in a microsecond: what is worth few threads is worth fewer.
+TEST(small_weights_take_less) {
+  const RowSchedule batch(50, 32, nullptr), row(50, 1, nullptr);
+  const auto us = [](const Hardware& hardware, const RowSchedule& rows, Arithmetic arithmetic) {
+    StackConfig config;
+    config.input_size = config.hidden_size = 512;
+    config.arithmetic = arithmetic;
+    const CostModel model(tuning_of(Machine::kFastL3), hardware);
+    return model.forward(CallShape(config, rows, 4, true), {}).total();
+  };
+  Hardware able = kZen4;
+  able.has_pairs = able.has_fours = true;
+  CHECK(us(able, batch, Arithmetic::kBfloat16) < 0.7 * us(able, batch, Arithmetic::kFull));
+  CHECK(us(able, batch, Arithmetic::kInt8) < 0.7 * us(able, batch, Arithmetic::kBfloat16));
+  CHECK(us(kZen4, batch, Arithmetic::kBfloat16) > 1.5 * us(able, batch, Arithmetic::kBfloat16));
+  CHECK(us(kZen4, batch, Arithmetic::kInt8) > 1.5 * us(able, batch, Arithmetic::kInt8));
+  for (const Arithmetic small : {Arithmetic::kBfloat16Weights, Arithmetic::kInt8Weights}) {
+    CHECK(us(kZen4, row, small) < 0.9 * us(kZen4, row, Arithmetic::kFull));
+  }
 }
 
 TEST(little_work_stays_on_one_thread) {

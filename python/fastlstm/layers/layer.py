@@ -562,6 +562,8 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         if T == 0:  # as in Layout
             T, lengths = 1, np.zeros(B, np.int64)
         training = as_bool("training", training)
+        if training:
+            self._check_trains("plan")
         n = get_num_threads() if threads is None else threads
         with num_threads(as_int("threads", n, 1, MOST_THREADS)):
             return plan_of(
