@@ -190,7 +190,7 @@ def test_a_plan_as_people_read_it(sixteen_cpus: None) -> None:
 
 def test_small_weights_count() -> None:
     layer = fastlstm.LSTM(512, 512, seed=0)
-    small = layer.quantize("int8")
+    small = layer.quantize("int8", "int8")
     assert small.plan(50, 1, threads=1).seconds < layer.plan(50, 1, threads=1).seconds
     with pytest.raises(TypeError, match="plan"):
         small.plan(50, 1, training=True)

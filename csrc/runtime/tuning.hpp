@@ -63,7 +63,7 @@ enum class Machine { kFastL3, kSlowL3 };
   X(bfloat16_weights_speed, 1, 1, "times as fast as those: with weights of bfloat16,")        \
   X(int8_weights_speed, 1, 1, "with weights of int8,")                                        \
   X(bfloat16_speed, 2, 2, "of bfloat16,")                                                     \
-  X(int8_speed, 4, 4, "of int8")                                                              \
+  X(int8_speed, 3.4, 3.4, "of int8")                                                          \
   X(thread_slows_products, 0.01, 0.056, "part by which each further thread slows the others") \
   X(L1_bytes_per_us, 230e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,")   \
   X(L2_bytes_per_us, 116e3, 85e3, "L2 cache,")                                                \

@@ -101,10 +101,10 @@ class CostModel {
   double meeting(const Team& team) const;
   double waking(int threads) const;
   /// Products of some rows, for which `bytes` of weights are read in each step: those of a core
-  /// that come again in each are `kept`, all that the core needs now and then `whole`.
-  Cost products(double products, double bytes, double kept, double whole, double rows,
-                const Team& team, double per_us) const;
-  double products_per_us(const CallShape& call) const;
+  /// that come again in each are `kept`.
+  Cost products(double products, double bytes, double kept, double rows, const Team& team,
+                double per_us) const;
+  double products_per_us(const CallShape& call, double rows) const;
   Cost forward_step(const CallShape& call, Index layer, double rows, double share,
                     const Team& team) const;
 

@@ -251,7 +251,7 @@ TEST(small_weights_take_less) {
   CHECK(us(able, batch, Arithmetic::kInt8) < 0.7 * us(able, batch, Arithmetic::kBfloat16));
   CHECK(us(kZen4, batch, Arithmetic::kBfloat16) > 1.5 * us(able, batch, Arithmetic::kBfloat16));
   CHECK(us(kZen4, batch, Arithmetic::kInt8) > 1.5 * us(able, batch, Arithmetic::kInt8));
-  for (const Arithmetic small : {Arithmetic::kBfloat16Weights, Arithmetic::kInt8Weights}) {
+  for (const Arithmetic small : {Arithmetic::kBfloat16Weights, Arithmetic::kInt8}) {
     CHECK(us(kZen4, row, small) < 0.9 * us(kZen4, row, Arithmetic::kFull));
   }
 }
