@@ -10,7 +10,8 @@ namespace fastlstm {
 namespace {
 
 double largest_part(Index items, int n) {
-  return static_cast<double>((items + n - 1) / n) / static_cast<double>(std::max<Index>(items, 1));
+  const Index largest = pieces(items, n);
+  return static_cast<double>(largest) / static_cast<double>(std::max<Index>(items, 1));
 }
 
 double weight_bytes_of(const StackConfig& config, Index value_bytes) {
@@ -184,7 +185,8 @@ Cost CostModel::forward(const CallShape& call, const ThreadPlan& plan) const {
   if (c.num_layers > 1) {
     step.add(forward_step(call, 1, rows, share, team), static_cast<double>(c.num_layers - 1));
   }
-  double steps = call.steps * static_cast<double>(c.directions() / plan.directions);
+  const Index in_turn = c.directions() / plan.directions;
+  double steps = call.steps * static_cast<double>(in_turn);
   Cost cost;
   cost.waking = waking(plan.threads());
   if (plan.layers > 1) {
