@@ -27,6 +27,7 @@ void register_blocks(pybind11::module_& m);
 void register_kernels(pybind11::module_& m);
 void register_nn(pybind11::module_& m);
 void register_optim(pybind11::module_& m);
+void register_plan(pybind11::module_& m);
 void register_runtime(pybind11::module_& m);
 void register_stack(pybind11::module_& m);
 void register_stream(pybind11::module_& m);

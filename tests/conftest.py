@@ -24,6 +24,9 @@ hypothesis.settings.register_profile(
 # --hypothesis-profile=search looks further, for new examples each time.
 hypothesis.settings.register_profile("search", deadline=None, max_examples=2000)
 
+# Whatever is tested of threads is tested of as many as a test asks for.
+fastlstm._core.plan_for_cpus(64)
+
 # Those that this process may use.
 CPUS = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else None
 

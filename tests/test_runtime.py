@@ -285,9 +285,10 @@ def test_calls_have_the_number_of_their_context() -> None:
     """What a call uses, by the threads that it starts: in a block of one, none."""
     code = """
 import os, fastlstm, numpy as np
+fastlstm._core.plan_for_cpus(8)
 fastlstm.set_num_threads(4)
 layer = fastlstm.LSTM(64, 256, seed=0)
-x = np.ones((10, 16, 64), np.float32)
+x = np.ones((10, 48, 64), np.float32)
 def threads():
     return len(os.listdir("/proc/self/task"))
 before = threads()

@@ -249,6 +249,23 @@ TORCH: tuple[Case, ...] = (
     *(Case(task, "gru", 50, 32, 128, use="model") for task in ("inference", "optimiser")),
 )
 
+# How calls grow with the number of threads: a stream, few rows, many; where weights fill a core's
+# caches, and where they do not.
+_SCALED: dict[Task, tuple[tuple[int, int, int], ...]] = {
+    "step": ((1, 1, 256), (1, 1, 1024)),
+    "inference": (
+        *((100, 1, 128), (100, 1, 512), (100, 1, 1024), (100, 8, 256), (100, 32, 256)),
+        *((50, 64, 512), (50, 128, 512), (20, 512, 256), (20, 128, 1024)),
+    ),
+    "training": ((100, 1, 512), (100, 32, 256), (50, 64, 512), (20, 128, 1024)),
+}
+SCALING: tuple[Case, ...] = tuple(
+    Case(task, cell, T, B, H)
+    for cell in ("lstm", "gru")
+    for task, points in _SCALED.items()
+    for T, B, H in points
+)
+
 # What layers are there for, in the sizes of the examples: a step of training, and one request. Of a
 # forecaster all windows are of one length.
 _TRAINED_JOBS: tuple[Case, ...] = (
@@ -305,6 +322,7 @@ def _suites() -> dict[str, tuple[Case, ...]]:
         "batches": batches,
         "variants": variants,
         "optimiser": optimiser,
+        "scaling": SCALING,
         "torch": TORCH,
         "jobs": tuple(_jobs()),
         "full": full,

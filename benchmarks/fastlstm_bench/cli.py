@@ -72,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--threads",
-        help="numbers of threads, such as 1,2; default: 1 and all CPUs of this process",
+        help="numbers of threads, such as 1,2; default: 1 and all CPUs of this process, in the "
+        "suite scaling also the powers of two between them",
     )
     parser.add_argument("--rounds", type=_positive, help="turns of each system on each case")
     parser.add_argument("--turn", type=float, metavar="SECONDS", help="length of one turn")
@@ -119,7 +120,8 @@ def _positive(value: str) -> int:
 def _plan(options: argparse.Namespace) -> Plan:
     available = len(machine.available_cpus())
     if options.threads is None:
-        threads = sorted({1, available})
+        between = [2**k for k in range(1, available.bit_length()) if options.suite == "scaling"]
+        threads = sorted({1, *(n for n in between if n < available), available})
     else:
         try:
             threads = [int(part) for part in options.threads.split(",")]
@@ -216,6 +218,8 @@ def _report(run: Run, out: Path) -> int:
     if run.limits:
         print(tables.limits_table(run), end="\n\n")
     print(tables.summary_table(run), end="\n\n")
+    if run.settings.get("suite") == "scaling":
+        print(tables.scaling_table(run), end="\n\n")
     for line in (*tables.standing(run), *run.warnings):
         print(line)
     print(f"\nresults.json, {len(plots)} plots and report.html are in {out}/")

@@ -11,8 +11,8 @@ from fastlstm._extras import needs_extra
 from fastlstm_bench.cases import BLOCKS, CELLS
 from fastlstm_bench.results import Group, Result, Run
 from fastlstm_bench.roofline import flop, weights_read
-from fastlstm_bench.systems import OWN, REFERENCE, SYSTEMS
-from fastlstm_bench.tables import by_kind, threads_text
+from fastlstm_bench.systems import OWN, REFERENCE, SUBJECT, SYSTEMS
+from fastlstm_bench.tables import by_kind, scaling, threads_text
 
 # Colours that stay apart for colour-blind readers (Okabe and Ito, and four more), the subject in
 # the strongest.
@@ -167,6 +167,45 @@ def draw_latencies(plt: Any, groups: Sequence[Group], threads: int) -> Any:
     return figure
 
 
+def draw_scaling(plt: Any, run: Run) -> Any:
+    """How many times as fast as the subject on the fewest threads each system is, by threads."""
+    times = scaling(run)
+    cases = list(dict.fromkeys(case for case, system in times if system == SUBJECT))
+    columns = min(4, len(cases))
+    rows = -(-len(cases) // columns)
+    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 2.5 * rows), squeeze=False)
+    for axes in grid.flat[len(cases) :]:
+        axes.axis("off")
+    for axes, case in zip(grid.flat, cases, strict=False):
+        own = times[case, SUBJECT]
+        one = own[min(own)] * min(own)
+        for system in SYSTEMS:
+            of_threads = times.get((case, system))
+            if of_threads:
+                speeds = [one / t for t in of_threads.values()]
+                axes.plot(
+                    list(of_threads),
+                    speeds,
+                    "o-",
+                    markersize=3,
+                    linewidth=1.0,
+                    color=colour(system),
+                    label=system,
+                )
+        axes.plot(list(own), list(own), "k:", linewidth=0.7)  # as many times as threads
+        axes.set_xscale("log", base=2)
+        axes.set_yscale("log", base=2)
+        axes.set_xticks(list(own), [str(n) for n in own], fontsize=7)
+        axes.yaxis.set_major_formatter("{x:g}")
+        axes.tick_params(axis="y", labelsize=7)
+        axes.set_title(case, fontsize=8)
+    grid.flat[0].legend(fontsize=6)
+    figure.supxlabel("threads", fontsize=8)
+    figure.supylabel("times as fast as fastlstm on one", fontsize=8)
+    figure.tight_layout()
+    return figure
+
+
 def save_plots(run: Run, folder: Path) -> list[Path]:
     """Draw what the run has data for, as PNG files.
 
@@ -186,6 +225,8 @@ def save_plots(run: Run, folder: Path) -> list[Path]:
         timed = [group for group in groups if any(r.timed for r in group)]
         if kind == "step" and timed:
             figures[f"latency-{threads}"] = draw_latencies(plt, timed, threads)
+    if run.settings.get("suite") == "scaling" and scaling(run):
+        figures["scaling"] = draw_scaling(plt, run)
     for threads, limits in run.limits.items():
         if limits.flops and _on_roofline(run, threads):
             figures[f"roofline-{threads}"] = draw_roofline(plt, run, threads)

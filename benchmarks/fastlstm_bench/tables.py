@@ -136,6 +136,37 @@ def summary_table(run: Run) -> str:
     return table(rows)
 
 
+def scaling(run: Run) -> dict[tuple[str, str], dict[int, float]]:
+    """Seconds of a call by threads, of each case and system that was timed on several numbers."""
+    times: dict[tuple[str, str], dict[int, float]] = {}
+    for result in run.results:
+        if result.timed:
+            of_threads = times.setdefault((result.case.name, result.system), {})
+            of_threads[result.threads] = result.seconds.median
+    return {key: dict(sorted(t.items())) for key, t in times.items() if len(t) > 1}
+
+
+def scaling_table(run: Run) -> str:
+    """By case and system: how many times as fast as on the fewest threads, and that by thread."""
+    times = scaling(run)
+    numbers = sorted({n for of_threads in times.values() for n in of_threads})
+    rows = [["case", "system", *(threads_text(n) for n in numbers), "best"]]
+    for (case, system), of_threads in times.items():
+        fewest = min(of_threads)
+        cells = []
+        for n in numbers:
+            if n not in of_threads:
+                cells.append(NOTHING)
+            elif n == fewest:
+                cells.append(seconds(of_threads[n]))
+            else:
+                speedup = of_threads[fewest] / of_threads[n]
+                cells.append(f"{speedup:.2f}x {percent(speedup * fewest / n)}")
+        best = min(of_threads, key=lambda n: of_threads[n])
+        rows.append([case, system, *cells, f"{seconds(of_threads[best])} on {best}"])
+    return table(rows)
+
+
 def standing(run: Run) -> list[str]:
     """Where fastlstm stands, by task and threads: the mean ratio, and every case that it loses."""
     lines = []

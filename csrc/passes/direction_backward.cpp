@@ -1,38 +1,17 @@
 #include "passes/direction_backward.hpp"
 
 #include <algorithm>
+#include <deque>
 
 #include "passes/weight_gradients.hpp"
 #include "runtime/interrupt.hpp"
+#include "runtime/spin_barrier.hpp"
 #include "runtime/tuning.hpp"
 #include "schedule/thread_plan.hpp"
 
 namespace fastlstm {
 
 namespace {
-
-/// The rows of a group that is summed together, or of a task of steps, whatever the number of
-/// threads: four groups as a rule, so that as many threads have a task.
-Index sum_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
-
-/// The rows of a task. Fewer keep more threads at work until the end, but each task reads R at each
-/// step: with tasks of 8 rows instead of 16, 2 threads lost 10 % (B = 32, H = 512, R in the L3
-/// cache). With uneven lengths, the first tasks have most of the work, so there are more.
-///
-/// Where bits depend on it, neither the number of threads counts nor a segment's number of rows: a
-/// cell may sum over groups of rows, of which a task has some, and on BLAS (which projections use)
-/// the bits of a product depend on its height.
-template <class T>
-Index step_rows(const DirectionBackward<T>& run) {
-  const Index of_sums = sum_rows(run.call_B);
-  if (run.layers.config.proj_size > 0) return of_sums;
-  const Index B = run.rows.B(), n = run.threads;
-  const bool uneven = run.rows.rows() < B * run.rows.steps();
-  const Index tasks = n * std::max<Index>(pieces(B, n * kMostStepRows), uneven ? 2 : 1);
-  const Index rows = std::clamp<Index>(pieces(B, tasks), 4, kMostStepRows);
-  if (!run.layers.cell->sums_over_rows()) return rows;
-  return std::min(pieces(rows, of_sums), kMostStepRows / of_sums) * of_sums;
-}
 
 template <class T>
 BackwardShape<T> shape_of(const DirectionBackward<T>& run) {
@@ -41,7 +20,7 @@ BackwardShape<T> shape_of(const DirectionBackward<T>& run) {
   shape.backward = config.runs_backward(run.k % config.directions());
   shape.x = run.x;
   shape.block_rows = most_block_rows(run.rows, kBackwardRows);
-  shape.step_rows = step_rows(run);
+  shape.step_rows = run.plan.step_rows;
   shape.sum_rows = sum_rows(run.call_B);
   return shape;
 }
@@ -57,12 +36,16 @@ class DirectionPass {
                run.steps, room),
         weights_(shape_.weights,
                  {run.x, run.d_x, run.add_to_d_x, run.d_params.weight_ih, run.d_params.weight_hh},
-                 steps_.cell().R_inputs(steps_.h_prev()), run.threads, shape_.block_rows, room) {}
+                 steps_.cell().R_inputs(steps_.h_prev()), run.plan.threads, shape_.block_rows,
+                 room) {
+    if (run_.plan.units == 1 || room.counts()) return;
+    for (int group = 0; group < run_.plan.groups; ++group) barriers_.emplace_back(run_.plan.units);
+  }
 
   void compute(TeamLease& team) {
     for_each_step_block(run_.rows, !shape_.backward, kBackwardRows, [&](const StepBlock& block) {
       check_interrupt();
-      if (threads_share_columns()) {
+      if (run_.plan.units > 1) {
         steps_by_columns(block, team);
       } else {
         steps_by_rows(block, team);
@@ -83,27 +66,20 @@ class DirectionPass {
     });
   }
 
-  /// All threads go through the steps together, and share the columns of the products with R.
+  /// Groups of threads have tasks each, and share the columns of the products with R.
   void steps_by_columns(const StepBlock& block, TeamLease& team) {
-    SpinBarrier barrier(team.threads());
+    const Index B = run_.rows.B(), tasks = pieces(B, shape_.step_rows);
     team.run([&](int rank) noexcept {
-      const Share share{rank, team.threads(), &barrier};
-      for_each_step(block, !shape_.backward,
-                    [&](Index t) { steps_.step(block, t, 0, {0, run_.rows.B()}, share); });
+      const int group = rank / run_.plan.units;
+      if (group >= run_.plan.groups) return;
+      const Share share{rank % run_.plan.units, run_.plan.units,
+                        &barriers_[static_cast<std::size_t>(group)]};
+      for (Index task = group; task < tasks; task += run_.plan.groups) {
+        const Piece rows = piece(B, task, shape_.step_rows);
+        for_each_step(block, !shape_.backward,
+                      [&](Index t) { steps_.step(block, t, task, rows, share); });
+      }
     });
-  }
-
-  /// Whether there are too few tasks of rows for the threads, and enough work in a step.
-  bool threads_share_columns() const {
-    const int n = run_.threads;
-    const Index B = run_.rows.B();
-    const CellWeights<T>& w = shape_.weights;
-    if (n == 1 || B > kMostStepRows || run_.layers.cell->sums_over_rows() || w.projects) {
-      return false;
-    }
-    return 2 * pieces(B, shape_.step_rows) <= n &&
-           static_cast<double>(w.GH * w.P * B) >= n * tuning().products_per_meeting_backward &&
-           !cpus_are_crowded();
   }
 
   /// Of the parameters and the input, from all rows of a block at once.
@@ -126,11 +102,24 @@ class DirectionPass {
 
   const DirectionBackward<T>& run_;
   const BackwardShape<T> shape_;
+  std::deque<SpinBarrier> barriers_;  // by group, where threads share columns
   StepsBackward<T> steps_;
   WeightGradients<T> weights_;
 };
 
 }  // namespace
+
+template <class T>
+BackwardPlan plan_direction(const Layers<T>& layers, Index k, const RowSchedule& rows, Index call_B,
+                            bool one_thread) {
+  const StackConfig& config = layers.config;
+  const CallShape call(config, rows, sizeof(T), false);
+  const bool uneven = rows.rows() < rows.B() * rows.steps();
+  const BackwardRows of_rows{call_B, uneven, layers.cell->sums_over_rows()};
+  const Index layer = k / config.directions();
+  return one_thread ? best_backward_plan(cost_model(), call, layer, of_rows, 1, 1)
+                    : plan_backward(call, layer, of_rows);
+}
 
 template <class T>
 void direction_backward(const DirectionBackward<T>& run, TeamLease& team) {
@@ -146,9 +135,11 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   T asked = 0;  // a place for pointers that say that gradients are asked for
   for (Index k = 0; k < config.cells(); k += config.directions()) {
     Room room(Room::Use::kCounts);
-    DirectionBackward<T> run{
-        layers,   k,       rows, regularisation, threads_worth(2 * products_of(config, rows)),
-        rows.B(), nullptr, {}};
+    DirectionBackward<T> run{layers, k, rows, regularisation};
+    run.plan = plan_direction(layers, k, rows, rows.B());
+    // Some of the rows may be worth more threads than all of them, but no more than these.
+    run.plan.threads = std::max(run.plan.threads, threads_worth(2 * products_of(config, rows)));
+    run.call_B = rows.B();
     run.d_x = &asked;
     run.add_to_d_x = config.bidirectional;
     const DirectionPass<T> counted(run, room);
@@ -157,9 +148,10 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
   return bytes;
 }
 
-#define FASTLSTM_INSTANTIATE(T)                                                 \
-  template void direction_backward(const DirectionBackward<T>&, TeamLease&);    \
-  template Count direction_backward_bytes(const Layers<T>&, const RowSchedule&, \
+#define FASTLSTM_INSTANTIATE(T)                                                                   \
+  template BackwardPlan plan_direction(const Layers<T>&, Index, const RowSchedule&, Index, bool); \
+  template void direction_backward(const DirectionBackward<T>&, TeamLease&);                      \
+  template Count direction_backward_bytes(const Layers<T>&, const RowSchedule&,                   \
                                           const Regularisation&);
 FASTLSTM_INSTANTIATE(float)
 FASTLSTM_INSTANTIATE(double)

@@ -4,6 +4,7 @@
 #include "passes/collected_gradients.hpp"
 #include "passes/steps_backward.hpp"
 #include "runtime/thread_team.hpp"
+#include "schedule/thread_plan.hpp"
 
 namespace fastlstm {
 
@@ -13,7 +14,7 @@ struct DirectionBackward {
   Index k;  // the cell
   const RowSchedule& rows;
   const Regularisation& regularisation;
-  int threads = 1;       // of the team
+  BackwardPlan plan{};   // for these rows, with as many threads as the team has
   Index call_B = 0;      // sequences of the whole call, of which rows may be a part
   const T* x = nullptr;  // [rows, I] in, packed
   StepsBackwardCall<T> steps{};
@@ -23,6 +24,11 @@ struct DirectionBackward {
   /// Takes the rows of d_params' products, prepared for them; or null.
   typename CollectedGradients<T>::State* collected = nullptr;
 };
+
+/// How the threads that it is worth divide it: as plan_backward says, or with one.
+template <class T>
+BackwardPlan plan_direction(const Layers<T>& layers, Index k, const RowSchedule& rows, Index call_B,
+                            bool one_thread = false);
 
 template <class T>
 void direction_backward(const DirectionBackward<T>& run, TeamLease& team);

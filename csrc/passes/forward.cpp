@@ -10,6 +10,8 @@
 #include "passes/merge.hpp"
 #include "runtime/fp_mode.hpp"
 #include "runtime/interrupt.hpp"
+#include "runtime/spin_barrier.hpp"
+#include "runtime/thread_team.hpp"
 #include "runtime/tuning.hpp"
 #include "schedule/thread_plan.hpp"
 
@@ -26,11 +28,9 @@ struct Stretch {
   bool last() const { return index + 1 == count; }
 };
 
-/// Whether the layers take turns in time: with one direction and nothing to do between layers.
-/// Otherwise a layer needs all of the one below before it can start. saved: null in inference.
 template <class T>
 bool layers_alternate(const StackConfig& config, const Saved<T>* saved) {
-  return config.directions() == 1 && (saved == nullptr || saved->regularisation.dropout == 0);
+  return layers_alternate(config, saved != nullptr && saved->regularisation.dropout > 0);
 }
 
 /// The stretches of a call, in order.
@@ -123,7 +123,7 @@ class RowGroup {
         }
         if (owner + 1 == plan_.layers) give_output(times(range), share_of(rank));
       }
-      if (plan_.layers > 1) barrier_.wait();  // at the ends for a whole block
+      if (plan_.layers > 1) barrier_.wait(rank);  // at the ends for a whole block
     }
   }
 
@@ -156,7 +156,7 @@ class RowGroup {
     if (saved_ == nullptr || call_.x.data == nullptr) return;
     const Index I = layers_.config.input_size;
     copy(times, RowView<const T>(call_.x), RowView<T>(saved_->x.data(), I), I, share);
-    if (share.barrier != nullptr) share.barrier->wait();
+    if (share.barrier != nullptr) share.barrier->wait(share.rank);
   }
 
   /// In training: copies the last layer's output at these times to the caller's.
@@ -179,7 +179,7 @@ class RowGroup {
     for (Index d = 0; d < layers_.config.directions(); ++d) {
       if (plan_.directions == 1 || d == owner) run_cell(layer, d, steps, share, own);
     }
-    if (plan_.directions > 1) barrier_.wait();
+    if (plan_.directions > 1) barrier_.wait(rank);
   }
 
   void run_cell(Index layer, Index d, StepRange steps, const Share& share,
@@ -225,11 +225,11 @@ class RowGroup {
 
   /// The next layer's input, by one thread of the group while the others wait.
   void drop(Index layer, int rank) noexcept {
-    barrier_.wait();
+    barrier_.wait(rank);
     if (rank == 0) {
       drop_rows(rows_, saved_->regularisation, layer, saved_->output(layer), width(), dropped_);
     }
-    barrier_.wait();
+    barrier_.wait(rank);
   }
 
   const Layers<T>& layers_;
@@ -259,7 +259,7 @@ void forward_unmerged(const Layers<T>& layers, const ForwardCall<T>& call, const
     dropped.resize(rows.rows(), width);
   }
   const bool alternate = layers_alternate<T>(config, saved);
-  ThreadPlan plan = plan_threads(config, rows, alternate);
+  ThreadPlan plan = plan_threads(CallShape(config, rows, sizeof(T), alternate));
   TeamLease team(plan.threads());
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
   std::deque<RowGroup<T>> groups;

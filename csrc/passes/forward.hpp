@@ -5,6 +5,12 @@
 
 namespace fastlstm {
 
+/// Whether the layers take turns in time: with one direction and nothing to do between layers.
+/// Otherwise a layer needs all of the one below before it can start.
+inline bool layers_alternate(const StackConfig& config, bool drops) {
+  return config.directions() == 1 && !drops;
+}
+
 /// saved: what a training call keeps; null in inference. In training call.x.data may be null, where
 /// the input is saved already, and call.output.data.
 template <class T>

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <chrono>
 #include <deque>
+#include <memory>
 #include <optional>
 #include <stdexcept>
 #include <utility>
@@ -9,18 +10,14 @@
 #include "fastlstm/runtime.hpp"
 #include "fastlstm/stack.hpp"
 #include "passes/cell_run.hpp"
+#include "runtime/crowding.hpp"
 #include "runtime/fp_mode.hpp"
+#include "runtime/spin_barrier.hpp"
+#include "runtime/thread_team.hpp"
 #include "runtime/tuning.hpp"
+#include "schedule/thread_plan.hpp"
 
 namespace fastlstm {
-
-namespace {
-
-int threads_worth_of(double products, double per_thread) {
-  return static_cast<int>(std::clamp(products / per_thread, 1.0, 64.0));
-}
-
-}  // namespace
 
 template <class T>
 struct Stream<T>::State {
@@ -35,9 +32,10 @@ struct Stream<T>::State {
     for (Index layer = 0; layer < config.num_layers; ++layer) {
       runs.emplace_back(*shared, layer, one_step, nullptr, room);
     }
-    const double products = products_per_step();
-    spinners = threads_worth_of(products, tuning().products_per_spinner);
-    sleepers = std::min(spinners, threads_worth_of(products, tuning().products_per_sleeper));
+    const CallShape call(config, one_step, sizeof(T), true);
+    spinners = plan_stream(call, false);
+    sleepers = std::min(spinners, plan_stream(call, true));
+    if (spinners > 1) barrier = std::make_unique<SpinBarrier>(1, spinners);
     for (int thread = 0; thread < spinners; ++thread) {
       buffers.emplace_back(*shared, one_step, room);
     }
@@ -65,11 +63,12 @@ struct Stream<T>::State {
   bool runs_planned(Index n) const {
     if (!planned()) return false;
     const Tuning& tuned = tuning();
-    const double per_step = products_per_step(), all = per_step * static_cast<double>(n);
+    const double all = products_per_step() * static_cast<double>(n);
     if (all < tuned.products_per_thread) return true;
-    const bool projects = shared->config.num_layers > 1 || CellRun<T>::projects_inputs(I);
-    const bool shares = B() > 1 || per_step >= 2 * tuned.products_per_meeting;
-    return !projects && !(shares && num_threads() > 1) && all < tuned.products_per_stretch;
+    const StackConfig& config = shared->config;
+    if (config.num_layers > 1 || CellRun<T>::projects_inputs(I)) return false;
+    const CallShape call(config, RowSchedule(n, B(), nullptr), sizeof(T), true);
+    return all < tuned.products_per_stretch && plan_threads(call).threads() == 1;
   }
 
   /// Steps that are planned, without copies of h between layers: each reads that of the one below.
@@ -113,9 +112,9 @@ struct Stream<T>::State {
       return;
     }
     TeamLease team(threads_now());
-    SpinBarrier barrier(team.threads());
+    barrier->set_size(team.threads());
     team.run([&](int rank) noexcept {
-      step({rank, team.threads(), team.threads() > 1 ? &barrier : nullptr}, x, out);
+      step({rank, team.threads(), team.threads() > 1 ? barrier.get() : nullptr}, x, out);
     });
     ended = Clock::now();
   }
@@ -128,6 +127,7 @@ struct Stream<T>::State {
   Buffer<T> between[2];         // [B, P] outputs of layers below the last
   std::deque<CellRun<T>> runs;  // by layer
   std::vector<ThreadBuffers<T>> buffers;
+  std::unique_ptr<SpinBarrier> barrier;  // where several threads share a step
   int spinners = 1, sleepers = 1;  // threads worth their while that spin or sleep between steps
   Clock::time_point ended{};       // the last step
 
@@ -161,9 +161,9 @@ struct Stream<T>::State {
   }
 
   int threads_now() const {
-    if (cpus_are_crowded()) return 1;
     const std::chrono::microseconds just{static_cast<Clock::rep>(tuning().spinning_us)};
-    return std::min(Clock::now() - ended < just ? spinners : sleepers, num_threads());
+    const int worth = Clock::now() - ended < just ? spinners : sleepers;
+    return threads_that_may_meet(std::min(worth, num_threads()));
   }
 
   void step(const Share& share, const T* x, T* out) noexcept {

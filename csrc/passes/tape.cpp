@@ -243,10 +243,13 @@ class StackBackward {
       collected->prepare(saved_.layers.all_weights[static_cast<std::size_t>(k)], rows.rows());
     }
     // Sorted rows of a segment are the first of all: those that live in it.
-    TeamLease team(threads_worth(2 * products_of(config_, rows)));
+    const Index call_B = saved_.rows.B();
+    BackwardPlan plan = plan_direction(saved_.layers, k, rows, call_B);
+    TeamLease team(plan.threads);
+    if (!team.granted()) plan = plan_direction(saved_.layers, k, rows, call_B, true);
     DirectionBackward<T> run{saved_.layers, k, rows, saved_.regularisation};
-    run.threads = team.threads();
-    run.call_B = saved_.rows.B();
+    run.plan = plan;
+    run.call_B = call_B;
     run.x = saved.x;
     run.steps.h_0 = saved.h_0;
     run.steps.memory_0 = saved.memory_0;

@@ -2,6 +2,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+
+#include <cstring>
 #endif
 
 namespace fastlstm {
@@ -69,6 +71,21 @@ bool cpu_has_amx() {
   return (edx & kWanted) == kWanted && (low & kSaved) == kSaved;
 #else
   return false;
+#endif
+}
+
+std::string cpu_name() {
+#if defined(__x86_64__)
+  unsigned words[3][4];
+  for (unsigned k = 0; k < 3; ++k) {
+    unsigned* const w = words[k];
+    if (__get_cpuid(0x80000002 + k, &w[0], &w[1], &w[2], &w[3]) == 0) return "";
+  }
+  char name[sizeof words + 1] = {};
+  std::memcpy(name, words, sizeof words);
+  return name;
+#else
+  return "";
 #endif
 }
 

@@ -1,6 +1,8 @@
 // What this CPU can run, and what its operating system saves at a switch of threads.
 #pragma once
 
+#include <string>
+
 namespace fastlstm {
 
 /// AVX2 and FMA.
@@ -16,5 +18,7 @@ bool cpu_has_avx512_bf16();
 /// AMX's tiles, BF16 and INT8, and all that cpu_has_avx512_bf16 asks for. Whether the system lets
 /// this process use them is another question: allow_tiles in runtime/system.hpp.
 bool cpu_has_amx();
+/// What the CPU calls itself; empty where it does not.
+std::string cpu_name();
 
 }  // namespace fastlstm

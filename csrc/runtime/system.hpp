@@ -12,6 +12,15 @@ namespace fastlstm {
 int affinity_cpus();
 /// The CPUs that it may use on average by a quota of a container's, rounded up; 0 without one.
 int quota_cpus();
+/// The physical cores that affinity_cpus() are CPUs of; 0 where the system does not say.
+int affinity_cores();
+
+struct CacheBytes {
+  std::size_t L1 = 0, L2 = 0, L3 = 0;
+};
+/// The sizes of the data caches that one CPU of this process has, alone or with others; 0 where the
+/// system does not say.
+CacheBytes cache_bytes();
 
 /// Whether an ARM CPU has dot products of int8 (FEAT_DotProd), which none but the system can say.
 bool cpu_has_dot_products() noexcept;

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <fstream>
+#include <set>
 #include <string>
 #include <thread>
 
@@ -23,6 +24,52 @@ int affinity_cpus() {
   if (sched_getaffinity(0, sizeof set, &set) == 0) return CPU_COUNT(&set);
   const unsigned n = std::thread::hardware_concurrency();  // more CPUs than the set has room for
   return n > 0 ? static_cast<int>(n) : 1;
+}
+
+namespace {
+
+std::string folder_of_cpu(int cpu) { return "/sys/devices/system/cpu/cpu" + std::to_string(cpu); }
+
+std::string read_word(const std::string& path) {
+  std::string word;
+  std::ifstream(path) >> word;
+  return word;
+}
+
+}  // namespace
+
+int affinity_cores() {
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return 0;
+  std::set<std::string> cores;
+  for (int cpu = 0; cpu < CPU_SETSIZE; ++cpu) {
+    if (!CPU_ISSET(cpu, &set)) continue;
+    const std::string siblings = read_word(folder_of_cpu(cpu) + "/topology/thread_siblings_list");
+    if (siblings.empty()) return 0;
+    cores.insert(siblings);
+  }
+  return static_cast<int>(cores.size());
+}
+
+CacheBytes cache_bytes() {
+  CacheBytes caches;
+  cpu_set_t set;
+  if (sched_getaffinity(0, sizeof set, &set) != 0) return caches;
+  int cpu = 0;
+  while (cpu < CPU_SETSIZE && !CPU_ISSET(cpu, &set)) ++cpu;
+  for (int k = 0; k < 8; ++k) {
+    const std::string folder = folder_of_cpu(cpu) + "/cache/index" + std::to_string(k);
+    const std::string level = read_word(folder + "/level"), size = read_word(folder + "/size");
+    if (level.empty()) break;
+    if (read_word(folder + "/type") == "Instruction") continue;
+    const char last = size.empty() ? '0' : size.back();
+    const std::size_t unit = last == 'M' ? 1 << 20 : last == 'K' ? 1 << 10 : 1;
+    const std::size_t bytes = unit * std::strtoull(size.c_str(), nullptr, 10);
+    if (level == "1") caches.L1 = bytes;
+    if (level == "2") caches.L2 = bytes;
+    if (level == "3") caches.L3 = bytes;
+  }
+  return caches;
 }
 
 namespace {

@@ -9,6 +9,7 @@
 #include <cstdint>
 #include <memory>
 #include <system_error>
+#include <vector>
 
 #include "runtime/system.hpp"
 
@@ -59,6 +60,44 @@ bool cpu_has_dot_products() noexcept { return false; }
 
 // Not asked for: nobody has tried AMX on Windows.
 bool allow_tiles() noexcept { return false; }
+
+namespace {
+
+/// What the system says of cores and caches; nothing where CPUs are in several groups.
+std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> processor_information() {
+  DWORD bytes = 0;
+  GetLogicalProcessorInformation(nullptr, &bytes);
+  std::vector<SYSTEM_LOGICAL_PROCESSOR_INFORMATION> all(
+      bytes / sizeof(SYSTEM_LOGICAL_PROCESSOR_INFORMATION));
+  if (GetActiveProcessorGroupCount() > 1 ||
+      GetLogicalProcessorInformation(all.data(), &bytes) == 0) {
+    all.clear();
+  }
+  return all;
+}
+
+}  // namespace
+
+int affinity_cores() {
+  DWORD_PTR process = 0, system = 0;
+  if (GetProcessAffinityMask(GetCurrentProcess(), &process, &system) == 0) return 0;
+  int n = 0;
+  for (const SYSTEM_LOGICAL_PROCESSOR_INFORMATION& of : processor_information()) {
+    if (of.Relationship == RelationProcessorCore && (of.ProcessorMask & process) != 0) ++n;
+  }
+  return n;
+}
+
+CacheBytes cache_bytes() {
+  CacheBytes caches;
+  for (const SYSTEM_LOGICAL_PROCESSOR_INFORMATION& of : processor_information()) {
+    if (of.Relationship != RelationCache || of.Cache.Type == CacheInstruction) continue;
+    if (of.Cache.Level == 1) caches.L1 = of.Cache.Size;
+    if (of.Cache.Level == 2) caches.L2 = of.Cache.Size;
+    if (of.Cache.Level == 3) caches.L3 = of.Cache.Size;
+  }
+  return caches;
+}
 
 // --- memory -------------------------------------------------------------------------------------
 

@@ -1,7 +1,5 @@
 #include "runtime/thread_team.hpp"
 
-#include <algorithm>
-#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -12,10 +10,6 @@
 #include <thread>
 #include <utility>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
 #include "runtime/fp_mode.hpp"
 #include "runtime/openmp.hpp"
 #include "runtime/system.hpp"
@@ -24,15 +18,6 @@
 namespace fastlstm {
 
 namespace {
-
-/// The table's value as a number of these.
-template <class N>
-N tuned(double Tuning::* field) {
-  return N(static_cast<std::int64_t>(tuning().*field));
-}
-
-using Clock = std::chrono::steady_clock;
-std::atomic<Clock::rep> g_crowded_until{0};
 
 /// A worker's stack. Calls take up to 16 KB of one (tests/cpp/test_small_stacks.cpp), with BLAS
 /// less than 32, and several times as much with sanitizers. The system's own may be smaller (musl:
@@ -49,14 +34,6 @@ void start_worker(Body body) {
   };
   start_thread(kWorkerStack, start, owned.get());
   static_cast<void>(owned.release());  // the thread's
-}
-
-void cpu_relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
 }
 
 }  // namespace
@@ -157,62 +134,6 @@ Team& team() {
 }
 
 }  // namespace
-
-void Backoff::pause() noexcept {
-  if (count_ < tuned<int>(&Tuning::spins_before_yield)) {
-    cpu_relax();
-  } else if (count_ < tuned<int>(&Tuning::pauses_before_nap)) {
-    std::this_thread::yield();
-  } else {
-    std::this_thread::sleep_for(tuned<std::chrono::microseconds>(&Tuning::nap_us));
-    return;
-  }
-  ++count_;
-}
-
-bool SpinBarrier::arrive() noexcept {
-  const unsigned phase = phase_.load(std::memory_order_relaxed);
-  if (arrived_.fetch_add(1, std::memory_order_acq_rel) + 1 < size_) return false;
-  arrived_.store(0, std::memory_order_relaxed);
-  phase_.store(phase + 1, std::memory_order_release);
-  return true;
-}
-
-void SpinBarrier::wait() noexcept {
-  const unsigned phase = phase_.load(std::memory_order_relaxed);
-  if (arrive()) return;
-  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase; backoff.pause()) {
-    if (orphaned()) return;
-  }
-}
-
-void SpinBarrier::wait_briefly() noexcept {
-  const unsigned phase = phase_.load(std::memory_order_relaxed);
-  if (arrive()) return;
-  Clock::time_point start = Clock::time_point::max();  // of the part that is not brief
-  for (Backoff backoff; phase_.load(std::memory_order_acquire) == phase;) {
-    if (orphaned()) return;
-    if (backoff.count() == tuned<int>(&Tuning::spins_before_yield)) start = Clock::now();
-    backoff.pause();
-  }
-  if (start == Clock::time_point::max()) return;
-  const Clock::time_point end = Clock::now();
-  if (end - start < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
-  // Waits add up. That two threads may do so at the same time matters little.
-  const Clock::time_point known{Clock::duration{g_crowded_until.load(std::memory_order_relaxed)}};
-  const Clock::time_point until =
-      std::max(known, end) + tuned<int>(&Tuning::crowd_factor) * (end - start);
-  g_crowded_until.store(
-      std::min(until, end + tuned<std::chrono::milliseconds>(&Tuning::crowd_most_ms))
-          .time_since_epoch()
-          .count(),
-      std::memory_order_relaxed);
-}
-
-bool cpus_are_crowded() noexcept {
-  const Clock::rep until = g_crowded_until.load(std::memory_order_relaxed);
-  return until != 0 && Clock::now().time_since_epoch().count() < until;
-}
 
 TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {
   if (n == 1) return;

@@ -5,43 +5,9 @@
 
 #include "fastlstm/types.hpp"
 #include "runtime/interrupt.hpp"
+#include "runtime/spin_barrier.hpp"
 
 namespace fastlstm {
-
-/// Lets a fixed number of threads wait for each other; one cache line, no system calls while they
-/// arrive close together.
-class SpinBarrier {
- public:
-  explicit SpinBarrier(int size) : size_(size) {}
-  void wait() noexcept;
-  /// The same for threads that arrive within microseconds of each other, if each has a CPU. Notices
-  /// when one has not: see cpus_are_crowded.
-  void wait_briefly() noexcept;
-
- private:
-  /// Whether all have arrived, this thread the last.
-  bool arrive() noexcept;
-
-  alignas(64) std::atomic<int> arrived_{0};
-  std::atomic<unsigned> phase_{0};
-  const int size_;
-};
-
-/// Spins for the first few times it is called, then lets other threads have the CPU, then sleeps.
-class Backoff {
- public:
-  void pause() noexcept;
-  /// How often pause was called, up to some thousands.
-  int count() const noexcept { return count_; }
-
- private:
-  int count_ = 0;
-};
-
-/// Whether a thread has lately waited so long in wait_briefly that the one it waited for cannot
-/// have had a CPU: other processes need them. Threads that meet at every step then lose more by
-/// waiting than they gain (measured: 3 times slower than one thread).
-bool cpus_are_crowded() noexcept;
 
 /// The use of n threads, the caller's as rank 0 among them, for as long as it lives. One lease
 /// holds the team at a time; a lease for one thread needs no team, nor does one on OpenMP's

@@ -1,3 +1,4 @@
+#include <algorithm>
 #include <atomic>
 #include <cstdlib>
 #include <stdexcept>
@@ -17,7 +18,7 @@ thread_local int t_num_threads = 0;  // 0: the process's number holds
 
 int default_num_threads() {
   const char* text = std::getenv("FASTLSTM_NUM_THREADS");
-  if (text == nullptr || *text == '\0') return usable_cpus();
+  if (text == nullptr || *text == '\0') return usable_cores();
   char* end = nullptr;
   const long n = std::strtol(text, &end, 10);
   if (*end != '\0' || n < 1 || n > kMostThreads) {
@@ -33,6 +34,11 @@ int usable_cpus() {
   const int cpus = affinity_cpus();
   const int quota = quota_cpus();
   return quota > 0 && quota < cpus ? quota : cpus;
+}
+
+int usable_cores() {
+  const int cores = affinity_cores();
+  return cores > 0 ? std::min(cores, usable_cpus()) : usable_cpus();
 }
 
 int num_threads() {

@@ -1,5 +1,10 @@
 #include "runtime/tuning.hpp"
 
+#include <algorithm>
+#include <atomic>
+#include <memory>
+#include <stdexcept>
+
 namespace fastlstm {
 
 namespace {
@@ -11,6 +16,19 @@ constexpr Tuning kOfFastL3 = {FASTLSTM_TUNING(FASTLSTM_FAST)};
 constexpr Tuning kOfSlowL3 = {FASTLSTM_TUNING(FASTLSTM_SLOW)};
 #undef FASTLSTM_SLOW
 
+// With costs that were measured; null: the kind's. Never destroyed: calls may be reading it.
+std::atomic<const Tuning*> g_measured{nullptr};
+
+struct CostField {
+  const char* name;
+  double Tuning::* field;
+};
+constexpr CostField kCosts[] = {
+#define FASTLSTM_COST(name, fast, slow, meaning) {#name, &Tuning::name},
+    FASTLSTM_COSTS(FASTLSTM_COST)
+#undef FASTLSTM_COST
+};
+
 }  // namespace
 
 Machine machine() noexcept {
@@ -20,7 +38,33 @@ Machine machine() noexcept {
   return Machine::kFastL3;
 }
 
-const Tuning& tuning() noexcept { return machine() == Machine::kSlowL3 ? kOfSlowL3 : kOfFastL3; }
+const Tuning& tuning_of(Machine kind) noexcept {
+  return kind == Machine::kSlowL3 ? kOfSlowL3 : kOfFastL3;
+}
+
+const Tuning& tuning() noexcept {
+  const Tuning* const measured = g_measured.load(std::memory_order_acquire);
+  return measured != nullptr ? *measured : tuning_of(machine());
+}
+
+void set_costs(const std::vector<std::pair<std::string, double>>& costs) {
+  auto changed = std::make_unique<Tuning>(tuning());
+  for (const auto& [name, value] : costs) {
+    const CostField* found = nullptr;
+    for (const CostField& cost : kCosts) {
+      if (name == cost.name) found = &cost;
+    }
+    if (found == nullptr) throw std::invalid_argument("costs: no cost is called '" + name + "'");
+    // A thousandth, or a thousand times what is usual, is no measurement.
+    const double usual = tuning_of(machine()).*found->field;
+    const bool near = value <= 1000 * std::max(usual, 1e-3) && (value >= usual / 1000 || usual < 1);
+    if (!(value >= 0) || !near) {
+      throw std::invalid_argument("costs: " + name + " cannot be " + std::to_string(value));
+    }
+    (*changed).*found->field = value;
+  }
+  g_measured.store(changed.release(), std::memory_order_release);
+}
 
 std::vector<TuningEntry> tuning_table() {
   const Tuning& t = tuning();

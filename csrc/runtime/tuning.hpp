@@ -4,7 +4,9 @@
 // constants for the compiler.
 #pragma once
 
+#include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "fastlstm/types.hpp"
@@ -19,19 +21,10 @@ enum class Machine { kFastL3, kSlowL3 };
 // in us of a call, T = 100, B = 1.
 //
 // products_per_thread: about 20 us of work.
-// products_per_meeting: of a step and thread. Zen 4, times as fast on two threads: H = 48 1.1, H =
-//   64 1.4, H = 128 1.6. Emerald Rapids, two threads and one: H = 48 92 and 53, H = 64 84 and 96;
-//   GRU H = 64 82 and 78, H = 80 100 and 110; RNN H = 128 116 and 90.
-// products_per_meeting_backward: Emerald Rapids, training, two threads and one: H = 64 391 and 326,
-//   H = 80 535 and 526, H = 96 652 and 662, H = 128 885 and 927.
-// products_rather_than_owners: where threads could own layers instead, which need not meet at each
-//   step but need all of their layers' weights in their caches. Zen 4, two layers on two threads,
-//   times as fast as one with owners and with shared units: H = 48 1.54 and 1.18, H = 64 1.63 and
-//   1.44, H = 128 1.55 and 1.7, H = 256, B = 8 1.4 and 1.8.
-// rows_per_thread: threads that own rows never meet, but each reads all the weights. Zen 4, two
-//   threads, LSTM and GRU, H = 64 to 1024: it pays from so many rows a thread on (H = 128, B = 8:
-//   1.09 times as fast as sharing units), from fewer where a layer's weights fit into the L2 cache
-//   (H = 64, B = 4: 1.12), and never where they fill the L3 cache (H = 1024, B = 128: 0.95).
+// The costs where L3 is fast are of a Zen 4 (two cores of a virtual machine), those where it is
+// slow
+//   of a Sapphire Rapids whose 16 CPUs, as a virtual machine shows them, gave 8.7 times what one
+//   did: that is what thread_slows_products says.
 // steps_per_owner: so that the blocks of steps at the start and the end, when some threads have
 //   nothing to do, are a small part.
 // blocks_per_owner: many, since it waits for as many blocks as there are layers below, but not of
@@ -52,28 +45,49 @@ enum class Machine { kFastL3, kSlowL3 };
 // gradients_in_L2: with what they meet there. Where a block's gradients of gates are more, what
 //   reads them by rows comes first (H = 512 +4 % of training, H = 1024 on two threads +10 %).
 // products_per_stretch: about a tenth of a second on one slow core.
-// products_per_spinner, products_per_sleeper: about 3 us of work, and 80 us.
 // products_to_release: 10 us of work; letting go of the interpreter lock costs more than less.
 // spins_before_yield: a few microseconds.
 // pauses_before_sleep: tens of microseconds, longer than the gap between a busy caller's calls.
 // pauses_before_nap: more than 2 ms. Yielding alone would wait for ever where the other has a lower
 //   real-time priority and the same CPU.
 // not_brief_us: a brief wait is microseconds; who waits longer waits for a thread that the system
-//   has taken off its CPU. That is expected to go on for crowd_factor times as long as was waited:
-//   a brief disturbance costs little of the threads' use, and where the CPUs stay crowded, the
-//   calls that find it out (a time slice lost at each step, 0.4 s of 100 steps measured) are few.
+//   has taken off its CPU.
+// crowd_factor, crowd_most_factor: a time slice lost costs the late threads' use for as long as a
+//   few of them, where that was all; where CPUs stay crowded, trials that find it out (a slice lost
+//   at each step, 0.4 s of 100 steps measured) take 1/32 of the time and less.
 
-/// X(name, value where the L3 cache is fast, where it is slow, what it is).
+/// What the model of cost is made of (schedule/cost_model.hpp): X(name, value where the L3 cache is
+/// fast, where it is slow, what it is). `fastlstm tune` measures them.
+#define FASTLSTM_COSTS(X)                                                                     \
+  X(products_per_us, 55e3, 78e3, "multiply-adds of a thread in a microsecond, in float32")    \
+  X(bfloat16_weights_speed, 1, 1, "times as fast as those: with weights of bfloat16,")        \
+  X(int8_weights_speed, 1, 1, "with weights of int8,")                                        \
+  X(bfloat16_speed, 2, 2, "of bfloat16,")                                                     \
+  X(int8_speed, 3.4, 3.4, "of int8")                                                          \
+  X(thread_slows_products, 0.01, 0.056, "part by which each further thread slows the others") \
+  X(L1_bytes_per_us, 230e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,")   \
+  X(L2_bytes_per_us, 116e3, 85e3, "L2 cache,")                                                \
+  X(L3_bytes_per_us, 98e3, 25e3, "L3 cache,")                                                 \
+  X(memory_bytes_per_us, 20e3, 12e3, "memory")                                                \
+  X(thread_slows_L3, 0.05, 0.1, "part by which each further reader slows the others: L3,")    \
+  X(thread_slows_memory, 0.5, 0.2, "memory")                                                  \
+  X(overlap, 0.85, 0.85, "part of the shorter of products and bytes that costs nothing")      \
+  X(rows_to_overlap, 2, 8, "rows from which it is that much; down to half of them, nothing")  \
+  X(step_us, 0.06, 0.1, "microseconds of a step of one row besides its products")             \
+  X(gates_us, 6e-4, 5e-4, "the same for each row and unit")                                   \
+  X(gates_us_backward, 1.2e-3, 1e-3, "the same of the backward pass")                         \
+  X(gradients_slower, 1.1, 1.1, "times as long as other products that those of weights take") \
+  X(meeting_us, 0.12, 1, "microseconds of a meeting of two threads")                          \
+  X(meeting_us_per_thread, 0.05, 0.08, "the same for each further one")                       \
+  X(wake_us, 4, 6, "microseconds to begin and end what two threads do together")              \
+  X(exchange_bytes_per_us, 5e3, 1e4,                                                          \
+    "bytes of h that threads read of each other in a microsecond")                            \
+  X(wake_us_per_thread, 0.5, 0.5, "the same for each further one")
+
+/// The rest of what is tuned, in the same way.
 #define FASTLSTM_TUNING(X)                                                                       \
+  FASTLSTM_COSTS(X)                                                                              \
   X(products_per_thread, 5e5, 5e5, "multiply-adds of a call that pay for waking a thread")       \
-  X(products_per_meeting, 9e3, 2e4, "multiply-adds of a step and thread that pay for meeting")   \
-  X(products_per_meeting_backward, 8e3, 16e3, "the same of the backward pass")                   \
-  X(products_rather_than_owners, 2e4, 2e4, "the same where threads could own layers")            \
-  X(rows_per_thread, 4, 4, "rows from which a thread owns rows")                                 \
-  X(rows_per_thread_of_small, 2, 2, "the same of a layer with small_weights")                    \
-  X(small_weights, 1.5e5, 1.5e5, "weights of a layer that fit into the L2 cache")                \
-  X(large_weights, 8e6, 8e6, "weights from which threads own no rows")                           \
-  X(rows_rather_than_directions, 24, 24, "rows a thread has to own them in both directions")     \
   X(steps_per_owner, 16, 16, "steps for each thread that owns layers")                           \
   X(blocks_per_owner, 4, 4, "blocks of steps for each thread that owns layers")                  \
   X(alternate_rows, 384, 384, "rows that a layer computes before the next one follows")          \
@@ -87,17 +101,16 @@ enum class Machine { kFastL3, kSlowL3 };
   X(products_per_stretch, 1e9, 1e9, "multiply-adds between two looks for an interruption")       \
   X(products_per_part, 2.5e8, 2.5e8, "the same within a long step")                              \
   X(products_before_look, 2e9, 2e9, "a thread's before the first look while others work")        \
-  X(products_per_spinner, 8e4, 8e4, "multiply-adds of a stream's step worth a spinning thread")  \
-  X(products_per_sleeper, 2e6, 2e6, "the same for one that sleeps")                              \
   X(spinning_us, 20, 20, "microseconds after a stream's step in which workers still spin")       \
   X(products_to_release, 2.5e5, 2.5e5, "multiply-adds worth letting go of the interpreter lock") \
   X(spins_before_yield, 200, 200, "spins before a waiting thread gives its CPU away")            \
   X(pauses_before_sleep, 300, 300, "pauses before a worker without work sleeps")                 \
   X(pauses_before_nap, 5000, 5000, "pauses before a thread that waits for another naps")         \
   X(nap_us, 50, 50, "microseconds of a nap")                                                     \
-  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which CPUs are crowded")      \
-  X(crowd_factor, 10, 10, "times as long as was waited that they count as crowded")              \
-  X(crowd_most_ms, 2000, 2000, "milliseconds that they do at most")                              \
+  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which a thread is late")      \
+  X(crowd_factor, 4, 4, "times as long as was waited for that late threads are given up")        \
+  X(crowd_most_factor, 32, 32, "the same at most, where they were late again and again")         \
+  X(crowd_most_ms, 2000, 2000, "milliseconds that they are at most")                             \
   X(pieces_per_thread, 4, 4, "pieces of 16384 values that are worth a thread to an optimiser")
 
 struct Tuning {
@@ -109,6 +122,17 @@ struct Tuning {
 /// This machine's kind, by the CPU's maker, and its table.
 Machine machine() noexcept;
 const Tuning& tuning() noexcept;
+/// The table of another kind.
+const Tuning& tuning_of(Machine kind) noexcept;
+/// Changes costs in the table of this machine, for calls from now on, to what was measured on it.
+/// Throws std::invalid_argument for a name that is no cost's, and for a value that none can have.
+void set_costs(const std::vector<std::pair<std::string, double>>& costs);
+
+/// The table's value as a number, or a time, of these.
+template <class N>
+N tuned(double Tuning::* field) noexcept {
+  return N(static_cast<std::int64_t>(tuning().*field));
+}
 
 struct TuningEntry {
   const char* name;

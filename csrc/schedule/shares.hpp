@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <utility>
 
-#include "runtime/thread_team.hpp"
+#include "runtime/spin_barrier.hpp"
 #include "runtime/tuning.hpp"
 
 namespace fastlstm {
@@ -28,7 +28,7 @@ struct Share {
   SpinBarrier* barrier = nullptr;  // of the threads that share; null for one
 
   void wait() const {
-    if (barrier != nullptr) barrier->wait_briefly();
+    if (barrier != nullptr) barrier->wait_briefly(rank);
   }
   /// This thread's of n items, in whole groups of grain.
   std::pair<Index, Index> range(Index n, Index grain) const {

@@ -1,33 +1,45 @@
-// How a forward call divides its work among threads.
+// How calls divide their work among threads: of all plans the one that the model of cost expects to
+// end first.
 #pragma once
 
-#include "fastlstm/config.hpp"
-#include "schedule/row_schedule.hpp"
+#include "schedule/cost_model.hpp"
 
 namespace fastlstm {
-
-/// rows x directions x layers x units threads. Groups of rows never wait for each other; the two
-/// directions meet at the end of each layer; threads that own layers meet after each block of
-/// steps, a layer one block behind the one below; threads that share the units of a direction or a
-/// layer meet at each step.
-struct ThreadPlan {
-  int rows = 1;
-  int directions = 1;  // 1: the two directions one after the other, or there is only one
-  int layers = 1;      // 1: the layers one after the other
-  int units = 1;
-
-  int threads() const { return rows * threads_of_rows(); }
-  int threads_of_rows() const { return directions * layers * units; }
-};
 
 /// The multiply-adds of one pass through all layers, forward; backward takes twice as many.
 double products_of(const StackConfig& config, const RowSchedule& rows);
 
-/// How many threads a call with so many multiply-adds should use: at most num_threads().
+/// How many threads a call with so many multiply-adds should use: at most num_threads(), nor more
+/// than there are CPUs.
 int threads_worth(double products);
 
-/// The plan for at most num_threads() threads. alternate: whether the layers may take turns in
-/// time.
-ThreadPlan plan_threads(const StackConfig& config, const RowSchedule& rows, bool alternate);
+/// The model of this machine.
+CostModel cost_model();
+
+/// The plan for at most `most` threads, of which at most `meeting` may meet at each step.
+ThreadPlan best_plan(const CostModel& model, const CallShape& call, int most, int meeting);
+
+/// What decides how the steps of a backward pass may be divided, besides the shape of the call.
+struct BackwardRows {
+  Index call_B;         // sequences of the whole call, of which the rows may be a part
+  bool uneven;          // lengths differ
+  bool sums_over_rows;  // groups of rows are summed together: sum_rows(call_B) of them
+};
+/// The rows of a group that is summed together, or of a task of steps, whatever the number of
+/// threads: four groups as a rule, so that as many threads have a task.
+Index sum_rows(Index B);
+BackwardPlan best_backward_plan(const CostModel& model, const CallShape& call, Index layer,
+                                const BackwardRows& rows, int most, int meeting);
+
+/// What calls use: these for num_threads(), and for as many as have CPUs to meet on now; or what is
+/// forced, as far as the call can be divided so.
+ThreadPlan plan_threads(const CallShape& call);
+BackwardPlan plan_backward(const CallShape& call, Index layer, const BackwardRows& rows);
+/// By how many threads a step of a stream goes best, which spin or sleep before it.
+int plan_stream(const CallShape& call, bool asleep);
+
+/// Has all calls divided so, whatever num_threads() says: for tests of each plan, and to measure
+/// it. Null: ends that. Backward, groups of rows x directions x layers threads share units.
+void force_plan(const ThreadPlan* plan);
 
 }  // namespace fastlstm

@@ -10,12 +10,12 @@ from typing import ParamSpec, TypeVar
 
 import numpy as np
 
-from . import _core
+from . import _core, _costs
 from ._blas import blas_name
 from ._checks import as_bool, as_int
 from ._version import __version__
 
-_MOST = 4096  # the core's limit
+MOST_THREADS = 4096  # the core's limit
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -25,13 +25,15 @@ R = TypeVar("R")
 # What a context has of them may have ended in another.
 _blocks: ContextVar[tuple[list[int], ...]] = ContextVar("fastlstm.num_threads", default=())
 _core.set_threads_variable(_blocks)
+_costs.use_file()
 
 
 def get_num_threads() -> int:
     """Return how many threads a call from here may use.
 
-    The default is the number of CPUs that this process may use (its affinity, limited by the
-    container's CPU quota), or what the environment variable ``FASTLSTM_NUM_THREADS`` says.
+    The default is the number of physical cores that this process may use (its affinity, limited by
+    the container's CPU quota; of CPUs, where the system does not tell them apart), or what the
+    environment variable ``FASTLSTM_NUM_THREADS`` says.
 
     Raises
     ------
@@ -62,7 +64,7 @@ def set_num_threads(n: int) -> None:
     ValueError, TypeError
         `n` is something else.
     """
-    _core.set_num_threads(as_int("n", n, 1, _MOST))
+    _core.set_num_threads(as_int("n", n, 1, MOST_THREADS))
 
 
 class num_threads:  # noqa: N801
@@ -87,7 +89,7 @@ class num_threads:  # noqa: N801
     """
 
     def __init__(self, n: int) -> None:
-        self._n = as_int("n", n, 1, _MOST)
+        self._n = as_int("n", n, 1, MOST_THREADS)
         self._block: list[int] | None = None
 
     def __enter__(self) -> None:
@@ -163,7 +165,8 @@ def show_config(all: bool = False) -> str:
     ----------
     all : bool
         Also what is tuned for this kind of machine, a line for each value. No bit of a result
-        depends on these. What they were measured at stands in csrc/runtime/tuning.hpp.
+        depends on these. What they were measured at stands in csrc/runtime/tuning.hpp; those of
+        this machine, if ``fastlstm tune`` has measured them, come from the file that is named last.
     """
     lines = {
         "fastlstm": __version__,
@@ -177,4 +180,5 @@ def show_config(all: bool = False) -> str:
     if as_bool("all", all):
         shown += ["", f"tuned for a CPU with {_core.machine()}:"]
         shown += [f"  {name:<30} {value:<9g} {text}" for name, value, text in _core.tuning()]
+        shown += [_costs.note] if _costs.note else []
     return "\n".join(shown)

@@ -52,7 +52,7 @@ def _run(argv: list[str]) -> int:
     if argv[:1] == ["demo"] and len(argv) > 1 and not argv[1].startswith("-"):
         return _use(argv[1], argv[2:])
     args = _parser().parse_args(argv)
-    return {"demo": _demo, "info": _info, "verify": _verify}[args.command](args)
+    return {"demo": _demo, "info": _info, "tune": _tune, "verify": _verify}[args.command](args)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -85,6 +85,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     demo.add_argument("--seed", type=_seed, default=0, help="of weights and batches (default: 0)")
     demo.add_argument("--quiet", action="store_true", help="print the results only, no progress")
+
+    tune = commands.add_parser(
+        "tune",
+        help="measure what this machine takes for the parts of a call",
+        description="Measure what this machine takes for products, bytes from its caches and "
+        "meetings of threads, in less than a minute in which it should do nothing else. Later "
+        "processes divide their calls among threads by that. No result depends on it.",
+    )
+    tune.add_argument(
+        "--out",
+        metavar="FILE",
+        help="(default: what FASTLSTM_COSTS names, or costs.txt in fastlstm's folder of the "
+        "user's cache directory)",
+    )
+    tune.add_argument(
+        "--seconds",
+        type=_seconds,
+        default=0.6,
+        help="of each of some 32 experiments (default: 0.6)",
+    )
 
     verify = commands.add_parser(
         "verify",
@@ -131,6 +151,31 @@ def _seed(text: str) -> int:
     if not text.isdecimal() or int(text) >= 2**32:
         raise argparse.ArgumentTypeError(f"expected a number from 0 to {2**32 - 1}, got {text}")
     return int(text)
+
+
+def _seconds(text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if not 0 < seconds < 60:
+        raise argparse.ArgumentTypeError(f"expected a number between 0 and 60, got {text}")
+    return seconds
+
+
+def _tune(args: argparse.Namespace) -> int:
+    from . import _costs
+    from ._tune import measure
+
+    path = args.out or _costs.default_path()
+    if path is None:
+        print("fastlstm tune: no cache directory; name a file with --out", file=sys.stderr)
+        return 2
+    print(_costs.machine())
+    found = measure(args.seconds, lambda text: print(text, flush=True))
+    _costs.write(path, found)
+    print(f"written to {path}")
+    return 0
 
 
 def _info(args: argparse.Namespace) -> int:

@@ -10,6 +10,7 @@
 #include "check.hpp"
 #include "core_stack.hpp"
 #include "naive_blas.hpp"
+#include "schedule/thread_plan.hpp"
 
 using namespace fastlstm;
 
@@ -67,6 +68,25 @@ TEST(settings) {
   });
   CHECK(!wrong.raised());
   set_num_threads(3);
+}
+
+// Some of the following calls get the team, for two groups of rows or three that share units.
+TEST(calls_divided_in_several_ways) {
+  const Problem p = problem();
+  const Stack<float> lstm = CoreProblem<float>::stack(p);
+  CoreProblem<float> alone(p);
+  lstm.forward(alone.call());
+  for (const ThreadPlan plan : {ThreadPlan{2, 1, 1, 1}, ThreadPlan{1, 1, 1, 3}}) {
+    force_plan(&plan);
+    Flag wrong;
+    on_threads([&](int, int) {
+      CoreProblem<float> core(p);
+      lstm.forward(core.call());
+      wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
+                                 alone.output.data()));
+    });
+    CHECK(!wrong.raised());
+  }  // and the last of them for what follows
 }
 
 TEST(inference) {

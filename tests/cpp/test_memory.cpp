@@ -254,6 +254,7 @@ void check_passes() {
       Buffer<T> d_h_past_R(kB, H), d_output(rows.rows(), D * P);
       for (Buffer<T>* zeros : {&d_x, &d_h, &d_memory, &d_h_past_R, &d_output}) zeros->fill_zero();
       DirectionBackward<T> run{layers, k, rows, c.regularisation};
+      run.plan = plan_direction(layers, k, rows, kB);
       run.call_B = kB;
       run.x = layer_input(*saved, k / D, rows, 0, dropped);
       run.steps.h_0 = saved->h_0_of(k);

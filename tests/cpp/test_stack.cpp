@@ -21,6 +21,7 @@
 #include "naive_cells.hpp"
 #include "runtime/targets.hpp"
 #include "runtime/tuning.hpp"
+#include "schedule/thread_plan.hpp"
 
 using namespace fastlstm;
 
@@ -393,6 +394,11 @@ Problem alone(const Problem& p, Index b) {
   return one;
 }
 
+/// Threads by rows, by units, by directions, by layers, and by several of them. Few that meet:
+/// where CPUs are busy, each meeting of more threads than those takes milliseconds.
+constexpr ThreadPlan kPlans[] = {{3, 1, 1, 1}, {1, 1, 1, 2}, {1, 2, 1, 1}, {1, 1, 4, 1},
+                                 {2, 1, 1, 2}, {1, 2, 1, 2}, {1, 1, 2, 2}};
+
 template <class T>
 void check_promise_on_bits() {
   // Large enough for several threads: by rows, by units, by directions, by layers.
@@ -413,9 +419,10 @@ void check_promise_on_bits() {
     CoreProblem<T> core(p);
     lstm.forward(core.call());
     const Results want = core.results();
-    for (const int threads : {2, 3, 4, 5}) {
-      NOTE("threads = " << threads);
-      set_num_threads(threads);
+    for (const ThreadPlan& plan : kPlans) {
+      NOTE("plan = " << plan.rows << " x " << plan.directions << " x " << plan.layers << " x "
+                     << plan.units);
+      force_plan(&plan);
       for (const Order order : kOrders) {
         CoreProblem<T> other(p, order);
         lstm.forward(other.call());
@@ -425,6 +432,7 @@ void check_promise_on_bits() {
       lstm.forward_train(training.call(), {});
       CHECK(same_bits(training.results(), want));
     }
+    force_plan(nullptr);
     for (Index b = 0; b < p.B; b += 1 + p.B / 7) {
       if (p.length(b) == 0) continue;
       NOTE("b = " << b);
@@ -449,11 +457,16 @@ void check_gradients_have_the_same_bits(const std::vector<Problem>& problems,
     set_num_threads(1);
     const Gradients want = core_gradients<T>(p);
     for (const int threads : numbers_of_threads) {
-      NOTE("threads = " << threads);
-      set_num_threads(threads);
-      const Gradients got = core_gradients<T>(p);
-      CHECK(same_bits(got, want));
+      for (const ThreadPlan plan : {ThreadPlan{threads, 1, 1, 1}, ThreadPlan{1, 1, 1, threads},
+                                    ThreadPlan{2, 1, 1, threads}}) {
+        if (plan.threads() > 8 && plan.meets()) continue;  // where few CPUs are, minutes
+        NOTE("plan = " << plan.rows << " x " << plan.units);
+        force_plan(&plan);
+        const Gradients got = core_gradients<T>(p);
+        CHECK(same_bits(got, want));
+      }
     }
+    force_plan(nullptr);
   }
   set_num_threads(1);
 }

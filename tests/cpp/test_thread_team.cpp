@@ -15,8 +15,9 @@
 
 #include "check.hpp"
 #include "fastlstm/runtime.hpp"
+#include "runtime/crowding.hpp"
+#include "runtime/spin_barrier.hpp"
 #include "runtime/thread_team.hpp"
-#include "schedule/thread_plan.hpp"
 
 using namespace fastlstm;
 
@@ -87,11 +88,11 @@ TEST(a_barrier_separates_phases) {
   TeamLease(kThreads).run([&](int rank) noexcept {
     for (int phase = 1; phase <= kPhases; ++phase) {
       written[rank] = phase;
-      barrier.wait();
+      barrier.wait(rank);
       for (const int value : written) {
         if (value != phase) wrong = true;
       }
-      barrier.wait();
+      barrier.wait(rank);
     }
   });
   CHECK(!wrong);
@@ -143,76 +144,85 @@ TEST(a_forked_child_has_a_team_of_its_own) {
 }
 #endif
 
-TEST(plans_use_no_more_threads_than_allowed) {
-  for (const Index H : {1, 20, 300}) {
-    for (const Index B : {0, 1, 3, 8, 100}) {
-      for (const bool bidirectional : {false, true}) {
-        for (int threads = 1; threads <= 9; ++threads) {
-          NOTE("H = " << H << ", B = " << B << ", threads = " << threads);
-          set_num_threads(threads);
-          const StackConfig config{10, H, 2, 0, bidirectional};
-          const ThreadPlan plan = plan_threads(config, RowSchedule(50, B, nullptr), true);
-          CHECK(plan.rows >= 1 && plan.directions >= 1 && plan.layers >= 1 && plan.units >= 1);
-          CHECK(plan.threads() <= threads);
-          CHECK(plan.rows == 1 || plan.rows <= B);
-          CHECK(plan.directions <= config.directions());
+TEST(threads_meet_whatever_their_number) {
+  for (const int n : {1, 2, 3, 4, 5, 8, 9, 16, 17, 40, 64, 66}) {
+    NOTE("n = " << n);
+    SpinBarrier barrier(1, n);
+    barrier.set_size(n);
+    const int phases = n > 16 ? 4 : 50;
+    std::vector<int> written(static_cast<std::size_t>(n), 0);  // no atomics: a meeting orders them
+    std::atomic<bool> wrong{false};
+    TeamLease(n).run([&](int rank) noexcept {
+      for (int phase = 1; phase <= phases; ++phase) {
+        written[static_cast<std::size_t>(rank)] = phase;
+        phase % 2 == 0 ? barrier.wait(rank) : barrier.wait_briefly(rank);
+        for (const int value : written) {
+          if (value != phase) wrong = true;
         }
+        barrier.wait(rank);
       }
+    });
+    CHECK(!wrong);
+    barrier.set_size(1);
+    barrier.wait(0);
+  }
+  forget_late_threads();
+}
+
+namespace {
+
+/// A meeting of n threads to which the last `late` of them come after so many ms.
+void meet_late(int n, int late, int ms) {
+  SpinBarrier barrier(n);
+  TeamLease(n).run([&](int rank) noexcept {
+    if (rank >= n - late) std::this_thread::sleep_for(std::chrono::milliseconds(ms));
+    barrier.wait_briefly(rank);
+  });
+}
+
+}  // namespace
+
+TEST(threads_that_are_late_are_given_up_for_a_while) {
+  forget_late_threads();
+  CHECK_EQUAL(threads_that_may_meet(16), 16);
+  const auto start = std::chrono::steady_clock::now();
+  note_late_threads(16, 1, std::chrono::milliseconds(40));
+  const int one_less = threads_that_may_meet(16), of_few = threads_that_may_meet(4);
+  note_late_threads(15, 3, std::chrono::milliseconds(40));  // known: the same disturbance
+  const int four_less = threads_that_may_meet(16);
+  if (std::chrono::steady_clock::now() - start < std::chrono::milliseconds(100)) {
+    CHECK_EQUAL(one_less, 15);
+    CHECK_EQUAL(of_few, 4);
+    CHECK_EQUAL(four_less, 12);
+  }
+  std::this_thread::sleep_for(std::chrono::milliseconds(330));  // 4 times as long as was waited
+  CHECK_EQUAL(threads_that_may_meet(16), 16);
+  // Late again soon: twice as long. And never less than one thread.
+  note_late_threads(2, 2, std::chrono::milliseconds(40));
+  CHECK_EQUAL(threads_that_may_meet(16), 1);
+  std::this_thread::sleep_for(std::chrono::milliseconds(330));
+  CHECK_EQUAL(threads_that_may_meet(16), 16);
+  forget_late_threads();
+}
+
+TEST(a_meeting_tells_who_was_late) {
+  // The caller's thread waits, or another where it is the late one.
+  for (const int n : {2, 4, 6, 20}) {
+    for (const int late : {1, 2, n}) {
+      if (late == n && n != 2) continue;
+      NOTE("n = " << n << ", late = " << late);
+      forget_late_threads();
+      if (late == n) {  // both: nobody waits long
+        meet_late(n, late, 1);
+        continue;
+      }
+      meet_late(n, late, 60);
+      const int may = threads_that_may_meet(n);
+      CHECK(may >= 1);
+      CHECK(may <= n - late);  // others may lack a CPU here
     }
   }
-}
-
-TEST(threads_own_layers_where_steps_are_too_small_to_share_units) {
-  set_num_threads(4);
-  const auto plan = [](Index layers, Index T, bool alternate, Index H = 64) {
-    return plan_threads({H, H, layers}, RowSchedule(T, 1, nullptr), alternate);
-  };
-  CHECK_EQUAL(plan(2, 200, true).layers, 2);
-  CHECK_EQUAL(plan(8, 100, true).layers, 4);
-  CHECK_EQUAL(plan(3, 200, true).layers, 1);
-  CHECK_EQUAL(plan(2, 50, true).layers, 1);
-  CHECK_EQUAL(plan(2, 200, false).layers, 1);
-  CHECK_EQUAL(plan(2, 200, true, 256).layers, 1);
-  CHECK_EQUAL(plan(2, 200, true, 256).units, 4);
-}
-
-TEST(threads_own_rows_where_there_are_enough) {
-  set_num_threads(2);
-  const auto plan = [](Index H, Index B, bool bidirectional = false) {
-    return plan_threads({H, H, 1, 0, bidirectional}, RowSchedule(100, B, nullptr), true);
-  };
-  CHECK_EQUAL(plan(64, 4).rows, 2);
-  CHECK_EQUAL(plan(256, 4).units, 2);
-  CHECK_EQUAL(plan(256, 8).rows, 2);
-  CHECK_EQUAL(plan(1024, 128).units, 2);
-  CHECK_EQUAL(plan(256, 8, true).directions, 2);
-  CHECK_EQUAL(plan(256, 48, true).rows, 2);
-}
-
-TEST(little_work_stays_on_one_thread) {
-  set_num_threads(8);
-  CHECK_EQUAL(plan_threads({4, 8}, RowSchedule(1, 1, nullptr), true).threads(), 1);
-  CHECK_EQUAL(threads_worth(1), 1);
-  CHECK_EQUAL(threads_worth(1e12), 8);
-}
-
-TEST(threads_do_not_meet_at_each_step_while_the_cpus_are_crowded) {
-  set_num_threads(2);
-  StackConfig config;
-  config.input_size = config.hidden_size = 256;
-  const RowSchedule rows(100, 1, nullptr);
-  CHECK_EQUAL(plan_threads(config, rows, true).units, 2);
-  SpinBarrier barrier(2);
-  TeamLease(2).run([&](int rank) noexcept {
-    if (rank == 1) std::this_thread::sleep_for(std::chrono::milliseconds(20));
-    barrier.wait_briefly();
-  });
-  CHECK(cpus_are_crowded());
-  CHECK_EQUAL(plan_threads(config, rows, true).threads(), 1);
-  std::this_thread::sleep_for(std::chrono::milliseconds(100));
-  CHECK(cpus_are_crowded());
-  std::this_thread::sleep_for(std::chrono::milliseconds(1950));  // the longest that it lasts
-  CHECK(!cpus_are_crowded());
+  forget_late_threads();
 }
 
 namespace {
@@ -226,9 +236,9 @@ void work(int n) {
     for (bool ended = false; !ended;) {
       std::this_thread::sleep_for(std::chrono::milliseconds(1));
       ended = interrupted(1e9);
-      barrier.wait();  // where some know of it before the others
+      barrier.wait(rank);  // where some know of it before the others
       if (rank != 0) ended = interrupted(0);
-      barrier.wait();
+      barrier.wait(rank);
     }
   });
 }

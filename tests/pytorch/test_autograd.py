@@ -15,6 +15,7 @@ pytest.importorskip("torch")
 
 import fastlstm.torch
 import torch
+from fastlstm import _core
 from fastlstm.torch import _engine
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
@@ -418,6 +419,26 @@ def test_backward_in_another_thread() -> None:
     assert len(got) == 4 * len(expected)
     for i in range(4):
         assert_alike(got[i * len(expected) : (i + 1) * len(expected)], list(expected))
+
+
+def test_groups_of_threads_share_units_on_torchs_threads() -> None:
+    ours, _ = twins("LSTM", 8, 64)
+    x = torch.randn(6, 10, 8, dtype=torch.float64)
+    threads, results = torch.get_num_threads(), []
+    try:
+        torch.set_num_threads(4)
+        for division in ((1, 1, 1, 1), (2, 1, 1, 2), (4, 1, 1, 1), (1, 1, 1, 4)):
+            _core.force_plan(*division)
+            grown = leaves(x)
+            output = ours(grown)[0]
+            output.sum().backward()
+            results.append((output.detach(), grown.grad))
+    finally:
+        _core.force_plan(0, 0, 0, 0)
+        torch.set_num_threads(threads)
+    for output, grad in results[1:]:
+        assert torch.equal(output, results[0][0])
+        assert torch.equal(grad, results[0][1])
 
 
 def test_as_many_threads_as_torch_has() -> None:

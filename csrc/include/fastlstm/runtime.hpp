@@ -19,6 +19,9 @@ std::string isa();
 /// The CPUs that this process may use: its affinity mask, limited by the cgroup's CPU quota
 /// (rounded up).
 int usable_cpus();
+/// The same of physical cores, where the system tells them from CPUs: the default number of
+/// threads. Two threads of a core share what a product needs.
+int usable_cores();
 /// How many threads a call from the calling thread may use.
 /// Throws std::invalid_argument when FASTLSTM_NUM_THREADS is not an integer from 1 to 4096.
 int num_threads();

@@ -10,6 +10,7 @@
 - :mod:`.quantization`: small weights.
 - :mod:`.states`: states, whatever the cell has.
 - :mod:`.spec`: what a layer is without its values.
+- :mod:`.plan`: how a call would be divided among threads.
 - :mod:`.options`: the table of options.
 - :mod:`.layouts`: batch or time first, with or without a batch.
 - :mod:`.core`: what the C++ core is asked for.
@@ -29,6 +30,7 @@ from .layer import (
 from .load import LAYERS, load
 from .lstm import LSTM, LSTMTrace
 from .options import table_of
+from .plan import Plan
 from .quantization import Quantization
 from .rnn import RNN, RNNTrace
 from .stream import Stream
@@ -44,6 +46,7 @@ __all__ = [
     "GRUTrace",
     "Gradients",
     "LSTMTrace",
+    "Plan",
     "Quantization",
     "RNNTrace",
     "RecurrentLayer",

@@ -16,9 +16,11 @@ import numpy.typing as npt
 from fastlstm._activations import ActivationName
 from fastlstm._checks import MOST_SIZE, FloatArray, as_bool, as_int, as_lengths
 from fastlstm._pieces import copied
+from fastlstm._runtime import MOST_THREADS, get_num_threads, num_threads
 
 from .calls import Call, Padding, prepare
 from .core import Tape as CoreTape
+from .core import plan
 from .files import write_layer
 from .layouts import StateT
 from .options import (
@@ -31,6 +33,7 @@ from .options import (
     as_size,
     table_of,
 )
+from .plan import Plan, plan_of
 from .public import public
 from .quantization import (
     Quantization,
@@ -502,12 +505,7 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
         """
         self._check_trains("training_memory")
         T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
-        if lengths is not None:
-            lengths = as_lengths(lengths, B, T)
-            if lengths.max(initial=0) > _MOST_COUNTED_STEPS:
-                raise ValueError(
-                    f"lengths: expected at most {_MOST_COUNTED_STEPS}, got {lengths.max()}"
-                )
+        lengths = self._counted_lengths(lengths, B, T)
         if T == 0:  # as in Layout
             T, lengths = 1, np.zeros(B, np.int64)
         limit = _as_limit(memory_limit)
@@ -519,6 +517,69 @@ class RecurrentLayer(HasOptions, Generic[StateT, TraceT]):
                 T, B, lengths, self.batch_first, self._regularisation(0), limit
             )
         )
+
+    def plan(
+        self,
+        T: int,
+        B: int = 1,
+        lengths: Any = None,
+        threads: int | None = None,
+        training: bool = False,
+    ) -> Plan:
+        """Say how a call would divide its work among threads, and why: what it would take.
+
+        Parameters
+        ----------
+        T, B : int
+            Time steps and sequences.
+        lengths : array_like of int, optional
+            As in a call of the layer.
+        threads : int, optional
+            What the call may use; by default what :func:`fastlstm.get_num_threads` says.
+        training : bool
+            Whether it is one of :meth:`forward`, followed by :meth:`Tape.backward`.
+
+        Returns
+        -------
+        Plan
+            For people its ``repr``. The times are those of a model (docs/threads.md).
+
+        Raises
+        ------
+        ValueError, TypeError
+            As in a call of the layer, and for `lengths` beyond 2**25.
+
+        Examples
+        --------
+        >>> plan = fastlstm.LSTM(64, 256).plan(T=100, B=1, threads=1)
+        >>> plan.threads, plan.units
+        (1, 1)
+        >>> fastlstm.LSTM(512, 512).plan(T=50, B=64).bound
+        'products'
+        """
+        T, B = as_int("T", T, 0, MOST_SIZE), as_int("B", B, 0, MOST_SIZE)
+        lengths = self._counted_lengths(lengths, B, T)
+        if T == 0:  # as in Layout
+            T, lengths = 1, np.zeros(B, np.int64)
+        training = as_bool("training", training)
+        if training:
+            self._check_trains("plan")
+        n = get_num_threads() if threads is None else threads
+        with num_threads(as_int("threads", n, 1, MOST_THREADS)):
+            return plan_of(
+                plan(self._spec.config, self.dtype, T, B, lengths, training, self.dropout)
+            )
+
+    @staticmethod
+    def _counted_lengths(lengths: Any, B: int, T: int) -> Any:
+        if lengths is None:
+            return None
+        lengths = as_lengths(lengths, B, T)
+        if lengths.max(initial=0) > _MOST_COUNTED_STEPS:
+            raise ValueError(
+                f"lengths: expected at most {_MOST_COUNTED_STEPS}, got {lengths.max()}"
+            )
+        return lengths
 
     def trace(
         self,

@@ -1,0 +1,147 @@
+#include "runtime/spin_barrier.hpp"
+
+#include <algorithm>
+#include <chrono>
+#include <thread>
+
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+#include "runtime/crowding.hpp"
+#include "runtime/interrupt.hpp"
+#include "runtime/tuning.hpp"
+
+namespace fastlstm {
+
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+void cpu_relax() {
+#if defined(__x86_64__)
+  _mm_pause();
+#elif defined(__aarch64__)
+  asm volatile("yield");
+#endif
+}
+
+/// Whether a word that counts phases, and goes round, has come to this one.
+bool reached(unsigned word, unsigned phase) { return static_cast<int>(word - phase) >= 0; }
+
+}  // namespace
+
+void Backoff::pause() noexcept {
+  if (count_ < tuned<int>(&Tuning::spins_before_yield)) {
+    cpu_relax();
+  } else if (count_ < tuned<int>(&Tuning::pauses_before_nap)) {
+    std::this_thread::yield();
+  } else {
+    std::this_thread::sleep_for(tuned<std::chrono::microseconds>(&Tuning::nap_us));
+    return;
+  }
+  ++count_;
+}
+
+/// How long a thread waits at one meeting, and who is late when that is no longer brief.
+class SpinBarrier::Patience {
+ public:
+  Patience(const SpinBarrier& barrier, int rank, unsigned phase)
+      : barrier_(barrier), rank_(rank), phase_(phase) {}
+
+  /// Before the pause number `count` of a wait.
+  void look(int count) noexcept {
+    if (count < tuned<int>(&Tuning::spins_before_yield)) return;
+    const Clock::time_point now = Clock::now();
+    if (start_ == Clock::time_point::max()) start_ = now;
+    if (late_ > 0 || now - start_ < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
+    for (int other = barrier_.size_ - 1; other >= 0; --other) {
+      if (reached(barrier_.places_[static_cast<std::size_t>(other)].arrived, phase_)) {
+        first_to_wait_ = other;
+      } else {
+        ++late_;
+      }
+    }
+  }
+
+  /// One of those that waited says how many were late: the first.
+  void end() const noexcept {
+    if (late_ > 0 && rank_ == first_to_wait_) {
+      note_late_threads(barrier_.size_, late_, Clock::now() - start_);
+    }
+  }
+
+ private:
+  const SpinBarrier& barrier_;
+  const int rank_;
+  const unsigned phase_;
+  Clock::time_point start_ = Clock::time_point::max();  // of what is not spinning
+  int late_ = 0;                                        // once it is not brief: how many
+  int first_to_wait_ = 0;
+};
+
+SpinBarrier::SpinBarrier(int size, int most)
+    : size_(size),
+      most_(most > 1 ? most : 0),  // one meets nobody
+      places_(new Place[static_cast<std::size_t>(most_)]),
+      releases_(new Release[static_cast<std::size_t>((most_ + kGroup - 1) / kGroup)]) {}
+
+void SpinBarrier::set_size(int size) noexcept {
+  if (size == size_) return;
+  size_ = size;
+  // Threads that did not meet with the others begin where they are.
+  for (int rank = 0; rank < most_; ++rank) {
+    places_[static_cast<std::size_t>(rank)].arrived.store(0, std::memory_order_relaxed);
+    places_[static_cast<std::size_t>(rank)].gathered.store(0, std::memory_order_relaxed);
+    releases_[static_cast<std::size_t>(rank / kGroup)].phase.store(0, std::memory_order_relaxed);
+  }
+}
+
+void SpinBarrier::wait(int rank) noexcept {
+  if (size_ > 1) meet(rank, nullptr);
+}
+
+void SpinBarrier::wait_briefly(int rank) noexcept {
+  if (size_ == 1) return;
+  const auto place = static_cast<std::size_t>(rank);
+  Patience patience(*this, rank, places_[place].arrived.load(std::memory_order_relaxed) + 1);
+  meet(rank, &patience);
+  patience.end();
+}
+
+void SpinBarrier::await(const std::atomic<unsigned>& word, unsigned phase,
+                        Patience* patience) noexcept {
+  for (Backoff backoff; !reached(word.load(std::memory_order_acquire), phase); backoff.pause()) {
+    if (orphaned()) return;
+    if (patience != nullptr) patience->look(backoff.count());
+  }
+}
+
+void SpinBarrier::meet(int rank, Patience* patience) noexcept {
+  const auto place = [this](int k) -> Place& { return places_[static_cast<std::size_t>(k)]; };
+  const unsigned phase = place(rank).arrived.load(std::memory_order_relaxed) + 1;
+  place(rank).arrived.store(phase, std::memory_order_release);
+  if (size_ <= kMostInACircle) {
+    for (int other = 0; other < size_; ++other) {
+      if (other != rank) await(place(other).arrived, phase, patience);
+    }
+    return;
+  }
+  const int first = rank / kGroup * kGroup;
+  Release& of_group = releases_[static_cast<std::size_t>(rank / kGroup)];
+  if (rank != first) return await(of_group.phase, phase, patience);
+  for (int other = first + 1; other < std::min(size_, first + kGroup); ++other) {
+    await(place(other).arrived, phase, patience);
+  }
+  if (rank == 0) {
+    for (int other = kGroup; other < size_; other += kGroup) {
+      await(place(other).gathered, phase, patience);
+    }
+  } else {
+    place(rank).gathered.store(phase, std::memory_order_release);
+    await(releases_[0].phase, phase, patience);
+  }
+  of_group.phase.store(phase, std::memory_order_release);
+}
+
+}  // namespace fastlstm
