@@ -79,7 +79,13 @@ double CostModel::products_per_us(const CallShape& call, double rows) const {
   // Of one row, converting weights and loading groups of them are not hidden by products (Zen 4,
   // H = 256 to 1024: 0.66 to 0.75 of the speed with 8 rows; widening bfloat16 0.9).
   const double part = rows <= 1 ? 0.7 : 1;
-  switch (call.config.arithmetic) {
+  // A matrix unit loads 64 bytes of weights in a cycle, and uses them for all rows of a tile. Not
+  // measured: from what its manual says, and half of that where it multiplies.
+  const Arithmetic arithmetic = call.config.arithmetic;
+  if (is_small(arithmetic) && panel_kernels<float>(arithmetic).tiled) {
+    return t.products_per_us * (arithmetic == Arithmetic::kInt8 ? 2 : 1) * std::min(8.0, rows);
+  }
+  switch (arithmetic) {
     case Arithmetic::kFull:
       return t.products_per_us * 4 / static_cast<double>(call.value_bytes);
     case Arithmetic::kBfloat16Weights:
