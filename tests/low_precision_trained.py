@@ -50,8 +50,9 @@ def table(names: list[str]) -> str:
     """A row for each model, as Markdown."""
     ways = [f"{w}, {'exact' if a == 'float32' else a} inputs" for w, a in WAYS]
     head = ["Model and measure", "float32", *ways]
-    rows = [head, ["---"] * len(head), *(row(MODELS[name]()) for name in names)]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows).replace("| --- |", "|---|")
+    rows = (row(MODELS[name]()) for name in names)
+    top, *lines = (f"| {' | '.join(cells)} |" for cells in [head, *rows])
+    return "\n".join([top, f"|{'---|' * len(head)}", *lines])
 
 
 def main() -> None:

@@ -59,7 +59,7 @@ class Reader:
         """Letters less those put in, taken out or replaced."""
         output, _ = quantize(self.layer)(self.x, lengths=self.lengths)
         best = (output @ self.weight.T + self.bias).argmax(axis=2).T
-        read = [_text(row[:T]) for row, T in zip(best, self.lengths, strict=True)]
+        read = [text_of(row[:T]) for row, T in zip(best, self.lengths, strict=True)]
         wrong = sum(map(distance, read, self.words))
         return Result(100 * (1 - wrong / sum(map(len, self.words))), read)
 
@@ -107,7 +107,7 @@ def _characters(source: str) -> list[str]:
     return characters
 
 
-def _text(best: Any) -> str:
+def text_of(best: Any) -> str:
     """The letters of columns: those that go on are one."""
     new = np.concatenate([[True], best[1:] != best[:-1]])
     return "".join(LETTERS[k - 1] for k in best[new & (best > 0)])

@@ -19,6 +19,7 @@ PACKAGE = data.Package(
     "0d9d131f25674bf9f6d9d8eb745d4c32df0c9b9f2bac509694ef1020fa6ec093",
 )
 WINDOW, HOP = 320, 160  # samples
+FADE = np.sqrt(np.hanning(WINDOW))  # as the package has it
 LEAST = 1e-4  # of what is kept: 80 dB
 
 
@@ -37,8 +38,7 @@ class Denoiser:
         first, *self.rest = zip(weights, biases, strict=True)
         sound = speech.load()
         self.clean, self.noisy = sound.clean, sound.noisy
-        self.window = np.sqrt(np.hanning(WINDOW))
-        self.spectra = np.stack([self._spectra(samples) for samples in self.noisy], axis=1)
+        self.spectra = np.stack([spectra_of(samples, FADE) for samples in self.noisy], axis=1)
         power = np.maximum(np.abs(self.spectra) ** 2, 1e-12)
         self.x = _linear(np.log10(power).astype(np.float32), *first)
 
@@ -51,28 +51,30 @@ class Denoiser:
             keep = _linear(keep, *layer)
         weight, bias = self.rest[-1]
         keep = np.clip(1 / (1 + np.exp(-(keep @ weight + bias))), LEAST, 1)
-        sounds = [self._samples(spectra) for spectra in (keep * self.spectra).swapaxes(0, 1)]
-        gains = [
-            self._quality(after) - self._quality(before)
-            for after, before in zip(sounds, self.noisy, strict=True)
-        ]
+        gains = []
+        for spectra, noisy in zip((keep * self.spectra).swapaxes(0, 1), self.noisy, strict=True):
+            after = samples_of(spectra, FADE)
+            clean, before = (samples[HOP:][: len(after)] for samples in (self.clean, noisy))
+            gains.append(quality(after, clean) - quality(before, clean))
         return Result(float(np.mean(gains)), [])
 
-    def _spectra(self, samples: Any) -> Any:
-        frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
-        return np.fft.rfft(self.window * frames)
 
-    def _samples(self, spectra: Any) -> Any:
-        halves = (self.window * np.fft.irfft(spectra, WINDOW)).reshape(len(spectra), 2, HOP)
-        return (halves[1:, 0] + halves[:-1, 1]).reshape(-1)
+def spectra_of(samples: Any, window: Any) -> Any:
+    """Of frames that overlap by half: (frames, frequencies)."""
+    frames = np.lib.stride_tricks.sliding_window_view(samples, WINDOW)[::HOP]
+    return np.fft.rfft(window * frames)
 
-    def _quality(self, samples: Any) -> float:
-        """SI-SDR in decibels, without the ends that one frame alone reaches."""
-        if len(samples) == len(self.clean):
-            samples = samples[HOP:]
-        clean = self.clean[HOP : HOP + len(samples)]
-        like = (samples @ clean) / (clean @ clean) * clean
-        return float(10 * np.log10(np.sum(like**2) / np.sum((samples - like) ** 2)))
+
+def samples_of(spectra: Any, window: Any) -> Any:
+    """Back again, but for half a frame at each end."""
+    halves = (window * np.fft.irfft(spectra, WINDOW)).reshape(len(spectra), 2, HOP)
+    return (halves[1:, 0] + halves[:-1, 1]).reshape(-1)
+
+
+def quality(samples: Any, clean: Any) -> float:
+    """SI-SDR in decibels: of what is like the clean recording, to what is not."""
+    like = (samples @ clean) / (clean @ clean) * clean
+    return float(10 * np.log10(np.sum(like**2) / np.sum((samples - like) ** 2)))
 
 
 def _linear(x: Any, weight: Any, bias: Any) -> Any:

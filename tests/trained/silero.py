@@ -33,7 +33,7 @@ class Detector:
         sound = speech.load()
         self.spoken = sound.spoken
         self.x = np.stack([_features(weights, samples) for samples in sound.noisy], axis=1)
-        self.last = weights["final_conv.weight"][0, :, 0]  # its bias moves all scores alike
+        self.last = weights["final_conv.weight"][0, :, 0]
         self.bias = weights["final_conv.bias"]
         self.layer = fastlstm.LSTM(128, 128)
         self.layer.load_state_dict(
@@ -45,10 +45,15 @@ class Detector:
         output, _ = quantize(self.layer)(self.x)
         scores = np.maximum(output, 0) @ self.last + self.bias
         spoken = np.broadcast_to(self.spoken[:, None], scores.shape)
-        ranks = scores.ravel().argsort().argsort() + 1
-        yes, no = spoken.sum(), (~spoken).sum()
-        area = (ranks[spoken.ravel()].sum() - yes * (yes + 1) / 2) / (yes * no)
+        area = area_under_roc(scores.ravel(), spoken.ravel())
         return Result(100 * area, (scores > 0).ravel().tolist())
+
+
+def area_under_roc(scores: Any, positive: Any) -> float:
+    """How often one of the positive has a higher score than one of the others; no two are equal."""
+    ranks = scores.argsort().argsort() + 1
+    yes, no = np.count_nonzero(positive), np.count_nonzero(~positive)
+    return float((ranks[positive].sum() - yes * (yes + 1) / 2) / (yes * no))
 
 
 _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
