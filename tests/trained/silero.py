@@ -6,13 +6,11 @@ listens to speech in noise; a frame is spoken where the recording without noise 
 
 from __future__ import annotations
 
-import tempfile
-from pathlib import Path
 from typing import Any
 
 import fastlstm
 import numpy as np
-from fastlstm._safetensors import read_header
+import onnx
 
 from . import Quantize, Result, data, speech
 
@@ -33,11 +31,11 @@ class Detector:
         sound = speech.load()
         self.spoken = sound.spoken
         self.x = np.stack([_features(weights, samples) for samples in sound.noisy], axis=1)
-        self.last = weights["final_conv.weight"][0, :, 0]
-        self.bias = weights["final_conv.bias"]
+        self.last = weights["decoder.decoder.2.weight"][0, :, 0]
+        self.bias = weights["decoder.decoder.2.bias"]
         self.layer = fastlstm.LSTM(128, 128)
         self.layer.load_state_dict(
-            {f"{name}_l0": weights[f"lstm_cell.{name}"] for name in _PARAMETERS}
+            {f"{name}_l0": weights[f"decoder.rnn.{name}"] for name in _PARAMETERS}
         )
 
     def measure(self, quantize: Quantize) -> Result:
@@ -60,11 +58,13 @@ _PARAMETERS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 
 
 def _weights() -> dict[str, Any]:
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "silero.safetensors"
-        path.write_bytes(data.read(PACKAGE, "silero_vad/data/silero_vad_16k.safetensors"))
-        _, tensors = read_header(str(path))
-        return {name: tensor.read() for name, tensor in tensors.items()}
+    """By the ends of their names. The package's safetensors file has those of another version."""
+    model = onnx.load_from_string(
+        data.read(PACKAGE, "silero_vad/data/silero_vad_openvino_16k.onnx")
+    )
+    found = {tensor.name: tensor for tensor in model.graph.initializer}
+    found |= {n.output[0]: n.attribute[0].t for n in model.graph.node if n.op_type == "Constant"}
+    return {name.split("__")[-1]: onnx.numpy_helper.to_array(t) for name, t in found.items()}
 
 
 def _features(weights: dict[str, Any], samples: Any) -> Any:
@@ -72,13 +72,13 @@ def _features(weights: dict[str, Any], samples: Any) -> Any:
     padded = np.concatenate([np.zeros(CONTEXT, np.float32), samples])
     frames = np.lib.stride_tricks.sliding_window_view(padded, CONTEXT + speech.FRAME)
     frames = np.pad(frames[:: speech.FRAME], [(0, 0), (0, CONTEXT)], "reflect")
-    spectra = _convolve(frames[:, None], weights["stft_conv.weight"], stride=128)
+    spectra = _convolve(frames[:, None], weights["stft.forward_basis_buffer"], stride=128)
     re, im = np.split(spectra, 2, axis=1)
     x = np.hypot(re, im)
-    for k, stride in enumerate(STRIDES, 1):
+    for k, stride in enumerate(STRIDES):
+        weight, bias = (weights[f"encoder.{k}.reparam_conv.{name}"] for name in ("weight", "bias"))
         x = np.pad(x, [(0, 0), (0, 0), (1, 1)])
-        x = _convolve(x, weights[f"conv{k}.weight"], stride) + weights[f"conv{k}.bias"][:, None]
-        x = np.maximum(x, 0)
+        x = np.maximum(_convolve(x, weight, stride) + bias[:, None], 0)
     return x[:, :, 0]
 
 
