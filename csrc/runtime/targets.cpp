@@ -2,6 +2,7 @@
 
 #include <atomic>
 #include <cstdlib>
+#include <cstring>
 #include <memory>
 #include <stdexcept>
 
@@ -60,8 +61,14 @@ extern const PanelKernels<float> int8_kernels;
 namespace {
 
 bool always() { return true; }
+const char* asked_for() {
+  const char* name = std::getenv("FASTLSTM_ISA");
+  return name != nullptr ? name : "";
+}
+
 #if defined(__x86_64__)
-bool has_amx() { return cpu_has_amx() && allow_tiles(); }
+/// Only for who asks for it: nobody has run it on a CPU yet.
+bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() && allow_tiles(); }
 #endif
 
 // Best first. A new target is a line here, one above, a file in kernels/targets, and a line in
@@ -105,9 +112,8 @@ const auto& g_supported = supported_targets();  // NOLINT(cert-err58-cpp)
 std::atomic<const Target*> g_active{nullptr};
 
 const Target& wanted_target() {
-  const char* name = std::getenv("FASTLSTM_ISA");
-  if (name == nullptr || *name == '\0') return g_supported.front();
-  return find_target(name, "FASTLSTM_ISA");
+  const char* name = asked_for();
+  return *name == '\0' ? g_supported.front() : find_target(name, "FASTLSTM_ISA");
 }
 
 }  // namespace

@@ -142,7 +142,8 @@ def available_isas() -> list[str]:
     """Return the instruction sets this build has kernels for and this CPU can run, best first.
 
     They are "avx512", "avx2", "neon" and, always and last, "generic"; those with instructions
-    for quantized layers besides are "amx", "avx512_bf16", "avx512_vnni", "avx2_vnni", "neon_dot".
+    for quantized layers besides are "avx512_bf16", "avx512_vnni", "avx2_vnni", "neon_dot", and
+    "amx", if the environment variable FASTLSTM_ISA asks for it.
     """
     return _core.available_isas()
 
