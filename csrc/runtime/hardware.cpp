@@ -13,7 +13,7 @@ namespace {
 
 // Not a local static: a fork while a thread initialises one leaves it locked. Never destroyed.
 std::atomic<const Hardware*> g_real{nullptr};
-std::atomic<const Hardware*> g_pretended{nullptr};
+std::atomic<int> g_pretended_cpus{0};  // 0: those that there are
 
 const Hardware& real_hardware() {
   const Hardware* known = g_real.load(std::memory_order_acquire);
@@ -33,20 +33,13 @@ const Hardware& real_hardware() {
 
 }  // namespace
 
-const Hardware& hardware() {
-  const Hardware* const pretended = g_pretended.load(std::memory_order_acquire);
-  return pretended != nullptr ? *pretended : real_hardware();
+Hardware hardware() {
+  Hardware known = real_hardware();
+  const int pretended = g_pretended_cpus.load(std::memory_order_relaxed);
+  if (pretended > 0) known.cpus = pretended;
+  return known;
 }
 
-int plan_for_cpus(int n) {
-  const Hardware* pretended = nullptr;
-  if (n > 0) {
-    auto* const other = new Hardware(real_hardware());  // a few bytes, which others may be reading
-    other->cpus = n;
-    pretended = other;
-  }
-  const Hardware* const before = g_pretended.exchange(pretended);
-  return before != nullptr ? before->cpus : 0;
-}
+int plan_for_cpus(int n) { return g_pretended_cpus.exchange(n > 0 ? n : 0); }
 
 }  // namespace fastlstm

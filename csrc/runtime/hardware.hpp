@@ -12,7 +12,7 @@ struct Hardware {
 };
 
 /// This machine's, asked of the system once. Where it does not tell of a cache, a usual size.
-const Hardware& hardware();
+Hardware hardware();
 
 /// Has plans made as for so many CPUs from now on, for tests of more threads than there are; 0: for
 /// those there are. Returns the old value.

@@ -109,7 +109,7 @@ class CostModel {
                     const Team& team) const;
 
   const Tuning& tuning_;
-  const Hardware& hardware_;
+  Hardware hardware_;
 };
 
 /// Calls body(k) for the numbers of threads, 1 <= k <= most, that divide items otherwise: the
