@@ -394,10 +394,13 @@ Problem alone(const Problem& p, Index b) {
   return one;
 }
 
-/// Threads by rows, by units, by directions, by layers, and by several of them. Few that meet:
-/// where CPUs are busy, each meeting of more threads than those takes milliseconds.
+/// Threads by rows, by units, by directions, by layers, and by several of them.
 constexpr ThreadPlan kPlans[] = {{3, 1, 1, 1}, {1, 1, 1, 2}, {1, 2, 1, 1}, {1, 1, 4, 1},
                                  {2, 1, 1, 2}, {1, 2, 1, 2}, {1, 1, 2, 2}};
+
+/// Where CPUs are busy, each meeting of more threads than two takes milliseconds: plans that meet
+/// at each step have one try.
+bool is_slow(const ThreadPlan& plan) { return plan.units > 1 && plan.threads() > 2; }
 
 template <class T>
 void check_promise_on_bits() {
@@ -427,7 +430,9 @@ void check_promise_on_bits() {
         CoreProblem<T> other(p, order);
         lstm.forward(other.call());
         CHECK(same_bits(other.results(), want));
+        if (is_slow(plan)) break;
       }
+      if (is_slow(plan)) continue;
       CoreProblem<T> training(p);
       lstm.forward_train(training.call(), {});
       CHECK(same_bits(training.results(), want));
@@ -459,7 +464,7 @@ void check_gradients_have_the_same_bits(const std::vector<Problem>& problems,
     for (const int threads : numbers_of_threads) {
       for (const ThreadPlan plan : {ThreadPlan{threads, 1, 1, 1}, ThreadPlan{1, 1, 1, threads},
                                     ThreadPlan{2, 1, 1, threads}}) {
-        if (plan.threads() > 8 && plan.meets()) continue;  // where few CPUs are, minutes
+        if (is_slow(plan) && (threads != 2 || sizeof(T) != sizeof(float))) continue;
         NOTE("plan = " << plan.rows << " x " << plan.units);
         force_plan(&plan);
         const Gradients got = core_gradients<T>(p);
