@@ -7,7 +7,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import fastlstm
 import numpy as np
 import pytest
 from fastlstm import _core, _costs, _tune
+from fastlstm._runtime import divided
 from fastlstm._tune import corrected, experiments
 from fastlstm.cli import main
 from hypothesis import given, settings
@@ -28,16 +28,6 @@ from support import (
 )
 
 # --- bits ---------------------------------------------------------------------------------------
-
-
-@contextmanager
-def divided(rows: int, directions: int, layers: int, units: int) -> Iterator[None]:
-    """Have calls divided so, as far as they can be."""
-    _core.force_plan(rows, directions, layers, units)
-    try:
-        yield
-    finally:
-        _core.force_plan(0, 0, 0, 0)
 
 
 @st.composite

@@ -11,15 +11,13 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import fastlstm
 import numpy as np
-from fastlstm import _core
+from fastlstm._runtime import divided
 
 from fastlstm_bench import machine, tables
 from fastlstm_bench.cases import Case, select
@@ -52,16 +50,6 @@ class Timed:
     @property
     def error(self) -> float:
         return self.expected / self.seconds - 1
-
-
-@contextmanager
-def forced(division: Division) -> Iterator[None]:
-    """Have calls divided so."""
-    _core.force_plan(*division)
-    try:
-        yield
-    finally:
-        _core.force_plan(0, 0, 0, 0)
 
 
 def divisions(case: Case, threads: int) -> list[Division]:
@@ -105,19 +93,19 @@ def measure(case: Case, threads: int, rounds: int, turn: float) -> list[Timed]:
     times: dict[Division, list[float]] = {division: [] for division in all_divisions}
     for _ in range(rounds):
         for division in all_divisions:
-            with forced(division):
+            with divided(*division):
                 layer(x)
                 times[division].append(_shortest_call(layer, x, turn))
     plan = layer.plan(case.T, case.B, threads=threads)
     chosen = (plan.rows, plan.directions, plan.layers, plan.units)
     found = []
     for division in all_divisions:
-        with forced(division):
+        with divided(*division):
             expected = layer.plan(case.T, case.B, threads=threads).seconds
         seconds = statistics.median(times[division])
         found.append(Timed(case.name, division, seconds, expected, division == chosen))
     if chosen not in times:  # of other numbers of threads
-        with forced(chosen):
+        with divided(*chosen):
             seconds = statistics.median(_shortest_call(layer, x, turn) for _ in range(rounds))
         found.append(Timed(case.name, chosen, seconds, plan.seconds, True))
     return found

@@ -134,14 +134,21 @@ def draw_roofline(plt: Any, run: Run, threads: int) -> Any:
     return figure
 
 
+def _grid(plt: Any, n: int, most: int, inches: tuple[float, float]) -> tuple[Any, Any]:
+    """Make a figure of n plots of this size, at most so many beside each other."""
+    columns = min(most, n)
+    rows = -(-n // columns)
+    size = (inches[0] * columns, inches[1] * rows)
+    figure, grid = plt.subplots(rows, columns, figsize=size, squeeze=False)
+    for axes in grid.flat[n:]:
+        axes.axis("off")
+    return figure, grid.flat
+
+
 def draw_latencies(plt: Any, groups: Sequence[Group], threads: int) -> Any:
     """How long the slowest one in N steps takes, by case."""
-    columns = min(3, len(groups))
-    rows = -(-len(groups) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(4 * columns, 3 * rows), squeeze=False)
-    for axes in grid.flat[len(groups) :]:
-        axes.axis("off")
-    for axes, group in zip(grid.flat, groups, strict=False):
+    figure, grid = _grid(plt, len(groups), 3, (4, 3))
+    for axes, group in zip(grid, groups, strict=False):
         for result in group:
             if result.timed:
                 # 1 - q on a log scale gives the tail its room; p0 to p49 are of no interest.
@@ -162,7 +169,7 @@ def draw_latencies(plt: Any, groups: Sequence[Group], threads: int) -> Any:
         axes.set_xticks([0.5, 0.1, 0.01, 0.001], ["p50", "p90", "p99", "p99.9"], fontsize=7)
         axes.set_title(f"{group.case.name}, {threads_text(threads)}", fontsize=8)
         axes.set_ylabel("us a step", fontsize=7)
-    grid.flat[0].legend(fontsize=6)
+    grid[0].legend(fontsize=6)
     figure.tight_layout()
     return figure
 
@@ -171,12 +178,8 @@ def draw_scaling(plt: Any, run: Run) -> Any:
     """How many times as fast as the subject on the fewest threads each system is, by threads."""
     times = scaling(run)
     cases = list(dict.fromkeys(case for case, system in times if system == SUBJECT))
-    columns = min(4, len(cases))
-    rows = -(-len(cases) // columns)
-    figure, grid = plt.subplots(rows, columns, figsize=(3 * columns, 2.5 * rows), squeeze=False)
-    for axes in grid.flat[len(cases) :]:
-        axes.axis("off")
-    for axes, case in zip(grid.flat, cases, strict=False):
+    figure, grid = _grid(plt, len(cases), 4, (3, 2.5))
+    for axes, case in zip(grid, cases, strict=False):
         own = times[case, SUBJECT]
         one = own[min(own)] * min(own)
         for system in SYSTEMS:
@@ -199,7 +202,7 @@ def draw_scaling(plt: Any, run: Run) -> Any:
         axes.yaxis.set_major_formatter("{x:g}")
         axes.tick_params(axis="y", labelsize=7)
         axes.set_title(case, fontsize=8)
-    grid.flat[0].legend(fontsize=6)
+    grid[0].legend(fontsize=6)
     figure.supxlabel("threads", fontsize=8)
     figure.supylabel("times as fast as fastlstm on one", fontsize=8)
     figure.tight_layout()

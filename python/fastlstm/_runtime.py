@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import platform
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar, Token
 from typing import ParamSpec, TypeVar
 
@@ -136,6 +137,22 @@ def begin_threads(n: int) -> Token[tuple[list[int], ...]]:
 
 
 end_threads = _blocks.reset
+
+
+@contextmanager
+def divided(rows: int, directions: int, layers: int, units: int) -> Iterator[None]:
+    """Have all calls of the process divided so, as far as they can be: to test and to measure it.
+
+    Parameters
+    ----------
+    rows, directions, layers, units : int
+        As in :class:`fastlstm.layers.Plan`.
+    """
+    _core.force_plan(rows, directions, layers, units)
+    try:
+        yield
+    finally:
+        _core.force_plan(0, 0, 0, 0)
 
 
 def available_isas() -> list[str]:

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import NamedTuple
 
 import numpy as np
 
 from . import _core
-from ._runtime import num_threads
+from ._runtime import divided, num_threads
 from .layers import LSTM
 
 _PASSES = 2  # each cost is measured with the others as they were found before
@@ -81,16 +80,6 @@ def experiments(cpus: int, L2: float, L3: float) -> Iterator[Experiment]:
         yield Experiment("wake_us_per_thread", "waking", 16, 16, 2, cpus, rows=cpus, asleep=True)
 
 
-@contextmanager
-def _divided(experiment: Experiment) -> Iterator[None]:
-    _core.force_plan(experiment.rows, 1, 1, experiment.units)
-    try:
-        with num_threads(experiment.threads):
-            yield
-    finally:
-        _core.force_plan(0, 0, 0, 0)
-
-
 def _shortest(call: Callable[[], object], seconds: float, asleep: bool) -> float:
     """Of calls for so long, the time of the shortest; of sleepers the median."""
     times: list[float] = []
@@ -152,7 +141,8 @@ def measure(
             if experiment.quantized is not None:
                 layer = layer.quantize(*experiment.quantized)
             x = np.zeros((experiment.T, experiment.B, experiment.I), np.float32)
-            with _divided(experiment):
+            division = divided(experiment.rows, 1, 1, experiment.units)
+            with division, num_threads(experiment.threads):
                 taken = _shortest(lambda: layer(x), seconds, experiment.asleep)  # noqa: B023
                 plan = layer.plan(experiment.T, experiment.B, threads=experiment.threads)
             expected = plan.parts[experiment.part]

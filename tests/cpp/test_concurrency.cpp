@@ -54,6 +54,19 @@ class Flag {
   std::atomic<bool> raised_{false};
 };
 
+/// Calls at once give what one gave alone.
+void check_calls_at_once(const Problem& p, const Stack<float>& lstm,
+                         const CoreProblem<float>& alone) {
+  Flag wrong;
+  on_threads([&](int, int) {
+    CoreProblem<float> core(p);
+    lstm.forward(core.call());
+    wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
+                               alone.output.data()));
+  });
+  CHECK(!wrong.raised());
+}
+
 }  // namespace
 
 // First: it leaves a number of threads behind that makes callers compete for the team.
@@ -78,14 +91,7 @@ TEST(calls_divided_in_several_ways) {
   lstm.forward(alone.call());
   for (const ThreadPlan plan : {ThreadPlan{2, 1, 1, 1}, ThreadPlan{1, 1, 1, 3}}) {
     force_plan(&plan);
-    Flag wrong;
-    on_threads([&](int, int) {
-      CoreProblem<float> core(p);
-      lstm.forward(core.call());
-      wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
-                                 alone.output.data()));
-    });
-    CHECK(!wrong.raised());
+    check_calls_at_once(p, lstm, alone);
   }  // and the last of them for what follows
 }
 
@@ -94,14 +100,7 @@ TEST(inference) {
   const Stack<float> lstm = CoreProblem<float>::stack(p);
   CoreProblem<float> alone(p);
   lstm.forward(alone.call());
-  Flag wrong;
-  on_threads([&](int, int) {
-    CoreProblem<float> core(p);
-    lstm.forward(core.call());
-    wrong.raise_if(!std::equal(core.output.data(), core.output.data() + core.output.size(),
-                               alone.output.data()));
-  });
-  CHECK(!wrong.raised());
+  check_calls_at_once(p, lstm, alone);
 }
 
 TEST(training) {

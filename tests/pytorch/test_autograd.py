@@ -15,7 +15,7 @@ pytest.importorskip("torch")
 
 import fastlstm.torch
 import torch
-from fastlstm import _core
+from fastlstm._runtime import divided
 from fastlstm.torch import _engine
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence
 from torch.utils.checkpoint import checkpoint
@@ -428,13 +428,12 @@ def test_groups_of_threads_share_units_on_torchs_threads() -> None:
     try:
         torch.set_num_threads(4)
         for division in ((1, 1, 1, 1), (2, 1, 1, 2), (4, 1, 1, 1), (1, 1, 1, 4)):
-            _core.force_plan(*division)
             grown = leaves(x)
-            output = ours(grown)[0]
-            output.sum().backward()
+            with divided(*division):
+                output = ours(grown)[0]
+                output.sum().backward()
             results.append((output.detach(), grown.grad))
     finally:
-        _core.force_plan(0, 0, 0, 0)
         torch.set_num_threads(threads)
     for output, grad in results[1:]:
         assert torch.equal(output, results[0][0])
