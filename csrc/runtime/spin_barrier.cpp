@@ -31,14 +31,19 @@ bool reached(unsigned word, unsigned phase) { return static_cast<int>(word - pha
 
 }  // namespace
 
+bool Backoff::spins() const noexcept { return count_ < tuned<int>(&Tuning::spins_before_yield); }
+
+bool Backoff::naps() const noexcept { return count_ >= tuned<int>(&Tuning::pauses_before_nap); }
+
 void Backoff::pause() noexcept {
-  if (count_ < tuned<int>(&Tuning::spins_before_yield)) {
-    cpu_relax();
-  } else if (count_ < tuned<int>(&Tuning::pauses_before_nap)) {
-    std::this_thread::yield();
-  } else {
+  if (naps()) {
     std::this_thread::sleep_for(tuned<std::chrono::microseconds>(&Tuning::nap_us));
     return;
+  }
+  if (spins()) {
+    cpu_relax();
+  } else {
+    std::this_thread::yield();
   }
   ++count_;
 }
@@ -46,17 +51,46 @@ void Backoff::pause() noexcept {
 /// How long a thread waits at one meeting, and who is late when that is no longer brief.
 class SpinBarrier::Patience {
  public:
-  Patience(const SpinBarrier& barrier, int rank, unsigned phase)
-      : barrier_(barrier), rank_(rank), phase_(phase) {}
+  Patience(SpinBarrier& barrier, int rank)
+      : barrier_(barrier),
+        rank_(rank),
+        phase_(barrier.place(rank).arrived.load(std::memory_order_relaxed) + 1) {}
 
-  /// Before the pause number `count` of a wait.
-  void look(int count) noexcept {
-    if (count < tuned<int>(&Tuning::spins_before_yield)) return;
-    const Clock::time_point now = Clock::now();
-    if (start_ == Clock::time_point::max()) start_ = now;
-    if (late_ > 0 || now - start_ < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
+  void pause(Backoff& backoff) noexcept {
+    if (backoff.spins()) return backoff.pause();
+    const Clock::time_point before = Clock::now();
+    if (start_ == Clock::time_point::max()) start_ = before;
+    if (late_ == 0 && before - start_ >= brief()) count_late();
+    const bool sleeps = backoff.naps();
+    backoff.pause();
+    if (sleeps) return;
+    const Clock::duration took = Clock::now() - before;
+    if (took > kYieldToNobody) given_away_ += took;
+  }
+
+  /// One of those that waited says how many were late: the first. Where two have one CPU, neither
+  /// is late for long, but each gives it to the other at every meeting.
+  void end() noexcept {
+    if (start_ == Clock::time_point::max()) return;
+    if (late_ > 0 && rank_ == first_to_wait_) {
+      note_late_threads(barrier_.size_, late_, Clock::now() - start_);
+    }
+    Clock::duration& sum = barrier_.place(rank_).given_away;
+    sum += given_away_;
+    if (sum < brief()) return;
+    note_late_threads(barrier_.size_, 1, sum);
+    sum = Clock::duration::zero();
+  }
+
+ private:
+  /// The system comes back sooner where no other thread waits for the CPU.
+  static constexpr std::chrono::microseconds kYieldToNobody{2};
+
+  static Clock::duration brief() { return tuned<std::chrono::microseconds>(&Tuning::not_brief_us); }
+
+  void count_late() noexcept {
     for (int other = barrier_.size_ - 1; other >= 0; --other) {
-      if (reached(barrier_.places_[static_cast<std::size_t>(other)].arrived, phase_)) {
+      if (reached(barrier_.place(other).arrived, phase_)) {
         first_to_wait_ = other;
       } else {
         ++late_;
@@ -64,18 +98,11 @@ class SpinBarrier::Patience {
     }
   }
 
-  /// One of those that waited says how many were late: the first.
-  void end() const noexcept {
-    if (late_ > 0 && rank_ == first_to_wait_) {
-      note_late_threads(barrier_.size_, late_, Clock::now() - start_);
-    }
-  }
-
- private:
-  const SpinBarrier& barrier_;
+  SpinBarrier& barrier_;
   const int rank_;
   const unsigned phase_;
   Clock::time_point start_ = Clock::time_point::max();  // of what is not spinning
+  Clock::duration given_away_{};                        // of this thread's CPU, to others
   int late_ = 0;                                        // once it is not brief: how many
   int first_to_wait_ = 0;
 };
@@ -91,8 +118,8 @@ void SpinBarrier::set_size(int size) noexcept {
   size_ = size;
   // Threads that did not meet with the others begin where they are.
   for (int rank = 0; rank < most_; ++rank) {
-    places_[static_cast<std::size_t>(rank)].arrived.store(0, std::memory_order_relaxed);
-    places_[static_cast<std::size_t>(rank)].gathered.store(0, std::memory_order_relaxed);
+    place(rank).arrived.store(0, std::memory_order_relaxed);
+    place(rank).gathered.store(0, std::memory_order_relaxed);
     releases_[static_cast<std::size_t>(rank / kGroup)].phase.store(0, std::memory_order_relaxed);
   }
 }
@@ -103,22 +130,20 @@ void SpinBarrier::wait(int rank) noexcept {
 
 void SpinBarrier::wait_briefly(int rank) noexcept {
   if (size_ == 1) return;
-  const auto place = static_cast<std::size_t>(rank);
-  Patience patience(*this, rank, places_[place].arrived.load(std::memory_order_relaxed) + 1);
+  Patience patience(*this, rank);
   meet(rank, &patience);
   patience.end();
 }
 
 void SpinBarrier::await(const std::atomic<unsigned>& word, unsigned phase,
                         Patience* patience) noexcept {
-  for (Backoff backoff; !reached(word.load(std::memory_order_acquire), phase); backoff.pause()) {
+  for (Backoff backoff; !reached(word.load(std::memory_order_acquire), phase);) {
     if (orphaned()) return;
-    if (patience != nullptr) patience->look(backoff.count());
+    patience != nullptr ? patience->pause(backoff) : backoff.pause();
   }
 }
 
 void SpinBarrier::meet(int rank, Patience* patience) noexcept {
-  const auto place = [this](int k) -> Place& { return places_[static_cast<std::size_t>(k)]; };
   const unsigned phase = place(rank).arrived.load(std::memory_order_relaxed) + 1;
   place(rank).arrived.store(phase, std::memory_order_release);
   if (size_ <= kMostInACircle) {

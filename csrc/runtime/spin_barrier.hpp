@@ -2,6 +2,7 @@
 #pragma once
 
 #include <atomic>
+#include <chrono>
 #include <memory>
 
 namespace fastlstm {
@@ -10,6 +11,9 @@ namespace fastlstm {
 class Backoff {
  public:
   void pause() noexcept;
+  /// What the next pause is.
+  bool spins() const noexcept;
+  bool naps() const noexcept;
   /// How often pause was called, up to some thousands.
   int count() const noexcept { return count_; }
 
@@ -44,11 +48,15 @@ class SpinBarrier {
   struct alignas(128) Place {  // two lines: they are fetched in pairs
     std::atomic<unsigned> arrived{0};
     std::atomic<unsigned> gathered{0};  // of the first of a group: all of it have arrived
+    // Of its CPU, to others, while it waited: since it last was as much as a wait that is not
+    // brief.
+    std::chrono::steady_clock::duration given_away{};
   };
   struct alignas(128) Release {
     std::atomic<unsigned> phase{0};
   };
   class Patience;
+  Place& place(int rank) noexcept { return places_[static_cast<std::size_t>(rank)]; }
   void meet(int rank, Patience* patience) noexcept;
   /// Waits until `word` has come to the phase.
   static void await(const std::atomic<unsigned>& word, unsigned phase, Patience* patience) noexcept;

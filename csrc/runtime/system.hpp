@@ -2,6 +2,7 @@
 // in csrc/ calls one (tests/test_borders.py).
 #pragma once
 
+#include <chrono>
 #include <cstddef>
 
 namespace fastlstm {
@@ -51,6 +52,9 @@ void keep_released_memory() noexcept;
 /// Starts start(argument) in a thread of its own that nobody waits for, with a stack of so many
 /// bytes. Throws std::system_error or std::bad_alloc where the system starts no more.
 void start_thread(std::size_t stack_bytes, void* (*start)(void*), void* argument);
+
+/// The CPU time that the calling thread has had; 0 where the system does not say, or only by ticks.
+std::chrono::nanoseconds thread_cpu_time() noexcept;
 
 /// This process's number: that of the child of a fork is another.
 long this_process() noexcept;

@@ -1,5 +1,6 @@
 // What Linux, macOS and other Unix have in common.
 #include <pthread.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <new>
@@ -18,6 +19,12 @@ void start_thread(std::size_t stack_bytes, void* (*start)(void*), void* argument
   const int error = pthread_create(&thread, &attributes, start, argument);
   pthread_attr_destroy(&attributes);
   if (error != 0) throw std::system_error(error, std::generic_category());
+}
+
+std::chrono::nanoseconds thread_cpu_time() noexcept {
+  timespec time{};
+  if (clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time) != 0) return {};
+  return std::chrono::seconds(time.tv_sec) + std::chrono::nanoseconds(time.tv_nsec);
 }
 
 long this_process() noexcept { return getpid(); }

@@ -119,7 +119,7 @@ ThreadPlan best_plan(const CostModel& model, const CallShape& call, int most, in
 
 ThreadPlan plan_threads(const CallShape& call) {
   if (const std::optional<ThreadPlan> forced = forced_plan()) return possible(*forced, call);
-  const int n = threads_worth(products_of(call));
+  const int n = threads_that_may_share(threads_worth(products_of(call)));
   return n == 1 ? ThreadPlan{} : best_plan(cost_model(), call, n, threads_that_may_meet(n));
 }
 

@@ -17,6 +17,7 @@
 #include "fastlstm/runtime.hpp"
 #include "runtime/crowding.hpp"
 #include "runtime/spin_barrier.hpp"
+#include "runtime/system.hpp"
 #include "runtime/thread_team.hpp"
 
 using namespace fastlstm;
@@ -202,6 +203,49 @@ TEST(threads_that_are_late_are_given_up_for_a_while) {
   CHECK_EQUAL(threads_that_may_meet(16), 1);
   std::this_thread::sleep_for(std::chrono::milliseconds(330));
   CHECK_EQUAL(threads_that_may_meet(16), 16);
+  forget_late_threads();
+}
+
+TEST(threads_with_equal_shares_are_fewer_where_that_is_faster) {
+  const auto may_share = [](std::vector<double> parts, int lost_ms) {
+    forget_late_threads();
+    note_cpu_parts(parts, std::chrono::milliseconds(lost_ms));
+    return threads_that_may_share(16);
+  };
+  std::vector<double> one_slow(16, 1.0), two_slow(16, 1.0), all_slow(16, 0.5);
+  one_slow[3] = two_slow[0] = two_slow[9] = 0.5;
+  CHECK_EQUAL(may_share(one_slow, 1000), 15);
+  CHECK_EQUAL(may_share(two_slow, 1000), 14);
+  CHECK_EQUAL(may_share(all_slow, 1000), 16);     // fewer would have no more
+  CHECK_EQUAL(may_share({1, 0.5}, 1000), 16);     // one with a CPU is no faster than two halves
+  CHECK_EQUAL(may_share({1, 1, 0.9}, 1000), 16);  // nor are two
+  CHECK_EQUAL(may_share({1, 1, 0.3, 1}, 0), 16);  // brief
+  CHECK_EQUAL(may_share({1, 1, 0.3, 1}, 1000), 3);
+  CHECK_EQUAL(threads_that_may_meet(16), 16);
+  forget_late_threads();
+}
+
+TEST(a_thread_that_sleeps_has_no_cpu) {
+  const auto may_share_after_sleep_of = [](int sleepers) {
+    forget_late_threads();
+    const int n = 3;
+    CpuWatch watch(n);
+    TeamLease(n).run([&](int rank) noexcept {
+      const CpuWatch::Part part(watch, rank);
+      if (rank > 0 && rank <= sleepers) {
+        std::this_thread::sleep_for(std::chrono::milliseconds(300));
+      } else {
+        const std::chrono::nanoseconds start = thread_cpu_time();
+        while (thread_cpu_time() - start < std::chrono::milliseconds(5)) continue;
+      }
+    });
+    watch.end();
+    return threads_that_may_share(n);
+  };
+  if (thread_cpu_time() == std::chrono::nanoseconds::zero()) return;  // the system does not say
+  CHECK(may_share_after_sleep_of(1) < 3);  // 2, where the others have a CPU each
+  CHECK_EQUAL(may_share_after_sleep_of(2), 1);
+  CpuWatch(0).end();
   forget_late_threads();
 }
 
