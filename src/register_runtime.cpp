@@ -88,7 +88,15 @@ std::vector<std::tuple<std::string, double, std::string>> tuning_of_machine() {
 }
 
 const char* machine_name() {
-  return machine() == Machine::kSlowL3 ? "a slow L3 cache" : "a fast L3 cache";
+  switch (machine()) {
+    case Machine::kZen5:
+      return "a Zen 5";
+    case Machine::kSlowL3:
+      return "a slow L3 cache";
+    case Machine::kFastL3:
+      break;
+  }
+  return "a fast L3 cache";
 }
 
 }  // namespace

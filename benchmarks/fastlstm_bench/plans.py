@@ -1,7 +1,8 @@
 """Is the plan of a call the best one, and does the model know: ``python -m fastlstm_bench.plans``.
 
 Every division of a call among threads is forced in turn, in rounds, and timed; beside it stand what
-the model of cost expects (docs/threads.md) and which one it chooses.
+the model of cost expects (docs/threads.md) and which one it chooses. With ``--chosen`` only those
+that it chooses are timed, for 1 to n threads, forward and in training.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import json
 import statistics
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -54,7 +56,7 @@ class Timed:
 
 def divisions(case: Case, threads: int) -> list[Division]:
     """All with numbers of threads that are powers of two, or all of them."""
-    numbers = sorted({2**k for k in range(threads.bit_length()) if 2**k <= threads} | {threads})
+    numbers = _numbers(threads)
     return [
         (rows, directions, layers, units)
         for rows in numbers
@@ -80,24 +82,16 @@ def measure(case: Case, threads: int, rounds: int, turn: float) -> list[Timed]:
     turn : float
         Seconds of one.
     """
-    layer: Any = getattr(fastlstm, case.cell.upper())(
-        case.H,
-        case.H,
-        num_layers=case.layers,
-        bidirectional=case.bidirectional,
-        dtype=case.dtype,
-        seed=0,
-    )
-    x = np.random.default_rng(0).normal(size=(case.T, case.B, case.H)).astype(case.dtype)
+    layer, x = _layer_and_x(case)
+    call = _call(case, layer, x)
     all_divisions = divisions(case, threads)
     times: dict[Division, list[float]] = {division: [] for division in all_divisions}
     for _ in range(rounds):
         for division in all_divisions:
             with divided(*division):
-                layer(x)
-                times[division].append(_shortest_call(layer, x, turn))
+                times[division].append(_shortest(call, turn))
     plan = layer.plan(case.T, case.B, threads=threads)
-    chosen = (plan.rows, plan.directions, plan.layers, plan.units)
+    chosen = _division(plan)
     found = []
     for division in all_divisions:
         with divided(*division):
@@ -106,16 +100,68 @@ def measure(case: Case, threads: int, rounds: int, turn: float) -> list[Timed]:
         found.append(Timed(case.name, division, seconds, expected, division == chosen))
     if chosen not in times:  # of other numbers of threads
         with divided(*chosen):
-            seconds = statistics.median(_shortest_call(layer, x, turn) for _ in range(rounds))
+            seconds = statistics.median(_shortest(call, turn) for _ in range(rounds))
         found.append(Timed(case.name, chosen, seconds, plan.seconds, True))
     return found
 
 
-def _shortest_call(layer: Any, x: Any, turn: float) -> float:
+def measure_chosen(case: Case, threads: int, rounds: int, turn: float) -> list[Timed]:
+    """Time the division that the model chooses for each number of threads; arguments as above."""
+    layer, x = _layer_and_x(case)
+    call = _call(case, layer, x)
+    times: dict[int, list[float]] = {n: [] for n in _numbers(threads)}
+    for _ in range(rounds):
+        for n in times:
+            with fastlstm.num_threads(n):
+                times[n].append(_shortest(call, turn))
+    found = []
+    for n in times:
+        plan = layer.plan(case.T, case.B, threads=n, training=case.trains)
+        seconds = statistics.median(times[n])
+        expected = plan.seconds + sum(backward.seconds for backward in plan.backward)
+        found.append(Timed(case.name, _division(plan), seconds, expected, True))
+    return found
+
+
+def _numbers(threads: int) -> list[int]:
+    """Powers of two, and all of them."""
+    return sorted({2**k for k in range(threads.bit_length()) if 2**k <= threads} | {threads})
+
+
+def _division(plan: Any) -> Division:
+    return plan.rows, plan.directions, plan.layers, plan.units
+
+
+def _layer_and_x(case: Case) -> tuple[Any, Any]:
+    layer = getattr(fastlstm, case.cell.upper())(
+        case.H,
+        case.H,
+        num_layers=case.layers,
+        bidirectional=case.bidirectional,
+        dtype=case.dtype,
+        seed=0,
+    )
+    x = np.random.default_rng(0).normal(size=(case.T, case.B, case.H)).astype(case.dtype)
+    return layer, x
+
+
+def _call(case: Case, layer: Any, x: Any) -> Callable[[], object]:
+    if not case.trains:
+        return lambda: layer(x)
+
+    def train() -> object:
+        output, _, tape = layer.forward(x)
+        return tape.backward(d_output=output)
+
+    return train
+
+
+def _shortest(call: Callable[[], object], turn: float) -> float:
+    call()
     shortest, end = float("inf"), time.perf_counter() + turn
     while True:
         start = time.perf_counter()
-        layer(x)
+        call()
         now = time.perf_counter()
         shortest = min(shortest, now - start)
         if now >= end:
@@ -141,8 +187,21 @@ def table(found: list[Timed]) -> str:
                 f"{min(errors):.2f} to {max(errors):.2f}",
             ]
         )
+    return f"{tables.table(rows)}\n\n{_near(found)}"
+
+
+def table_of_chosen(found: list[Timed]) -> str:
+    """A line for each case and number of threads."""
+    rows = [["case", "plan", "measured", "expected", "expected / measured"]]
+    for timed in found:
+        seconds = tables.seconds(timed.seconds), tables.seconds(timed.expected)
+        rows.append([timed.case, _text(timed.division), *seconds, f"{1 + timed.error:.2f}"])
+    return f"{tables.table(rows)}\n\n{_near(found)}"
+
+
+def _near(found: list[Timed]) -> str:
     near = sum(abs(timed.error) < 0.2 for timed in found)
-    return f"{tables.table(rows)}\n\nmodel within 20 %: {near} of {len(found)} plans"
+    return f"model within 20 %: {near} of {len(found)} plans"
 
 
 def _text(division: Division) -> str:
@@ -187,22 +246,26 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=len(machine.available_cpus()))
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--turn", type=float, default=0.02, metavar="SECONDS")
+    parser.add_argument("--chosen", action="store_true", help="what the model chooses alone")
     parser.add_argument("--minutes", type=float, default=float("inf"), help="no case begins later")
     parser.add_argument("--out", type=Path, metavar="FILE.json", help="written after each case")
     parser.add_argument("--plot", type=Path, metavar="FILE.png")
     options = parser.parse_args(argv)
     end = time.monotonic() + 60 * options.minutes
     found: list[Timed] = []
+    kinds = ("inference", "training") if options.chosen else ("inference",)
+    time_case = measure_chosen if options.chosen else measure
     for case in select(options.suite, options.case):
-        if case.kind != "inference" or time.monotonic() >= end:
+        if case.kind not in kinds or case.lengths or time.monotonic() >= end:
             continue
-        found += measure(case, options.threads, options.rounds, options.turn)
+        found += time_case(case, options.threads, options.rounds, options.turn)
         print(f"{case.name}", file=sys.stderr, flush=True)
         if options.out:
             options.out.write_text(json.dumps([asdict(timed) for timed in found], indent=0))
-    print(table(found))
+    print(table_of_chosen(found) if options.chosen else table(found))
     if options.plot:
-        draw(found, "A forward call by each plan", options.plot)
+        title = "Calls as they are divided" if options.chosen else "A forward call by each plan"
+        draw(found, title, options.plot)
     return 0
 
 

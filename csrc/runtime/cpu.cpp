@@ -74,6 +74,17 @@ bool cpu_has_amx() {
 #endif
 }
 
+bool cpu_is_zen5() {
+#if defined(__x86_64__)
+  unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
+  if (!__builtin_cpu_is("amd") || __get_cpuid(1, &eax, &ebx, &ecx, &edx) == 0) return false;
+  const unsigned family = (eax >> 8 & 0xf) + (eax >> 20 & 0xff);
+  return family >= 26 && cpu_has_avx512();
+#else
+  return false;
+#endif
+}
+
 std::string cpu_name() {
 #if defined(__x86_64__)
   unsigned words[3][4];

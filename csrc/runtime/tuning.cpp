@@ -5,41 +5,61 @@
 #include <memory>
 #include <stdexcept>
 
+#include "runtime/cpu.hpp"
+
 namespace fastlstm {
 
 namespace {
 
-#define FASTLSTM_FAST(name, fast, slow, meaning) fast,
+#define FASTLSTM_FAST(name, fast, zen5, slow, meaning) fast,
 constexpr Tuning kOfFastL3 = {FASTLSTM_TUNING(FASTLSTM_FAST)};
 #undef FASTLSTM_FAST
-#define FASTLSTM_SLOW(name, fast, slow, meaning) slow,
+#define FASTLSTM_ZEN5(name, fast, zen5, slow, meaning) zen5,
+constexpr Tuning kOfZen5 = {FASTLSTM_TUNING(FASTLSTM_ZEN5)};
+#undef FASTLSTM_ZEN5
+#define FASTLSTM_SLOW(name, fast, zen5, slow, meaning) slow,
 constexpr Tuning kOfSlowL3 = {FASTLSTM_TUNING(FASTLSTM_SLOW)};
 #undef FASTLSTM_SLOW
 
 // With costs that were measured; null: the kind's. Never destroyed: calls may be reading it.
 std::atomic<const Tuning*> g_measured{nullptr};
 
+Machine find_machine() noexcept {
+#if defined(__x86_64__)
+  __builtin_cpu_init();  // before main
+  if (__builtin_cpu_is("intel")) return Machine::kSlowL3;
+  if (cpu_is_zen5()) return Machine::kZen5;
+#endif
+  return Machine::kFastL3;
+}
+
+// Once: a virtual machine takes microseconds to ask the CPU.
+const Machine kMachine = find_machine();
+
 struct CostField {
   const char* name;
   double Tuning::* field;
 };
 constexpr CostField kCosts[] = {
-#define FASTLSTM_COST(name, fast, slow, meaning) {#name, &Tuning::name},
+#define FASTLSTM_COST(name, fast, zen5, slow, meaning) {#name, &Tuning::name},
     FASTLSTM_COSTS(FASTLSTM_COST)
 #undef FASTLSTM_COST
 };
 
 }  // namespace
 
-Machine machine() noexcept {
-#if defined(__x86_64__)
-  if (__builtin_cpu_is("intel")) return Machine::kSlowL3;
-#endif
-  return Machine::kFastL3;
-}
+Machine machine() noexcept { return kMachine; }
 
 const Tuning& tuning_of(Machine kind) noexcept {
-  return kind == Machine::kSlowL3 ? kOfSlowL3 : kOfFastL3;
+  switch (kind) {
+    case Machine::kZen5:
+      return kOfZen5;
+    case Machine::kSlowL3:
+      return kOfSlowL3;
+    case Machine::kFastL3:
+      break;
+  }
+  return kOfFastL3;
 }
 
 const Tuning& tuning() noexcept {
@@ -68,7 +88,7 @@ void set_costs(const std::vector<std::pair<std::string, double>>& costs) {
 
 std::vector<TuningEntry> tuning_table() {
   const Tuning& t = tuning();
-#define FASTLSTM_ENTRY(name, fast, slow, meaning) {#name, t.name, meaning},
+#define FASTLSTM_ENTRY(name, fast, zen5, slow, meaning) {#name, t.name, meaning},
   return {FASTLSTM_TUNING(FASTLSTM_ENTRY)};
 #undef FASTLSTM_ENTRY
 }

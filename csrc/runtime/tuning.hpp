@@ -14,8 +14,9 @@
 namespace fastlstm {
 
 /// A kind of machine. Others than Intel's, Zen among them, read the L3 cache almost as fast as a
-/// core's L2 cache (Zen 4 98 and 117 GB/s; Emerald Rapids 29 and 135).
-enum class Machine { kFastL3, kSlowL3 };
+/// core's L2 cache (Zen 4 98 and 117 GB/s; Emerald Rapids 29 and 135). Zen 5 multiplies vectors of
+/// 64 bytes in one piece, twice as fast.
+enum class Machine { kFastL3, kZen5, kSlowL3 };
 
 // The measurements, by the names below. LSTM, float32, unless said; "two threads and one" are times
 // in us of a call, T = 100, B = 1.
@@ -57,64 +58,67 @@ enum class Machine { kFastL3, kSlowL3 };
 //   at each step, 0.4 s of 100 steps measured) take 1/32 of the time and less.
 
 /// What the model of cost is made of (schedule/cost_model.hpp): X(name, value where the L3 cache is
-/// fast, where it is slow, what it is). `fastlstm tune` measures them.
-#define FASTLSTM_COSTS(X)                                                                     \
-  X(products_per_us, 55e3, 78e3, "multiply-adds of a thread in a microsecond, in float32")    \
-  X(bfloat16_weights_speed, 1, 1, "times as fast as those: with weights of bfloat16,")        \
-  X(int8_weights_speed, 1, 1, "with weights of int8,")                                        \
-  X(bfloat16_speed, 2, 2, "of bfloat16,")                                                     \
-  X(int8_speed, 3.4, 3.4, "of int8")                                                          \
-  X(thread_slows_products, 0.01, 0.056, "part by which each further thread slows the others") \
-  X(L1_bytes_per_us, 230e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,")   \
-  X(L2_bytes_per_us, 116e3, 85e3, "L2 cache,")                                                \
-  X(L3_bytes_per_us, 98e3, 25e3, "L3 cache,")                                                 \
-  X(memory_bytes_per_us, 20e3, 12e3, "memory")                                                \
-  X(thread_slows_L3, 0.05, 0.1, "part by which each further reader slows the others: L3,")    \
-  X(thread_slows_memory, 0.5, 0.2, "memory")                                                  \
-  X(overlap, 0.85, 0.85, "part of the shorter of products and bytes that costs nothing")      \
-  X(rows_to_overlap, 2, 8, "rows from which it is that much; down to half of them, nothing")  \
-  X(step_us, 0.06, 0.1, "microseconds of a step of one row besides its products")             \
-  X(gates_us, 6e-4, 5e-4, "the same for each row and unit")                                   \
-  X(gates_us_backward, 1.2e-3, 1e-3, "the same of the backward pass")                         \
-  X(gradients_slower, 1.1, 1.1, "times as long as other products that those of weights take") \
-  X(meeting_us, 0.12, 1, "microseconds of a meeting of two threads")                          \
-  X(meeting_us_per_thread, 0.05, 0.08, "the same for each further one")                       \
-  X(wake_us, 4, 6, "microseconds to begin and end what two threads do together")              \
-  X(exchange_bytes_per_us, 5e3, 1e4,                                                          \
-    "bytes of h that threads read of each other in a microsecond")                            \
-  X(wake_us_per_thread, 0.5, 0.5, "the same for each further one")
+/// fast, the same of a Zen 5, where it is slow, what it is). `fastlstm tune` measures them.
+#define FASTLSTM_COSTS(X)                                                                          \
+  X(products_per_us, 55e3, 55e3, 78e3, "multiply-adds of a thread in a microsecond, in float32")   \
+  X(bfloat16_weights_speed, 1, 1, 1, "times as fast as those: with weights of bfloat16,")          \
+  X(int8_weights_speed, 1, 1, 1, "with weights of int8,")                                          \
+  X(bfloat16_speed, 2, 2, 2, "of bfloat16,")                                                       \
+  X(int8_speed, 3.4, 3.4, 3.4, "of int8")                                                          \
+  X(thread_slows_products, 0.01, 0.01, 0.056,                                                      \
+    "part by which each further thread slows the others")                                          \
+  X(L1_bytes_per_us, 230e3, 230e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,") \
+  X(L2_bytes_per_us, 116e3, 116e3, 100e3, "L2 cache,")                                              \
+  X(L3_bytes_per_us, 98e3, 98e3, 25e3, "L3 cache,")                                                \
+  X(memory_bytes_per_us, 20e3, 20e3, 12e3, "memory")                                               \
+  X(thread_slows_L3, 0.05, 0.05, 0.1, "part by which each further reader slows the others: L3,")   \
+  X(thread_slows_memory, 0.5, 0.5, 0.2, "memory")                                                  \
+  X(overlap, 0.85, 0.85, 0.85, "part of the shorter of products and bytes that costs nothing")     \
+  X(rows_to_overlap, 2, 2, 8, "rows from which it is that much; down to half of them, nothing")    \
+  X(step_us, 0.06, 0.06, 0.1, "microseconds of a step of one row besides its products")            \
+  X(gates_us, 6e-4, 6e-4, 5e-4, "the same for each row and unit")                                  \
+  X(gates_us_backward, 1.2e-3, 1.2e-3, 1e-3, "the same of the backward pass")                      \
+  X(gradients_slower, 1.1, 1.1, 1.1, "times as long as other products that those of weights take") \
+  X(meeting_us, 0.12, 0.12, 1, "microseconds of a meeting of two threads")                         \
+  X(meeting_us_per_thread, 0.05, 0.05, 0.08, "the same for each further one")                      \
+  X(wake_us, 4, 4, 6, "microseconds to begin and end what two threads do together")                \
+  X(exchange_bytes_per_us, 5e3, 5e3, 1e4,                                                          \
+    "bytes of h that threads read of each other in a microsecond")                                 \
+  X(wake_us_per_thread, 0.5, 0.5, 0.5, "the same for each further one")
 
 /// The rest of what is tuned, in the same way.
 #define FASTLSTM_TUNING(X)                                                                       \
   FASTLSTM_COSTS(X)                                                                              \
-  X(products_per_thread, 5e5, 5e5, "multiply-adds of a call that pay for waking a thread")       \
-  X(steps_per_owner, 16, 16, "steps for each thread that owns layers")                           \
-  X(blocks_per_owner, 4, 4, "blocks of steps for each thread that owns layers")                  \
-  X(alternate_rows, 384, 384, "rows that a layer computes before the next one follows")          \
-  X(projected_rows, 48, 48, "rows of inputs that are projected at once")                         \
-  X(few_inputs, 4, 4, "inputs up to which they are not projected ahead of the steps")            \
-  X(ahead_least_weights, 2e4, 2e4, "weights from which inputs are projected ahead")              \
-  X(ahead_most_weights, 4e6, 4e6, "weights up to which they are")                                \
-  X(ahead_most_bytes, 1e18, 1 << 20, "the same in bytes")                                        \
-  X(rows_down, 24, 24, "rows up to which every other step reads panels from the end")            \
-  X(gradients_in_L2, 3 << 19, 3 << 19, "bytes of gradients that the L2 cache has room for")      \
-  X(products_per_stretch, 1e9, 1e9, "multiply-adds between two looks for an interruption")       \
-  X(products_per_part, 2.5e8, 2.5e8, "the same within a long step")                              \
-  X(products_before_look, 2e9, 2e9, "a thread's before the first look while others work")        \
-  X(spinning_us, 20, 20, "microseconds after a stream's step in which workers still spin")       \
-  X(products_to_release, 2.5e5, 2.5e5, "multiply-adds worth letting go of the interpreter lock") \
-  X(spins_before_yield, 200, 200, "spins before a waiting thread gives its CPU away")            \
-  X(pauses_before_sleep, 300, 300, "pauses before a worker without work sleeps")                 \
-  X(pauses_before_nap, 5000, 5000, "pauses before a thread that waits for another naps")         \
-  X(nap_us, 50, 50, "microseconds of a nap")                                                     \
-  X(not_brief_us, 300, 300, "microseconds of a wait at a step from which a thread is late")      \
-  X(crowd_factor, 4, 4, "times as long as was waited for that late threads are given up")        \
-  X(crowd_most_factor, 32, 32, "the same at most, where they were late again and again")         \
-  X(crowd_most_ms, 2000, 2000, "milliseconds that they are at most")                             \
-  X(pieces_per_thread, 4, 4, "pieces of 16384 values that are worth a thread to an optimiser")
+  X(products_per_thread, 5e5, 5e5, 5e5, "multiply-adds of a call that pay for waking a thread")  \
+  X(steps_per_owner, 16, 16, 16, "steps for each thread that owns layers")                       \
+  X(blocks_per_owner, 4, 4, 4, "blocks of steps for each thread that owns layers")               \
+  X(alternate_rows, 384, 384, 384, "rows that a layer computes before the next one follows")     \
+  X(projected_rows, 48, 48, 48, "rows of inputs that are projected at once")                     \
+  X(few_inputs, 4, 4, 4, "inputs up to which they are not projected ahead of the steps")         \
+  X(ahead_least_weights, 2e4, 1e18, 2e4, "weights from which inputs are projected ahead")         \
+  X(ahead_most_weights, 4e6, 4e6, 4e6, "weights up to which they are")                           \
+  X(ahead_most_bytes, 1e18, 1e18, 1 << 20, "the same in bytes")                                  \
+  X(rows_down, 24, 24, 24, "rows up to which every other step reads panels from the end")        \
+  X(gradients_in_L2, 3 << 19, 3 << 19, 3 << 19,                                                  \
+    "bytes of gradients that the L2 cache has room for")                                         \
+  X(products_per_stretch, 1e9, 1e9, 1e9, "multiply-adds between two looks for an interruption")  \
+  X(products_per_part, 2.5e8, 2.5e8, 2.5e8, "the same within a long step")                       \
+  X(products_before_look, 2e9, 2e9, 2e9, "a thread's before the first look while others work")   \
+  X(spinning_us, 20, 20, 20, "microseconds after a stream's step in which workers still spin")   \
+  X(products_to_release, 2.5e5, 2.5e5, 2.5e5,                                                    \
+    "multiply-adds worth letting go of the interpreter lock")                                    \
+  X(spins_before_yield, 200, 200, 200, "spins before a waiting thread gives its CPU away")       \
+  X(pauses_before_sleep, 300, 300, 300, "pauses before a worker without work sleeps")            \
+  X(pauses_before_nap, 5000, 5000, 5000, "pauses before a thread that waits for another naps")   \
+  X(nap_us, 50, 50, 50, "microseconds of a nap")                                                 \
+  X(not_brief_us, 300, 300, 300, "microseconds of a wait at a step from which a thread is late") \
+  X(crowd_factor, 4, 4, 4, "times as long as was waited for that late threads are given up")     \
+  X(crowd_most_factor, 32, 32, 32, "the same at most, where they were late again and again")     \
+  X(crowd_most_ms, 2000, 2000, 2000, "milliseconds that they are at most")                       \
+  X(pieces_per_thread, 4, 4, 4, "pieces of 16384 values that are worth a thread to an optimiser")
 
 struct Tuning {
-#define FASTLSTM_FIELD(name, fast, slow, meaning) double name;
+#define FASTLSTM_FIELD(name, fast, zen5, slow, meaning) double name;
   FASTLSTM_TUNING(FASTLSTM_FIELD)
 #undef FASTLSTM_FIELD
 };

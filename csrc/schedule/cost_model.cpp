@@ -122,15 +122,16 @@ Cost CostModel::products(double products, double bytes, double kept, double rows
   Cost cost;
   cost.products = products * slower(tuning_.thread_slows_products, team.threads) / per_us_alone;
   // What does not fit is read anew in each step, but where steps read there and back.
+  constexpr double kForWeights = 0.8;  // of a cache
   double of_level[4] = {};
   if (kept <= hardware_.L1) {
     of_level[0] = bytes;
   } else {
     const bool turns = rows <= tuning_.rows_down;
-    const double fits = std::min(1.0, hardware_.L2 / kept);
+    const double fits = std::min(1.0, kForWeights * hardware_.L2 / kept);
     const double in_L2 = fits == 1 || turns ? fits : 0;
     of_level[1] = in_L2 * bytes;
-    constexpr double kForWeights = 0.8;  // of L3, where those of all who share a step are
+    // In L3 those of all who share a step are.
     const double in_L3 = std::min(1.0, kForWeights * hardware_.L3 / (kept * team.sharing));
     of_level[2] = in_L3 * (1 - in_L2) * bytes;
     of_level[3] = (1 - in_L3) * (1 - in_L2) * bytes;
@@ -163,8 +164,21 @@ Cost CostModel::forward_step(const CallShape& call, Index layer, double rows, do
   // Of steps whose inputs are projected at once: each has a part of their weights.
   const double at_once = fused ? 1 : std::max(1.0, tuning_.projected_rows / rows);
   const double W = outputs * I * values, R = outputs * P * values;
-  Cost cost =
-      products(rows * outputs * (P + I), R + W / at_once, fused ? R + W : R, rows, team, per_us);
+  // One row's may be projected during the steps before, while R comes.
+  const double weights = static_cast<double>(c.gates() * c.hidden_size) * (P + I);
+  const bool ahead =
+      call.B == 1 && !is_small(c.arithmetic) && weights >= tuning_.ahead_least_weights &&
+      weights <= tuning_.ahead_most_weights && weights * values <= tuning_.ahead_most_bytes;
+  Cost cost;
+  if (fused || ahead) {
+    cost =
+        products(rows * outputs * (P + I), R + W / at_once, fused ? R + W : R, rows, team, per_us);
+  } else {
+    const double projected = rows * at_once;
+    cost = products(rows * outputs * P, R, R, rows, team, per_us);
+    cost += products(rows * outputs * I, W / at_once, W, projected, team,
+                     products_per_us(call, projected));
+  }
   cost.gates = tuning_.step_us + tuning_.gates_us * rows * outputs / static_cast<double>(c.gates());
   int meetings = 1;
   if (c.cell == CellKind::kGruResetBefore) meetings = 2;

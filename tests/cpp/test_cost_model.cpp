@@ -128,7 +128,7 @@ TEST(plans_use_no_more_threads_than_allowed) {
 // Without a cliff: what fewer threads can do, more can do as well.
 TEST(more_allowed_threads_never_take_longer) {
   const Hardware many{32 << 10, 1 << 20, 256 << 20, 64};
-  for (const Machine kind : {Machine::kSlowL3, Machine::kFastL3}) {
+  for (const Machine kind : {Machine::kSlowL3, Machine::kZen5, Machine::kFastL3}) {
     for (const Hardware& hardware : {kSapphireRapids, many}) {
       const Simulated machine(kind, hardware);
       for (const Shape& shape : kShapes) {
