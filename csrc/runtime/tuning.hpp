@@ -22,10 +22,9 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
 // in us of a call, T = 100, B = 1.
 //
 // products_per_thread: about 20 us of work.
-// The costs where L3 is fast are of a Zen 4 (two cores of a virtual machine), those where it is
-// slow
-//   of a Sapphire Rapids whose 16 CPUs, as a virtual machine shows them, gave 8.7 times what one
-//   did: that is what thread_slows_products says.
+// The costs where L3 is fast are of a Zen 4, the next of a Zen 5 (two cores of virtual machines
+//   both), those where it is slow of a Sapphire Rapids whose 16 CPUs, as a virtual machine shows
+//   them, gave 8.7 times what one did: that is what thread_slows_products says.
 // steps_per_owner: so that the blocks of steps at the start and the end, when some threads have
 //   nothing to do, are a small part.
 // blocks_per_owner: many, since it waits for as many blocks as there are layers below, but not of
@@ -39,7 +38,8 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
 // ahead_*: fewer weights come from the L1 cache (a layer of H = 32 took 4 % longer), and more have
 //   no place for inputs' weights in the L3 cache (H = 1024). Where that is slow, they must not push
 //   R out of the L2 cache (Emerald Rapids, GFLOP/s with and without: H = 128 82 and 82, 256 61 and
-//   83, 512 23 and 26, and two threads 52 and 81).
+//   83, 512 23 and 26, and two threads 52 and 81; Zen 5, us a step: H = 160 2.7 and 2.9, 192 4.4 and
+//   3.9, 256 10.8 and 8.4, 512 48 and 41; RNN, H = 320 2.5 and 2.8, 384 4.2 and 3.7).
 // rows_down: every other step of so few rows begins with what the L2 cache still holds of the step
 //   before. Emerald Rapids (2 MB), H = 512, GFLOP/s without and with: B = 1 26 and 36, B = 8 115
 //   and 128. With B = 32 the products hide the way from the L3 cache (H = 256 lost 2 to 4 %).
@@ -60,28 +60,28 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
 /// What the model of cost is made of (schedule/cost_model.hpp): X(name, value where the L3 cache is
 /// fast, the same of a Zen 5, where it is slow, what it is). `fastlstm tune` measures them.
 #define FASTLSTM_COSTS(X)                                                                          \
-  X(products_per_us, 55e3, 55e3, 78e3, "multiply-adds of a thread in a microsecond, in float32")   \
-  X(bfloat16_weights_speed, 1, 1, 1, "times as fast as those: with weights of bfloat16,")          \
+  X(products_per_us, 55e3, 128e3, 78e3, "multiply-adds of a thread in a microsecond, in float32")  \
+  X(bfloat16_weights_speed, 1, 1.04, 1, "times as fast as those: with weights of bfloat16,")       \
   X(int8_weights_speed, 1, 1, 1, "with weights of int8,")                                          \
   X(bfloat16_speed, 2, 2, 2, "of bfloat16,")                                                       \
-  X(int8_speed, 3.4, 3.4, 3.4, "of int8")                                                          \
-  X(thread_slows_products, 0.01, 0.01, 0.056,                                                      \
+  X(int8_speed, 3.4, 3.6, 3.4, "of int8")                                                          \
+  X(thread_slows_products, 0.01, 0.002, 0.056,                                                     \
     "part by which each further thread slows the others")                                          \
-  X(L1_bytes_per_us, 230e3, 230e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,") \
-  X(L2_bytes_per_us, 116e3, 116e3, 100e3, "L2 cache,")                                              \
-  X(L3_bytes_per_us, 98e3, 98e3, 25e3, "L3 cache,")                                                \
-  X(memory_bytes_per_us, 20e3, 20e3, 12e3, "memory")                                               \
-  X(thread_slows_L3, 0.05, 0.05, 0.1, "part by which each further reader slows the others: L3,")   \
+  X(L1_bytes_per_us, 230e3, 460e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,") \
+  X(L2_bytes_per_us, 116e3, 275e3, 100e3, "L2 cache,")                                             \
+  X(L3_bytes_per_us, 98e3, 126e3, 25e3, "L3 cache,")                                               \
+  X(memory_bytes_per_us, 20e3, 40e3, 12e3, "memory")                                               \
+  X(thread_slows_L3, 0.05, 0.005, 0.1, "part by which each further reader slows the others: L3,")  \
   X(thread_slows_memory, 0.5, 0.5, 0.2, "memory")                                                  \
   X(overlap, 0.85, 0.85, 0.85, "part of the shorter of products and bytes that costs nothing")     \
   X(rows_to_overlap, 2, 2, 8, "rows from which it is that much; down to half of them, nothing")    \
-  X(step_us, 0.06, 0.06, 0.1, "microseconds of a step of one row besides its products")            \
-  X(gates_us, 6e-4, 6e-4, 5e-4, "the same for each row and unit")                                  \
+  X(step_us, 0.06, 0.036, 0.1, "microseconds of a step of one row besides its products")           \
+  X(gates_us, 6e-4, 1e-3, 5e-4, "the same for each row and unit")                                  \
   X(gates_us_backward, 1.2e-3, 1.2e-3, 1e-3, "the same of the backward pass")                      \
   X(gradients_slower, 1.1, 1.1, 1.1, "times as long as other products that those of weights take") \
   X(meeting_us, 0.12, 0.12, 1, "microseconds of a meeting of two threads")                         \
   X(meeting_us_per_thread, 0.05, 0.05, 0.08, "the same for each further one")                      \
-  X(wake_us, 4, 4, 6, "microseconds to begin and end what two threads do together")                \
+  X(wake_us, 4, 6, 6, "microseconds to begin and end what two threads do together")                \
   X(exchange_bytes_per_us, 5e3, 5e3, 1e4,                                                          \
     "bytes of h that threads read of each other in a microsecond")                                 \
   X(wake_us_per_thread, 0.5, 0.5, 0.5, "the same for each further one")
@@ -95,9 +95,9 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
   X(alternate_rows, 384, 384, 384, "rows that a layer computes before the next one follows")     \
   X(projected_rows, 48, 48, 48, "rows of inputs that are projected at once")                     \
   X(few_inputs, 4, 4, 4, "inputs up to which they are not projected ahead of the steps")         \
-  X(ahead_least_weights, 2e4, 1e18, 2e4, "weights from which inputs are projected ahead")         \
+  X(ahead_least_weights, 2e4, 2e4, 2e4, "weights from which inputs are projected ahead")         \
   X(ahead_most_weights, 4e6, 4e6, 4e6, "weights up to which they are")                           \
-  X(ahead_most_bytes, 1e18, 1e18, 1 << 20, "the same in bytes")                                  \
+  X(ahead_most_bytes, 1e18, 8.3e5, 1 << 20, "the same in bytes")                                 \
   X(rows_down, 24, 24, 24, "rows up to which every other step reads panels from the end")        \
   X(gradients_in_L2, 3 << 19, 3 << 19, 3 << 19,                                                  \
     "bytes of gradients that the L2 cache has room for")                                         \
