@@ -84,14 +84,14 @@ def measure(case: Case, threads: int, rounds: int, turn: float) -> list[Timed]:
     """
     layer, x = _layer_and_x(case)
     call = _call(case, layer, x)
+    plan = layer.plan(case.T, case.B, threads=threads)  # before threads may have been late
+    chosen = _division(plan)
     all_divisions = divisions(case, threads)
     times: dict[Division, list[float]] = {division: [] for division in all_divisions}
     for _ in range(rounds):
         for division in all_divisions:
             with divided(*division):
                 times[division].append(_shortest(call, turn))
-    plan = layer.plan(case.T, case.B, threads=threads)
-    chosen = _division(plan)
     found = []
     for division in all_divisions:
         with divided(*division):
@@ -211,7 +211,7 @@ def _text(division: Division) -> str:
 def draw(found: list[Timed], title: str, path: Path) -> None:
     """Draw expected over measured times, a colour for each number of threads."""
     plt = pyplot()
-    figure, axes = plt.subplots(figsize=(5, 5))
+    figure, axes = plt.subplots(figsize=(8, 5))
     by_threads: dict[int, list[Timed]] = {}
     for timed in found:
         by_threads.setdefault(int(np.prod(timed.division)), []).append(timed)

@@ -38,8 +38,8 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
 // ahead_*: fewer weights come from the L1 cache (a layer of H = 32 took 4 % longer), and more have
 //   no place for inputs' weights in the L3 cache (H = 1024). Where that is slow, they must not push
 //   R out of the L2 cache (Emerald Rapids, GFLOP/s with and without: H = 128 82 and 82, 256 61 and
-//   83, 512 23 and 26, and two threads 52 and 81; Zen 5, us a step: H = 160 2.7 and 2.9, 192 4.4 and
-//   3.9, 256 10.8 and 8.4, 512 48 and 41; RNN, H = 320 2.5 and 2.8, 384 4.2 and 3.7).
+//   83, 512 23 and 26, and two threads 52 and 81; Zen 5, us a step: H = 160 2.7 and 2.9, 192 4.4
+//   and 3.9, 256 10.8 and 8.4, 512 48 and 41; RNN, H = 320 2.5 and 2.8, 384 4.2 and 3.7).
 // rows_down: every other step of so few rows begins with what the L2 cache still holds of the step
 //   before. Emerald Rapids (2 MB), H = 512, GFLOP/s without and with: B = 1 26 and 36, B = 8 115
 //   and 128. With B = 32 the products hide the way from the L3 cache (H = 256 lost 2 to 4 %).
@@ -68,18 +68,18 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
   X(thread_slows_products, 0.01, 0.002, 0.056,                                                     \
     "part by which each further thread slows the others")                                          \
   X(L1_bytes_per_us, 230e3, 460e3, 250e3, "bytes that a thread reads in a microsecond: L1 cache,") \
-  X(L2_bytes_per_us, 116e3, 275e3, 100e3, "L2 cache,")                                             \
+  X(L2_bytes_per_us, 116e3, 275e3, 115e3, "L2 cache,")                                             \
   X(L3_bytes_per_us, 98e3, 126e3, 25e3, "L3 cache,")                                               \
   X(memory_bytes_per_us, 20e3, 40e3, 12e3, "memory")                                               \
   X(thread_slows_L3, 0.05, 0.005, 0.1, "part by which each further reader slows the others: L3,")  \
   X(thread_slows_memory, 0.5, 0.5, 0.2, "memory")                                                  \
   X(overlap, 0.85, 0.85, 0.85, "part of the shorter of products and bytes that costs nothing")     \
   X(rows_to_overlap, 2, 2, 8, "rows from which it is that much; down to half of them, nothing")    \
-  X(step_us, 0.06, 0.036, 0.1, "microseconds of a step of one row besides its products")           \
+  X(step_us, 0.06, 0.1, 0.1, "microseconds of a step of one row besides its products")             \
   X(gates_us, 6e-4, 1e-3, 5e-4, "the same for each row and unit")                                  \
   X(gates_us_backward, 1.2e-3, 1.2e-3, 1e-3, "the same of the backward pass")                      \
   X(gradients_slower, 1.1, 1.1, 1.1, "times as long as other products that those of weights take") \
-  X(meeting_us, 0.12, 0.12, 1, "microseconds of a meeting of two threads")                         \
+  X(meeting_us, 0.12, 0.08, 1, "microseconds of a meeting of two threads")                         \
   X(meeting_us_per_thread, 0.05, 0.05, 0.08, "the same for each further one")                      \
   X(wake_us, 4, 6, 6, "microseconds to begin and end what two threads do together")                \
   X(exchange_bytes_per_us, 5e3, 5e3, 1e4,                                                          \

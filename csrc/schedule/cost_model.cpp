@@ -124,7 +124,7 @@ Cost CostModel::products(double products, double bytes, double kept, double rows
   // What does not fit is read anew in each step, but where steps read there and back.
   constexpr double kForWeights = 0.8;  // of a cache
   double of_level[4] = {};
-  if (kept <= hardware_.L1) {
+  if (kept <= kForWeights * hardware_.L1) {
     of_level[0] = bytes;
   } else {
     const bool turns = rows <= tuning_.rows_down;
@@ -164,22 +164,19 @@ Cost CostModel::forward_step(const CallShape& call, Index layer, double rows, do
   // Of steps whose inputs are projected at once: each has a part of their weights.
   const double at_once = fused ? 1 : std::max(1.0, tuning_.projected_rows / rows);
   const double W = outputs * I * values, R = outputs * P * values;
-  // One row's may be projected during the steps before, while R comes.
-  const double weights = static_cast<double>(c.gates() * c.hidden_size) * (P + I);
-  const bool ahead =
-      call.B == 1 && !is_small(c.arithmetic) && weights >= tuning_.ahead_least_weights &&
-      weights <= tuning_.ahead_most_weights && weights * values <= tuning_.ahead_most_bytes;
   Cost cost;
-  if (fused || ahead) {
-    cost =
-        products(rows * outputs * (P + I), R + W / at_once, fused ? R + W : R, rows, team, per_us);
+  if (fused) {
+    cost = products(rows * outputs * (P + I), R + W, R + W, rows, team, per_us);
   } else {
     const double projected = rows * at_once;
     cost = products(rows * outputs * P, R, R, rows, team, per_us);
     cost += products(rows * outputs * I, W / at_once, W, projected, team,
                      products_per_us(call, projected));
   }
-  cost.gates = tuning_.step_us + tuning_.gates_us * rows * outputs / static_cast<double>(c.gates());
+  // An LSTM has five functions of each unit, which the others' are parts of.
+  const double functions = c.gates() == 4 ? 1 : c.gates() == 3 ? 0.6 : 0.2;
+  const double units = outputs / static_cast<double>(c.gates());
+  cost.gates = tuning_.step_us + tuning_.gates_us * functions * rows * units;
   int meetings = 1;
   if (c.cell == CellKind::kGruResetBefore) meetings = 2;
   if (c.options.layer_norm) meetings = 3;
