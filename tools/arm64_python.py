@@ -46,8 +46,8 @@ class ArmPython:
 
     @property
     def include(self) -> Path:
-        """Its headers are there, those of each CPU in folders inside."""
-        return self.folder / "root" / "usr" / "include"
+        """The folder of its headers."""
+        return self.folder / "root" / "usr" / "include" / f"python{self.version}"
 
     @property
     def soabi(self) -> str:
@@ -66,6 +66,10 @@ def make(folder: Path) -> ArmPython:
     (name,) = (name for name in names if re.fullmatch(r"python3\.\d+", name))
     made = ArmPython(folder, name.removeprefix("python"))
     made.site.mkdir()
+    # Debian's pyconfig.h includes the CPU's, which a compiler finds only if it looks at the headers
+    # of that whole system: its own are others.
+    of_cpu = made.include.parent / "aarch64-linux-gnu" / name / "pyconfig.h"
+    of_cpu.replace(made.include / "pyconfig.h")
     qemu = f'qemu-aarch64 -L "{root}" "{root}/usr/bin/{name}"'
     made.command.write_text(
         f'#!/bin/sh\nPYTHONPATH="{made.site}" exec {qemu} "$@"\n', encoding="utf-8"

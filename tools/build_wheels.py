@@ -166,16 +166,11 @@ def build_wheel(python: Path, sdist: Path, out: Path, arm: ArmPython | None = No
 
 
 def cross_arguments(arm: ArmPython) -> str:
-    """What CMake is told to build for ARM.
-
-    Headers of Debian's Python look for those of the CPU in folders beside them: there, what is not
-    Python's must not be found before the compiler's own.
-    """
+    """What CMake is told to build for ARM."""
     given = (
         *("--preset", "neon", "-DFASTLSTM_TESTS=OFF", "-DFASTLSTM_EMULATED_AMX=OFF"),
-        f"-DPython_INCLUDE_DIR={arm.include}/python{arm.version}",
+        f"-DPython_INCLUDE_DIR={arm.include}",
         f"-DPython_SOABI={arm.soabi}",
-        *(f"-DCMAKE_{language}_FLAGS=-idirafter{arm.include}" for language in ("C", "CXX")),
     )
     return " ".join((os.environ.get("CMAKE_ARGS", ""), *given))
 
