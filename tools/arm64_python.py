@@ -50,9 +50,9 @@ class ArmPython:
         return self.folder / "root" / "usr" / "include" / f"python{self.version}"
 
     @property
-    def soabi(self) -> str:
-        """What the names of its extension modules have between their dots."""
-        return f"cpython-{self.version.replace('.', '')}-aarch64-linux-gnu"
+    def module_suffix(self) -> str:
+        """How the names of its extension modules end."""
+        return f".cpython-{self.version.replace('.', '')}-aarch64-linux-gnu.so"
 
 
 def make(folder: Path) -> ArmPython:

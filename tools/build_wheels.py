@@ -170,7 +170,7 @@ def cross_arguments(arm: ArmPython) -> str:
     given = (
         *("--preset", "neon", "-DFASTLSTM_TESTS=OFF", "-DFASTLSTM_EMULATED_AMX=OFF"),
         f"-DPython_INCLUDE_DIR={arm.include}",
-        f"-DPython_SOABI={arm.soabi}",
+        f"-DFASTLSTM_MODULE_SUFFIX={arm.module_suffix}",
     )
     return " ".join((os.environ.get("CMAKE_ARGS", ""), *given))
 
