@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = ("python3", "libpython3-dev")
+PACKAGES = ("python3", "libpython3-dev", "libstdc++6")  # the last for other packages
 
 
 @dataclass(frozen=True)
