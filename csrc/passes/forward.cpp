@@ -8,7 +8,6 @@
 #include "passes/cell_run.hpp"
 #include "passes/masks.hpp"
 #include "passes/merge.hpp"
-#include "runtime/crowding.hpp"
 #include "runtime/fp_mode.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/spin_barrier.hpp"
@@ -248,14 +247,6 @@ class RowGroup {
   std::vector<Buffer<T>> between_;
 };
 
-/// Threads that do not meet, and take long enough for the system to take their CPU away.
-int watched_threads(const ThreadPlan& plan, double products) {
-  const int n = plan.threads();
-  if (n == 1 || n > plan.rows) return 0;
-  const double us = products / n / tuning().products_per_us;
-  return us < 2 * tuning().not_brief_us ? 0 : n;
-}
-
 /// The forward pass of all layers, whose output has both directions. saved: null in inference.
 template <class T>
 void forward_unmerged(const Layers<T>& layers, const ForwardCall<T>& call, const RowSchedule& rows,
@@ -269,24 +260,19 @@ void forward_unmerged(const Layers<T>& layers, const ForwardCall<T>& call, const
   }
   const bool alternate = layers_alternate<T>(config, saved);
   ThreadPlan plan = plan_threads(CallShape(config, rows, sizeof(T), alternate));
-  TeamLease team(plan.threads());
+  TeamLease team(plan.threads(), products_of(config, rows));
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
   std::deque<RowGroup<T>> groups;
   for (int g = 0; g < plan.rows; ++g) {
     groups.emplace_back(layers, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
   }
-  const std::vector<Stretch> stretches = stretches_of(config, rows, alternate);
-  const double products_of_stretch =
-      products_of(config, rows) / static_cast<double>(stretches.size());
-  for (const Stretch& stretch : stretches) {
+  for (const Stretch& stretch : stretches_of(config, rows, alternate)) {
     check_interrupt();
-    CpuWatch watch(watched_threads(plan, products_of_stretch));
-    team.run([&](int rank) noexcept {
-      const CpuWatch::Part part(watch, rank);
+    const auto on_thread = [&](int rank) noexcept {
       const int per_group = plan.threads_of_rows();
       groups[static_cast<std::size_t>(rank / per_group)].run(stretch, rank % per_group);
-    });
-    watch.end();
+    };
+    plan.meets() ? team.run(on_thread) : team.run_parts(on_thread);
   }
   for (const RowGroup<T>& group : groups) group.get_state();
   if (call.output.data != nullptr) clear_padding(rows, width, call.output);

@@ -25,7 +25,7 @@ constexpr Index kBlocks = 4;
 int threads_for(Index tasks, double products) {
   const double most = std::min({static_cast<double>(tasks), static_cast<double>(num_threads()),
                                 products / tuning().products_per_thread});
-  return static_cast<int>(std::max(most, 1.0));
+  return threads_that_may_share(static_cast<int>(std::max(most, 1.0)));
 }
 
 double count_products(Index n, Index rows, Index columns) {
@@ -57,7 +57,8 @@ void PackedMatrix<T>::multiply(Index n, const T* x, const T* bias, T* y) const {
   const Index width = layout.width(), blocks = layout.blocks(), whole = rows_ / width;
   const Index of_rows = pieces(n, kRows), of_blocks = pieces(blocks, kBlocks);
   const Index tasks = of_rows * of_blocks;
-  TeamLease team(threads_for(tasks, count_products(n, rows_, columns_)));
+  const double products = count_products(n, rows_, columns_);
+  TeamLease team(threads_for(tasks, products), products);
   Buffer<T> padded_bias;
   if (bias != nullptr) {
     padded_bias.resize(blocks, width);
@@ -106,7 +107,7 @@ void add_products(Index n, Index rows, Index columns, const T* d_y, const T* x, 
   // A thread copies the columns of x for each task: few tasks, but some for every thread.
   const Index per_task = std::max<Index>(pieces(rows, Index{2} * num_threads()), kRows);
   const Index of_rows = pieces(rows, per_task);
-  TeamLease team(threads_for(of_columns * of_rows, products));
+  TeamLease team(threads_for(of_columns * of_rows, products), products);
   const Index room = (outer_products_room(n, std::min(columns, most_columns), lanes) + 4 * lanes) /
                      (4 * lanes) * (4 * lanes);  // whole lines of the cache
   Buffer<T> rooms(team.threads(), room);

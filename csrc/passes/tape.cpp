@@ -245,7 +245,7 @@ class StackBackward {
     // Sorted rows of a segment are the first of all: those that live in it.
     const Index call_B = saved_.rows.B();
     BackwardPlan plan = plan_direction(saved_.layers, k, rows, call_B);
-    TeamLease team(plan.threads);
+    TeamLease team(plan.threads, 2 * products_of(saved_.layers.config, rows));
     if (!team.granted()) plan = plan_direction(saved_.layers, k, rows, call_B, true);
     DirectionBackward<T> run{saved_.layers, k, rows, saved_.regularisation};
     run.plan = plan;

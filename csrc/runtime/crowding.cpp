@@ -2,7 +2,6 @@
 
 #include <algorithm>
 #include <atomic>
-#include <functional>
 
 #include "runtime/system.hpp"
 #include "runtime/tuning.hpp"
@@ -13,7 +12,7 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-/// Fewer threads with equal shares have to gain that much by having their CPUs.
+/// Fewer threads have to gain that much by having their CPUs.
 constexpr double kWorthFewerThreads = 1.1;
 
 /// How many threads may do something, for a while. Several threads may write it at the same time;
@@ -70,52 +69,47 @@ void note_late_threads(int threads, int late, Clock::duration waited) noexcept {
   g_meeting.lower(threads - late, waited);
 }
 
-void note_cpu_parts(std::vector<double>& parts, Clock::duration lost) noexcept {
-  if (lost < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
-  std::sort(parts.begin(), parts.end(), std::greater<>());
-  // The speed of n threads with equal shares is n times that of the slowest.
-  const double now = static_cast<double>(parts.size()) * parts.back();
-  double best = kWorthFewerThreads * now;
-  int most = 0;
-  for (std::size_t n = 1; n < parts.size(); ++n) {
-    const double speed = static_cast<double>(n) * parts[n - 1];
-    if (speed <= best) continue;
-    best = speed;
-    most = static_cast<int>(n);
-  }
-  if (most > 0) g_sharing.lower(most, lost);
-}
-
 void forget_late_threads() noexcept {
   g_meeting.forget();
   g_sharing.forget();
 }
 
-CpuWatch::CpuWatch(int threads)
-    : start_(threads > 0 ? Clock::now() : Clock::time_point{}),
-      times_(static_cast<std::size_t>(threads)),
-      parts_(times_.size()) {}
+CpuWatch::CpuWatch(bool on) noexcept : on_(on), start_(on ? Clock::now() : Clock::time_point{}) {}
 
-CpuWatch::Part::Part(CpuWatch& watch, int rank) noexcept : watch_(watch), rank_(rank) {
-  if (watch_.on()) cpu_ = thread_cpu_time();
+CpuWatch::Part::Part(CpuWatch& watch) noexcept : watch_(watch) {
+  if (watch_.on_) cpu_ = thread_cpu_time();
 }
 
 CpuWatch::Part::~Part() {
-  if (!watch_.on()) return;
-  watch_.times_[static_cast<std::size_t>(rank_)] = {Clock::now() - watch_.start_,
-                                                    thread_cpu_time() - cpu_};
+  if (watch_.on_) watch_.note(Clock::now() - watch_.start_, thread_cpu_time() - cpu_);
+}
+
+void CpuWatch::note(std::chrono::nanoseconds all, std::chrono::nanoseconds cpu) noexcept {
+  if (cpu <= std::chrono::nanoseconds::zero()) return;  // the system does not say
+  const double part = std::chrono::duration<double>(cpu) / all;
+  const int step = std::clamp(static_cast<int>(kSteps * part), 0, kSteps - 1);
+  threads_by_part_[static_cast<std::size_t>(step)].fetch_add(1);
+  const std::int64_t lost = (all - cpu).count();
+  for (std::int64_t most = lost_.load(); lost > most && !lost_.compare_exchange_weak(most, lost);) {
+  }
 }
 
 void CpuWatch::end() noexcept {
-  if (!on()) return;
-  Clock::duration lost{};
-  for (std::size_t rank = 0; rank < times_.size(); ++rank) {
-    const auto [all, cpu] = times_[rank];
-    if (cpu <= std::chrono::nanoseconds::zero()) return;  // the system does not say
-    parts_[rank] = std::min(1.0, std::chrono::duration<double>(cpu) / all);
-    lost = std::max(lost, all - std::chrono::duration_cast<Clock::duration>(cpu));
+  const std::chrono::nanoseconds lost(lost_.load());
+  if (lost < tuned<std::chrono::microseconds>(&Tuning::not_brief_us)) return;
+  // n threads with as much to do each are n times as fast as the slowest.
+  int threads = 0, most = 0;
+  double best = 0, speed = 0;
+  for (int step = kSteps - 1; step >= 0; --step) {
+    const int some = threads_by_part_[static_cast<std::size_t>(step)].load();
+    if (some == 0) continue;
+    threads += some;
+    speed = threads * (step + 0.5) / kSteps;
+    if (speed <= best) continue;
+    best = speed;
+    most = threads;
   }
-  note_cpu_parts(parts_, lost);
+  if (best > kWorthFewerThreads * speed) g_sharing.lower(most, lost);
 }
 
 }  // namespace fastlstm

@@ -8,61 +8,58 @@
 // up again soon, the time doubles.
 #pragma once
 
+#include <array>
+#include <atomic>
 #include <chrono>
-#include <vector>
+#include <cstdint>
 
 namespace fastlstm {
 
 /// How many threads may meet at each step now: at most `wanted`, at least 1.
 int threads_that_may_meet(int wanted) noexcept;
-/// How many may have equal shares of a call, whether they meet or not.
+/// How many may have a part of a call each, whether they meet or not.
 int threads_that_may_share(int wanted) noexcept;
 
 /// Of `threads` that met, `late` had not come when it was no longer brief, and the others have
 /// waited so long.
 void note_late_threads(int threads, int late, std::chrono::steady_clock::duration waited) noexcept;
 
-/// Of threads with equal shares of a call, what part of the time each had its CPU, and how long the
-/// slowest was without: fewer would have been faster, or not.
-/// Sorts the parts.
-void note_cpu_parts(std::vector<double>& parts, std::chrono::steady_clock::duration lost) noexcept;
-
 /// Forgets all of it: for tests.
 void forget_late_threads() noexcept;
 
-/// Looks at what CPU time the threads of a region get that have equal shares of it.
+/// Looks at the CPU time that the threads of a region get, each with a part of its work, and notes
+/// where fewer would have been faster.
 class CpuWatch {
  public:
-  /// 0 threads: does nothing.
-  explicit CpuWatch(int threads);
+  /// on: false: does nothing.
+  explicit CpuWatch(bool on) noexcept;
 
   /// What one thread does, while it lives.
   class Part {
    public:
-    Part(CpuWatch& watch, int rank) noexcept;
+    explicit Part(CpuWatch& watch) noexcept;
     ~Part();
     Part(const Part&) = delete;
     Part& operator=(const Part&) = delete;
 
    private:
     CpuWatch& watch_;
-    const int rank_;
     std::chrono::nanoseconds cpu_{};
   };
 
-  /// After the region: notes what was seen.
+  /// After the region.
   void end() noexcept;
 
- private:
-  struct alignas(64) Times {
-    std::chrono::steady_clock::duration all{};
-    std::chrono::nanoseconds cpu{};
-  };
-  bool on() const noexcept { return !times_.empty(); }
+  /// Of a thread of the region, what it took from its beginning, and for how much of that it had a
+  /// CPU.
+  void note(std::chrono::nanoseconds all, std::chrono::nanoseconds cpu) noexcept;
 
+ private:
+  static constexpr int kSteps = 16;
+  const bool on_;
   const std::chrono::steady_clock::time_point start_;
-  std::vector<Times> times_;  // by rank
-  std::vector<double> parts_;
+  std::array<std::atomic<int>, kSteps> threads_by_part_{};  // of the time, in so many steps
+  std::atomic<std::int64_t> lost_{0};                       // ns, of the thread that lost most
 };
 
 }  // namespace fastlstm

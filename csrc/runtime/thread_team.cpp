@@ -24,6 +24,10 @@ namespace {
 /// 128 KB; ulimit -s).
 constexpr std::size_t kWorkerStack = std::size_t{256} << 10;
 
+/// Microseconds of a lease's work from which its threads' CPU time is looked at, which takes half
+/// of one.
+constexpr double kWatchedUs = 50;
+
 /// Runs body() in a thread of its own. Throws where the system starts no more.
 template <class Body>
 void start_worker(Body body) {
@@ -135,7 +139,8 @@ Team& team() {
 
 }  // namespace
 
-TeamLease::TeamLease(int n) : wanted_(n), threads_(1) {
+TeamLease::TeamLease(int n, double products)
+    : wanted_(n), watched_(products > n * kWatchedUs * tuning().products_per_us), threads_(1) {
   if (n == 1) return;
   if (openmp_is_at_hand()) {
     on_openmp_ = true;

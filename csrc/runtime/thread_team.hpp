@@ -4,6 +4,7 @@
 #include <atomic>
 
 #include "fastlstm/types.hpp"
+#include "runtime/crowding.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/spin_barrier.hpp"
 
@@ -14,7 +15,9 @@ namespace fastlstm {
 /// threads, of which each caller has its own.
 class TeamLease {
  public:
-  explicit TeamLease(int n);
+  /// products: of all that it is for, which is looked at where it takes long enough
+  /// (runtime/crowding.hpp).
+  explicit TeamLease(int n, double products = 0);
   ~TeamLease();
   TeamLease(const TeamLease&) = delete;
   TeamLease& operator=(const TeamLease&) = delete;
@@ -45,11 +48,22 @@ class TeamLease {
     region.rethrow();
   }
 
+  /// The same where the threads do not meet.
+  template <class Body>
+  void run_parts(const Body& body) {
+    CpuWatch watch(watched_ && threads_ > 1);
+    run([&](int rank) noexcept {
+      const CpuWatch::Part part(watch);
+      body(rank);
+    });
+    watch.end();
+  }
+
   /// Runs task(k, rank) for 0 <= k < n, each on whichever thread is free. task must not throw.
   template <class Task>
   void run_tasks(Index n, const Task& task) {
     std::atomic<Index> next{0};
-    run([&](int rank) noexcept {
+    run_parts([&](int rank) noexcept {
       for (Index k; (k = next.fetch_add(1, std::memory_order_relaxed)) < n;) task(k, rank);
     });
   }
@@ -60,6 +74,7 @@ class TeamLease {
   void run(RegionBody body, void* context);
 
   const int wanted_;
+  const bool watched_;
   int threads_;
   bool on_openmp_ = false;
   class Team* team_ = nullptr;

@@ -150,7 +150,7 @@ BackwardPlan plan_backward(const CallShape& call, Index layer, const BackwardRow
     const int units = shares ? forced->units : 1;
     return {groups * units, groups, units, step_rows(call, rows, groups)};
   }
-  const int n = threads_worth(2 * products_of(call));
+  const int n = threads_that_may_share(threads_worth(2 * products_of(call)));
   return best_backward_plan(cost_model(), call, layer, rows, n, threads_that_may_meet(n));
 }
 

@@ -206,18 +206,24 @@ TEST(threads_that_are_late_are_given_up_for_a_while) {
   forget_late_threads();
 }
 
-TEST(threads_with_equal_shares_are_fewer_where_that_is_faster) {
-  const auto may_share = [](std::vector<double> parts, int lost_ms) {
+TEST(threads_that_were_held_up_are_given_up_where_that_is_faster) {
+  const auto may_share = [](const std::vector<double>& parts, int ms) {
     forget_late_threads();
-    note_cpu_parts(parts, std::chrono::milliseconds(lost_ms));
+    CpuWatch watch(true);
+    const std::chrono::nanoseconds all = std::chrono::milliseconds(ms);
+    for (const double part : parts) {
+      watch.note(all, std::chrono::nanoseconds(static_cast<std::int64_t>(part * 1e6 * ms)));
+    }
+    watch.end();
     return threads_that_may_share(16);
   };
   std::vector<double> one_slow(16, 1.0), two_slow(16, 1.0), all_slow(16, 0.5);
   one_slow[3] = two_slow[0] = two_slow[9] = 0.5;
   CHECK_EQUAL(may_share(one_slow, 1000), 15);
   CHECK_EQUAL(may_share(two_slow, 1000), 14);
-  CHECK_EQUAL(may_share(all_slow, 1000), 16);     // fewer would have no more
-  CHECK_EQUAL(may_share({1, 0.5}, 1000), 16);     // one with a CPU is no faster than two halves
+  CHECK_EQUAL(may_share(all_slow, 1000), 16);  // fewer would have no more
+  CHECK_EQUAL(may_share({1, 0.5}, 1000), 16);  // one with a CPU is no faster than two halves
+  CHECK_EQUAL(may_share({1, 0.1}, 1000), 1);
   CHECK_EQUAL(may_share({1, 1, 0.9}, 1000), 16);  // nor are two
   CHECK_EQUAL(may_share({1, 1, 0.3, 1}, 0), 16);  // brief
   CHECK_EQUAL(may_share({1, 1, 0.3, 1}, 1000), 3);
@@ -226,12 +232,10 @@ TEST(threads_with_equal_shares_are_fewer_where_that_is_faster) {
 }
 
 TEST(a_thread_that_sleeps_has_no_cpu) {
-  const auto may_share_after_sleep_of = [](int sleepers) {
+  if (thread_cpu_time() == std::chrono::nanoseconds::zero()) return;  // the system does not say
+  const auto may_share_after_sleep_of = [](int sleepers, double products) {
     forget_late_threads();
-    const int n = 3;
-    CpuWatch watch(n);
-    TeamLease(n).run([&](int rank) noexcept {
-      const CpuWatch::Part part(watch, rank);
+    TeamLease(3, products).run_parts([&](int rank) noexcept {
       if (rank > 0 && rank <= sleepers) {
         std::this_thread::sleep_for(std::chrono::milliseconds(300));
       } else {
@@ -239,13 +243,11 @@ TEST(a_thread_that_sleeps_has_no_cpu) {
         while (thread_cpu_time() - start < std::chrono::milliseconds(5)) continue;
       }
     });
-    watch.end();
-    return threads_that_may_share(n);
+    return threads_that_may_share(3);
   };
-  if (thread_cpu_time() == std::chrono::nanoseconds::zero()) return;  // the system does not say
-  CHECK(may_share_after_sleep_of(1) < 3);  // 2, where the others have a CPU each
-  CHECK_EQUAL(may_share_after_sleep_of(2), 1);
-  CpuWatch(0).end();
+  CHECK(may_share_after_sleep_of(1, 1e12) < 3);  // 2, where the others have a CPU each
+  CHECK(may_share_after_sleep_of(2, 1e12) < 3);
+  CHECK_EQUAL(may_share_after_sleep_of(2, 0), 3);  // not looked at
   forget_late_threads();
 }
 
