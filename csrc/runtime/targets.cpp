@@ -41,10 +41,12 @@ extern const PanelKernels<float> bfloat16_kernels;
 namespace avx512_vnni {
 extern const PanelKernels<float> int8_kernels;
 }
+#if defined(__linux__)
 namespace amx {
 extern const PanelKernels<float> bfloat16_kernels;
 extern const PanelKernels<float> int8_kernels;
 }  // namespace amx
+#endif
 #if defined(FASTLSTM_EMULATED_AMX)
 namespace amx_emulated {
 extern const PanelKernels<float> bfloat16_kernels;
@@ -66,7 +68,7 @@ const char* asked_for() {
   return name != nullptr ? name : "";
 }
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) && defined(__linux__)
 /// Only for who asks for it: nobody has run it on a CPU yet.
 bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() && allow_tiles(); }
 #endif
@@ -75,7 +77,9 @@ bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() &&
 // CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
+#if defined(__linux__)
     {"amx", has_amx, FASTLSTM_KERNELS_OF(avx512, amx, amx)},
+#endif
     {"avx512_bf16", cpu_has_avx512_bf16, FASTLSTM_KERNELS_OF(avx512, avx512_bf16, avx512_vnni)},
     {"avx512_vnni", cpu_has_avx512_vnni, FASTLSTM_KERNELS_OF(avx512, avx512, avx512_vnni)},
     {"avx512", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, avx512, avx512)},
