@@ -336,9 +336,7 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _costs.default_path() is None
 
 
-def test_what_a_file_says_is_shown_as_text(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_what_a_file_says_is_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A terminal obeys none of it, and it is not long; nor is there a path that cannot be shown."""
     for content in ("\x1b[31m" + "x" * 60000, f"{_costs.machine()}\n\x1b[31m 1"):
         path = tmp_path / "new\x1b[31m\udcff"
