@@ -49,7 +49,7 @@ def test_a_run_survives_its_file(run: Run, tmp_path: Path) -> None:
 
 
 def test_a_run_is_written_where_links_lead(run: Run, tmp_path: Path) -> None:
-    """And to devices: `--json /dev/stdout` as root replaced what that is."""
+    """And nothing else is written over."""
     (tmp_path / "a.partial").write_text("another's")
     (tmp_path / "folder").mkdir()
     (tmp_path / "a.json").symlink_to(Path("folder") / "b.json")
