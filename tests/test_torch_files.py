@@ -422,6 +422,8 @@ def saved(value: Any) -> bytes:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"<!-- saved -->\n<!-- twice -->\n<html>", "web page"),
+        (b"<!-- a comment -->\n", "text"),
         (b"", "an empty file"),
         (json.dumps([[1, 2], [3]]).encode(), "JSON"),
         (b'\xef\xbb\xbf{"a": 1}', "JSON"),

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastlstm._kinds import what_it_is_instead
+from fastlstm._kinds import kind_of, what_it_is_instead
 from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import DAMAGE
 
@@ -126,7 +126,7 @@ def _another_format(head: bytes) -> str:
     text = head.lstrip()
     if text.startswith((b"{", b"[")):
         return "JSON, which has no weights: pass the file that has them"
-    return f"it begins with {head[:8]!r}"
+    return kind_of(head) or f"it begins with {head[:8]!r}"
 
 
 def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:
