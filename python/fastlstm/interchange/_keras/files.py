@@ -49,7 +49,11 @@ class File:
     def find(self) -> dict[str, Found]:
         """Find the recurrent layers."""
         found = {} if self.config is None else _find_in_config(self.config, self.root, self.version)
-        return found or find_weights(self.root)
+        if not found:
+            found = find_weights(self.root)
+            for layer in found.values():
+                layer.version = layer.version or self.version
+        return found
 
     def names(self) -> list[str]:
         """What there is besides, for errors: the layers' classes, or names of groups."""
