@@ -234,6 +234,16 @@ def test_classes_that_change_a_call_are_refused(cls: Any, got: str) -> None:
         fastlstm.from_torch(module)
 
 
+def test_layers_of_different_types() -> None:
+    stack, half = (
+        make(num_layers=2)["rnn"],
+        quantised(nn.ModuleDict({"rnn": nn.LSTM(7, 7)}), torch.float16),
+    )
+    stack._all_weight_values[1] = half["rnn"]._all_weight_values[0]
+    with pytest.raises(ValueError, match="in qint8, as weight_ih_l0, not weight_ih_l1"):
+        fastlstm.from_torch(stack)
+
+
 @pytest.mark.parametrize("name", ["forward_impl", "forward_tensor", "forward_packed"])
 def test_methods_that_were_replaced_in_the_object(name: str) -> None:
     module = make()["rnn"]
