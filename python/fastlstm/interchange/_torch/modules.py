@@ -85,7 +85,7 @@ def facts_of(module: Any) -> ModuleFacts:
         if base is not None:
             made = any(c.__module__ == _MAKER for c in cls.__mro__)
             facts.cell, facts.ours = base.__name__, base.__module__ == _OURS and not made
-            changed = [*_overridden(cls, base, _CALLED), *_computed_attributes(cls, base)]
+            changed = [*_overridden(cls, base, _CALLED), *_computed_attributes(module, base)]
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
             facts.changes += _hooks_of_all_modules()
     _look_at_attributes(facts)
@@ -106,13 +106,20 @@ def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
     return [name for name in known if getattr(cls, name) is not getattr(base, name)]
 
 
-def _computed_attributes(cls: type, base: type) -> list[str]:
-    """Properties of a class, and their like, that stand before what its objects hold."""
+def _computed_attributes(module: Any, base: type) -> list[str]:
+    """Properties of a module's class, and their like, that stand before what the module holds.
+
+    Those of its parametrisations are read as they compute.
+    """
+    cls = type(module)
     names = {name for c in cls.__mro__ if c not in base.__mro__ for name in vars(c)}
+    parts = vars(module).get("_modules", {})
+    computed = parts.get("parametrizations", ())
     return sorted(
         name
         for name in names
-        if (name in _READ or is_parameter(name)) and hasattr(type(getattr(cls, name)), "__set__")
+        if (name in _READ or (is_parameter(name) and name not in computed))
+        and hasattr(type(getattr(cls, name)), "__set__")
     )
 
 
