@@ -422,6 +422,8 @@ def saved(value: Any) -> bytes:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"<!-- saved -->\n<!-- twice -->\n<html>", "web page"),
+        (b"<!-- a comment -->\n", "text"),
         (b"", "an empty file"),
         (json.dumps([[1, 2], [3]]).encode(), "JSON"),
         (b'\xef\xbb\xbf{"a": 1}', "JSON"),
@@ -513,6 +515,7 @@ BOMBS = {
     + b"e\x85q\x01(" + b"h\x00h\x01R" * MANY + b"l.",
     "a long number": b"L" + b"7" * MANY + b"L\n.",
     "a memo": b"}r\xff\xff\xff\x7f.",
+    "a far place in the memo": b"}r" + struct.pack("<I", 7_000_000) + b".",
     "one element": b"}(" + text("weight_ih_l0") + tensor((2**15, 2**14), (0, 0), 1)
     + text("weight_hh_l0") + tensor((2**15, 2**13), (0, 0), 1) + b"u.",
     "one storage": b"}(" + b"".join(

@@ -11,6 +11,7 @@ would fill all memory.
 
 from __future__ import annotations
 
+import itertools
 import pickletools
 import sys
 from collections.abc import Callable, Iterator
@@ -222,7 +223,7 @@ class Machine:
         missing = index + 1 - len(self._memo)
         if missing > 0:
             self._room.take(_REFERENCE * missing)
-            self._memo += [None] * missing
+            self._memo.extend(itertools.repeat(None, missing))  # no second list of that size
         self._memo[index] = self._stack[-1]
 
     _op_binput = _op_long_binput = _op_put
