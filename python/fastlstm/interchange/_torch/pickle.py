@@ -12,12 +12,13 @@ would fill all memory.
 from __future__ import annotations
 
 import itertools
-import pickletools
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from fastlstm._stored import Room
+
+from .operations import LongText, Operations
 
 
 class Global(NamedTuple):
@@ -95,6 +96,12 @@ def as_key(key: Any) -> Any:
     return OtherKey()
 
 
+def _text_size(text: str | bytes | bytearray) -> int:
+    """What a text takes: sizes are rounded up, and decoders ask for up to a third too much."""
+    size = sys.getsizeof(text) + 16
+    return size + size // 3 if isinstance(text, str) and not text.isascii() else size
+
+
 def _global(module: Any, name: Any) -> Global:
     if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) <= 1000):
         raise ValueError("a class or function whose name is none")
@@ -106,7 +113,7 @@ class Machine:
 
     Parameters
     ----------
-    file : BinaryIO
+    operations : Operations
         Reading stops behind the pickle.
     room : Room
         For the objects.
@@ -119,12 +126,12 @@ class Machine:
 
     def __init__(
         self,
-        file: BinaryIO,
+        operations: Operations,
         room: Room,
         call: Callable[[Any, Any], Any],
         persistent: Callable[[Any], Any],
     ) -> None:
-        self._operations: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
+        self._operations = operations
         self._room = room
         self._call = call
         self._persistent = persistent
@@ -141,10 +148,12 @@ class Machine:
         ValueError, LookupError, TypeError, AttributeError
             It is damaged.
         """
-        for operation, argument, _ in self._operations:
-            name = operation.name
-            if name in _TEXTS:
-                self._push(argument, sys.getsizeof(argument))
+        while True:
+            name, argument = self._operations.next()
+            if type(argument) in (LongText, memoryview):
+                self._push(argument, _OBJECT)
+            elif name in _TEXTS:
+                self._push(argument, _REFERENCE + _text_size(argument))
             elif name in _NUMBERS:
                 self._push_number(argument)
             elif name in _CONSTANTS:
@@ -160,7 +169,6 @@ class Machine:
                 if method is None:
                     raise ValueError(f"a pickle with the operation {name}")
                 method(argument)
-        raise ValueError("a pickle without an end")
 
     def _push(self, value: Any, size: int) -> None:
         self._room.take(size)
