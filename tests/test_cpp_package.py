@@ -690,6 +690,9 @@ def test_libfuzzer_finds_no_fault(lib_dir: Path, tmp_path: Path) -> None:
     (tmp_path / "corpus").mkdir()
     for name, make in LAYERS.items():
         make("float32").save(tmp_path / "corpus" / name)
+    for weights in ("bfloat16", "int8"):
+        small = fastlstm.LSTM(3, 20, proj_size=7, seed=0).quantize(weights, weights)
+        small.save(tmp_path / "corpus" / weights)
     limits = ["-rss_limit_mb=2000", "-malloc_limit_mb=500"]
     run(tmp_path / "fuzz_file", "-runs=5000", "-seed=1", *limits, tmp_path / "corpus")
 

@@ -603,6 +603,18 @@ def test_limit_reads_no_further(tmp_path: Path) -> None:
     assert_has(load(path, limit=2), ["a", "b"], np.float32([[1, 2], [3, 4]]))
 
 
+@pytest.mark.parametrize("end", [b"\n", b""])
+@pytest.mark.parametrize("errors", ["strict", "replace"])
+def test_a_space_in_a_word_of_binary(end: bytes, errors: str, tmp_path: Path) -> None:
+    words = ["new york", "b", "c"]
+    vectors = np.float32([[1, 2], [0.5, 4], [5, 6]])
+    path = write(tmp_path / "e", binary_file(words, vectors, end))
+    with pytest.raises(ValueError, match=f"^{path}: byte 16: expected a word, got .*space within"):
+        load(path, errors=errors)
+    read = load(write(path, binary_file(["new\u00a0york", "b", "c"], vectors, end)))
+    assert_has(read, ["new\u00a0york", "b", "c"], vectors)
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

@@ -186,6 +186,7 @@ def zipped() -> bytes:
         ),
         (b"<!DOCTYPE html>\n<html lang=en>\n", "a web page"),
         (b"\xef\xbb\xbf<html>\n", "a web page"),
+        (b"<!-- saved from url -->\n<html>\n", "a web page"),
         (b"", "an empty file"),
         (gzip.compress(b""), "an empty file"),
         (b"\x89HDF\r\n\x1a\n" + bytes(99), "HDF5"),

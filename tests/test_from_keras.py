@@ -368,6 +368,37 @@ def test_files_of_keras_2(whole: bool, tmp_path: Path) -> None:
     assert not layer.params["bias_hh_l0"].any()
 
 
+def write_unnamed(path: Path) -> None:
+    """Weights alone as Keras 2 writes them in its newer form, without its version."""
+    h5py = pytest.importorskip("h5py")
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        group = file.create_group("layers/lstm/cell/vars")
+        for k, shape in enumerate([(I, 12), (3, 12), (12,)]):
+            group[str(k)] = rng.normal(size=shape).astype("f4")
+
+
+def test_a_hard_sigmoid_of_weights_alone(model: Any, tmp_path: Path) -> None:
+    """Its slope is that of the Keras which wrote the file."""
+    given = {"activation": "tanh", "recurrent_activation": "hard_sigmoid"}
+    write_keras_2(tmp_path / "old.h5", whole=False)
+    model.save_weights(tmp_path / "m.weights.h5")
+    write_unnamed(tmp_path / "any.weights.h5")
+    for name, layer, slope in (("old.h5", "lstm", 0.2), ("m.weights.h5", "lstm", 1 / 6)):
+        ours = fastlstm.from_keras(tmp_path / name, layer, **given)
+        assert ours.activations == (("HardSigmoid", slope, 0.5), "Tanh", "Tanh")
+    path = tmp_path / "any.weights.h5"
+    with pytest.raises(ValueError, match=r"recurrent_activation: a hard_sigmoid has the slope 0.2"):
+        fastlstm.from_keras(path, **given)
+    function = ("HardSigmoid", 0.2, 0.5)
+    ours = fastlstm.from_keras(path, activation="tanh", recurrent_activation=function)
+    assert ours.activations == (function, "Tanh", "Tanh")
+    with pytest.raises(ValueError, match="HardSigmoids"):
+        fastlstm.from_keras(path, activation="tanh", recurrent_activation=("HardSigmoids",))
+    with pytest.raises(TypeError, match="merge_mode: expected text or None, got tuple"):
+        fastlstm.from_keras(path, merge_mode=("sum",))
+
+
 # --- errors -------------------------------------------------------------------------------------
 
 

@@ -5,6 +5,7 @@ Those of Keras 2 are written by hand here, as tf_keras writes them.
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import os
@@ -533,6 +534,11 @@ def test_objects_that_were_changed() -> None:
     layer.call = lambda x: x
     with pytest.raises(ValueError, match="got a LSTM \\(its call was replaced\\)"):
         fastlstm.from_keras(layer)
+    for name, other in {"bias": None, "kernel": np.zeros((I, 4 * H))}.items():
+        layer = filled(sequential(keras.layers.LSTM(H))).layers[0]
+        setattr(layer.cell, name, other)
+        with pytest.raises(ValueError, match=f"cell: its {name} was replaced"):
+            fastlstm.from_keras(layer)
     for cell, message in {
         OwnCell: "cell: OwnCell, a class of its own, defines call",
         keras.layers.GRUCell: "its cell is a GRUCell",
@@ -577,7 +583,11 @@ def archive(**members: str | bytes) -> bytes:
         (b"", "an empty file"),
         (b'{"class_name": "Sequential"}', "JSON, which has no weights"),
         (b"\n [1, 2]", "JSON, which has no weights"),
-        (b"\x80\x04pickle", r"it begins with b'\\x80\\x04pickle'"),
+        (b"\x80\x04pickle", "a pickle, as torch.save wrote"),
+        (gzip.compress(b"a", mtime=0), "compressed by gzip: decompress it first"),
+        (b"\x08\x08\x12\x07pytorch", "perhaps an ONNX model"),
+        (b"<!-- 404 -->\n<HTML>", "a web page"),
+        (b"\xff\xfe\xfd", r"it begins with b'\\xff\\xfe\\xfd'"),
         (archive(data__pkl=b""), "not a .keras archive: config.json is missing; it has 'data.pkl'"),
         (archive(), "not a .keras archive"),
         (

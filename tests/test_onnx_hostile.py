@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import re
 import time
@@ -38,7 +39,12 @@ LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"4d" * 32 + 
         ("m.json", b"\x0a\xff\xff", "not an ONNX model that can be read"),
         ("m.textproto", b"\x0a\xff\xff", "not an ONNX model that can be read"),
         ("m.ort", b"\x28\0\0\0ORTM" + bytes(99), "not an ONNX model but ONNX Runtime's own format"),
-        ("m.onnx", b"PK\3\4" + bytes(99), "not an ONNX model"),
+        ("m.onnx", b"PK\3\4" + bytes(99), "not an ONNX model but a zip archive"),
+        ("m.onnx", gzip.compress(b"a", mtime=0), "not an ONNX model but compressed by gzip"),
+        ("m.onnx", b"\x89HDF\r\n\x1a\n" + bytes(99), "not an ONNX model but an HDF5 file"),
+        ("m.onnx", b"\x80\x04]\x94.", "not an ONNX model but a pickle"),
+        ("m.onnx", b"<!-- 404 -->\n<HTML>", "not an ONNX model but a web page"),
+        ("m.onnx", b"\x08\x08\x12\x07\xff", "not an ONNX model that can be read"),
     ],
 )
 def test_files_that_are_something_else(

@@ -299,6 +299,7 @@ def test_later_processes_use_the_costs_of_a_file(tmp_path: Path) -> None:
         ("fastlstm costs 1\n{machine}\nproducts_per_us nan\n", "cannot be"),
         ("fastlstm costs 1\n{machine}\nproducts_per_us -3\n", "cannot be"),
         ("fastlstm costs 1\n{machine}\nproducts_per_us 1e300\n", "cannot be"),
+        ("fastlstm costs 1\n{machine}\noverlap 1.01\n", "cannot be"),
         ("fastlstm costs 1\n{machine}\nrows_per_wish 3\n", "no cost is called"),
         ("fastlstm costs 1\n{machine}\nalternate_rows 3\n", "no cost is called"),
         ("\udc80\udcff", "codec"),
@@ -335,16 +336,18 @@ def test_where_the_file_is(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _costs.default_path() is None
 
 
-def test_a_file_is_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = tmp_path / "costs.txt"
-
-    def full(*_: object) -> None:
-        raise OSError("no space")
-
-    monkeypatch.setattr(os, "replace", full)
-    with pytest.raises(OSError, match="no space"):
-        _costs.write(str(path), {"meeting_us": 1.0})
-    assert list(tmp_path.iterdir()) == []
+def test_what_a_file_says_is_shown_as_text(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A terminal obeys none of it, and it is not long; nor is there a path that cannot be shown."""
+    for content in ("\x1b[31m" + "x" * 60000, f"{_costs.machine()}\n\x1b[31m 1"):
+        path = tmp_path / "new\x1b[31m\udcff"
+        path.write_text(f"fastlstm costs 1\n{content}\n")
+        monkeypatch.setenv("FASTLSTM_COSTS", str(path))
+        monkeypatch.setattr(_costs, "note", "")
+        _costs.use_file()
+        assert r"new\x1b[31m\udcff is not used: " in _costs.note
+        assert r"\x1b[31m" in _costs.note.partition("not used")[2]
+        assert _costs.note.isprintable()
+        assert len(_costs.note) < 1000
 
 
 def test_tuning_measures_costs(
@@ -370,6 +373,30 @@ def test_tuning_measures_costs(
         assert f"  {cost} " in printed
     with pytest.raises(SystemExit):
         main(["tune", "--seconds", "0"])
+
+
+def test_costs_that_a_machine_does_not_show_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where what is to lie in L3 fits into L2: a CPU without an L3 cache."""
+    L2, _, _ = _core.hardware()
+    of_L3 = [e for e in experiments(1, L2, L2 / 2) if e.part == "L3"]
+    monkeypatch.setattr(_tune, "experiments", lambda *_: [e._replace(T=2) for e in of_L3])
+    assert _tune.measure(0.001) == {}
+
+
+@pytest.mark.parametrize("path", ["folder", "file/costs.txt", "x" * 300])
+def test_where_nothing_can_be_written_nothing_is_measured(
+    path: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(_tune, "measure", lambda *_: pytest.fail("measured"))
+    assert main(["tune", "--out", str(tmp_path / path)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert str(tmp_path / path.partition("/")[0]) in printed.err
 
 
 def test_experiments_find_the_cost_that_a_call_shows() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+import os
 import signal
 import subprocess
 import sys
@@ -30,6 +31,7 @@ def run(program: str, timeout: float = 300) -> subprocess.CompletedProcess[str]:
 SETUP = """
 import sys, threading, time, fastlstm, numpy as np
 lstm = fastlstm.LSTM(64, 256, seed=0)
+small = lstm.quantize("int8", "int8")
 tiny = fastlstm.GRU(2, 3, seed=0)
 x, tiny_x = np.ones((100, 16, 64), np.float32), np.ones((1, 1, 2), np.float32)
 values = dict(lstm.params)
@@ -45,6 +47,9 @@ WORK = {
     "training": "output, _, tape = lstm.forward(x); tape.backward(output)",
     "backward": "tape.backward(output)",
     "trace": "lstm.trace(x)",
+    "quantize": "lstm.quantize('int8', 'int8')",
+    "small call": "small(x)",
+    "plan": "lstm.plan(100, 16, training=True)",
     "stream": "streams[k].step(step_x)",
     "run": "streams[k].run(x)",
     "update": "lstm.update(values)",
@@ -201,6 +206,69 @@ def test_the_first_backward_on_a_small_stack() -> None:
     assert done.stdout == "(5, 3, 8)\n32768\n", done.stderr
 
 
+@pytest.mark.every_isa
+def test_small_weights_losses_and_plans_on_a_small_stack() -> None:
+    """64 KB, half of what musl's threads have."""
+    done = run("""
+        import threading, fastlstm, numpy as np
+        from fastlstm import nn
+        x = np.ones((30, 9, 64), np.float32)
+        layer = fastlstm.LSTM(64, 256, 2, seed=0)
+        crf, tags = nn.CRF(64, seed=0), np.zeros((30, 9), np.int64)
+        done = []
+        def work():
+            for pair in (("int8", "int8"), ("int8",), ("bfloat16",), ("bfloat16", "bfloat16")):
+                small = layer.quantize(*pair)
+                small(x)
+                small.stream(9).run(x)
+            layer.plan(30, 9, training=True)
+            crf.loss(x, tags)
+            crf.decode(x)
+            nn.ctc(x, None, [[1, 2, 3]] * 9)
+            done.append(True)
+        threading.stack_size(64 * 1024)
+        for threads in (1, 2):
+            fastlstm.set_num_threads(threads)
+            thread = threading.Thread(target=work)
+            thread.start()
+            thread.join()
+        print(done)
+    """)
+    assert done.stdout == "[True, True]\n", done.stderr
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_forks_while_other_threads_quantize_and_plan() -> None:
+    done = run("""
+        import os, signal, threading, warnings, fastlstm, numpy as np
+        warnings.simplefilter("ignore", DeprecationWarning)
+        layer, x = fastlstm.LSTM(64, 256, seed=0), np.ones((5, 2, 64), np.float32)
+        want = layer.quantize("int8", "int8")(x)[0]
+        stop = threading.Event()
+        def work():
+            while not stop.is_set():
+                layer.quantize("int8", "int8")
+                layer.plan(100, 8)
+        threads = [threading.Thread(target=work) for _ in range(2)]
+        for thread in threads:
+            thread.start()
+        results = set()
+        for _ in range(50):
+            child = os.fork()
+            if child == 0:
+                signal.alarm(200)
+                layer.plan(100, 8)
+                good = (layer.quantize("int8", "int8")(x)[0] == want).all()
+                os._exit(0 if good else 1)
+            results.add(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        stop.set()
+        for thread in threads:
+            thread.join()
+        print(results)
+    """)
+    assert done.stdout == "{0}\n", done.stderr
+
+
 class InterruptError(Exception):
     pass
 
@@ -264,6 +332,22 @@ def test_one_long_step_can_be_interrupted(layer: str, threads: int) -> None:
         output, _, tape = made.forward(x)
         ends_early(lambda: tape.backward(output))
         np.testing.assert_array_equal(made(x[:, :5])[0], want)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs timers")
+@pytest.mark.parametrize("pair", [("int8", "int8"), ("bfloat16", "float32")])
+def test_small_weights_can_be_interrupted(pair: tuple[str, str]) -> None:
+    layer = fastlstm.LSTM(1024, 1024, seed=0)
+    ends_early(lambda: [layer.quantize(*pair) for _ in range(3)])
+    small = layer.quantize(*pair)
+    x = np.zeros((1, 8000, 1024), np.float32)
+    want = small(x[:, :5])[0]
+    ends_early(lambda: small(x))
+    stream = small.stream(x.shape[1])
+    ends_early(lambda: stream.step(x[0]))
+    stream.reset()
+    np.testing.assert_array_equal(stream.step(x[0])[:5], want[0])
 
 
 @pytest.mark.slow

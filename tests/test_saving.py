@@ -24,6 +24,7 @@ import fastlstm
 import numpy as np
 import pytest
 import safetensors.numpy
+from fastlstm import _core, _costs
 from fastlstm.embeddings import Embeddings
 
 LAYER = fastlstm.LSTM(3, 4, seed=0)
@@ -33,8 +34,14 @@ def _to_onnx(path: Path) -> None:
     fastlstm.to_onnx(LAYER, path)
 
 
+def _costs_of_tune(path: Path) -> None:
+    _costs.write(str(path), {name: value for name, value, _ in _core.tuning()})
+
+
 SAVES: dict[str, Callable[[Path], None]] = {
     "layer": LAYER.save,
+    "small layer": LAYER.quantize("int8").save,
+    "costs": _costs_of_tune,
     "embeddings": Embeddings(["yes", "no"], np.eye(2, 3)).save,
     "onnx": _to_onnx,
 }
@@ -245,6 +252,20 @@ def test_pipes_and_deleted_files_are_written_to(
     os.close(read)
     os.close(write)
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes devices, and may replace them")
+def test_a_device_stays_one(save: Callable[[Path], None], tmp_path: Path) -> None:
+    """A twin of /dev/null, which without it a machine would do badly."""
+    path = tmp_path / "null"
+    try:
+        os.mknod(path, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+        path.read_bytes()
+    except PermissionError:
+        pytest.skip("no devices here")
+    save(path)
+    assert stat.S_ISCHR(path.lstat().st_mode)
+    assert os.listdir(tmp_path) == ["null"]
 
 
 @pytest.mark.parametrize(

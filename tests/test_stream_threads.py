@@ -20,6 +20,7 @@ LAYERS = {
     "two layers": lambda: fastlstm.LSTM(16, 256, 2, seed=0),
     "float64": lambda: fastlstm.LSTM(16, 256, dtype="float64", seed=0),
     "small": lambda: fastlstm.LSTM(16, 8, seed=0),
+    "int8": lambda: fastlstm.LSTM(16, 512, seed=0).quantize("int8", "int8"),
 }
 
 
@@ -104,12 +105,21 @@ def test_what_comes_in_the_middle_is_refused(use: str) -> None:
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("layer", ["LSTM(64, 512)", "GRU(64, 512)", "RNN(64, 1024)"])
+@pytest.mark.parametrize(
+    "layer",
+    [
+        "LSTM(64, 512, seed=0)",
+        "GRU(64, 512, seed=0)",
+        "RNN(64, 1024, seed=0)",
+        "LSTM(64, 1024, seed=0).quantize('int8', 'int8')",
+        "GRU(64, 1024, seed=0).quantize('bfloat16')",
+    ],
+)
 def test_a_storm_of_threads_does_not_end_the_process(layer: str, threads: int) -> None:
     program = f"""
         import threading, time, fastlstm, numpy as np
         fastlstm.set_num_threads({threads})
-        stream = fastlstm.{layer[:-1]}, seed=0).stream(4)
+        stream = fastlstm.{layer}.stream(4)
         x = np.ones((4, 64), np.float32)
         out = [np.empty_like(stream.step(x)) for _ in range(4)]
         end = time.monotonic() + 1.0

@@ -12,6 +12,9 @@ import json
 import lzma
 import pickle
 import struct
+import subprocess
+import sys
+import textwrap
 import tracemalloc
 import types
 import zipfile
@@ -22,7 +25,7 @@ from typing import Any, NamedTuple
 import fastlstm
 import numpy as np
 import pytest
-from damage import assert_reads_or_refuses
+from damage import MOST_MEMORY, assert_reads_or_refuses
 from fastlstm._files import HeldFile
 from fastlstm.interchange._torch.file import read_torch_file
 from support import assert_same_bits
@@ -422,6 +425,8 @@ def saved(value: Any) -> bytes:
     [
         (b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n", "git-lfs"),
         (b"<!DOCTYPE html>\n<html>", "web page"),
+        (b"<!-- saved -->\n<!-- twice -->\n<html>", "web page"),
+        (b"<!-- a comment -->\n", "text"),
         (b"", "an empty file"),
         (json.dumps([[1, 2], [3]]).encode(), "JSON"),
         (b'\xef\xbb\xbf{"a": 1}', "JSON"),
@@ -513,6 +518,7 @@ BOMBS = {
     + b"e\x85q\x01(" + b"h\x00h\x01R" * MANY + b"l.",
     "a long number": b"L" + b"7" * MANY + b"L\n.",
     "a memo": b"}r\xff\xff\xff\x7f.",
+    "a far place in the memo": b"}r" + struct.pack("<I", 7_000_000) + b".",
     "one element": b"}(" + text("weight_ih_l0") + tensor((2**15, 2**14), (0, 0), 1)
     + text("weight_hh_l0") + tensor((2**15, 2**13), (0, 0), 1) + b"u.",
     "one storage": b"}(" + b"".join(
@@ -565,6 +571,94 @@ def test_code_is_not_unpacked_beyond_the_files_size(tmp_path: Path) -> None:
 
 
 # --- what reading takes ---------------------------------------------------------------------------
+
+
+LONG = 40 << 20
+HUNDRED = b"a" * 60 + "\U0001f600".encode() * 10
+
+
+def _counted(code: bytes, width: int, data: bytes) -> bytes:
+    return code + len(data).to_bytes(width, "little") + data
+
+
+def _wide() -> bytes:
+    return b"a" * (LONG - 4) + "\U0001f600".encode()
+
+
+ENCODE = b"c_codecs\nencode\nh\x00X\6\0\0\0latin1\x86R"
+# Pickles, most of which one operation asks for, or many alike.
+LARGE: dict[str, Callable[[], bytes]] = {
+    "BINUNICODE": lambda: _counted(b"X", 4, _wide()),
+    "BINUNICODE8": lambda: _counted(b"\x8d", 8, _wide()),
+    "UNICODE": lambda: b"V" + b"a" * (LONG - 10) + b"\\U0001f600\n",
+    "STRING": lambda: b"S'" + b"a" * LONG + b"'\n",
+    "BINSTRING": lambda: _counted(b"T", 4, _wide()),
+    "BINBYTES": lambda: _counted(b"B", 4, _wide()),
+    "BINBYTES8": lambda: _counted(b"\x8e", 8, _wide()),
+    "BYTEARRAY8": lambda: _counted(b"\x96", 8, _wide()),
+    "LONG4": lambda: _counted(b"\x8b", 4, _wide()),
+    "LONG": lambda: b"L" + b"0" * LONG + b"L\n",
+    "FLOAT": lambda: b"F" + b"1" * LONG + b"\n",
+    "PUT": lambda: b"Np" + b"0" * LONG + b"\n",
+    "GLOBAL": lambda: b"c" + b"a" * LONG + b"\nb\n",
+    "PERSID": lambda: b"P" + b"a" * LONG + b"\n",
+    "cut": lambda: _counted(b"X", 4, _wide())[:-1],
+    "encoded": lambda: _counted(b"X", 4, _wide()) + b"q\x00" + ENCODE,
+    "encoded often": lambda: _counted(b"X", 4, _wide()[:-4]) + b"q\x00(" + ENCODE * 5 + b"t",
+    "short": lambda: b"(" + _counted(b"X", 4, HUNDRED) * (2 * LONG // 105) + b"t",
+    "shorter": lambda: b"(" + _counted(b"U", 1, b"123456789") * (LONG // 11) + b"t",
+    "at the limit": lambda: b"(" + _counted(b"X", 4, HUNDRED * 655) * (2 * LONG // 65505) + b"t",
+}
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="its /proc")
+@pytest.mark.parametrize(
+    ("kind", "form"),
+    [*((kind, "plain") for kind in LARGE), *((kind, "zip") for kind in ("BINUNICODE", "short"))],
+)
+def test_long_operands_of_a_pickle(kind: str, form: str, tmp_path: Path) -> None:
+    path = tmp_path / "m"
+    pickled = b"\x80\x04" + LARGE[kind]() + b"."
+    path.write_bytes(zipped(**{"m/data.pkl": pickled}) if form == "zip" else pickled)
+    # In a process of its own: mapped pages count, and memory that was let go of does not.
+    code = """
+        import sys
+        from pathlib import Path
+
+        import fastlstm
+        from fastlstm.interchange._torch import file
+
+        def memory(entry):
+            status = Path("/proc/self/status").read_text()
+            return int(status.partition(f"{entry}:")[2].split()[0]) << 10
+
+        path = sys.argv[1]
+        before = memory("VmRSS")
+        Path("/proc/self/clear_refs").write_text("5")
+        try:
+            fastlstm.from_torch(path)
+        except ValueError:
+            print(memory("VmHWM") - before)
+    """
+    command = [sys.executable, "-c", textwrap.dedent(code), str(path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert int(done.stdout) < 4 * path.stat().st_size + MOST_MEMORY
+
+
+@pytest.mark.parametrize("protocol", range(6))
+@pytest.mark.parametrize("kind", ["arrays", "tensors"])
+def test_long_arrays_in_pickles(kind: str, protocol: int, tmp_path: Path) -> None:
+    module = torch.nn.LSTM(70, 70)  # 78 KB a matrix
+    tensors = dict(module.state_dict())
+    arrays = {name: tensor.numpy() for name, tensor in tensors.items()}
+    beside = ["\U0001f600" * 100_000, bytes(100_000), bytearray(100_000), 1 << 800_000]
+    stored = {"net": arrays if kind == "arrays" else tensors, "beside": beside, "a" * 100_000: 1}
+    if protocol < 2:
+        beside.pop()  # whose digits Python refuses to write
+    (tmp_path / "m").write_bytes(pickle.dumps(stored, protocol))
+    layer = fastlstm.from_torch(tmp_path / "m")
+    for name, value in arrays.items():
+        assert_same_bits(layer.params[name], value)
 
 
 def _saved_large(kind: str, path: Path) -> Callable[[Path], Any]:

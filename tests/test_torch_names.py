@@ -135,6 +135,24 @@ class Inherited(Forward):
     pass
 
 
+class Halved(nn.LSTM):
+    @property
+    def _flat_weights(self) -> Any:
+        return [0.5 * weight for weight in self.weights]
+
+    @_flat_weights.setter
+    def _flat_weights(self, weights: Any) -> None:
+        self.weights = weights
+
+
+class Relu(nn.RNN):
+    mode = property(lambda _: "RNN_RELU", lambda *_: None)
+
+
+class BatchFirst(nn.GRU):
+    batch_first = property(lambda _: True, lambda *_: None)
+
+
 class Twin(nn.Module):
     """Not derived from a layer, with its parameters."""
 
@@ -145,7 +163,10 @@ class Twin(nn.Module):
 
 
 @pytest.mark.filterwarnings("ignore:Couldn't retrieve source code")
-@pytest.mark.parametrize("cls", [Forward, Call, Mixed, Cell, Inherited, Twin])
+@pytest.mark.parametrize(
+    "cls",
+    [*(Forward, Call, Mixed, Cell, Inherited, Twin), *(Halved, Relu, BatchFirst)],
+)
 def test_classes_that_compute_otherwise(cls: Any, tmp_path: Path) -> None:
     torch.save(nn.Sequential(cls(3, 5)), tmp_path / "m.pt")
     for source in (cls(3, 5), nn.Sequential(cls(3, 5)), tmp_path / "m.pt"):
@@ -153,8 +174,24 @@ def test_classes_that_compute_otherwise(cls: Any, tmp_path: Path) -> None:
             fastlstm.from_torch(source)
 
 
+class OtherWeight(nn.LSTMCell):
+    @property
+    def weight_hh(self) -> Any:
+        return 2 * self._parameters["weight_hh"]
+
+
+def test_a_property_in_a_parameters_place() -> None:
+    cell = nn.LSTMCell(3, 5)
+    cell.__class__ = OtherWeight
+    with pytest.raises(ValueError, match=r"got OtherWeight\.weight_hh: pass its state_dict"):
+        fastlstm.from_torch(cell)
+
+
 class Harmless(nn.LSTM):
     """Changes nothing that a call runs."""
+
+    output_size = property(lambda self: self.hidden_size)
+    bias: bool = True  # each object has its own
 
     def __init__(self, *sizes: int, name: str = "") -> None:
         super().__init__(*sizes)
@@ -166,6 +203,9 @@ class Harmless(nn.LSTM):
 
     def first_state(self) -> Any:
         return torch.zeros(1, 1, self.hidden_size)
+
+    def forward_impl(self) -> None:
+        """Only of a quantised layer it would be called."""
 
 
 def test_classes_that_do_not() -> None:

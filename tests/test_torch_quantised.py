@@ -203,9 +203,53 @@ class Loud(dynamic.LSTM):
         return 2 * super().forward(x, state)[0], state
 
 
-def test_classes_that_change_a_call_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"and no more, got Loud\.forward"):
-        fastlstm.from_torch(Loud(5, 7))
+class LoudInside(dynamic.GRU):
+    def forward_impl(self, *args: Any) -> Any:
+        output, state = super().forward_impl(*args)
+        return 2 * output, state
+
+
+class LoudWithTensors(dynamic.LSTM):
+    def forward_tensor(self, x: Any, state: Any = None) -> Any:
+        return 2 * super().forward_tensor(x, state)[0], state
+
+
+class OtherWeights(dynamic.LSTM):
+    _all_weight_values = property(lambda self: self._modules["others"], lambda *_: None)
+
+
+@pytest.mark.parametrize(
+    ("cls", "got"),
+    [
+        (Loud, "forward"),
+        (LoudInside, "forward_impl"),
+        (LoudWithTensors, "forward_tensor"),
+        (OtherWeights, "_all_weight_values"),
+    ],
+)
+def test_classes_that_change_a_call_are_refused(cls: Any, got: str) -> None:
+    module = make(nn.GRU if issubclass(cls, dynamic.GRU) else nn.LSTM)["rnn"]
+    module.__class__ = cls
+    with pytest.raises(ValueError, match=rf"and no more, got {cls.__name__}\.{got}"):
+        fastlstm.from_torch(module)
+
+
+def test_layers_of_different_types() -> None:
+    stack, half = (
+        make(num_layers=2)["rnn"],
+        quantised(nn.ModuleDict({"rnn": nn.LSTM(7, 7)}), torch.float16),
+    )
+    stack._all_weight_values[1] = half["rnn"]._all_weight_values[0]
+    with pytest.raises(ValueError, match="in qint8, as weight_ih_l0, not weight_ih_l1"):
+        fastlstm.from_torch(stack)
+
+
+@pytest.mark.parametrize("name", ["forward_impl", "forward_tensor", "forward_packed"])
+def test_methods_that_were_replaced_in_the_object(name: str) -> None:
+    module = make()["rnn"]
+    setattr(module, name, lambda *_: None)
+    with pytest.raises(ValueError, match=f"and no more, got {name}"):
+        fastlstm.from_torch(module)
 
 
 def test_files_that_were_changed(tmp_path: Path) -> None:

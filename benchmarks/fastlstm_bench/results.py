@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from fastlstm._saving import write_whole
 
 from fastlstm_bench.cases import Case
 from fastlstm_bench.limits import Limits
@@ -188,9 +188,7 @@ class Run:
 
     def write(self, path: Path) -> None:
         """Replace `path` as a whole, so that an interrupted run leaves a file that can be read."""
-        partial = path.with_suffix(".partial")
-        partial.write_text(_lines(self.to_json()) + "\n")
-        os.replace(partial, path)
+        write_whole(path, f"{_lines(self.to_json())}\n".encode())
 
     @classmethod
     def read(cls, path: Path) -> Run:

@@ -77,7 +77,9 @@ void set_costs(const std::vector<std::pair<std::string, double>>& costs) {
     if (found == nullptr) throw std::invalid_argument("costs: no cost is called '" + name + "'");
     // A thousandth, or a thousand times what is usual, is no measurement.
     const double usual = tuning_of(machine()).*found->field;
-    const bool near = value <= 1000 * std::max(usual, 1e-3) && (value >= usual / 1000 || usual < 1);
+    // More than all of the shorter cannot be hidden: calls would take less than no time.
+    const double most = found->field == &Tuning::overlap ? 1 : 1000 * std::max(usual, 1e-3);
+    const bool near = value <= most && (value >= usual / 1000 || usual < 1);
     if (!(value >= 0) || !near) {
       throw std::invalid_argument("costs: " + name + " cannot be " + std::to_string(value));
     }

@@ -11,9 +11,11 @@ import sys
 from collections.abc import Mapping
 
 from . import _core
+from ._saving import write_whole
 
 _FORMAT = "fastlstm costs 1"
 _MOST_BYTES = 1 << 16
+_MOST_SHOWN = 300  # characters of what is wrong with a file, which may quote it
 _VARIABLE = "FASTLSTM_COSTS"
 
 # What has become of the file, for show_config; empty where there is none.
@@ -45,18 +47,21 @@ def machine() -> str:
 
 
 def write(path: str, costs: Mapping[str, float]) -> None:
-    """Write a file of costs, with the folders it needs. Whoever reads sees all of it or nothing."""
-    os.makedirs(os.path.dirname(path) or ".", exist_ok=True)
-    part = f"{path}.{os.getpid()}"
+    """Write a file of costs, with the folders it needs: complete, or it is as it was before.
+
+    Raises
+    ------
+    OSError
+        It cannot be written.
+    """
+    make_folder(path)
     lines = [_FORMAT, machine(), *(f"{name} {value!r}" for name, value in costs.items())]
-    try:
-        with open(part, "w", encoding="utf-8") as file:
-            file.write("\n".join(lines) + "\n")
-        os.replace(part, path)
-    except BaseException:
-        if os.path.exists(part):
-            os.remove(part)
-        raise
+    write_whole(path, ("\n".join(lines) + "\n").encode())
+
+
+def make_folder(path: str) -> None:
+    """Make the folders that a file needs."""
+    os.makedirs(os.path.dirname(path) or os.curdir, exist_ok=True)
 
 
 def read(path: str) -> list[tuple[str, float]]:
@@ -92,6 +97,15 @@ def use_file() -> None:
         return
     try:
         _core.set_costs(read(path))
-        note = f"costs measured here, from {path}"
+        note = f"costs measured here, from {_printable(path)}"
     except (OSError, ValueError) as error:
-        note = f"{path} is not used: {error}"
+        note = f"{_printable(path)} is not used: {_printable(_first_of(str(error)))}"
+
+
+def _first_of(text: str) -> str:
+    return text if len(text) <= _MOST_SHOWN else f"{text[:_MOST_SHOWN]}..."
+
+
+def _printable(text: str) -> str:
+    """A text that may be a stranger's, with nothing in it that a terminal obeys or cannot show."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)

@@ -38,7 +38,7 @@ def what_it_is_instead(head: bytes) -> str | None:
     if head.startswith(b"version https://git-lfs"):
         return "a git-lfs pointer, not the file that it stands for: fetch that with `git lfs pull`"
     text = head.removeprefix(b"\xef\xbb\xbf").lstrip().lower()
-    if text.startswith(_PAGE):
+    if text.startswith(_PAGE) or (text.startswith(b"<!--") and b"<html" in text):
         return "a web page, not the file that it should lead to: download the file itself"
     if not head:
         return "an empty file"
@@ -65,9 +65,9 @@ def _kind_of_text(head: bytes) -> str | None:
     try:
         text = head.decode("utf-8-sig").lstrip()
     except UnicodeDecodeError as error:
-        if error.start < len(head) - 3:  # not just a letter that is cut
-            return None
         text = head[: error.start].decode("utf-8-sig").lstrip()
+        if error.start < len(head) - 3 or not text:  # not just a letter that is cut
+            return None
     if any(ord(letter) < 32 and letter not in "\t\n\v\f\r\x1b" for letter in text):
         return None
     if text.startswith(("{", "[")):

@@ -94,6 +94,23 @@ def write_whole(path: str | os.PathLike[str], *parts: bytes | memoryview) -> Non
         raise OSError(error.errno, error.strerror, path) from None
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise OSError where :func:`write_whole` would, as far as can be seen without writing.
+
+    For who works long for what it is going to write.
+    """
+    path = as_path("path", path)
+    target, old, has_place = _look_at(path)
+    folder = os.path.dirname(target) or os.curdir
+    if os.path.isdir(target):
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
+    if has_place and old is not None:
+        _check_replaceable(target, folder)
+    elif has_place and not os.access(folder, os.W_OK | os.X_OK):
+        os.stat(folder)  # says where it is not there
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+
+
 def _end_of_links(path: str) -> str:
     """The path of what symbolic links lead to, which may not be there yet."""
     for _ in range(_MOST_LINKS + 1):

@@ -165,12 +165,15 @@ def _seconds(text: str) -> float:
 
 def _tune(args: argparse.Namespace) -> int:
     from . import _costs
+    from ._saving import check_writable
     from ._tune import measure
 
     path = args.out or _costs.default_path()
     if path is None:
         print("fastlstm tune: no cache directory; name a file with --out", file=sys.stderr)
         return 2
+    _costs.make_folder(path)
+    check_writable(path)
     print(_costs.machine())
     found = measure(args.seconds, lambda text: print(text, flush=True))
     _costs.write(path, found)

@@ -48,6 +48,17 @@ def test_a_run_survives_its_file(run: Run, tmp_path: Path) -> None:
     assert again == run
 
 
+def test_a_run_is_written_where_links_lead(run: Run, tmp_path: Path) -> None:
+    """And nothing else is written over."""
+    (tmp_path / "a.partial").write_text("another's")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "a.json").symlink_to(Path("folder") / "b.json")
+    run.write(tmp_path / "a.json")
+    assert (tmp_path / "a.json").is_symlink()
+    assert printed(Run.read(tmp_path / "folder" / "b.json")) == printed(run)
+    assert (tmp_path / "a.partial").read_text() == "another's"
+
+
 def test_times_of_a_clock_are_kept_in_full(run: Run, tmp_path: Path) -> None:
     # The median of an even number of calls ends in half a nanosecond; 9.895 us is where tables
     # round up or down by the last bit.

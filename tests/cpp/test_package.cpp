@@ -159,6 +159,32 @@ std::string damaged(std::string data, std::mt19937& random) {
   return data;
 }
 
+/// The file of an RNN with 3 inputs and 4 units, whose weights are small.
+std::string small_file(const std::string& weights, const std::string& activations) {
+  const bool int8 = weights == "int8";
+  const std::string config =
+      R"({"format": 2, "layer": "RNN", "options": {"input_size": 3, "hidden_size": 4}, )"
+      R"("quantization": {"weights": ")" +
+      weights + R"(", "activations": ")" + activations + R"("}})";
+  std::string header = R"({"__metadata__": {"fastlstm": )" + quoted(config) + "}";
+  int end = 0;
+  const auto add = [&](const char* name, const char* dtype, const char* shape, int size) {
+    header += std::string(R"(, ")") + name + R"(": {"dtype": ")" + dtype + R"(", "shape": )" +
+              shape + R"(, "data_offsets": [)" + std::to_string(end) + ", " +
+              std::to_string(end + size) + "]}";
+    end += size;
+  };
+  add("bias_hh_l0", "F32", "[4]", 16);
+  add("bias_ih_l0", "F32", "[4]", 16);
+  if (int8) {
+    add("weight_hh_l0_scale", "F32", "[4]", 16);
+    add("weight_ih_l0_scale", "F32", "[4]", 16);
+  }
+  add("weight_hh_l0", int8 ? "I8" : "BF16", "[4, 4]", int8 ? 16 : 32);
+  add("weight_ih_l0", int8 ? "I8" : "BF16", "[4, 3]", int8 ? 12 : 24);
+  return file_of(header + "}", std::string(static_cast<std::size_t>(end), '\x3c'));
+}
+
 }  // namespace
 
 TEST(damaged_files_are_refused_or_layers) {
@@ -168,6 +194,9 @@ TEST(damaged_files_are_refused_or_layers) {
   }
   originals.push_back(
       file_of(make_model<double>({"LSTM", 4, 2, 3, 2, 2, "", true}), false, "a.b."));
+  originals.push_back(small_file("int8", "int8"));
+  originals.push_back(small_file("int8", "float32"));
+  originals.push_back(small_file("bfloat16", "bfloat16"));
   for (const std::string& file : originals) CHECK(load_and_step(file.data(), file.size()));
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || !defined(__x86_64__)
   constexpr int kCases = 4000;

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
 from collections.abc import Callable
 from random import Random
@@ -10,6 +11,7 @@ from typing import Any
 
 import fastlstm
 import numpy as np
+from fastlstm import _core
 from support import (
     Case,
     Problem,
@@ -164,6 +166,56 @@ def copies(random: Random, p: Problem) -> None:
     assert_same_bits(p.layer(p.x, p.state, lengths=p.lengths)[0], before, "loaded")
 
 
+def small(random: Random, p: Problem) -> None:
+    """Of a quantized layer a row has the same bits alone, on any threads, in steps and in a copy;
+    where only weights are small, it computes what a layer of theirs does."""
+    if p.layer.dtype != np.float32:
+        return
+    pair = random.choice((("bfloat16",), ("bfloat16", "bfloat16"), ("int8",), ("int8", "int8")))
+    layer = p.layer.quantize(*pair)
+    output, state = layer(p.x, p.state, lengths=p.lengths)
+    if len(pair) == 1:
+        wide = copy.copy(p.layer)
+        wide.load_state_dict(layer.params)
+        expected = wide(p.x, p.state, lengths=p.lengths)[0]
+        assert_close(output, expected, widened(p, FORWARD), str(pair))
+    how = random.choice((copy.copy, copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))))
+    with fastlstm.num_threads(random.choice(THREADS)):
+        other, other_state = how(layer)(p.x, p.state, lengths=p.lengths)
+    assert_same_bits(other, output, "a copy, other threads")
+    assert_same_states(other_state, state, "a copy, other threads")
+    axis = 0 if layer.batch_first else 1
+    row = random.randrange(p.x.shape[axis])
+    alone = layer(
+        p.x.take([row], axis),
+        map_state(lambda part: part[:, [row]], p.state),
+        lengths=None if p.lengths is None else p.lengths[[row]],
+    )[0]
+    assert_same_bits(alone, output.take([row], axis), "one row")
+    if p.lengths is None and not (layer.bidirectional or layer.reverse):
+        x = time_major(layer, p.x)
+        stream = layer.stream(x.shape[1])
+        if p.state is not None:
+            stream.state = p.state
+        steps = np.stack([stream.step(np.ascontiguousarray(step)) for step in x])
+        assert_same_bits(steps, time_major(layer, output), "steps")
+
+
+def plan(random: Random, p: Problem) -> None:
+    """What a call is expected to take is some time, on as many threads as may be."""
+    T, B = time_major(p.layer, p.x).shape[:2]
+    before = _core.plan_for_cpus(random.choice((0, 1, 2, 16, 300)))
+    try:
+        threads = random.choice(THREADS)
+        planned = p.layer.plan(T, B, p.lengths, threads, training=random.random() < 0.5)
+    finally:
+        _core.plan_for_cpus(before)
+    for work in (planned, *planned.backward):
+        assert 1 <= work.threads <= threads
+        assert 0 <= work.seconds < math.inf
+        assert math.isclose(sum(work.parts.values()), work.seconds, abs_tol=1e-12)
+
+
 def odd(random: Random, p: Problem) -> None:
     """Odd arguments are refused or mean what they say; afterwards the layer is as it was."""
     before = p.layer(p.x, p.state, lengths=p.lengths)[0]
@@ -178,7 +230,7 @@ def odd(random: Random, p: Problem) -> None:
     assert_same_bits(p.layer(p.x, p.state, lengths=p.lengths)[0], before, "after odd calls")
 
 
-OPERATIONS = [call, train, stream, copies, odd]
+OPERATIONS = [call, train, stream, copies, small, plan, odd]
 
 
 def odd_array(random: Random, value: Any) -> Any:

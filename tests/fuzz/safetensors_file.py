@@ -25,7 +25,11 @@ def originals(folder: Path) -> None:
         "gru": fastlstm.GRU(3, 4, dtype="float64", seed=0),
         "norm": fastlstm.LSTM(3, 4, layer_norm=True, zoneout=0.1, seed=0),
     }
-    for name, layer in layers.items():
+    small = {
+        "int8": layers["lstm"].quantize("int8", "int8"),
+        "bfloat16": fastlstm.GRU(3, 4, seed=0).quantize("bfloat16"),
+    }
+    for name, layer in {**layers, **small}.items():
         layer.save(folder / f"{name}.safetensors")
     tensors = {name: value.astype(np.float16) for name, value in layers["gru"].params.items()}
     safetensors.numpy.save_file(tensors, folder / "half.safetensors")

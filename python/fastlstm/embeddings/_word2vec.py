@@ -54,7 +54,13 @@ def read(
             end = space + 1 + width
             if space < 0 or end > len(data):
                 break
-            words.append(encoding.decode(data[position:space], f"byte {offset + position}"))
+            word = data[position:space]
+            if b"\n" in word or b"\0" in word:  # after a word with a space within
+                raise ValueError(
+                    f"byte {offset + position}: expected a word, got {word[:40]!r}: numbers are "
+                    "taken for a part of it, as where the word before has a space within"
+                )
+            words.append(encoding.decode(word, f"byte {offset + position}"))
             vectors.append(data[space + 1 : end])
             position = end
         if vectors:

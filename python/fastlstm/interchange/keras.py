@@ -50,7 +50,8 @@ def from_keras(source: Any, name: str | None = None, **options: Any) -> Any:
     **options
         For a file with weights only, which does not say how the layer was configured:
         ``activation``, ``recurrent_activation`` (LSTM, GRU), ``merge_mode`` (Bidirectional),
-        ``reset_after`` (a GRU without biases) must be given; ``go_backwards`` may be.
+        ``reset_after`` (a GRU without biases) must be given; ``go_backwards`` may be. Functions
+        are named as in Keras, or as in the layer's ``activations``: ("HardSigmoid", 0.2, 0.5).
 
     Returns
     -------
@@ -114,10 +115,10 @@ def _check_options(options: Mapping[str, Any]) -> None:
     for name, value in options.items():
         if name in ("reset_after", "go_backwards"):
             as_bool(name, value)
-        elif name in ("activation", "recurrent_activation", "merge_mode") and not (
-            value is None or isinstance(value, str)
-        ):
-            raise TypeError(f"{name}: expected text or None, got {type(value).__name__}")
+        elif name in ("activation", "recurrent_activation", "merge_mode"):
+            kinds = (str, type(None)) if name == "merge_mode" else (str, tuple, type(None))
+            if not isinstance(value, kinds):
+                raise TypeError(f"{name}: expected text or None, got {type(value).__name__}")
 
 
 def _describe_one(
@@ -135,7 +136,7 @@ def _describe_one(
     name, layer = choose_layer(found, name, where or "layers")
     try:
         if layer.config is None:
-            return _from_weights(layer.weights(), options)
+            return _from_weights(layer.weights(), options, layer.version)
         kind, config = _without_rnn(layer.class_name, layer.config)
         if options:
             raise ValueError(f"{next(iter(options))}: expected nothing, as the source says it")
@@ -147,7 +148,7 @@ def _describe_one(
 # --- what it means --------------------------------------------------------------------------------
 
 
-def _from_weights(weights: Weights, given: Mapping[str, Any]) -> Description:
+def _from_weights(weights: Weights, given: Mapping[str, Any], version: str) -> Description:
     """A layer of which only the weights are known, and what the caller says."""
     options = dict(given)
     two = len(weights) in (4, 6)
@@ -183,11 +184,19 @@ def _from_weights(weights: Weights, given: Mapping[str, Any]) -> Description:
             f"missing options: {', '.join(missing) or 'none'}; "
             f"unexpected: {', '.join(unknown) or 'none'}"
         )
+    for name, value in options.items():
+        if value == "hard_sigmoid" and not version:
+            raise ValueError(
+                f"{name}: a hard_sigmoid has the slope 0.2 in Keras 2 and 1/6 in Keras 3, and the "
+                "file does not say which wrote it: expected ('HardSigmoid', 0.2, 0.5) or "
+                "('HardSigmoid', 1 / 6, 0.5)"
+            )
     config.update(options)
+    version = version or "3"  # no other function differs
     if not two:
-        return _from_config(kind, config, weights, "3")
+        return _from_config(kind, config, weights, version)
     inner = {"class_name": kind, "config": config}
-    return _from_config("Bidirectional", {"layer": inner, **wrapper}, weights, "3")
+    return _from_config("Bidirectional", {"layer": inner, **wrapper}, weights, version)
 
 
 def _without_rnn(kind: str, config: Mapping[str, Any]) -> tuple[str, Mapping[str, Any]]:
@@ -301,6 +310,8 @@ def _activation(name: str, config: Mapping[str, Any], version: str) -> Activatio
     value, major = config[name], version.partition(".")[0]
     if value is None:
         return _ACTIVATIONS["linear"]
+    if isinstance(value, tuple):  # the caller's
+        return value
     if not isinstance(value, str):
         said: Any = type(value).__name__
         if isinstance(value, Mapping):  # a function's name, or the class of something else

@@ -179,6 +179,9 @@ def _from_tensors(tensors: Mapping[str, Tensor], *, small: bool) -> Description:
         options["proj_size"] = proj_size
     _check_shapes(tensors, _expected_shapes(len(GATES[cell]), options, P))
     int8 = {n: t.read_int8 for n, t in tensors.items() if small and t.read_int8 is not None}
+    floats = [name for name in tensors if name.startswith("weight") and name not in int8]
+    if int8 and floats:
+        raise ValueError(f"expected all matrices in qint8, as {next(iter(int8))}, not {floats[0]}")
     params = _values_of({name: tensor for name, tensor in tensors.items() if name not in int8})
     return Description(
         cell, options, params, {name: _value_of(name, read) for name, read in int8.items()}

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from fastlstm._kinds import what_it_is_instead
+from fastlstm._kinds import kind_of, what_it_is_instead
 from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import DAMAGE
 
@@ -49,7 +49,11 @@ class File:
     def find(self) -> dict[str, Found]:
         """Find the recurrent layers."""
         found = {} if self.config is None else _find_in_config(self.config, self.root, self.version)
-        return found or find_weights(self.root)
+        if not found:
+            found = find_weights(self.root)
+            for layer in found.values():
+                layer.version = layer.version or self.version
+        return found
 
     def names(self) -> list[str]:
         """What there is besides, for errors: the layers' classes, or names of groups."""
@@ -126,7 +130,7 @@ def _another_format(head: bytes) -> str:
     text = head.lstrip()
     if text.startswith((b"{", b"[")):
         return "JSON, which has no weights: pass the file that has them"
-    return f"it begins with {head[:8]!r}"
+    return kind_of(head) or f"it begins with {head[:8]!r}"
 
 
 def _json(text: str | bytes, what: str, size: int) -> Mapping[str, Any]:

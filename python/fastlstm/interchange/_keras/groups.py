@@ -222,7 +222,9 @@ def _find_groups(root: Object) -> dict[str, Found]:
             said = _said(group)
             name = said if said and said not in found else group.path.lstrip("/")
             kind = _class_of_group(group.path)
-            found[name] = Found(functools.partial(group_weights, group), kind, {} if kind else None)
+            version = "3" if said else ""  # Keras 2 writes no such names
+            weights = functools.partial(group_weights, group)
+            found[name] = Found(weights, kind, {} if kind else None, version)
         else:
             waiting += reversed([group[name] for name in group])
     return found

@@ -18,6 +18,8 @@ from .layers import CELLS, RECURRENT, TRANSPARENT, Found, is_of_keras, wrapped
 _HARMLESS = ("__init__", "get_config", "from_config")
 # Methods of layers and cells that compute.
 _REPLACED = ("call", "inner_loop", "step")
+# A cell's weights, of which the last is None where there are two.
+_OF_CELLS = ("kernel", "recurrent_kernel", "bias")
 
 
 def find_in_object(source: Any) -> dict[str, Found]:
@@ -93,6 +95,7 @@ def _changes(layer: Any) -> Iterator[str]:
             if (callable(value) or isinstance(value, property)) and name not in _HARMLESS:
                 yield f"{cls.__name__}, a class of its own, defines {name}"
     yield from (f"its {name} was replaced" for name in _REPLACED if name in vars(layer))
+    yield from (f"its {name} was replaced" for name in _replaced_weights(layer))
     for name in ("activation", "recurrent_activation"):
         function = getattr(layer, name, None)
         module = str(getattr(function, "__module__", ""))
@@ -105,6 +108,16 @@ def _changes(layer: Any) -> Iterator[str]:
         if _kind(layer) in CELLS and _kind(inner) != f"{_kind(layer)}Cell":
             yield f"its cell is a {type(inner).__name__}"
         yield from (f"{name}: {change}" for change in _changes(inner))
+
+
+def _replaced_weights(cell: Any) -> Iterator[str]:
+    """What a cell computes with, where it is not what it lists."""
+    if not all(hasattr(cell, name) for name in (*_OF_CELLS, "weights")):
+        return  # none, or one without weights yet
+    known = {id(weight) for weight in cell.weights}
+    for name in _OF_CELLS[: max(2, len(known))]:
+        if id(getattr(cell, name)) not in known:
+            yield name
 
 
 def _name(function: Any) -> str:

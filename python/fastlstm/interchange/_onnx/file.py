@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._checks import readable_path
 from fastlstm._extras import needs_extra
-from fastlstm._kinds import what_it_is_instead
+from fastlstm._kinds import kind_of, what_it_is_instead
 from fastlstm.interchange._tensors import DAMAGE
 
 from .protobuf import check_memory
@@ -62,6 +62,8 @@ def load(source: Any) -> Model:
         check_memory(data, onnx.ModelProto.DESCRIPTOR, 3 * len(data) + _SPARE)
         proto = onnx.ModelProto.FromString(data)
     except (DecodeError, *DAMAGE) as error:
+        if kind := _another_kind(data[:_HEAD]):
+            raise ValueError(f"{path}: not an ONNX model but {kind}") from error
         raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
     if not proto.opset_import:
         raise ValueError(f"{path}: not an ONNX model: it names no version of the operators")
@@ -76,6 +78,12 @@ def _another_form(head: bytes) -> str | None:
     if head and all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head):
         return "text: the binary form is expected, which onnx.save(onnx.load(path), '.onnx') writes"
     return None
+
+
+def _another_kind(head: bytes) -> str | None:
+    """Say what it is that cannot be read as a model; None: perhaps a damaged one."""
+    kind = kind_of(head)
+    return None if kind is None or "ONNX" in kind else kind
 
 
 class Tensors:

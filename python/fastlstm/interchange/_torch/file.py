@@ -7,7 +7,6 @@ size: :class:`fastlstm._stored.Room` keeps count.
 from __future__ import annotations
 
 import functools
-import io
 import itertools
 import math
 import zlib
@@ -37,6 +36,7 @@ from .objects import (
     is_script,
     storage_of,
 )
+from .operations import Operations
 from .packed import int8_of
 from .parameters import may_be_of_a_layer, with_lists_marked
 from .pickle import Global, Machine
@@ -129,7 +129,7 @@ def _read_zip(file: HeldFile, room: Room) -> tuple[Any, Locate, Script]:
     root = pickles[0].removesuffix("data.pkl")
     if f"{root}byteorder" in members and archive.read(f"{root}byteorder") != b"little":
         raise ValueError("written by a big-endian machine")
-    value = _machine(io.BytesIO(archive.read(pickles[0])), room).run()
+    value = _machine(Operations(memoryview(archive.read(pickles[0]))), room).run()
 
     checked: set[str] = set()
 
@@ -186,11 +186,15 @@ def _kind_of_zip(members: Iterable[str]) -> str:
 
 
 def _machine(
-    file: Any, room: Room, persistent: Callable[[Any], Any] = storage_of, *, nested: bool = False
+    operations: Operations,
+    room: Room,
+    persistent: Callable[[Any], Any] = storage_of,
+    *,
+    nested: bool = False,
 ) -> Machine:
-    loaded: dict[int, tuple[bytes, Storage]] = {}
+    loaded: dict[int, tuple[bytes | memoryview, Storage]] = {}
 
-    def load(data: bytes) -> Storage:
+    def load(data: bytes | memoryview) -> Storage:
         """What the memory of a tensor becomes in a plain pickle: a file with it alone."""
         if nested:
             raise ValueError("files in files in files")
@@ -198,14 +202,14 @@ def _machine(
             loaded[id(data)] = (data, _load_storage(data, room))
         return loaded[id(data)][1]
 
-    return Machine(file, room, functools.partial(call, room=room, load=load), persistent)
+    return Machine(operations, room, functools.partial(call, room=room, load=load), persistent)
 
 
-def _load_storage(data: bytes, room: Room) -> Storage:
-    file = io.BytesIO(data)
-    if _machine(file, room, nested=True).run() != _LEGACY_MAGIC:
+def _load_storage(data: bytes | memoryview, room: Room) -> Storage:
+    operations = Operations(memoryview(data))
+    if _machine(operations, room, nested=True).run() != _LEGACY_MAGIC:
         raise ValueError("the memory of a tensor in an unknown format")
-    storage, places = _read_legacy(file, len(data), room, nested=True)
+    storage, places = _read_legacy(operations, room, nested=True)
     if not isinstance(storage, Storage):
         raise ValueError("the memory of a tensor in an unknown format")
     offset = places(storage)
@@ -215,14 +219,14 @@ def _load_storage(data: bytes, room: Room) -> Storage:
 def _read_pickles(file: HeldFile, head: bytes, room: Room) -> tuple[Any, Locate]:
     try:
         # Unlike a file, mapped memory reads what is there, however much a length asks for.
-        data = file.mapped()
-        value = _machine(data, room).run()
+        operations = Operations(memoryview(file.mapped()), room)
+        value = _machine(operations, room).run()
     except DAMAGE as error:
         # Pickles of the first protocol are text, too.
         kind = None if head.startswith(b"\x80") else kind_of(head)
         raise ValueError(kind or f"neither a zip archive nor a pickle: {error}") from error
     if type(value) is int and value == _LEGACY_MAGIC:
-        return _read_legacy(data, len(data), room)
+        return _read_legacy(operations, room)
     return value, _nowhere
 
 
@@ -230,7 +234,7 @@ def _nowhere(_: Storage) -> int:
     raise ValueError("its values are not in the file, which is a plain pickle")
 
 
-def _read_legacy(file: Any, size: int, room: Room, *, nested: bool = False) -> tuple[Any, Locate]:
+def _read_legacy(operations: Operations, room: Room, *, nested: bool = False) -> tuple[Any, Locate]:
     """Read what follows the magic number, until the memory of all tensors."""
     storages: dict[str, Storage] = {}
 
@@ -241,7 +245,7 @@ def _read_legacy(file: Any, size: int, room: Room, *, nested: bool = False) -> t
         return storage
 
     def run() -> Any:
-        return _machine(file, room, persistent, nested=nested).run()
+        return _machine(operations, room, persistent, nested=nested).run()
 
     run()  # the format's version
     system = run()
@@ -249,15 +253,14 @@ def _read_legacy(file: Any, size: int, room: Room, *, nested: bool = False) -> t
         raise ValueError("written by a big-endian machine")
     value, keys = run(), run()
     places: dict[str, tuple[int, int]] = {}
-    position = file.tell()
+    position = operations.position
     for key in keys:
         if not isinstance(key, str):
             raise ValueError("a storage whose name is no text")
-        file.seek(position)
-        numel = int.from_bytes(file.read(8), "little")
+        numel = int.from_bytes(operations.data[position : position + 8], "little")
         places[key] = position + 8, numel
         position += 8 + numel * storages[key].element_size
-        if position > size:
+        if position > len(operations.data):
             raise ValueError(f"storage {key} is cut")
 
     def locate(storage: Storage) -> int:

@@ -29,6 +29,14 @@ CALLED = (
     *("_weights_have_changed", "check_forward_args", "check_input", "check_hidden_size"),
     *("get_expected_hidden_size", "get_expected_cell_size", "permute_hidden"),
 )
+# And of those that are quantised.
+_CALLED = (*CALLED, "forward_impl", "forward_tensor", "forward_packed")
+# Attributes that a call reads, besides parameters.
+_READ = (
+    *("_flat_weights", "_flat_weights_names", "_all_weight_values", "mode", "nonlinearity", "bias"),
+    *("input_size", "hidden_size", "num_layers", "batch_first", "dropout", "bidirectional"),
+    *("proj_size", "training", "_parameters", "_buffers", "_modules"),
+)
 # Hooks of PyTorch that compute a parameter before each call, what of them does, and the attribute
 # that has the parameter's name.
 _WEIGHT_NORM = Global("torch.nn.utils.weight_norm", "WeightNorm")
@@ -77,7 +85,7 @@ def facts_of(module: Any) -> ModuleFacts:
         if base is not None:
             made = any(c.__module__ == _MAKER for c in cls.__mro__)
             facts.cell, facts.ours = base.__name__, base.__module__ == _OURS and not made
-            changed = _overridden(cls, base, CALLED)
+            changed = [*_overridden(cls, base, _CALLED), *_computed_attributes(module, base)]
             facts.changes += [f"{cls.__qualname__}.{name}" for name in changed]
             facts.changes += _hooks_of_all_modules()
     _look_at_attributes(facts)
@@ -94,12 +102,30 @@ def _global_of(cls: type) -> Global:
 
 
 def _overridden(cls: type, base: type, methods: tuple[str, ...]) -> list[str]:
-    return [n for n in methods if getattr(cls, n, None) is not getattr(base, n, None)]
+    known = [name for name in methods if hasattr(base, name)]
+    return [name for name in known if getattr(cls, name) is not getattr(base, name)]
+
+
+def _computed_attributes(module: Any, base: type) -> list[str]:
+    """Properties of a module's class, and their like, that stand before what the module holds.
+
+    Those of its parametrisations are read as they compute.
+    """
+    cls = type(module)
+    names = {name for c in cls.__mro__ if c not in base.__mro__ for name in vars(c)}
+    parts = vars(module).get("_modules", {})
+    computed = parts.get("parametrizations", ())
+    return sorted(
+        name
+        for name in names
+        if (name in _READ or (is_parameter(name) and name not in computed))
+        and hasattr(type(getattr(cls, name)), "__set__")
+    )
 
 
 def _look_at_attributes(facts: ModuleFacts) -> None:
     """Find hooks and methods that were replaced in the object."""
-    facts.changes += [name for name in (*CALLED, CHANGED_CODE) if name in facts.attributes]
+    facts.changes += [name for name in (*_CALLED, CHANGED_CODE) if name in facts.attributes]
     for kind in ("_forward_pre_hooks", "_forward_hooks"):
         hooks = facts.attributes.get(kind)
         for hook in hooks.values() if isinstance(hooks, dict) else ():

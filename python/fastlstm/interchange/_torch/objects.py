@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from fastlstm._stored import FLOATS, Room, as_layers_float
 
+from .operations import LongText
 from .packed import PACKED, is_packed_class, packed_cell
 from .pickle import Global, Opaque, as_key
 from .walk import SAME, Contents
@@ -34,6 +35,8 @@ _STORAGES = {
     "QUInt8Storage": ("quint8", 1),
     "QInt32Storage": ("qint32", 4),
 }
+# What an array's values can be.
+_MEMORY = (bytes, bytearray, memoryview, str, LongText)
 _MOST_ARGUMENTS = 12
 _LONGEST_KEY = 200
 # As pickle's oldest protocol has them: a tuple's text.
@@ -140,13 +143,15 @@ class NumpyArray:
 
     def read(self) -> npt.NDArray[Any]:
         """Return the values, in memory of their own."""
-        if not isinstance(self.dtype, Dtype) or not isinstance(self.data, (bytes, bytearray, str)):
+        if not isinstance(self.dtype, Dtype) or not isinstance(self.data, _MEMORY):
             raise ValueError("expected an array of floats, got one of objects")
         dtype = self.dtype.numpy()
         name = self.dtype.name if self.dtype.name == "bfloat16" else dtype.name
         if name not in FLOATS:
             raise ValueError(f"expected an array of floats, got one of {name}")
-        data = self.data.encode("latin-1") if isinstance(self.data, str) else self.data
+        data: Any = self.data
+        if isinstance(data, (str, LongText)):
+            data = data.encode("latin-1")
         if len(data) != math.prod(self.shape) * dtype.itemsize:
             raise ValueError(f"an array of shape {self.shape} with {len(data)} bytes")
         array = np.frombuffer(data, dtype).reshape(self.shape, order="F" if self.fortran else "C")
@@ -192,7 +197,9 @@ def storage_of(described: Any) -> Any:
     raise ValueError("a storage of an unknown kind")
 
 
-def call(function: Any, arguments: Any, room: Room, load: Callable[[bytes], Any]) -> Any:
+def call(
+    function: Any, arguments: Any, room: Room, load: Callable[[bytes | memoryview], Any]
+) -> Any:
     """Return what a call in a pickle makes: an Opaque, where it is not known.
 
     Parameters
@@ -217,7 +224,7 @@ def call(function: Any, arguments: Any, room: Room, load: Callable[[bytes], Any]
         made = _ordered(arguments, room)
     elif package == "_codecs" and name == "encode":  # bytes, before protocol 3
         text, encoding = arguments
-        if not isinstance(text, str) or encoding not in ("latin1", "latin-1"):
+        if not isinstance(text, (str, LongText)) or encoding not in ("latin1", "latin-1"):
             raise ValueError("bytes in an unknown encoding")
         room.take(len(text))
         made = text.encode("latin-1")
@@ -230,7 +237,7 @@ def call(function: Any, arguments: Any, room: Room, load: Callable[[bytes], Any]
     return Opaque(function, arguments) if made is None else made
 
 
-def _torch(name: str, arguments: Any, load: Callable[[bytes], Any]) -> Any:
+def _torch(name: str, arguments: Any, load: Callable[[bytes | memoryview], Any]) -> Any:
     for _ in range(4):  # a tensor of another class, which may be a parameter
         if not name.startswith("_rebuild_from_type"):
             break
@@ -278,7 +285,7 @@ def _torch(name: str, arguments: Any, load: Callable[[bytes], Any]) -> Any:
             return OtherTensor("a tensor of a class that is not known", sizes(shape))
         case "_rebuild_nested_tensor", _:
             return OtherTensor("a nested tensor", ())
-        case "_load_from_bytes", (bytes(data),):
+        case "_load_from_bytes", (bytes() | memoryview() as data,):
             return load(data)
     return None
 

@@ -11,12 +11,14 @@ would fill all memory.
 
 from __future__ import annotations
 
-import pickletools
+import itertools
 import sys
-from collections.abc import Callable, Iterator
-from typing import Any, BinaryIO, NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from fastlstm._stored import Room
+
+from .operations import LongText, Operations
 
 
 class Global(NamedTuple):
@@ -94,6 +96,12 @@ def as_key(key: Any) -> Any:
     return OtherKey()
 
 
+def _text_size(text: str | bytes | bytearray) -> int:
+    """What a text takes: sizes are rounded up, and decoders ask for up to a third too much."""
+    size = sys.getsizeof(text) + 16
+    return size + size // 3 if isinstance(text, str) and not text.isascii() else size
+
+
 def _global(module: Any, name: Any) -> Global:
     if not (isinstance(module, str) and isinstance(name, str) and len(module) + len(name) <= 1000):
         raise ValueError("a class or function whose name is none")
@@ -105,7 +113,7 @@ class Machine:
 
     Parameters
     ----------
-    file : BinaryIO
+    operations : Operations
         Reading stops behind the pickle.
     room : Room
         For the objects.
@@ -118,12 +126,12 @@ class Machine:
 
     def __init__(
         self,
-        file: BinaryIO,
+        operations: Operations,
         room: Room,
         call: Callable[[Any, Any], Any],
         persistent: Callable[[Any], Any],
     ) -> None:
-        self._operations: Iterator[tuple[Any, Any, Any]] = pickletools.genops(file)
+        self._operations = operations
         self._room = room
         self._call = call
         self._persistent = persistent
@@ -140,10 +148,12 @@ class Machine:
         ValueError, LookupError, TypeError, AttributeError
             It is damaged.
         """
-        for operation, argument, _ in self._operations:
-            name = operation.name
-            if name in _TEXTS:
-                self._push(argument, sys.getsizeof(argument))
+        while True:
+            name, argument = self._operations.next()
+            if type(argument) in (LongText, memoryview):
+                self._push(argument, _OBJECT)
+            elif name in _TEXTS:
+                self._push(argument, _REFERENCE + _text_size(argument))
             elif name in _NUMBERS:
                 self._push_number(argument)
             elif name in _CONSTANTS:
@@ -159,7 +169,6 @@ class Machine:
                 if method is None:
                     raise ValueError(f"a pickle with the operation {name}")
                 method(argument)
-        raise ValueError("a pickle without an end")
 
     def _push(self, value: Any, size: int) -> None:
         self._room.take(size)
@@ -222,7 +231,7 @@ class Machine:
         missing = index + 1 - len(self._memo)
         if missing > 0:
             self._room.take(_REFERENCE * missing)
-            self._memo += [None] * missing
+            self._memo.extend(itertools.repeat(None, missing))  # no second list of that size
         self._memo[index] = self._stack[-1]
 
     _op_binput = _op_long_binput = _op_put
