@@ -41,7 +41,7 @@ extern const PanelKernels<float> bfloat16_kernels;
 namespace avx512_vnni {
 extern const PanelKernels<float> int8_kernels;
 }
-#if defined(__linux__)
+#if defined(FASTLSTM_AMX)
 namespace amx {
 extern const PanelKernels<float> bfloat16_kernels;
 extern const PanelKernels<float> int8_kernels;
@@ -68,7 +68,7 @@ const char* asked_for() {
   return name != nullptr ? name : "";
 }
 
-#if defined(__x86_64__) && defined(__linux__)
+#if defined(FASTLSTM_AMX)
 /// Only for who asks for it: nobody has run it on a CPU yet.
 bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() && allow_tiles(); }
 #endif
@@ -77,7 +77,7 @@ bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() &&
 // CMakeLists.txt.
 const Target kTargets[] = {
 #if defined(__x86_64__)
-#if defined(__linux__)
+#if defined(FASTLSTM_AMX)
     {"amx", has_amx, FASTLSTM_KERNELS_OF(avx512, amx, amx)},
 #endif
     {"avx512_bf16", cpu_has_avx512_bf16, FASTLSTM_KERNELS_OF(avx512, avx512_bf16, avx512_vnni)},
