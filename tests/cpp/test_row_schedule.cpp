@@ -42,7 +42,9 @@ TEST(equal_lengths_keep_their_order) {
 }
 
 TEST(live_rows_are_those_not_ended) {
-  for (const auto& [T, lengths] : kCases) {
+  for (const auto& given : kCases) {
+    const Index T = given.first;
+    const Lengths& lengths = given.second;
     NOTE("T = " << T << ", B = " << lengths.size());
     const RowSchedule rows = schedule(T, lengths);
     CHECK_EQUAL(rows.all_steps(), T);
@@ -139,7 +141,9 @@ TEST(empty_batches_and_sequences) {
 
 TEST(packing_and_back) {
   constexpr Index kWidth = 3, kLd = 5;
-  for (const auto& [T, lengths] : kCases) {
+  for (const auto& given : kCases) {
+    const Index T = given.first;
+    const Lengths& lengths = given.second;
     for (const bool batch_first : {false, true}) {
       NOTE("T = " << T << ", B = " << lengths.size() << ", batch_first = " << batch_first);
       const RowSchedule rows = schedule(T, lengths);
@@ -181,7 +185,9 @@ TEST(packing_and_back) {
 TEST(states_sort_and_back) {
   constexpr Index kWidth = 2, kLd = 5;  // what stands beside it stays
   constexpr float kBeside = -7;
-  for (const auto& [T, lengths] : kCases) {
+  for (const auto& given : kCases) {
+    const Index T = given.first;
+    const Lengths& lengths = given.second;
     const RowSchedule rows = schedule(T, lengths);
     const Index B = rows.B();
     Guarded<float> state(B * kWidth), back(B * kWidth);
@@ -202,7 +208,9 @@ TEST(states_sort_and_back) {
 }
 
 TEST(shares_divide_the_rows) {
-  for (const auto& [T, lengths] : kCases) {
+  for (const auto& given : kCases) {
+    const Index T = given.first;
+    const Lengths& lengths = given.second;
     const RowSchedule all = schedule(T, lengths);
     for (const Index stride : {1, 2, 3}) {
       NOTE("T = " << T << ", B = " << lengths.size() << ", stride = " << stride);

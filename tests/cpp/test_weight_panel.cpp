@@ -75,9 +75,10 @@ void check_panels() {
       CHECK(same_bits(copy, panel));
       CHECK(values(copy) != values(panel));
       // All rows, those of the first gates, the others, and some.
-      for (const auto& [first, end] :
+      for (const auto& rows_of_some :
            {std::pair{Index{0}, rows}, std::pair{Index{0}, (layout.gates - 1) * layout.units},
             std::pair{(layout.gates - 1) * layout.units, rows}, std::pair{rows / 3, rows / 2}}) {
+        const Index first = rows_of_some.first, end = rows_of_some.second;
         if (first == end) continue;
         NOTE("rows " << first << " to " << end);
         const Index n = end - first;
