@@ -85,10 +85,9 @@ TABLE_TEST(changes_that_a_hash_finds) {
   std::vector<T> changed = values;
   for (T& value : changed) value = -value;
   CHECK(found(changed));
-  for (const std::size_t width : {1, 4, 16, 64, 100}) {  // rows that change places
+  for (const std::ptrdiff_t width : {1, 4, 16, 64, 100}) {  // rows that change places
     changed = values;
-    std::swap_ranges(changed.begin(), changed.begin() + static_cast<long>(width),
-                     changed.begin() + static_cast<long>(width));
+    std::swap_ranges(changed.begin(), changed.begin() + width, changed.begin() + width);
     CHECK(found(changed));
   }
   changed = values;
