@@ -21,9 +21,21 @@ long g_allocations = 0;
 void* allocate(std::size_t size, std::size_t alignment) {
   ++g_allocations;
   const std::size_t rounded = (size + alignment) / alignment * alignment;  // never 0
+#if defined(_WIN32)
+  void* p = _aligned_malloc(rounded, alignment);
+#else
   void* p = std::aligned_alloc(alignment, rounded);
+#endif
   if (p == nullptr) throw std::bad_alloc();
   return p;
+}
+
+void release(void* p) noexcept {
+#if defined(_WIN32)
+  _aligned_free(p);
+#else
+  std::free(p);
+#endif
 }
 
 }  // namespace
@@ -33,10 +45,10 @@ void* operator new(std::size_t size) { return allocate(size, alignof(std::max_al
 void* operator new(std::size_t size, std::align_val_t alignment) {
   return allocate(size, static_cast<std::size_t>(alignment));
 }
-void operator delete(void* p) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t) noexcept { std::free(p); }
-void operator delete(void* p, std::align_val_t) noexcept { std::free(p); }
-void operator delete(void* p, std::size_t, std::align_val_t) noexcept { std::free(p); }
+void operator delete(void* p) noexcept { release(p); }
+void operator delete(void* p, std::size_t) noexcept { release(p); }
+void operator delete(void* p, std::align_val_t) noexcept { release(p); }
+void operator delete(void* p, std::size_t, std::align_val_t) noexcept { release(p); }
 
 namespace {
 

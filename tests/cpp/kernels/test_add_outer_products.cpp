@@ -15,8 +15,9 @@ void check_add_outer_products_at(const KernelTable<T>& table, Index n, Index row
   const std::vector<T> before = random.values<T>(rows * ld_out, -1, 1);
   const auto add = [&](Index first_row, Index some_rows, Index first, Index some) {
     Guarded<T> out(before), room(outer_products_room(n, some, table.lanes));
-    table.add_outer_products({n, some_rows, some, d_sums.data() + first_row, ld_d_sums,
-                              values.data() + first, ld_values,
+    const T* const some_d_sums = n > 0 ? d_sums.data() + first_row : nullptr;
+    const T* const some_values = n > 0 ? values.data() + first : nullptr;
+    table.add_outer_products({n, some_rows, some, some_d_sums, ld_d_sums, some_values, ld_values,
                               out.data() + first_row * ld_out + first, ld_out, room.data()});
     room.check_guards();
     out.check_guards();
