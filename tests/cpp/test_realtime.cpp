@@ -48,6 +48,7 @@ F* next(const char* name) {
 }  // namespace
 
 // All of C++'s go through these.
+#pragma GCC visibility push(default)
 extern "C" {
 void* __libc_malloc(std::size_t);                 // NOLINT(bugprone-reserved-identifier)
 void* __libc_calloc(std::size_t, std::size_t);    // NOLINT(bugprone-reserved-identifier)
@@ -73,6 +74,7 @@ int pthread_mutex_lock(pthread_mutex_t* mutex) {
   return ++t_calls, locks(mutex);
 }
 }
+#pragma GCC visibility pop
 #endif
 
 namespace {
