@@ -2,7 +2,7 @@
 //
 // Threads that meet at every step lose more by waiting for one that another process keeps from its
 // CPU than that one gains them. Such a thread is late by a time slice, milliseconds; or two have
-// one CPU, which they give to each other at every step. Threads with equal shares of a call's rows
+// one CPU, which they give to each other at every step. Threads that have a part of the work each
 // never meet, but the call ends when the last of them does. As many as were held up are then given
 // up, for a time in proportion to what was lost; after it they are tried again. Where they are held
 // up again soon, the time doubles.
