@@ -14,6 +14,7 @@
 #include "fastlstm/plan.hpp"
 #include "register.hpp"
 #include "runtime/cpu.hpp"
+#include "runtime/crowding.hpp"
 #include "runtime/hardware.hpp"
 #include "runtime/tuning.hpp"
 #include "schedule/thread_plan.hpp"
@@ -64,7 +65,13 @@ void register_plan(py::module_& m) {
   m.def("set_costs", &set_costs, py::arg("costs"));
   m.def("hardware", [] { return std::make_tuple(hardware().L2, hardware().L3, hardware().cpus); });
   m.def("cpu_name", &cpu_name);
-  m.def("plan_for_cpus", &plan_for_cpus, py::arg("n"));
+  m.def(
+      "plan_for_cpus",
+      [](int n) {
+        forget_late_threads();  // which were those of other CPUs
+        return plan_for_cpus(n);
+      },
+      py::arg("n"));
 }
 
 }  // namespace fastlstm::python
