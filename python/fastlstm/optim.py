@@ -154,7 +154,11 @@ class Optimizer(ABC):
                 )
             return self._step(params, grads)
         finally:
-            if process in self._in_use and self._in_use[process] is this:
+            try:  # another thread may end its step at any time
+                ours = self._in_use[process] is this
+            except KeyError:
+                ours = False
+            if ours:
                 del self._in_use[process]
 
     def _step(
