@@ -80,7 +80,7 @@ def test_a_call_at_exit() -> None:
 import atexit
 {SETUP}
 class Last:
-    def __del__(self):
+    def __del__(self, lstm=lstm, x=x):  # names may be cleared before
         lstm(x)
 last = Last()
 atexit.register(lambda: print(lstm(x)[0].shape))

@@ -240,7 +240,7 @@ class Optimizer(ABC):
         """
         state = {
             name: {"step": s.step, **{key: copied(value) for key, value in s.moments.items()}}
-            for name, s in self._state.items()
+            for name, s in dict(self._state).items()  # a step may add names meanwhile
         }
         return {**{name: getattr(self, name) for name in self._options}, "state": state}
 
