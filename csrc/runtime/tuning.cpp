@@ -25,11 +25,8 @@ constexpr Tuning kOfSlowL3 = {FASTLSTM_TUNING(FASTLSTM_SLOW)};
 std::atomic<const Tuning*> g_measured{nullptr};
 
 Machine find_machine() noexcept {
-#if defined(__x86_64__)
-  __builtin_cpu_init();  // before main
-  if (__builtin_cpu_is("intel")) return Machine::kSlowL3;
+  if (cpu_is_of_intel()) return Machine::kSlowL3;
   if (cpu_is_zen5()) return Machine::kZen5;
-#endif
   return Machine::kFastL3;
 }
 
