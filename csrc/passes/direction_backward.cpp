@@ -114,8 +114,7 @@ BackwardPlan plan_direction(const Layers<T>& layers, Index k, const RowSchedule&
                             bool one_thread) {
   const StackConfig& config = layers.config;
   const CallShape call(config, rows, sizeof(T), false);
-  const bool uneven = rows.rows() < rows.B() * rows.steps();
-  const BackwardRows of_rows{call_B, uneven, layers.cell->sums_over_rows()};
+  const BackwardRows of_rows{call_B, rows.uneven(), layers.cell->sums_over_rows()};
   const Index layer = k / config.directions();
   return one_thread ? best_backward_plan(cost_model(), call, layer, of_rows, 1, 1)
                     : plan_backward(call, layer, of_rows);
