@@ -1,9 +1,9 @@
 #include "passes/direction_backward.hpp"
 
 #include <algorithm>
-#include <deque>
 
 #include "passes/weight_gradients.hpp"
+#include "runtime/fixed_vector.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/spin_barrier.hpp"
 #include "runtime/tuning.hpp"
@@ -32,14 +32,14 @@ class DirectionPass {
   DirectionPass(const DirectionBackward<T>& run, Room& room)
       : run_(run),
         shape_(shape_of(run)),
+        barriers_(run.plan.units > 1 && !room.counts() ? run.plan.groups : 0),
         steps_(run.layers, shape_, run.layers.masks(run.k, &run.regularisation, run.rows),
                run.steps, room),
         weights_(shape_.weights,
                  {run.x, run.d_x, run.add_to_d_x, run.d_params.weight_ih, run.d_params.weight_hh},
                  steps_.cell().R_inputs(steps_.h_prev()), run.plan.threads, shape_.block_rows,
                  room) {
-    if (run_.plan.units == 1 || room.counts()) return;
-    for (int group = 0; group < run_.plan.groups; ++group) barriers_.emplace_back(run_.plan.units);
+    while (!barriers_.full()) barriers_.emplace_back(run_.plan.units);
   }
 
   void compute(TeamLease& team) {
@@ -102,7 +102,7 @@ class DirectionPass {
 
   const DirectionBackward<T>& run_;
   const BackwardShape<T> shape_;
-  std::deque<SpinBarrier> barriers_;  // by group, where threads share columns
+  FixedVector<SpinBarrier> barriers_;  // by group, where threads share columns
   StepsBackward<T> steps_;
   WeightGradients<T> weights_;
 };
