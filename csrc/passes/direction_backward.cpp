@@ -107,6 +107,11 @@ class DirectionPass {
   WeightGradients<T> weights_;
 };
 
+template <class T>
+BackwardRows backward_rows(const Layers<T>& layers, const RowSchedule& rows, Index call_B) {
+  return {call_B, rows.rows() < rows.B() * rows.steps(), layers.cell->sums_over_rows()};
+}
+
 }  // namespace
 
 template <class T>
@@ -114,8 +119,7 @@ BackwardPlan plan_direction(const Layers<T>& layers, Index k, const RowSchedule&
                             bool one_thread) {
   const StackConfig& config = layers.config;
   const CallShape call(config, rows, sizeof(T), false);
-  const bool uneven = rows.rows() < rows.B() * rows.steps();
-  const BackwardRows of_rows{call_B, uneven, layers.cell->sums_over_rows()};
+  const BackwardRows of_rows = backward_rows(layers, rows, call_B);
   const Index layer = k / config.directions();
   return one_thread ? best_backward_plan(cost_model(), call, layer, of_rows, 1, 1)
                     : plan_backward(call, layer, of_rows);
@@ -137,8 +141,13 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
     Room room(Room::Use::kCounts);
     DirectionBackward<T> run{layers, k, rows, regularisation};
     run.plan = plan_direction(layers, k, rows, rows.B());
-    // Some of the rows may be worth more threads than all of them, but no more than these.
-    run.plan.threads = std::max(run.plan.threads, threads_worth(2 * products_of(config, rows)));
+    // What some of the rows are worth may be more threads than all of them, and when the call comes
+    // other threads may be late than now; but no more than these.
+    const int threads = threads_worth(2 * products_of(config, rows));
+    run.plan.threads = std::max(run.plan.threads, threads);
+    const CallShape call(config, rows, sizeof(T), false);
+    run.plan.step_rows = std::min(
+        run.plan.step_rows, least_step_rows(call, backward_rows(layers, rows, rows.B()), threads));
     run.call_B = rows.B();
     run.d_x = &asked;
     run.add_to_d_x = config.bidirectional;

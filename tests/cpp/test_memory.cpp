@@ -1,5 +1,6 @@
 // Memory: what passes say that they take is what they allocate, and what a tape leaves behind.
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdlib>
 #include <limits>
@@ -19,6 +20,7 @@
 #include "passes/memory_plan.hpp"
 #include "passes/saved.hpp"
 #include "passes/segments.hpp"
+#include "runtime/crowding.hpp"
 #include "runtime/fixed_vector.hpp"
 
 namespace {
@@ -319,6 +321,19 @@ TEST(passes_take_what_they_say_float32) { check_passes<float>(); }
 
 TEST(passes_take_what_they_say_float64) { check_passes<double>(); }
 
+namespace {
+
+/// Has calls planned for one thread for up to two seconds, as after another that got no CPU.
+void lose_threads() {
+  constexpr std::chrono::milliseconds kCall{1000};
+  CpuWatch watch(true);
+  watch.note(kCall, kCall);
+  watch.note(kCall, kCall / 10);
+  watch.end();
+}
+
+}  // namespace
+
 // Predictions are not below what is taken but for small vectors, and not far above.
 TEST(training_takes_what_is_predicted) {
   for (const Case& c : cases()) {
@@ -333,7 +348,11 @@ TEST(training_takes_what_is_predicted) {
             .training_memory(kSteps, kB, call.lengths.data(), batch_first, c.regularisation, limit)
             .bytes;
       };
+      forget_late_threads();
       const Index whole = predicted(0);
+      lose_threads();
+      CHECK_EQUAL(predicted(0), whole);  // the call may have them again
+      forget_late_threads();
       const Index taken = most_of_training(stack, call, c.regularisation, whole);
       NOTE("taken " << taken << ", predicted " << whole);
       CHECK(taken <= whole + kVectors);
