@@ -174,7 +174,10 @@ def test_calls_by_address_check_their_numbers() -> None:
         with pytest.raises(ValueError, match=message):
             stack.forward_train_at(*arguments, {}, 0)
 
+    kept = []  # whose addresses are given
+
     def with_lengths(lengths: np.ndarray) -> tuple[Any, ...]:
+        kept.append(lengths)
         return arrays.arguments(core.Order.PACKED, lengths)
 
     refuses("lengths, which increase", with_lengths(LENGTHS[::-1].copy()))

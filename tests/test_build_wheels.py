@@ -35,9 +35,13 @@ def tool() -> Any:
 
 
 def make_wheel(
-    folder: Path, names: Iterable[str], data: bytes = b"", platform: str = "linux_x86_64"
+    folder: Path,
+    names: Iterable[str],
+    data: bytes = b"",
+    platform: str = "linux_x86_64",
+    python: str = "cp310-cp310",
 ) -> Path:
-    wheel = folder / f"fastlstm-0.1.0-cp310-cp310-{platform}.whl"
+    wheel = folder / f"fastlstm-0.1.0-{python}-{platform}.whl"
     with zipfile.ZipFile(wheel, "w") as archive:
         for name in names:
             archive.writestr(name, data)
@@ -91,6 +95,20 @@ def test_modules_have_the_names_that_the_wheels_python_looks_for(tool: Any, tmp_
         tool.check_files(make_wheel(tmp_path, NAMES, platform=arm))
     names = [name.replace("x86_64", "aarch64") for name in NAMES]
     tool.check_files(make_wheel(tmp_path, names, platform=arm))
+    names = [name.replace("-310-", "-313t-") for name in NAMES]
+    tool.check_files(make_wheel(tmp_path, names, python="cp313-cp313t"))
+    with pytest.raises(tool.WheelError, match=r"looks for [.]cpython-313-x86_64-linux-gnu[.]so"):
+        tool.check_files(make_wheel(tmp_path, names, python="cp313-cp313"))
+
+
+def test_what_tries_a_wheel_without_readers_is_what_tries_others(tool: Any) -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    of_musl = re.search(r"test-requires = \[(.*)\]", text)
+    assert of_musl is not None
+    assert tuple(re.findall(r'"([^"]*)"', of_musl[1])) == tool.TESTERS
+    of_extra = re.search(r"test-wheel = \[\n(.*?)\n\]", text, re.DOTALL)
+    assert of_extra is not None
+    assert set(tool.TESTERS) < set(re.findall(r'"([^"]*)"', of_extra[1]))
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="of Linux's wheels")

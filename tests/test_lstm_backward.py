@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 
 import fastlstm
@@ -297,6 +299,28 @@ def test_accumulate_tells_calls_of_one_shape_apart() -> None:
     assert_same_bits(total.x, alone.x, "x")
     assert_same_bits(total.state[0], alone.state[0], "h_0")
     assert_same_bits(total.state[1], alone.state[1], "c_0")
+
+
+def test_accumulate_tells_calls_of_other_processes_apart() -> None:
+    """Gradients can be pickled: a process that adds those of others has calls of its own."""
+    code = """
+import pickle, sys, fastlstm, numpy as np
+layer = fastlstm.LSTM(3, 4, seed=0)
+x = np.full((5, 2, 3), float(sys.argv[1]), np.float32)
+tape = layer.forward(x)[2]
+if len(sys.argv) == 2:
+    sys.stdout.buffer.write(pickle.dumps(tape.backward(np.ones((5, 2, 4)))))
+else:
+    given = pickle.loads(bytes.fromhex(sys.argv[2]))
+    total = tape.backward(np.ones((5, 2, 4)), accumulate=given)
+    alone = tape.backward(np.ones((5, 2, 4)))
+    assert np.array_equal(total.x, alone.x)
+    again = tape.backward(np.ones((5, 2, 4)), accumulate=pickle.loads(pickle.dumps(total)))
+    assert np.array_equal(again.x, 2 * alone.x)
+"""
+    run = (sys.executable, "-c", code)
+    of_other = subprocess.run([*run, "1"], check=True, capture_output=True).stdout
+    subprocess.run([*run, "2", of_other.hex()], check=True)
 
 
 # --- dropout ------------------------------------------------------------------------------------

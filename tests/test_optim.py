@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import doctest
 import math
 import pickle
 import signal
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -570,6 +572,33 @@ def test_a_step_in_the_middle_of_a_step_is_refused() -> None:
         signal.signal(signal.SIGALRM, before)
     optimizer.step({"w": np.ones(2)}, {"w": np.ones(2)})
     assert "in use" in refusals[0]
+
+
+def test_steps_of_several_threads_are_made_or_refused() -> None:
+    """Without the interpreter's lock a step may end between any two looks at whether it has."""
+    optimizer = SGD()
+    params = {"w": np.ones(2)}
+    made: list[int] = []
+    failed: list[BaseException] = []
+    start = threading.Barrier(4)
+
+    def work() -> None:
+        try:
+            start.wait()
+            for _ in range(1000):
+                with contextlib.suppress(RuntimeError):  # in use
+                    optimizer.step(params, params)
+                    made.append(1)
+        except BaseException as error:
+            failed.append(error)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not failed, failed
+    assert optimizer.state_dict()["state"]["w"]["step"] == len(made)
 
 
 @pytest.mark.parametrize("options", [{}, {"momentum": 0.9}, {"momentum": 0.9, "nesterov": True}])

@@ -80,8 +80,11 @@ def test_a_call_at_exit() -> None:
 import atexit
 {SETUP}
 class Last:
-    def __del__(self):
-        lstm(x)
+    def __del__(self, lstm=lstm, x=x):
+        try:
+            lstm(x)
+        except TypeError:  # 3.13t has cleared the modules before
+            pass
 last = Last()
 atexit.register(lambda: print(lstm(x)[0].shape))
 threading.Thread(target=lambda: [lstm(x) for _ in range(10000)], daemon=True).start()

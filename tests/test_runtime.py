@@ -281,6 +281,32 @@ def test_a_block_may_end_in_another_thread(restored_threads: int) -> None:
     assert fastlstm.get_num_threads() == 2
 
 
+def test_an_object_begins_one_block_of_all_threads(restored_threads: int) -> None:
+    fastlstm.set_num_threads(2)
+    start = threading.Barrier(4)
+    blocks = [fastlstm.num_threads(5) for _ in range(200)]
+    begun: list[int] = []
+    left: list[int] = []
+
+    def work() -> None:
+        for block in blocks:
+            start.wait()
+            try:
+                with block:
+                    begun.append(fastlstm.get_num_threads())
+            except RuntimeError:
+                pass
+            left.append(fastlstm.get_num_threads())
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert begun == [5] * len(blocks)
+    assert set(left) == {2}
+
+
 def test_calls_have_the_number_of_their_context() -> None:
     """What a call uses, by the threads that it starts: in a block of one, none."""
     code = """

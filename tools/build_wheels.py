@@ -14,6 +14,11 @@ made by the cross compiler of the preset neon (CMakePresets.json), and tried und
 
     python tools/build_wheels.py --aarch64
 
+A CPython without its interpreter's lock gets a wheel where it is named (python3.13t on PATH); the
+readers that need packages without wheels for it are not tried:
+
+    python tools/build_wheels.py --python 3.13t
+
 macOS, Windows and machines with other CPUs are the matter of cibuildwheel (pyproject.toml), which
 calls this for the suite alone:
 
@@ -65,6 +70,8 @@ IN_WHEEL = (
 OURS = re.compile(r"fastlstm/|fastlstm_bench/|fastlstm-[^/]*\.dist-info/")
 # What an extension module may show. The benchmark's is called by ctypes.
 EXPORTED = re.compile(r"PyInit_\w+|fastlstm_limits_\w+")
+# What the short suite needs at least: without ONNX and h5py it skips what they are for.
+TESTERS = ("hypothesis>=6.100", "pytest>=8", "pytest-timeout>=2.3", "pytest-xdist>=3.6")
 
 
 class WheelError(Exception):
@@ -74,7 +81,8 @@ class WheelError(Exception):
 def run(*command: str | os.PathLike[str], cwd: Path | None = None, **variables: str) -> str:
     """Run a command; its output, or what it printed in a WheelError."""
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
-    environment.update(PIP_DISABLE_PIP_VERSION_CHECK="1", **variables)
+    # The newest NumPy need not have a wheel for every Python, and would be compiled.
+    environment.update(PIP_DISABLE_PIP_VERSION_CHECK="1", PIP_PREFER_BINARY="1", **variables)
     done = subprocess.run(
         command,
         cwd=cwd,
@@ -98,13 +106,13 @@ def claimed_versions() -> list[str]:
     return [f"3.{minor}" for minor in sorted(map(int, found))]
 
 
-def find_pythons() -> dict[str, Path]:
-    """A CPython of each claimed version that the machine has, the oldest first."""
+def find_pythons(versions: Iterable[str]) -> dict[str, Path]:
+    """A CPython of each of these versions that the machine has: 3.13, or 3.13t without its lock."""
     pyenv = Path(os.environ.get("PYENV_ROOT") or Path.home() / ".pyenv")
     found = {}
-    for version in claimed_versions():
+    for version in versions:
         candidates = [shutil.which(f"python{version}"), sys.executable]
-        candidates += map(str, pyenv.glob(f"versions/{version}.*/bin/python3"))
+        candidates += map(str, pyenv.glob(f"versions/{version.rstrip('t')}.*/bin/python3"))
         for python in candidates:
             if python and _is_usable(python, version):
                 found[version] = Path(python)
@@ -118,7 +126,7 @@ def _is_usable(python: str, version: str) -> bool:
         "import ensurepip, venv, sys, sysconfig, pathlib;"
         "header = pathlib.Path(sysconfig.get_path('include'), 'Python.h');"
         "assert sys.implementation.name == 'cpython' and header.exists();"
-        "print('%d.%d' % sys.version_info[:2])"
+        "print('%d.%d' % sys.version_info[:2] + sys.abiflags)"  # t: without its lock; d: debug
     )
     done = subprocess.run([python, "-c", code], capture_output=True, text=True)
     return done.returncode == 0 and done.stdout.strip() == version
@@ -190,11 +198,11 @@ def check_files(wheel: Path) -> None:
 
     The names of modules are those that the wheel's Python looks for.
     """
-    _, _, python, _, platform = wheel.stem.split("-")
+    _, _, _, abi, platform = wheel.stem.split("-")
     cpu = re.search(r"linux(?:_\d+_\d+|\d*)_(\w+)$", platform)
     if cpu is None:
         raise WheelError(f"{wheel.name} is for no CPU")
-    suffix = f".cpython-{python[2:]}-{cpu[1]}-linux-gnu.so"
+    suffix = f".cpython-{abi[2:]}-{cpu[1]}-linux-gnu.so"
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for pattern in IN_WHEEL:
@@ -253,7 +261,9 @@ def try_wheel(wheel: Path, python: Path) -> list[str]:
     with tempfile.TemporaryDirectory() as folder:
         run(python, "-m", "venv", folder)
         fresh = Path(folder, "bin", "python")
-        run(fresh, "-m", "pip", "install", "--quiet", f"{wheel}[test-wheel]")
+        free_threaded = wheel.stem.split("-")[3].endswith("t")
+        wanted = (wheel, *TESTERS) if free_threaded else (f"{wheel}[test-wheel]",)
+        run(fresh, "-m", "pip", "install", "--quiet", *wanted)
         run(fresh, "-m", "pip", "check")
         run(Path(folder, "bin", "fastlstm"), "info")
         return run_suite(fresh)
@@ -319,7 +329,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--out", type=Path, default=ROOT / "dist", help="where they go")
-    parser.add_argument("--python", action="append", metavar="3.N", help="only these versions")
+    parser.add_argument(
+        "--python", action="append", metavar="3.N[t]", help="only these versions; t: without a lock"
+    )
     other = parser.add_mutually_exclusive_group()
     other.add_argument("--list", action="store_true", help="print the Pythons that are found")
     other.add_argument("--aarch64", action="store_true", help="the wheel for ARM, by qemu")
@@ -331,7 +343,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if options.test_installed:
             print(*run_suite(sys.executable), sep="\n")
             return 0
-        pythons = find_pythons()
+        claimed = claimed_versions()
+        pythons = find_pythons(dict.fromkeys([*claimed, *(options.python or [])]))
         if options.list:
             for version, python in pythons.items():
                 print(version, python)

@@ -91,12 +91,12 @@ class num_threads:  # noqa: N801
 
     def __init__(self, n: int) -> None:
         self._n = as_int("n", n, 1, MOST_THREADS)
-        self._block: list[int] | None = None
+        self._begun: dict[None, list[int]] = {}  # the block, once it has begun
 
     def __enter__(self) -> None:
-        if self._block is not None:
+        block = [self._n]
+        if self._begun.setdefault(None, block) is not block:  # one operation, for all threads
             raise RuntimeError("num_threads: expected an object for each block, got one twice")
-        self._block = block = [self._n]
         try:
             _blocks.set((*_open_blocks(), block))
         except BaseException:  # of a signal's handler, as after any call
@@ -104,8 +104,8 @@ class num_threads:  # noqa: N801
             raise
 
     def __exit__(self, *error: object) -> None:
-        if self._block:  # at once: a signal's handler may raise after the first call
-            self._block.clear()
+        if None in self._begun:  # at once: a signal's handler may raise after the first call
+            self._begun[None].clear()
         _blocks.set(_open_blocks())
 
     def __call__(self, function: Callable[P, R]) -> Callable[P, R]:

@@ -154,7 +154,11 @@ class Optimizer(ABC):
                 )
             return self._step(params, grads)
         finally:
-            if process in self._in_use and self._in_use[process] is this:
+            try:  # another thread may end its step at any time
+                ours = self._in_use[process] is this
+            except KeyError:
+                ours = False
+            if ours:
                 del self._in_use[process]
 
     def _step(
@@ -236,7 +240,7 @@ class Optimizer(ABC):
         """
         state = {
             name: {"step": s.step, **{key: copied(value) for key, value in s.moments.items()}}
-            for name, s in self._state.items()
+            for name, s in dict(self._state).items()  # a step may add names meanwhile
         }
         return {**{name: getattr(self, name) for name in self._options}, "state": state}
 

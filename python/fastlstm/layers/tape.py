@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import itertools
+import os
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Generic
@@ -38,11 +38,11 @@ class Gradients(Generic[StateT]):
     x: FloatArray
     state: StateT
     params: dict[str, FloatArray]
-    _tape: int = field(repr=False)  # the number of the tape it came from
+    _tape: bytes = field(repr=False)  # the mark of the tape it came from
 
 
-# The number of no tape: of gradients from several.
-OF_NO_TAPE = -1
+# The mark of no tape: of gradients from several.
+OF_NO_TAPE = b""
 
 
 def as_names(needs: str | Iterable[str]) -> list[str]:
@@ -59,13 +59,12 @@ class Tape(Generic[StateT]):
     It keeps the parameters of its call: a later ``update`` of the layer does not change it.
     """
 
-    _numbers = itertools.count()
-
     def __init__(self, spec: Spec, layout: Layout, core_tape: core.Tape) -> None:
         self._spec = spec
         self._layout = layout
         self._core = core_tape
-        self._number = next(self._numbers)
+        # No other tape has it, in whatever thread or process: gradients can be pickled.
+        self._mark = os.urandom(16)
 
     def __reduce__(self) -> str:
         raise TypeError(
@@ -146,7 +145,7 @@ class Tape(Generic[StateT]):
         new |= zip(names(spec, "accumulate.state"), as_tuple(d_first), strict=False)
         for name, array in earlier.items():
             new[name] += array
-        return Gradients(d_x, d_first, params, self._number)
+        return Gradients(d_x, d_first, params, self._mark)
 
     def _asked(self, needs: str | Iterable[str]) -> list[str]:
         known = ("x", "state", "params", *self._spec.shapes)
@@ -178,7 +177,7 @@ class Tape(Generic[StateT]):
 
     def _earlier(self, accumulate: Gradients[StateT], asked: list[str]) -> dict[str, FloatArray]:
         """The gradients of input and state that new ones are added to: those of this tape."""
-        if accumulate._tape != self._number:
+        if accumulate._tape != self._mark:
             return {}
         for name in ("x", "state"):
             if name in asked and getattr(accumulate, name) is None:
