@@ -57,20 +57,18 @@ inline void cpu_relax() {
 
 #if defined(FASTLSTM_X86_64)
 
-/// Of GCC's and Clang's names for it. They ask XGETBV too: a feature that the operating system does
-/// not save the registers of counts as absent.
-#define FASTLSTM_CPU_SUPPORTS(feature) (__builtin_cpu_init(), __builtin_cpu_supports(feature) != 0)
-
 struct CpuidRegisters {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
 };
-/// False where the CPU does not know the leaf.
-inline bool cpuid(unsigned leaf, unsigned part, CpuidRegisters* r) {
-  return __get_cpuid_count(leaf, part, &r->eax, &r->ebx, &r->ecx, &r->edx) != 0;
+/// What CPUID says; zeros where the CPU has no such leaf.
+inline CpuidRegisters cpuid(unsigned leaf, unsigned part) {
+  CpuidRegisters r;
+  if (__get_cpuid_count(leaf, part, &r.eax, &r.ebx, &r.ecx, &r.edx) == 0) return {};
+  return r;
 }
 
-/// The lower half of XCR0: what the system saves. Can be read where there is AVX.
-inline unsigned saved_state() {
+/// The lower half of XCR0, where CPUID says that it can be read.
+inline unsigned read_xcr0() {
   unsigned low = 0, high = 0;
   asm("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   return low;

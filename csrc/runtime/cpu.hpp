@@ -18,7 +18,8 @@ bool cpu_has_avx512_bf16();
 /// AMX's tiles, BF16 and INT8, and all that cpu_has_avx512_bf16 asks for. Whether the system lets
 /// this process use them is another question: allow_tiles in runtime/system.hpp.
 bool cpu_has_amx();
-bool cpu_is_of_intel();
+/// Intel's.
+bool cpu_is_intels();
 /// AMD's family 26 or a later one, and all that cpu_has_avx512 asks for.
 bool cpu_is_zen5();
 /// What the CPU calls itself; empty where it does not.

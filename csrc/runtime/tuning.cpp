@@ -25,7 +25,7 @@ constexpr Tuning kOfSlowL3 = {FASTLSTM_TUNING(FASTLSTM_SLOW)};
 std::atomic<const Tuning*> g_measured{nullptr};
 
 Machine find_machine() noexcept {
-  if (cpu_is_of_intel()) return Machine::kSlowL3;
+  if (cpu_is_intels()) return Machine::kSlowL3;
   if (cpu_is_zen5()) return Machine::kZen5;
   return Machine::kFastL3;
 }

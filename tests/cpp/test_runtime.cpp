@@ -6,6 +6,7 @@
 #endif
 
 #include <cstdlib>
+#include <fstream>
 #include <stdexcept>
 #include <string>
 #include <thread>
@@ -14,6 +15,7 @@
 #include "core_stack.hpp"
 #include "fastlstm/runtime.hpp"
 #include "naive_blas.hpp"
+#include "runtime/cpu.hpp"
 
 using namespace fastlstm;
 
@@ -42,6 +44,26 @@ bool contains(const std::string& text, const std::string& part) {
 }
 
 }  // namespace
+
+#if defined(__linux__) && defined(__x86_64__)
+// Linux lists what the CPU has and the system saves.
+TEST(the_cpu_has_what_the_system_lists) {
+  std::string line;
+  for (std::ifstream file("/proc/cpuinfo"); std::getline(file, line) && line.rfind("flags", 0);) {
+  }
+  const auto lists = [&](const char* flag) {
+    return contains(line + " ", std::string(" ") + flag + " ");
+  };
+  const bool avx2 = lists("avx2") && lists("fma");
+  const bool avx512 =
+      avx2 && lists("avx512f") && lists("avx512dq") && lists("avx512bw") && lists("avx512vl");
+  CHECK_EQUAL(cpu_has_avx2(), avx2);
+  CHECK_EQUAL(cpu_has_avx2_vnni(), avx2 && lists("avx_vnni"));
+  CHECK_EQUAL(cpu_has_avx512(), avx512);
+  CHECK_EQUAL(cpu_has_avx512_vnni(), avx512 && lists("avx512_vnni"));
+  CHECK_EQUAL(cpu_has_avx512_bf16(), avx512 && lists("avx512_vnni") && lists("avx512_bf16"));
+}
+#endif
 
 // The target and the default number of threads are chosen once, so wrong wishes come first.
 TEST(an_unknown_isa_is_an_error_that_lists_the_valid_ones) {
