@@ -14,12 +14,23 @@ LADDER = ("simd", "kernels", "runtime", "schedule", "weights", "cells", "passes"
 # A function of the C++ library would be compiled for one instruction set and perhaps linked for
 # all. kernel_symbols.sh looks for that in the objects, this for its cause.
 KERNEL_LIBRARIES = {"cstdint", "stdint.h", "string.h", "immintrin.h", "arm_neon.h"}
+KERNEL_LIBRARIES |= {"math.h", "stdlib.h"}  # where there is one target only
 
 # What a system has and others lack. "runtime/system.hpp" has a file for each system behind it.
 SYSTEM = re.compile(
     r"<(sys/[a-z]+|unistd|pthread|sched|dlfcn|fcntl|signal|csignal|windows|process|mach/[a-z_]+)(\.h)?>"
     r"|\b(__linux__|__unix__|__APPLE__|_WIN32|__GLIBC__)\b"
 )
+
+# What GCC and Clang have beside C++, and the two files that do without where the compiler does.
+BESIDE_CPP = re.compile(
+    r"\b(__builtin_\w+|__attribute__|__extension__|__int128|__typeof__|typeof|vector_size)\b"
+    r"|\b(__asm__|__asm|asm)\b *(volatile)? *\("  # inline assembly
+    r"|\(\{"  # a statement that is an expression
+)
+# Braces are arguments as well: f({...}).
+IN_A_CALL = re.compile(r"\w>?\(\{$")
+FOR_COMPILERS = ["compiler.hpp", "lanes.hpp"]
 
 INCLUDE = re.compile(r'^\s*#\s*include\s*([<"])([^>"]+)[>"]', re.MULTILINE)
 
@@ -86,6 +97,16 @@ def test_one_file_for_each_system_calls_it() -> None:
         "system_posix.cpp",
         "system_windows.cpp",
     ]
+
+
+def test_two_files_have_what_compilers_add_to_cpp() -> None:
+    found = {}
+    for file in sorted([*SOURCE.rglob("*.hpp"), *SOURCE.rglob("*.cpp")]):
+        code = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
+        used = [m[0] for m in BESIDE_CPP.finditer(code) if not IN_A_CALL.search(code[: m.end()])]
+        if used:
+            found[file.name] = used
+    assert sorted(found) == FOR_COMPILERS, found
 
 
 def test_includes_are_found() -> None:

@@ -48,9 +48,9 @@ FASTLSTM_NOINLINE Vec<T> activate(const Activation& function, Vec<T> x) {
     case ActivationKind::kRelu:
       return max(x, zero);
     case ActivationKind::kLeakyRelu:
-      return {x.raw < zero.raw ? (alpha * x).raw : x.raw};
+      return {FASTLSTM_CHOOSE(x.raw < zero.raw, (alpha * x).raw, x.raw)};
     case ActivationKind::kThresholdedRelu:
-      return {x.raw < alpha.raw ? zero.raw : x.raw};
+      return {FASTLSTM_CHOOSE(x.raw < alpha.raw, zero.raw, x.raw)};
     case ActivationKind::kTanh:
       return tanh(x);
     case ActivationKind::kScaledTanh:
@@ -60,7 +60,8 @@ FASTLSTM_NOINLINE Vec<T> activate(const Activation& function, Vec<T> x) {
     case ActivationKind::kHardSigmoid:
       return min(max(fma(alpha, x, beta), zero), one);
     case ActivationKind::kElu:
-      return {x.raw < zero.raw ? (alpha * expm1_below_zero(min(x, zero))).raw : x.raw};
+      return {
+          FASTLSTM_CHOOSE(x.raw < zero.raw, (alpha * expm1_below_zero(min(x, zero))).raw, x.raw)};
     case ActivationKind::kSoftsign:
       return x / (one + absolute(x));
     case ActivationKind::kSoftplus:
@@ -80,11 +81,11 @@ FASTLSTM_NOINLINE Vec<T> activation_slope(const Activation& function, Vec<T> x) 
     case ActivationKind::kAffine:
       return alpha;
     case ActivationKind::kRelu:
-      return {x.raw > zero.raw ? one.raw : zero.raw};
+      return {FASTLSTM_CHOOSE(x.raw > zero.raw, one.raw, zero.raw)};
     case ActivationKind::kLeakyRelu:
-      return {x.raw < zero.raw ? alpha.raw : one.raw};
+      return {FASTLSTM_CHOOSE(x.raw < zero.raw, alpha.raw, one.raw)};
     case ActivationKind::kThresholdedRelu:
-      return {x.raw < alpha.raw ? zero.raw : one.raw};
+      return {FASTLSTM_CHOOSE(x.raw < alpha.raw, zero.raw, one.raw)};
     case ActivationKind::kTanh: {
       const Vec<T> y = tanh(x);
       return one - y * y;
@@ -99,10 +100,10 @@ FASTLSTM_NOINLINE Vec<T> activation_slope(const Activation& function, Vec<T> x) 
     }
     case ActivationKind::kHardSigmoid: {
       const Vec<T> y = fma(alpha, x, beta);
-      return {((y.raw > zero.raw) & (y.raw < one.raw)) ? alpha.raw : zero.raw};
+      return {FASTLSTM_CHOOSE((y.raw > zero.raw) & (y.raw < one.raw), alpha.raw, zero.raw)};
     }
     case ActivationKind::kElu:
-      return {x.raw < zero.raw ? (alpha * exp(min(x, zero))).raw : one.raw};
+      return {FASTLSTM_CHOOSE(x.raw < zero.raw, (alpha * exp(min(x, zero))).raw, one.raw)};
     case ActivationKind::kSoftsign: {
       const Vec<T> y = one + absolute(x);
       return one / (y * y);

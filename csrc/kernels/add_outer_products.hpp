@@ -28,7 +28,7 @@ template <class T>
 FASTLSTM_INLINE void prefetch_rows(Index rows, Index n, const T* values, Index ld) {
   constexpr Index kLine = 64 / sizeof(T);
   for (Index r = 0; r < rows; ++r) {
-    for (Index j = 0; j < n; j += kLine) __builtin_prefetch(values + r * ld + j, 1);
+    for (Index j = 0; j < n; j += kLine) fetch_to_write(values + r * ld + j);
   }
 }
 

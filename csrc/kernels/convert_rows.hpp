@@ -9,7 +9,7 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-typedef uint32_t UInt __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+using UInt = Lanes<uint32_t, FASTLSTM_VECTOR_BYTES>;
 
 /// Calls body(k, vector) for the vectors of a row, the last one filled up with zeros.
 template <class Body>
@@ -22,10 +22,10 @@ FASTLSTM_INLINE void for_each_padded(const float* x, Index K, Body body) {
 
 /// The nearest bfloat16, or the even one, as float32. Denormals are zero, as inside any call.
 FASTLSTM_INLINE UInt round_to_bfloat16(Float x) {
-  const UInt bits = (UInt)x.raw, magnitude = bits & 0x7fffffffu;
+  const UInt bits = bits_as<UInt>(x.raw), magnitude = bits & 0x7fffffffu;
   const UInt rounded = bits + 0x7fffu + (bits >> 16 & 1u);
-  const UInt number = magnitude > 0x7f800000u ? bits | 0x400000u : rounded;
-  return (magnitude < 0x800000u ? bits & 0x80000000u : number) & 0xffff0000u;
+  const UInt number = FASTLSTM_CHOOSE(magnitude > 0x7f800000u, bits | 0x400000u, rounded);
+  return FASTLSTM_CHOOSE(magnitude < 0x800000u, bits & 0x80000000u, number) & 0xffff0000u;
 }
 
 FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, float* to, float*) {
@@ -40,8 +40,8 @@ FASTLSTM_INLINE void convert_to_pairs(const float* x, Index K, uint32_t* to) {
   for_each_padded(x, K, [&](Index k, Float v) FASTLSTM_INLINE_LAMBDA {
     const UInt bits = round_to_bfloat16(v);
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-    typedef uint32_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 2)));
-    const Pairs in_order = (Pairs)_mm512_cvtepi32_epi16((__m512i)(bits >> 16));
+    using Pairs = Lanes<uint32_t, FASTLSTM_VECTOR_BYTES / 2>;
+    const Pairs in_order = bits_as<Pairs>(_mm512_cvtepi32_epi16(bits_as<__m512i>(bits >> 16)));
     const Pairs pairs = in_order << 16 | in_order >> 16;
     memcpy(to + k / 2, &pairs, sizeof pairs);
 #else
@@ -61,18 +61,17 @@ FASTLSTM_INLINE void convert_row(Bfloat16Products, const float* x, Index K, uint
 /// The lowest bytes of 32-bit integers. GCC 12 converts one element after the other.
 FASTLSTM_INLINE void store_bytes(Bits q, Index k, uint32_t* to) {
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  const __m128i bytes = _mm512_cvtepi32_epi8((__m512i)q);
+  const __m128i bytes = _mm512_cvtepi32_epi8(bits_as<__m512i>(q));
 #elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
   const __m256i low = (__m256i)(q & 0xff);
   const __m128i words =
       _mm_packs_epi32(_mm256_castsi256_si128(low), _mm256_extracti128_si256(low, 1));
   const __m128i bytes = _mm_packus_epi16(words, words);
 #elif defined(__aarch64__) && FASTLSTM_VECTOR_BYTES == 16
-  const int16x4_t words = vmovn_s32((int32x4_t)q);
+  const int16x4_t words = vmovn_s32(bits_as<int32x4_t>(q));
   const int8x8_t bytes = vmovn_s16(vcombine_s16(words, words));
 #else
-  typedef int8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
-  const Bytes bytes = __builtin_convertvector(q, Bytes);
+  const auto bytes = converted<Lanes<int8_t, FASTLSTM_VECTOR_BYTES / 4> >(q);
 #endif
   memcpy(reinterpret_cast<char*>(to) + k, &bytes, Float::kLanes);
 }
@@ -100,19 +99,19 @@ FASTLSTM_INLINE void convert_to_int8(const float* x, Index K, float* scale, Stor
   constexpr float kRound = 0x1.8p+23f;  // added, it rounds to an integer in the lowest bits
   Bits most{};
   for_each_padded(x, K, [&](Index, Float v) FASTLSTM_INLINE_LAMBDA {
-    const Bits magnitude = (Bits)v.raw & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
+    const Bits magnitude = bits_as<Bits>(v.raw) & 0x7fffffff;
+    most = FASTLSTM_CHOOSE(magnitude > most, magnitude, most);
   });
   int32_t bits = 0;
   for (Index lane = 0; lane < Float::kLanes; ++lane) bits = most[lane] > bits ? most[lane] : bits;
   float largest;
   memcpy(&largest, &bits, sizeof largest);
   const bool finite = bits < 0x7f800000, small = largest < kLeast;
-  *scale = !finite ? __builtin_nanf("") : small ? 0 : largest / kMost;
+  *scale = !finite ? kNaN<float> : small ? 0 : largest / kMost;
   const Float factor = Float::broadcast(!finite || small ? 0 : kMost / largest);
   const Float round = Float::broadcast(kRound);
   for_each_padded(x, K, [&](Index k, Float v) FASTLSTM_INLINE_LAMBDA {
-    const Bits q = (Bits)(v * factor + round).raw - (Bits)round.raw;
+    const Bits q = bits_as<Bits>((v * factor + round).raw) - bits_as<Bits>(round.raw);
     store(finite ? q : Bits{}, k);
   });
 }

@@ -70,12 +70,12 @@ FASTLSTM_INLINE T log_of(T x) {
 template <class T>
 FASTLSTM_NOINLINE T log_sum_before(const CrfTransitions<T>& transitions, const T* alpha, Index j) {
   const T* column = transitions.scores + j;
-  T most = T(-__builtin_inf());
+  T most = -kInfinity<T>;
   for (Index i = 0; i < transitions.n; ++i) {
     const T x = alpha[i] + column[i * transitions.width];
     most = x > most ? x : most;
   }
-  if (most == T(-__builtin_inf())) return most;
+  if (most == -kInfinity<T>) return most;
   T sum = 0;
   for (Index i = 0; i < transitions.n; ++i) {
     sum += exp_of(alpha[i] + column[i * transitions.width] - most);
@@ -86,7 +86,7 @@ FASTLSTM_NOINLINE T log_sum_before(const CrfTransitions<T>& transitions, const T
 /// The largest of a row becomes 0. Returns what it was; where all are -inf they stay, and it is 0.
 template <class T>
 FASTLSTM_INLINE T subtract_largest(Index width, T largest, T* row) {
-  const T scale = largest == T(-__builtin_inf()) ? T(0) : largest;
+  const T scale = largest == -kInfinity<T> ? T(0) : largest;
   const Vec<T> shift = Vec<T>::broadcast(scale);
   for (Index j = 0; j < width; j += Vec<T>::kLanes) (Vec<T>::load(row + j) - shift).store(row + j);
   return scale;
@@ -98,7 +98,7 @@ void crf_step(const CrfStep<T>& arguments) noexcept {
   const CrfTransitions<T> transitions = *s.transitions;
   const Index n = transitions.n, width = transitions.width;
   Vec<T> least = Vec<T>::broadcast(1);
-  Vec<T> largest = Vec<T>::broadcast(T(-__builtin_inf()));
+  Vec<T> largest = Vec<T>::broadcast(-kInfinity<T>);
   row_times_matrix(
       n, width, s.a, transitions.weights, [&](Index j, Vec<T> sums) FASTLSTM_INLINE_LAMBDA {
         sums.store(s.sums + j);
@@ -109,8 +109,8 @@ void crf_step(const CrfStep<T>& arguments) noexcept {
         largest = max(alpha, largest);
       });
   T most = largest_lane(largest);
-  if (__builtin_expect(smallest_lane(least) < kLeastCrfSum<T>, false)) {
-    most = T(-__builtin_inf());
+  if (unlikely(smallest_lane(least) < kLeastCrfSum<T>)) {
+    most = -kInfinity<T>;
     for (Index j = 0; j < n; ++j) {
       if (s.sums[j] < kLeastCrfSum<T>) {
         s.sums[j] = 0;
@@ -137,7 +137,7 @@ void crf_step_backward(const CrfStepBackward<T>& arguments) noexcept {
     (Vec<T>::load(s.p_next + j) / sums).store(s.q + j);
   }
   const bool sums_lack = smallest_lane(least) <= 0;
-  if (__builtin_expect(sums_lack, false)) {
+  if (unlikely(sums_lack)) {
     for (Index j = 0; j < n; ++j) {
       if (s.sums[j] == 0) s.q[j] = 0;
     }
@@ -145,7 +145,7 @@ void crf_step_backward(const CrfStepBackward<T>& arguments) noexcept {
   row_times_matrix(n, width, s.q, transitions.weights_T,
                    [&](Index i, Vec<T> sums)
                        FASTLSTM_INLINE_LAMBDA { (Vec<T>::load(s.a + i) * sums).store(s.p + i); });
-  if (__builtin_expect(!sums_lack, true)) return;
+  if (!unlikely(sums_lack)) return;
   for (Index j = 0; j < n; ++j) {
     if (s.sums[j] != 0 || s.p_next[j] == 0) continue;
     const T all = log_sum_before(transitions, s.alpha, j);
@@ -162,7 +162,7 @@ void crf_best_step(const CrfBestStep<T>& arguments) noexcept {
   const CrfBestStep<T> s = arguments;
   const CrfTransitions<T> transitions = *s.transitions;
   const Index n = transitions.n, width = transitions.width;
-  const Vec<T> nothing = Vec<T>::broadcast(T(-__builtin_inf()));
+  const Vec<T> nothing = Vec<T>::broadcast(-kInfinity<T>);
   Vec<T> largest = nothing;
   for (Index j = 0; j < width; j += Vec<T>::kLanes) {
     Vec<T> best = nothing, other = nothing;

@@ -53,7 +53,7 @@ struct AnyFunctions {
   /// Zero beyond the bounds.
   FASTLSTM_INLINE Vec<T> clipped_slope(const Activation& function, Vec<T> sum) const {
     const Vec<T> bounded = clipped(sum), slope = activation_slope(function, bounded);
-    return {sum.raw == bounded.raw ? slope.raw : Vec<T>::broadcast(0).raw};
+    return {FASTLSTM_CHOOSE(sum.raw == bounded.raw, slope.raw, Vec<T>::broadcast(0).raw)};
   }
 
   const StepOptions<T>& options;

@@ -14,7 +14,7 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
-typedef uint64_t HashLanes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+using HashLanes = Lanes<uint64_t, FASTLSTM_VECTOR_BYTES>;
 
 /// Words: uint64_t, or a vector of them.
 template <class Words>

@@ -41,7 +41,7 @@ FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
     }
   };
   const auto larger = [](double x, double most) FASTLSTM_INLINE_LAMBDA {
-    return __builtin_fabs(x) > most ? __builtin_fabs(x) : most;
+    return magnitude(x) > most ? magnitude(x) : most;
   };
   double most = 0;
   for_each([&](double x) { most = larger(x, most); });
@@ -62,12 +62,12 @@ FASTLSTM_NOINLINE Moments<T> careful_moments(Index H, At at) {
   });
   left /= n;
   const double variance = squares / n - left * left;  // of equal values, rounding below zero
-  const double deviation = unit * __builtin_sqrt(variance > 0 ? variance : 0);
+  const double deviation = unit * square_root(variance > 0 ? variance : 0);
   const double scale =
-      deviation < 1e100 ? 1 / __builtin_sqrt(deviation * deviation + kNormEpsilon) : 1 / deviation;
+      deviation < 1e100 ? 1 / square_root(deviation * deviation + kNormEpsilon) : 1 / deviation;
   constexpr double kLeastScale = sizeof(T) == 4 ? 0x1p-126 : 0x1p-1022;
   constexpr double kMost = sizeof(T) == 4 ? 0x1.fffffep127 : 0x1.fffffffffffffp1023;
-  if (scale < kLeastScale || farthest * unit > kMost) mean = __builtin_nan("");
+  if (scale < kLeastScale || farthest * unit > kMost) mean = kNaN<double>;
   return {T((mean + left) * unit), T(scale)};
 }
 
@@ -98,8 +98,8 @@ FASTLSTM_INLINE Moments<T> moments(Index H, At at) {
   const T variance = sum_of_vectors(squares) / n;
   constexpr T kMost = sizeof(T) == 4 ? T(0x1p120) : T(0x1p1016);
   const bool usual = mean * mean * T(0x1p-20) <= variance && variance <= kMost;
-  if (__builtin_expect(!usual, false)) return careful_moments<Parts, T>(H, at);
-  return {mean, T(1 / __builtin_sqrt(double(variance) + kNormEpsilon))};
+  if (unlikely(!usual)) return careful_moments<Parts, T>(H, at);
+  return {mean, T(1 / square_root(double(variance) + kNormEpsilon))};
 }
 
 /// The place in a row of sums of unit j of a gate; j starts a vector.

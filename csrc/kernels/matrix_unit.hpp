@@ -187,7 +187,7 @@ class EmulatedUnit {
     const bool fit = s.palette == 1 && s.rows[c] == s.rows[a] && s.bytes[c] == s.bytes[b] &&
                      s.bytes[a] == 4 * s.rows[b] && s.rows[c] <= kTileRows &&
                      s.rows[b] <= kTileRows && s.bytes[a] <= kTileBytes && s.rows[c] > 0;
-    if (!fit) __builtin_trap();
+    if (!fit) end_process();
   }
   uint32_t factor(int t, Index row, Index column) const {
     const Factor& f = factors_[t - kSumTiles];

@@ -33,7 +33,7 @@ struct RnnRelu {
   template <class T>
   FASTLSTM_INLINE Vec<T> slope(Vec<T> h) const {
     const Vec<T> zero = Vec<T>::broadcast(0), one = Vec<T>::broadcast(1);
-    return {h.raw > zero.raw ? one.raw : zero.raw};
+    return {FASTLSTM_CHOOSE(h.raw > zero.raw, one.raw, zero.raw)};
   }
 };
 

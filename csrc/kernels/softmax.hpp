@@ -12,7 +12,7 @@ void softmax_row(const SoftmaxRow<T>& arguments) noexcept {
   const SoftmaxRow<T> r = arguments;
   constexpr Index kLanes = Vec<T>::kLanes;
   const Index whole = r.n / kLanes * kLanes, left = r.n - whole;
-  const Vec<T> nothing = Vec<T>::broadcast(T(-__builtin_inf()));
+  const Vec<T> nothing = Vec<T>::broadcast(-kInfinity<T>);
   T last[kLanes];  // what does not fill a vector, and nothing
   nothing.store(last);
   if (left > 0) memcpy(last, r.x + whole, size_t(left) * sizeof(T));

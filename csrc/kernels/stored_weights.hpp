@@ -73,7 +73,7 @@ struct Bfloat16Weights : FloatSums<float> {
   static FASTLSTM_INLINE Float broadcast(const Input* x) { return Float::broadcast(*x); }
   static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
   static FASTLSTM_INLINE Float weight(Bits bits, int j) {
-    return {(Float::Raw)(j == 0 ? bits & -0x10000 : bits << 16)};
+    return {bits_as<Float::Raw>(j == 0 ? bits & -0x10000 : bits << 16)};
   }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
 };
@@ -81,24 +81,23 @@ struct Bfloat16Weights : FloatSums<float> {
 /// A vector of int8 as 32-bit integers. GCC 12 converts one element after the other.
 FASTLSTM_INLINE Bits load_int8(const int8_t* p) {
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  return (Bits)_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  return bits_as<Bits>(_mm512_cvtepi8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
 #elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
-  return (Bits)_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return bits_as<Bits>(_mm256_cvtepi8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
 #elif (defined(__SSE2__) || defined(__aarch64__)) && FASTLSTM_VECTOR_BYTES == 16
   int32_t four;
   memcpy(&four, p, sizeof four);
 #if defined(__SSE2__)
   const __m128i bytes = _mm_cvtsi32_si128(four), twice = _mm_unpacklo_epi8(bytes, bytes);
-  return (Bits)_mm_srai_epi32(_mm_unpacklo_epi16(twice, twice), 24);
+  return bits_as<Bits>(_mm_srai_epi32(_mm_unpacklo_epi16(twice, twice), 24));
 #else
   const int8x8_t bytes = vreinterpret_s8_s32(vdup_n_s32(four));
-  return (Bits)vmovl_s16(vget_low_s16(vmovl_s8(bytes)));
+  return bits_as<Bits>(vmovl_s16(vget_low_s16(vmovl_s8(bytes))));
 #endif
 #else
-  typedef int8_t Bytes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES / 4)));
-  Bytes bytes;
+  Lanes<int8_t, FASTLSTM_VECTOR_BYTES / 4> bytes;
   memcpy(&bytes, p, sizeof bytes);
-  return __builtin_convertvector(bytes, Bits);
+  return converted<Bits>(bytes);
 #endif
 }
 
@@ -113,7 +112,7 @@ struct Int8Weights : FloatSums<float> {
 
   static FASTLSTM_INLINE Float broadcast(const Input* x) { return Float::broadcast(*x); }
   static FASTLSTM_INLINE Float load(const Stored* p) {
-    return {__builtin_convertvector(load_int8(p), Float::Raw)};
+    return {converted<Float::Raw>(load_int8(p))};
   }
   static FASTLSTM_INLINE Float weight(Float w, int) { return w; }
   static FASTLSTM_INLINE Float add(Float sum, Float x, Float w) { return fma(x, w, sum); }
@@ -130,12 +129,15 @@ struct Bfloat16Products : FloatSums<float> {
   static constexpr Arithmetic kArithmetic = Arithmetic::kBfloat16;
   static constexpr int kSteps = 1;
 
-  static FASTLSTM_INLINE Bits broadcast(const Input* x) { return (Bits)_mm512_set1_epi32(int(*x)); }
+  static FASTLSTM_INLINE Bits broadcast(const Input* x) {
+    return bits_as<Bits>(_mm512_set1_epi32(int(*x)));
+  }
   static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
   static FASTLSTM_INLINE Bits weight(Bits w, int) { return w; }
   /// Adds the product of the upper halves first, then that of the lower ones, and rounds both.
   static FASTLSTM_INLINE Float add(Float sum, Bits x, Bits w) {
-    return {(Float::Raw)_mm512_dpbf16_ps(sum.raw, (__m512bh)x, (__m512bh)w)};
+    return {
+        bits_as<Float::Raw>(_mm512_dpbf16_ps(sum.raw, bits_as<__m512bh>(x), bits_as<__m512bh>(w)))};
   }
 };
 #else
@@ -154,10 +156,10 @@ struct Int8Sums {
   static constexpr Arithmetic kArithmetic = Arithmetic::kInt8;
   static constexpr bool kScales = true;
 
-  static FASTLSTM_INLINE Sum from_vector(Float sum) { return (Bits)sum.raw; }
-  static FASTLSTM_INLINE Float to_vector(Sum sum) { return {(Float::Raw)sum}; }
+  static FASTLSTM_INLINE Sum from_vector(Float sum) { return bits_as<Bits>(sum.raw); }
+  static FASTLSTM_INLINE Float to_vector(Sum sum) { return {bits_as<Float::Raw>(sum)}; }
   static FASTLSTM_INLINE Float value(Float sum) {
-    return {__builtin_convertvector((Bits)sum.raw, Float::Raw)};
+    return {converted<Float::Raw>(bits_as<Bits>(sum.raw))};
   }
 };
 
@@ -181,11 +183,14 @@ struct Int8Products : Int8Sums {
   static FASTLSTM_INLINE Bits weight(Bits w, int) { return w; }
   static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) {
 #if FASTLSTM_VECTOR_BYTES == 64
-    return (Bits)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)x, (__m512i)w);
+    return bits_as<Bits>(
+        _mm512_dpbusd_epi32(bits_as<__m512i>(sum), bits_as<__m512i>(x), bits_as<__m512i>(w)));
 #elif FASTLSTM_VECTOR_BYTES == 32
-    return (Bits)_mm256_dpbusd_avx_epi32((__m256i)sum, (__m256i)x, (__m256i)w);
+    return bits_as<Bits>(
+        _mm256_dpbusd_avx_epi32(bits_as<__m256i>(sum), bits_as<__m256i>(x), bits_as<__m256i>(w)));
 #else
-    return (Bits)vdotq_s32((int32x4_t)sum, (int8x16_t)w, (int8x16_t)x);
+    return bits_as<Bits>(
+        vdotq_s32(bits_as<int32x4_t>(sum), bits_as<int8x16_t>(w), bits_as<int8x16_t>(x)));
 #endif
   }
 };
@@ -195,23 +200,23 @@ struct Int8Products : Int8Sums {
 struct Int8Products : Int8Sums {
   using Products = Int8Products;
   using Input = uint32_t;  // two values of 16 bits: of inputs 0 and 2, then 1 and 3
-  typedef int16_t Pairs __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+  using Pairs = Lanes<int16_t, FASTLSTM_VECTOR_BYTES>;
   static constexpr int kSteps = 2;
   static constexpr bool kOffsets = false;
 
   static FASTLSTM_INLINE Bits broadcast(const Input* x) { return int32_t(*x) - Bits{}; }
   static FASTLSTM_INLINE Bits load(const Stored* p) { return load_bits(p); }
   static FASTLSTM_INLINE Bits weight(Bits bits, int j) {
-    const Pairs bytes = (Pairs)bits;
-    return (Bits)(j == 0 ? bytes << 8 >> 8 : bytes >> 8);
+    const auto bytes = bits_as<Pairs>(bits);
+    return bits_as<Bits>(j == 0 ? bytes << 8 >> 8 : bytes >> 8);
   }
   static FASTLSTM_INLINE Bits add(Bits sum, Bits x, Bits w) {
 #if FASTLSTM_VECTOR_BYTES == 64
-    return sum + (Bits)_mm512_madd_epi16((__m512i)x, (__m512i)w);
+    return sum + bits_as<Bits>(_mm512_madd_epi16(bits_as<__m512i>(x), bits_as<__m512i>(w)));
 #elif FASTLSTM_VECTOR_BYTES == 32
-    return sum + (Bits)_mm256_madd_epi16((__m256i)x, (__m256i)w);
+    return sum + bits_as<Bits>(_mm256_madd_epi16(bits_as<__m256i>(x), bits_as<__m256i>(w)));
 #else
-    return sum + (Bits)_mm_madd_epi16((__m128i)x, (__m128i)w);
+    return sum + bits_as<Bits>(_mm_madd_epi16(bits_as<__m128i>(x), bits_as<__m128i>(w)));
 #endif
   }
 };

@@ -45,7 +45,7 @@ struct FetchLines {
   Index step;  // 0: the same line again, where nothing is left to be brought
 
   FASTLSTM_INLINE void fetch() {
-    __builtin_prefetch(next, 0, 2);
+    fetch_to_read(next);
     next += step;
   }
 };

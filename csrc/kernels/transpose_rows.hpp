@@ -24,10 +24,8 @@ struct LanesBelow<0, k...> {
 template <int distance, class T, int... k>
 FASTLSTM_INLINE void exchange(Vec<T>& a, Vec<T>& b, LaneList<k...>) {
   constexpr int kLanes = Vec<T>::kLanes;
-  const auto low =
-      __builtin_shufflevector(a.raw, b.raw, ((k & distance) != 0 ? kLanes + k - distance : k)...);
-  const auto high =
-      __builtin_shufflevector(a.raw, b.raw, ((k & distance) != 0 ? kLanes + k : k + distance)...);
+  const auto low = picked<((k & distance) != 0 ? kLanes + k - distance : k)...>(a.raw, b.raw);
+  const auto high = picked<((k & distance) != 0 ? kLanes + k : k + distance)...>(a.raw, b.raw);
   a.raw = low;
   b.raw = high;
 }

@@ -51,7 +51,7 @@ void add_column_sums(const AddColumnSums<T>& s) noexcept {
 }
 
 // Counters of philox_4x32 side by side, one number of 32 bits in each lane of 64.
-typedef uint64_t PhiloxLanes __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+using PhiloxLanes = Lanes<uint64_t, FASTLSTM_VECTOR_BYTES>;
 constexpr Index kPhiloxLanes = FASTLSTM_VECTOR_BYTES / 8;
 // At once: the rounds of one would wait for each other. As many as the registers hold.
 constexpr Index kPhiloxVectors = FASTLSTM_VECTOR_BYTES == 64 ? 4 : 3;
@@ -61,11 +61,11 @@ constexpr Index kPhiloxBlocks = kPhiloxVectors * kPhiloxLanes;
 FASTLSTM_INLINE PhiloxLanes multiply_lower(PhiloxLanes a, uint32_t b) {
   const PhiloxLanes factor = uint64_t(b) - PhiloxLanes{};
 #if defined(__AVX512F__) && FASTLSTM_VECTOR_BYTES == 64
-  return (PhiloxLanes)_mm512_mul_epu32((__m512i)a, (__m512i)factor);
+  return bits_as<PhiloxLanes>(_mm512_mul_epu32(bits_as<__m512i>(a), bits_as<__m512i>(factor)));
 #elif defined(__AVX2__) && FASTLSTM_VECTOR_BYTES == 32
-  return (PhiloxLanes)_mm256_mul_epu32((__m256i)a, (__m256i)factor);
+  return bits_as<PhiloxLanes>(_mm256_mul_epu32(bits_as<__m256i>(a), bits_as<__m256i>(factor)));
 #elif defined(__SSE2__) && FASTLSTM_VECTOR_BYTES == 16
-  return (PhiloxLanes)_mm_mul_epu32((__m128i)a, (__m128i)factor);
+  return bits_as<PhiloxLanes>(_mm_mul_epu32(bits_as<__m128i>(a), bits_as<__m128i>(factor)));
 #else
   return (a & 0xFFFFFFFF) * factor;
 #endif

@@ -1,6 +1,7 @@
 #include "passes/cell_run.hpp"
 
 #include <algorithm>
+#include <limits>
 #include <utility>
 
 #include "runtime/tuning.hpp"
@@ -64,7 +65,7 @@ CellRun<T>::CellRun(const Layers<T>& layers, Index k, const RowSchedule& rows,
       ld_units_(padded_row<T>(w_.H, layout_.block_units * grain_)),
       ld_h_(w_.projects ? padded_row<T>(w_.P, 4 * kernels<T>().lanes) : ld_units_),
       at_once_(projects_inputs(w_.I) || inputs_first_ ? projected_steps(rows) : 1),
-      projects_ahead_(decide_to_project_ahead()),
+      least_to_project_ahead_(least_threads_to_project_ahead()),
       most_rows_down_(static_cast<Index>(tuning().rows_down)),
       masks_(layers.masks(k, regularisation, rows)) {
   const Index B = rows.B();
@@ -135,16 +136,19 @@ void CellRun<T>::get_state(const CellState<T>& state) const {
 }
 
 template <class T>
-bool CellRun<T>::decide_to_project_ahead() const {
+double CellRun<T>::least_threads_to_project_ahead() const {
+  constexpr double kNever = std::numeric_limits<double>::infinity();
   // Small weights do not keep the CPU waiting for long.
   if (!kernels<T>().projects_ahead || inputs_first_ || is_small(w_.R.view().arithmetic)) {
-    return false;
+    return kNever;
   }
   const Tuning& tuned = tuning();
   const auto weights = static_cast<double>(w_.GH * (w_.I + w_.P));
-  return rows_.B() == 1 && at_once_ >= 2 * kAheadSteps && weights >= tuned.ahead_least_weights &&
-         weights <= tuned.ahead_most_weights &&
-         weights * static_cast<double>(sizeof(T)) <= tuned.ahead_most_bytes;
+  if (rows_.B() != 1 || at_once_ < 2 * kAheadSteps || weights < tuned.ahead_least_weights ||
+      weights > tuned.ahead_most_weights) {
+    return kNever;
+  }
+  return weights * static_cast<double>(sizeof(T)) / tuned.ahead_most_bytes;
 }
 
 template <class T>
@@ -185,7 +189,7 @@ void CellRun<T>::run_ahead(const Run& run, const Share& share, ThreadBuffers<T>&
 
 template <class T>
 void CellRun<T>::run(const Run& run, const Share& share, ThreadBuffers<T>& own) {
-  if (projects_ahead_) return run_ahead(run, share, own);
+  if (share.size >= least_to_project_ahead_) return run_ahead(run, share, own);
   for (Index first = run.steps.first; first < run.steps.end; first += at_once_) {
     const StepRange steps{first, std::min(first + at_once_, run.steps.end)};
     if (projected_.size() > 0) project_inputs(run, steps, share, own);

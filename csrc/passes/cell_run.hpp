@@ -77,9 +77,10 @@ class CellRun {
   static bool projects_inputs(Index I) { return static_cast<double>(I) > tuning().few_inputs; }
 
  private:
-  /// Whether each step projects a part of the inputs of later ones, instead of all at once before:
-  /// for one row, of which each step waits for R to come from the memory.
-  bool decide_to_project_ahead() const;
+  /// How many threads must share the units, so that each step projects a part of the inputs of
+  /// later ones, instead of all at once before: for one row, of which each step waits for R to come
+  /// from the memory. The weights of each have to fit a cache.
+  double least_threads_to_project_ahead() const;
   /// Projects the inputs of kAheadSteps steps at once, then those of the next within these steps.
   void run_ahead(const Run& run, const Share& share, ThreadBuffers<T>& own);
   /// The time step of step s, and the other way round.
@@ -110,7 +111,7 @@ class CellRun {
   const Index ld_units_;       // of everything with H columns
   const Index ld_h_;
   const Index at_once_;  // steps whose inputs are projected together
-  const bool projects_ahead_;
+  const double least_to_project_ahead_;
   const Index most_rows_down_;  // that read panels from the end every other step
   Index swap_ = 0;              // 1: step 0 reads the second of h_
   Buffer<T> h_;                 // [2][B][ld_h]

@@ -1,9 +1,9 @@
 #include "passes/direction_backward.hpp"
 
 #include <algorithm>
-#include <deque>
 
 #include "passes/weight_gradients.hpp"
+#include "runtime/fixed_vector.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/spin_barrier.hpp"
 #include "runtime/tuning.hpp"
@@ -32,14 +32,14 @@ class DirectionPass {
   DirectionPass(const DirectionBackward<T>& run, Room& room)
       : run_(run),
         shape_(shape_of(run)),
+        barriers_(run.plan.units > 1 && !room.counts() ? run.plan.groups : 0),
         steps_(run.layers, shape_, run.layers.masks(run.k, &run.regularisation, run.rows),
                run.steps, room),
         weights_(shape_.weights,
                  {run.x, run.d_x, run.add_to_d_x, run.d_params.weight_ih, run.d_params.weight_hh},
                  steps_.cell().R_inputs(steps_.h_prev()), run.plan.threads, shape_.block_rows,
                  room) {
-    if (run_.plan.units == 1 || room.counts()) return;
-    for (int group = 0; group < run_.plan.groups; ++group) barriers_.emplace_back(run_.plan.units);
+    while (!barriers_.full()) barriers_.emplace_back(run_.plan.units);
   }
 
   void compute(TeamLease& team) {
@@ -102,10 +102,15 @@ class DirectionPass {
 
   const DirectionBackward<T>& run_;
   const BackwardShape<T> shape_;
-  std::deque<SpinBarrier> barriers_;  // by group, where threads share columns
+  FixedVector<SpinBarrier> barriers_;  // by group, where threads share columns
   StepsBackward<T> steps_;
   WeightGradients<T> weights_;
 };
+
+template <class T>
+BackwardRows backward_rows(const Layers<T>& layers, const RowSchedule& rows, Index call_B) {
+  return {call_B, rows.uneven(), layers.cell->sums_over_rows()};
+}
 
 }  // namespace
 
@@ -114,8 +119,7 @@ BackwardPlan plan_direction(const Layers<T>& layers, Index k, const RowSchedule&
                             bool one_thread) {
   const StackConfig& config = layers.config;
   const CallShape call(config, rows, sizeof(T), false);
-  const bool uneven = rows.rows() < rows.B() * rows.steps();
-  const BackwardRows of_rows{call_B, uneven, layers.cell->sums_over_rows()};
+  const BackwardRows of_rows = backward_rows(layers, rows, call_B);
   const Index layer = k / config.directions();
   return one_thread ? best_backward_plan(cost_model(), call, layer, of_rows, 1, 1)
                     : plan_backward(call, layer, of_rows);
@@ -137,8 +141,13 @@ Count direction_backward_bytes(const Layers<T>& layers, const RowSchedule& rows,
     Room room(Room::Use::kCounts);
     DirectionBackward<T> run{layers, k, rows, regularisation};
     run.plan = plan_direction(layers, k, rows, rows.B());
-    // Some of the rows may be worth more threads than all of them, but no more than these.
-    run.plan.threads = std::max(run.plan.threads, threads_worth(2 * products_of(config, rows)));
+    // What some of the rows are worth may be more threads than all of them, and when the call comes
+    // other threads may be late than now; but no more than these.
+    const int threads = threads_worth(2 * products_of(config, rows));
+    run.plan.threads = std::max(run.plan.threads, threads);
+    const CallShape call(config, rows, sizeof(T), false);
+    run.plan.step_rows = std::min(
+        run.plan.step_rows, least_step_rows(call, backward_rows(layers, rows, rows.B()), threads));
     run.call_B = rows.B();
     run.d_x = &asked;
     run.add_to_d_x = config.bidirectional;

@@ -1,13 +1,13 @@
 #include "passes/forward.hpp"
 
 #include <algorithm>
-#include <deque>
 #include <utility>
 #include <vector>
 
 #include "passes/cell_run.hpp"
 #include "passes/masks.hpp"
 #include "passes/merge.hpp"
+#include "runtime/fixed_vector.hpp"
 #include "runtime/fp_mode.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/spin_barrier.hpp"
@@ -61,7 +61,9 @@ class RowGroup {
         rows_(std::move(rows)),
         saved_(saved),
         dropped_(dropped),
-        barrier_(plan.threads_of_rows()) {
+        runs_(layers.config.cells()),
+        barrier_(plan.threads_of_rows()),
+        step_barriers_(plan.units > 1 ? plan.directions * plan.layers : 0) {
     const StackConfig& config = layers.config;
     Room room;
     for (Index k = 0; k < config.cells(); ++k) {
@@ -69,9 +71,7 @@ class RowGroup {
                          room);
       runs_.back().set_state(cell_state(config, call.B, k, call.state_0));
     }
-    for (int owner = 0; owner < plan.directions * plan.layers; ++owner) {
-      step_barriers_.emplace_back(plan.units);
-    }
+    while (!step_barriers_.full()) step_barriers_.emplace_back(plan.units);
     for (int thread = 0; thread < plan.threads_of_rows(); ++thread) {
       buffers_.emplace_back(layers, rows_, room);
     }
@@ -240,10 +240,10 @@ class RowGroup {
   Saved<T>* const saved_;
   T* const dropped_;  // [rows, D * P] packed: a layer's input after dropout
   Index block_steps_ = 0;
-  std::deque<CellRun<T>> runs_;
+  FixedVector<CellRun<T>> runs_;
   std::vector<ThreadBuffers<T>> buffers_;
   SpinBarrier barrier_;
-  std::deque<SpinBarrier> step_barriers_;  // by direction or owner of layers
+  FixedVector<SpinBarrier> step_barriers_;  // by direction or owner of layers that several share
   std::vector<Buffer<T>> between_;
 };
 
@@ -262,7 +262,7 @@ void forward_unmerged(const Layers<T>& layers, const ForwardCall<T>& call, const
   ThreadPlan plan = plan_threads(CallShape(config, rows, sizeof(T), alternate));
   TeamLease team(plan.threads(), products_of(config, rows));
   if (!team.granted()) plan = ThreadPlan{};  // another call has the team: this thread does it all
-  std::deque<RowGroup<T>> groups;
+  FixedVector<RowGroup<T>> groups(plan.rows);
   for (int g = 0; g < plan.rows; ++g) {
     groups.emplace_back(layers, call, RowSchedule(rows, g, plan.rows), plan, saved, dropped.data());
   }

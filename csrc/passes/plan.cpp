@@ -32,8 +32,7 @@ std::vector<PlannedWork> plan_call(const StackConfig& config, Index value_bytes,
   works[0].layers = plan.layers;
   works[0].units = plan.units;
   if (!training) return works;
-  const bool uneven = rows.rows() < rows.B() * rows.steps();
-  const BackwardRows of_rows{B, uneven, make_cell<float>(config)->sums_over_rows()};
+  const BackwardRows of_rows{B, rows.uneven(), make_cell<float>(config)->sums_over_rows()};
   for (Index k = 0; k < config.cells(); ++k) {
     const Index layer = k / config.directions();
     const BackwardPlan backward = plan_backward(forward, layer, of_rows);

@@ -1,6 +1,5 @@
 #include <algorithm>
 #include <chrono>
-#include <deque>
 #include <memory>
 #include <optional>
 #include <stdexcept>
@@ -11,6 +10,7 @@
 #include "fastlstm/stack.hpp"
 #include "passes/cell_run.hpp"
 #include "runtime/crowding.hpp"
+#include "runtime/fixed_vector.hpp"
 #include "runtime/fp_mode.hpp"
 #include "runtime/spin_barrier.hpp"
 #include "runtime/thread_team.hpp"
@@ -25,7 +25,8 @@ struct Stream<T>::State {
       : shared(std::move(shared_layers)),
         one_step(1, batch_size, nullptr),
         I(shared->config.input_size),
-        P(shared->config.output_size()) {
+        P(shared->config.output_size()),
+        runs(shared->config.num_layers) {
     const StackConfig& config = shared->config;
     Room room;
     for (Buffer<T>& buffer : between) room.add(buffer, B(), config.output_size());
@@ -124,8 +125,8 @@ struct Stream<T>::State {
   std::shared_ptr<const Layers<T>> shared;
   RowSchedule one_step;
   const Index I, P;
-  Buffer<T> between[2];         // [B, P] outputs of layers below the last
-  std::deque<CellRun<T>> runs;  // by layer
+  Buffer<T> between[2];          // [B, P] outputs of layers below the last
+  FixedVector<CellRun<T>> runs;  // by layer
   std::vector<ThreadBuffers<T>> buffers;
   std::unique_ptr<SpinBarrier> barrier;  // where several threads share a step
   int spinners = 1, sleepers = 1;  // threads worth their while that spin or sleep between steps

@@ -1,9 +1,7 @@
 // The floating-point mode inside a call.
 #pragma once
 
-#if defined(__SSE2__)
-#include <xmmintrin.h>
-#endif
+#include "runtime/compiler.hpp"
 
 namespace fastlstm {
 
@@ -15,7 +13,7 @@ class FlushDenormals {
   FlushDenormals(const FlushDenormals&) = delete;
   FlushDenormals& operator=(const FlushDenormals&) = delete;
 
-#if defined(__SSE2__)
+#if defined(__SSE2__) || defined(_M_X64)
   FlushDenormals() : before_(_mm_getcsr()) { _mm_setcsr(kDefault | kFlushToZero | kZeroDenormals); }
   ~FlushDenormals() { _mm_setcsr(before_); }
 
@@ -24,12 +22,9 @@ class FlushDenormals {
   static constexpr unsigned kFlushToZero = 0x8000;
   static constexpr unsigned kZeroDenormals = 0x0040;
   unsigned before_;
-#elif defined(__aarch64__)
-  FlushDenormals() {
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(kFlushToZero));
-  }
-  ~FlushDenormals() { asm volatile("msr fpcr, %0" : : "r"(before_)); }
+#elif defined(FASTLSTM_AARCH64)
+  FlushDenormals() : before_(floating_point_control()) { set_floating_point_control(kFlushToZero); }
+  ~FlushDenormals() { set_floating_point_control(before_); }
 
  private:
   static constexpr unsigned long kFlushToZero = 1ul << 24;

@@ -6,6 +6,7 @@
 
 #include "fastlstm/types.hpp"
 #include "runtime/buffer.hpp"
+#include "runtime/compiler.hpp"
 
 namespace fastlstm {
 
@@ -17,12 +18,12 @@ class Count {
 
   friend Count operator+(Count a, Count b) {
     Index sum = 0;
-    if (__builtin_add_overflow(a.n_, b.n_, &sum)) throw std::bad_alloc();
+    if (add_overflows(a.n_, b.n_, &sum)) throw std::bad_alloc();
     return sum;
   }
   friend Count operator*(Count a, Count b) {
     Index product = 0;
-    if (__builtin_mul_overflow(a.n_, b.n_, &product)) throw std::bad_alloc();
+    if (multiply_overflows(a.n_, b.n_, &product)) throw std::bad_alloc();
     return product;
   }
   friend Count most(Count a, Count b) { return std::max(a.n_, b.n_); }

@@ -4,10 +4,7 @@
 #include <chrono>
 #include <thread>
 
-#if defined(__x86_64__)
-#include <immintrin.h>
-#endif
-
+#include "runtime/compiler.hpp"
 #include "runtime/crowding.hpp"
 #include "runtime/interrupt.hpp"
 #include "runtime/tuning.hpp"
@@ -17,14 +14,6 @@ namespace fastlstm {
 namespace {
 
 using Clock = std::chrono::steady_clock;
-
-void cpu_relax() {
-#if defined(__x86_64__)
-  _mm_pause();
-#elif defined(__aarch64__)
-  asm volatile("yield");
-#endif
-}
 
 /// Whether a word that counts phases, and goes round, has come to this one.
 bool reached(unsigned word, unsigned phase) { return static_cast<int>(word - phase) >= 0; }

@@ -26,6 +26,10 @@ CacheBytes cache_bytes();
 /// Whether an ARM CPU has dot products of int8 (FEAT_DotProd), which none but the system can say.
 bool cpu_has_dot_products() noexcept;
 
+/// Whether the system saves AVX-512's registers from a thread's first use of them on, and says that
+/// it does only then.
+bool saves_avx512_at_first_use() noexcept;
+
 /// Asks for the tiles of AMX, whose 8 KB the system keeps for processes that asked alone, and says
 /// whether it gives them: to all threads, and to the children of forks. From then on it takes no
 /// stack for signals (sigaltstack) that would not hold them, and where a thread has such a one, it

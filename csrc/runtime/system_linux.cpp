@@ -133,6 +133,8 @@ bool cpu_has_dot_products() noexcept {
 #endif
 }
 
+bool saves_avx512_at_first_use() noexcept { return false; }
+
 bool allow_tiles() noexcept {
 #if defined(__x86_64__)
   constexpr long kAskForState = 0x1023, kTileData = 18;  // ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA

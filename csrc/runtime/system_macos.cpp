@@ -44,11 +44,15 @@ CacheBytes cache_bytes() {
 
 bool cpu_has_dot_products() noexcept { return told("hw.optional.arm.FEAT_DotProd") != 0; }
 
+bool saves_avx512_at_first_use() noexcept { return true; }
+
 #else
 
 int affinity_cores() { return 0; }
 CacheBytes cache_bytes() { return {}; }
 bool cpu_has_dot_products() noexcept { return false; }
+
+bool saves_avx512_at_first_use() noexcept { return false; }
 
 #endif
 

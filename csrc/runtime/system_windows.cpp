@@ -58,6 +58,8 @@ int quota_cpus() {
 // Not asked for: there are no kernels for ARM on Windows that anybody tried.
 bool cpu_has_dot_products() noexcept { return false; }
 
+bool saves_avx512_at_first_use() noexcept { return false; }
+
 // Not asked for: nobody has tried AMX on Windows.
 bool allow_tiles() noexcept { return false; }
 

@@ -7,6 +7,7 @@
 #include <stdexcept>
 
 #include "fastlstm/runtime.hpp"
+#include "runtime/compiler.hpp"
 #include "runtime/cpu.hpp"
 #include "runtime/system.hpp"
 
@@ -29,7 +30,7 @@ namespace fastlstm {
   }
 
 FASTLSTM_DECLARE(generic)
-#if defined(__x86_64__)
+#if defined(FASTLSTM_X86_64)
 FASTLSTM_DECLARE(avx2)
 FASTLSTM_DECLARE(avx512)
 namespace avx2_vnni {
@@ -53,7 +54,7 @@ extern const PanelKernels<float> bfloat16_kernels;
 extern const PanelKernels<float> int8_kernels;
 }  // namespace amx_emulated
 #endif
-#elif defined(__aarch64__)
+#elif defined(FASTLSTM_AARCH64)
 FASTLSTM_DECLARE(neon)
 namespace neon_dot {
 extern const PanelKernels<float> int8_kernels;
@@ -76,7 +77,7 @@ bool has_amx() { return std::strcmp(asked_for(), "amx") == 0 && cpu_has_amx() &&
 // Best first. A new target is a line here, one above, a file in kernels/targets, and a line in
 // CMakeLists.txt.
 const Target kTargets[] = {
-#if defined(__x86_64__)
+#if defined(FASTLSTM_X86_64)
 #if defined(FASTLSTM_AMX)
     {"amx", has_amx, FASTLSTM_KERNELS_OF(avx512, amx, amx)},
 #endif
@@ -88,7 +89,7 @@ const Target kTargets[] = {
 #if defined(FASTLSTM_EMULATED_AMX)  // not the best of any CPU: for tests
     {"amx_emulated", cpu_has_avx512, FASTLSTM_KERNELS_OF(avx512, amx_emulated, amx_emulated)},
 #endif
-#elif defined(__aarch64__)
+#elif defined(FASTLSTM_AARCH64)
     {"neon_dot", cpu_has_dot_products, FASTLSTM_KERNELS_OF(neon, neon, neon_dot)},
     {"neon", always, FASTLSTM_KERNELS_OF(neon, neon, neon)},
 #endif

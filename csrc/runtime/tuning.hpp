@@ -97,7 +97,7 @@ enum class Machine { kFastL3, kZen5, kSlowL3 };
   X(few_inputs, 4, 4, 4, "inputs up to which they are not projected ahead of the steps")         \
   X(ahead_least_weights, 2e4, 2e4, 2e4, "weights from which inputs are projected ahead")         \
   X(ahead_most_weights, 4e6, 4e6, 4e6, "weights up to which they are")                           \
-  X(ahead_most_bytes, 1e18, 8.3e5, 1 << 20, "the same in bytes")                                 \
+  X(ahead_most_bytes, 1e18, 8.3e5, 1 << 20, "the same in bytes, of a thread's share")            \
   X(rows_down, 24, 24, 24, "rows up to which every other step reads panels from the end")        \
   X(gradients_in_L2, 3 << 19, 3 << 19, 3 << 19,                                                  \
     "bytes of gradients that the L2 cache has room for")                                         \

@@ -48,6 +48,8 @@ class RowSchedule {
     return uniform_ ? t * batch_ : offsets_[static_cast<std::size_t>(t)];
   }
   Index rows() const { return offset(steps()); }
+  /// Whether some rows are longer than others.
+  bool uneven() const { return rows() < B() * steps(); }
   /// The place in the caller's batch of sorted row b.
   Index place(Index b) const {
     return uniform_ ? place_first_ + b * place_stride_ : order_[static_cast<std::size_t>(b)];

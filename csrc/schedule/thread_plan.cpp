@@ -125,6 +125,14 @@ ThreadPlan plan_threads(const CallShape& call) {
 
 Index sum_rows(Index B) { return std::clamp<Index>((B + 3) / 4, 4, kMostStepRows); }
 
+Index least_step_rows(const CallShape& call, const BackwardRows& rows, int most) {
+  Index least = kMostStepRows;
+  for (int groups = 1; groups <= std::min<Index>(most, std::max<Index>(call.B, 1)); ++groups) {
+    least = std::min(least, step_rows(call, rows, groups));
+  }
+  return least;
+}
+
 BackwardPlan best_backward_plan(const CostModel& model, const CallShape& call, Index layer,
                                 const BackwardRows& rows, int most, int meeting) {
   const bool shares = !rows.sums_over_rows && call.config.proj_size == 0;

@@ -28,6 +28,9 @@ struct BackwardRows {
 /// The rows of a group that is summed together, or of a task of steps, whatever the number of
 /// threads: four groups as a rule, so that as many threads have a task.
 Index sum_rows(Index B);
+/// The fewest rows of a task that a plan for at most `most` threads may have, of these rows or of
+/// those that live in some of the steps: with fewer threads a task may have fewer rows, too.
+Index least_step_rows(const CallShape& call, const BackwardRows& rows, int most);
 BackwardPlan best_backward_plan(const CostModel& model, const CallShape& call, Index layer,
                                 const BackwardRows& rows, int most, int meeting);
 

@@ -91,13 +91,13 @@ FASTLSTM_INLINE ExpParts<T> exp_parts(Vec<T> x) {
   Vec<T> s = Vec<T>::broadcast(coefficient<A, T>(kTerms - 1));
 #pragma GCC unroll 16
   for (int k = kTerms - 2; k >= 0; --k) s = fma(s, r, Vec<T>::broadcast(coefficient<A, T>(k)));
-  return {(typename Vec<T>::Int)shifted.raw, r, s};
+  return {bits_as<typename Vec<T>::Int>(shifted.raw), r, s};
 }
 
 /// 2^n where the result is a normal number, or zero for the n just below.
 template <class T>
 FASTLSTM_INLINE Vec<T> power_of_two(typename Vec<T>::Int biased_n) {
-  return {(typename Vec<T>::Raw)(biased_n << ExpConstants<T>::kMantissaBits)};
+  return {bits_as<typename Vec<T>::Raw>(biased_n << ExpConstants<T>::kMantissaBits)};
 }
 
 /// e^x for any x.
@@ -108,7 +108,7 @@ FASTLSTM_INLINE Vec<T> exp(Vec<T> x) {
   const ExpParts<T> e = exp_parts<1>(x);
   // Two factors: 2^n alone may overflow or be denormal where the result is neither.
   const typename Vec<T>::Int n =
-      e.biased_n - (typename Vec<T>::Int)Vec<T>::broadcast(C::kRound).raw;
+      e.biased_n - bits_as<typename Vec<T>::Int>(Vec<T>::broadcast(C::kRound).raw);
   const typename Vec<T>::Int half = n >> 1;
   const Vec<T> expm1 = fma(e.r * e.r, e.s, e.r);
   return (Vec<T>::broadcast(1) + expm1) * power_of_two<T>(half + C::kExponentBias) *
@@ -146,12 +146,15 @@ FASTLSTM_INLINE Vec<T> log(Vec<T> x) {
   using Int = typename Vec<T>::Int;
   const Vec<T> shift = Vec<T>::broadcast(C::kShift);
   const Vec<T> bias = Vec<T>::broadcast(C::kShift + ExpConstants<T>::kExponentBias);
-  const Raw infinity = Vec<T>::broadcast(T(__builtin_inf())).raw;
+  const Raw infinity = Vec<T>::broadcast(kInfinity<T>).raw;
   // Sums of bits stay in their range: of NaN and infinity they would not.
-  const Raw counted = x.raw < infinity ? x.raw : Vec<T>::broadcast(1).raw;
-  const Int bits = (Int)counted + (C::kOne - C::kSqrtHalf);
-  const Vec<T> n = Vec<T>{(Raw)((bits >> ExpConstants<T>::kMantissaBits) + (Int)shift.raw)} - bias;
-  const Vec<T> f = Vec<T>{(Raw)((bits & C::kMantissa) + C::kSqrtHalf)} - Vec<T>::broadcast(1);
+  const Raw counted = FASTLSTM_CHOOSE(x.raw < infinity, x.raw, Vec<T>::broadcast(1).raw);
+  const Int bits = bits_as<Int>(counted) + (C::kOne - C::kSqrtHalf);
+  const Vec<T> n =
+      Vec<T>{bits_as<Raw>((bits >> ExpConstants<T>::kMantissaBits) + bits_as<Int>(shift.raw))} -
+      bias;
+  const Vec<T> f =
+      Vec<T>{bits_as<Raw>((bits & C::kMantissa) + C::kSqrtHalf)} - Vec<T>::broadcast(1);
   const Vec<T> s = f / (f + Vec<T>::broadcast(2));
   const Vec<T> z = s * s;
   Vec<T> series = Vec<T>::broadcast(T(2) / T(2 * C::kTerms + 1));
@@ -164,9 +167,9 @@ FASTLSTM_INLINE Vec<T> log(Vec<T> x) {
   const Vec<T> small =
       fma(s, fma(z, series, half_square), n * Vec<T>::broadcast(ExpConstants<T>::kLn2Low));
   const Vec<T> y = fma(n, Vec<T>::broadcast(ExpConstants<T>::kLn2High), f - (half_square - small));
-  const Raw below = x.raw < Raw{} ? Vec<T>::broadcast(T(__builtin_nan(""))).raw : -infinity;
-  const Raw finite = x.raw < Vec<T>::broadcast(C::kLeast).raw ? below : y.raw;
-  return {x.raw < infinity ? finite : x.raw};
+  const Raw below = FASTLSTM_CHOOSE(x.raw < Raw{}, Vec<T>::broadcast(kNaN<T>).raw, -infinity);
+  const Raw finite = FASTLSTM_CHOOSE(x.raw < Vec<T>::broadcast(C::kLeast).raw, below, y.raw);
+  return {FASTLSTM_CHOOSE(x.raw < infinity, finite, x.raw)};
 }
 
 /// 1 / (1 + e^-x) for any x.
@@ -185,14 +188,14 @@ template <class T>
 FASTLSTM_INLINE Vec<T> tanh(Vec<T> x) {
   using C = ExpConstants<T>;
   using Int = typename Vec<T>::Int;
-  const Int sign = (Int)x.raw & (Int)Vec<T>::broadcast(T(-0.0)).raw;
-  const Vec<T> magnitude = {(typename Vec<T>::Raw)((Int)x.raw ^ sign)};
+  const Int sign = bits_as<Int>(x.raw) & bits_as<Int>(Vec<T>::broadcast(T(-0.0)).raw);
+  const Vec<T> magnitude = {bits_as<typename Vec<T>::Raw>(bits_as<Int>(x.raw) ^ sign)};
   const ExpParts<T> e = exp_parts<2>(min(magnitude, Vec<T>::broadcast(C::kTanhMost)));
   const Vec<T> half = Vec<T>::broadcast(0.5);
   const Vec<T> scale = power_of_two<T>(e.biased_n);
   const Vec<T> m = fma(scale, fma(e.r * e.r, e.s, e.r), fma(scale, half, Vec<T>::broadcast(-0.5)));
   const Vec<T> result = m / (m + Vec<T>::broadcast(1));
-  return {(typename Vec<T>::Raw)((Int)result.raw | sign)};
+  return {bits_as<typename Vec<T>::Raw>(bits_as<Int>(result.raw) | sign)};
 }
 
 }  // namespace

@@ -1,17 +1,11 @@
 // Vec<T>: one SIMD register of float or double, for the target that this file is compiled for.
 //
-// Built on the vector extensions of GCC and Clang, so that one text serves every width; a target
-// sets FASTLSTM_VECTOR_BYTES and gets the instructions that its compiler flags allow. Only fma,
-// min and max need intrinsics: the compiler's own contraction of a * b + c may differ from one
-// place to the next, and then the bits would; of a minimum it makes two instructions. Without FMA
-// instructions (the generic target on x86-64) fma rounds twice.
-//
-// Everything here has internal linkage: this file is compiled for several instruction sets, and a
-// function that the linker could merge would run on CPUs that lack its instructions.
+// One text serves every width: a target sets FASTLSTM_VECTOR_BYTES and gets the instructions that
+// its compiler flags allow (simd/lanes.hpp). Only fma, min and max need intrinsics: the compiler's
+// own contraction of a * b + c may differ from one place to the next, and then the bits would; of a
+// minimum it makes two instructions. Without FMA instructions (the generic target on x86-64) fma
+// rounds twice.
 #pragma once
-
-#include <stdint.h>
-#include <string.h>
 
 #if defined(__FMA__)
 #include <immintrin.h>
@@ -19,15 +13,7 @@
 #include <arm_neon.h>
 #endif
 
-#include "fastlstm/types.hpp"
-
-#define FASTLSTM_INLINE inline __attribute__((always_inline))
-#define FASTLSTM_INLINE_LAMBDA __attribute__((always_inline))
-#if defined(__clang__)
-#define FASTLSTM_NOINLINE __attribute__((noinline))
-#else
-#define FASTLSTM_NOINLINE __attribute__((noinline, noclone))  // one copy of the code
-#endif
+#include "simd/lanes.hpp"
 
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
@@ -38,25 +24,22 @@ struct Constant {
   static constexpr int value = N;
 };
 
+/// Integers of T's size.
 template <class T>
-struct VecTypes;
-
+struct SameSize;
 template <>
-struct VecTypes<float> {
-  typedef float Raw __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
-  typedef int32_t Int __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+struct SameSize<float> {
+  using Integer = int32_t;
 };
-
 template <>
-struct VecTypes<double> {
-  typedef double Raw __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
-  typedef int64_t Int __attribute__((vector_size(FASTLSTM_VECTOR_BYTES)));
+struct SameSize<double> {
+  using Integer = int64_t;
 };
 
 template <class T>
 struct Vec {
-  using Raw = typename VecTypes<T>::Raw;
-  using Int = typename VecTypes<T>::Int;
+  using Raw = Lanes<T, FASTLSTM_VECTOR_BYTES>;
+  using Int = Lanes<typename SameSize<T>::Integer, FASTLSTM_VECTOR_BYTES>;
   static constexpr Index kLanes = FASTLSTM_VECTOR_BYTES / sizeof(T);
 
   Raw raw;
@@ -134,7 +117,7 @@ FASTLSTM_INLINE Vec<T> min(Vec<T> x, Vec<T> bound) {
 #if defined(FASTLSTM_FLOAT_NAME)
   FASTLSTM_INTRINSIC(min, bound.raw, x.raw)
 #else
-  return {bound.raw < x.raw ? bound.raw : x.raw};
+  return {FASTLSTM_CHOOSE(bound.raw < x.raw, bound.raw, x.raw)};
 #endif
 }
 template <class T>
@@ -142,7 +125,7 @@ FASTLSTM_INLINE Vec<T> max(Vec<T> x, Vec<T> bound) {
 #if defined(FASTLSTM_FLOAT_NAME)
   FASTLSTM_INTRINSIC(max, bound.raw, x.raw)
 #else
-  return {bound.raw > x.raw ? bound.raw : x.raw};
+  return {FASTLSTM_CHOOSE(bound.raw > x.raw, bound.raw, x.raw)};
 #endif
 }
 
@@ -153,9 +136,7 @@ FASTLSTM_INLINE Vec<T> sqrt(Vec<T> x) {
   FASTLSTM_INTRINSIC(sqrt, x.raw)
 #else
   Vec<T> y{};
-  for (Index k = 0; k < Vec<T>::kLanes; ++k) {
-    y.raw[k] = sizeof(T) == 4 ? T(__builtin_sqrtf(float(x.raw[k]))) : T(__builtin_sqrt(x.raw[k]));
-  }
+  for (Index k = 0; k < Vec<T>::kLanes; ++k) y.raw[k] = square_root(x.raw[k]);
   return y;
 #endif
 }

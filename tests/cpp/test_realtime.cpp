@@ -33,16 +33,27 @@
 #include <dlfcn.h>
 #include <pthread.h>
 
+#include <atomic>
 #include <cerrno>
 #include <cstddef>
+#include <mutex>
+#include <new>
 
 namespace {
 
 thread_local volatile long t_calls = 0;  // Clang thinks that allocations change nothing
 
-template <class F>
-F* next(const char* name) {
-  return reinterpret_cast<F*>(dlsym(RTLD_NEXT, name));
+/// The C library's pthread_mutex_lock. Not in a local static that is initialised when it is first
+/// asked for: libc++abi guards one with a mutex.
+int lock_mutex(pthread_mutex_t* mutex) {
+  using Lock = int(pthread_mutex_t*);
+  static std::atomic<Lock*> known{nullptr};
+  Lock* lock = known.load(std::memory_order_relaxed);
+  if (lock == nullptr) {
+    lock = reinterpret_cast<Lock*>(dlsym(RTLD_NEXT, "pthread_mutex_lock"));
+    known.store(lock, std::memory_order_relaxed);
+  }
+  return lock(mutex);
 }
 
 }  // namespace
@@ -69,10 +80,7 @@ int posix_memalign(void** memory, std::size_t alignment, std::size_t bytes) {
 }
 void free(void* memory) { ++t_calls, __libc_free(memory); }
 
-int pthread_mutex_lock(pthread_mutex_t* mutex) {
-  static auto* const locks = next<int(pthread_mutex_t*)>("pthread_mutex_lock");
-  return ++t_calls, locks(mutex);
-}
+int pthread_mutex_lock(pthread_mutex_t* mutex) { return ++t_calls, lock_mutex(mutex); }
 }
 #pragma GCC visibility pop
 #endif
@@ -139,15 +147,21 @@ static_assert(noexcept(fastlstm_stream_step_f64(nullptr, nullptr, nullptr)));
 
 TEST(calls_are_counted) {
 #if defined(COUNTED)
-  const long before = calls();
-  std::vector<int>* volatile made = new std::vector<int>(100);  // or Clang leaves it out
-  CHECK(calls() > before);
-  delete made;
-  pthread_mutex_t mutex = PTHREAD_MUTEX_INITIALIZER;
-  const long between = calls();
-  pthread_mutex_lock(&mutex);
-  CHECK(calls() > between);
-  pthread_mutex_unlock(&mutex);
+  const auto counted = [](auto body) {
+    const long before = calls();
+    body();
+    return calls() > before;
+  };
+  std::vector<int>* volatile made = nullptr;  // or Clang leaves it out
+  CHECK(counted([&] { made = new std::vector<int>(100); }));
+  CHECK(counted([&] { delete made; }));
+  constexpr std::align_val_t kLine{64};
+  void* volatile line = nullptr;
+  CHECK(counted([&] { line = ::operator new(100, kLine); }));
+  CHECK(counted([&] { ::operator delete(line, kLine); }));
+  std::mutex mutex;
+  CHECK(counted([&] { mutex.lock(); }));
+  mutex.unlock();
 #endif
 }
 

@@ -776,15 +776,7 @@ def _known_options(
     cls: type[RecurrentLayer[Any, Any]], options: Mapping[str, Any]
 ) -> dict[str, Any]:
     """All options of a class; those that are left out have their defaults."""
-    table = table_of(cls)
-    unknown = [name for name in options if name not in table.options]
-    missing = [name for name in table.required if name not in options]
-    if unknown or missing:
-        raise ValueError(
-            f"{cls.__name__}: expected its options; missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unknown) or 'none'}"
-        )
-    return _checked(cls, {**table.defaults, **options})
+    return _checked(cls, table_of(cls).completed(cls.__name__, options))
 
 
 def _make_quantized(

@@ -106,6 +106,23 @@ class Table:
         """Return the values of all options; other arguments are not looked at."""
         return {n: option.check(n, arguments[n]) for n, option in self.options.items()}
 
+    def completed(self, owner: str, options: Mapping[str, Any]) -> dict[str, Any]:
+        """Return all options, those that are left out with their defaults.
+
+        Raises
+        ------
+        ValueError
+            There are others, or some without a default are missing.
+        """
+        unknown = [name for name in options if name not in self.options]
+        missing = [name for name in self.required if name not in options]
+        if unknown or missing:
+            raise ValueError(
+                f"{owner}: expected its options; missing: {', '.join(missing) or 'none'}; "
+                f"unexpected: {', '.join(unknown) or 'none'}"
+            )
+        return {**self.defaults, **options}
+
     def shown(self, values: Mapping[str, Any]) -> str:
         """Return the arguments that make these values, as briefly as they can be written."""
         others = [f"{n}={values[n]!r}" for n, d in self.defaults.items() if values[n] != d]

@@ -163,15 +163,8 @@ def make_block(cls: type[BlockT], options: Mapping[str, Any], values: Mapping[st
         There is no such option, or names and shapes are not those of such a block.
     """
     table = table_of(cls)
-    unknown = [name for name in options if name not in table.options]
-    missing = [name for name in table.required if name not in options]
-    if unknown or missing:
-        raise ValueError(
-            f"{cls.__name__}: expected its options; missing: {', '.join(missing) or 'none'}; "
-            f"unexpected: {', '.join(unknown) or 'none'}"
-        )
+    all_options = table.completed(cls.__name__, options)
     block = cls.__new__(cls)
-    all_options = {**table.defaults, **options}
     shapes = cls._shapes(table.checked(all_options))
     check_all_names("values", values, shapes, cls.__name__)
     Block.__init__(block, all_options, {name: values[name] for name in shapes})
