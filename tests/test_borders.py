@@ -19,7 +19,7 @@ KERNEL_LIBRARIES |= {"math.h", "stdlib.h"}  # where there is one target only
 # What a system has and others lack. "runtime/system.hpp" has a file for each system behind it.
 SYSTEM = re.compile(
     r"<(sys/[a-z]+|unistd|pthread|sched|dlfcn|fcntl|signal|csignal|windows|process|mach/[a-z_]+)(\.h)?>"
-    r"|\b(__linux__|__unix__|__APPLE__|_WIN32|__GLIBC__)\b"
+    r"|\b(__linux__|__unix__|__APPLE__|__FreeBSD__|_WIN32|__MINGW32__|__GLIBC__)\b"
 )
 
 # What GCC and Clang have beside C++, and the two files that do without where the compiler does.
@@ -68,12 +68,15 @@ def wrong_include(folder: str, kind: str, name: str) -> str | None:
     return None
 
 
+def all_files() -> list[Path]:
+    return sorted(f for f in SOURCE.rglob("*") if f.suffix in (".hpp", ".cpp", ".h", ".c"))
+
+
 def all_includes() -> Iterator[tuple[Path, str, str, str]]:
     """All includes of the core: file, folder, kind and name."""
-    for file in sorted(SOURCE.rglob("*")):
-        if file.suffix in (".hpp", ".cpp", ".h", ".c"):
-            for kind, name in includes(file.read_text(encoding="utf-8")):
-                yield file, file.relative_to(SOURCE).parts[0], kind, name
+    for file in all_files():
+        for kind, name in includes(file.read_text(encoding="utf-8")):
+            yield file, file.relative_to(SOURCE).parts[0], kind, name
 
 
 def test_nothing_includes_upwards() -> None:
@@ -87,7 +90,7 @@ def test_nothing_includes_upwards() -> None:
 
 def test_one_file_for_each_system_calls_it() -> None:
     wrong, right = [], []
-    for file in sorted([*SOURCE.rglob("*.hpp"), *SOURCE.rglob("*.cpp")]):
+    for file in all_files():
         if SYSTEM.search(file.read_text(encoding="utf-8")) is not None:
             (right if file.name.startswith("system_") else wrong).append(file.name)
     assert not wrong
@@ -101,7 +104,7 @@ def test_one_file_for_each_system_calls_it() -> None:
 
 def test_two_files_have_what_compilers_add_to_cpp() -> None:
     found = {}
-    for file in sorted([*SOURCE.rglob("*.hpp"), *SOURCE.rglob("*.cpp")]):
+    for file in all_files():
         code = re.sub(r"//.*", "", file.read_text(encoding="utf-8"))
         used = [m[0] for m in BESIDE_CPP.finditer(code) if not IN_A_CALL.search(code[: m.end()])]
         if used:
