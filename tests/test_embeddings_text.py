@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import bz2
+import errno
 import gzip
 import io
 import lzma
+import mmap
 import pickle
 import zipfile
 from pathlib import Path
 
+import fastlstm
 import numpy as np
 import pytest
 from damage import assert_reads_or_refuses
@@ -265,6 +268,27 @@ def test_low_memory_is_no_damage(path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(np, "loadtxt", fail)
     with pytest.raises(MemoryError):
         load(write(path, text()))
+
+
+@pytest.mark.parametrize("kind", ["saved", "fasttext", "h5", "pickle"])
+def test_no_room_to_map_a_file_is_no_damage(
+    kind: str, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise OSError(errno.ENOMEM, "Cannot allocate memory")
+
+    vectors = np.ones((9, 4), np.float32)
+    data = {
+        "saved": lambda: saved_file(["x"], vectors[:1]),
+        "fasttext": lambda: fasttext_file(["x"], vectors),
+        "h5": lambda: b"\x89HDF\r\n\x1a\n" + bytes(1000),
+        "pickle": lambda: pickle.dumps({"weight_ih_l0": vectors}),
+    }
+    readers = {"h5": fastlstm.from_keras, "pickle": fastlstm.from_torch}
+    write(path, data[kind]())
+    monkeypatch.setattr(mmap, "mmap", fail)
+    with pytest.raises(MemoryError, match="no room to map a file"):
+        readers.get(kind, load)(path)
 
 
 def test_unknown_words_of_any_length(path: Path) -> None:

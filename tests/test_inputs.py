@@ -351,6 +351,26 @@ def test_what_has_other_values_than_it_seems(torch: Any, layer: fastlstm.LSTM) -
         fastlstm.embeddings.Embeddings(["a", "b", "c"], np.ma.masked_less(X[0], 0))
 
 
+def test_a_tensor_whose_memory_was_freed() -> None:
+    """NumPy would take other memory for its values."""
+    torch = pytest.importorskip("torch")
+    layer = fastlstm.LSTM(I, H)
+    for size in (0, 8):
+        module = torch.nn.LSTM(I, H)
+        module.weight_hh_l0.untyped_storage().resize_(size)
+        for source in (module, module.state_dict()):
+            with pytest.raises(ValueError, match=r"weight_hh_l0: .*whose memory was freed"):
+                fastlstm.from_torch(source)
+        x = torch.zeros(T, B, I)
+        x.untyped_storage().resize_(size)
+        with pytest.raises(TypeError, match=r"^x: expected .*whose memory was freed"):
+            layer(x)
+    ends = torch.zeros(T * B * I + 1)[1:].view(B, I, T).permute(2, 0, 1)  # at its storage's end
+    assert to_numpy("x", ends).shape == (T, B, I)
+    for empty in (torch.zeros(0, 3), torch.zeros(5)[5:]):
+        assert to_numpy("x", empty).size == 0
+
+
 def test_low_memory_is_no_wrong_argument() -> None:
     class Large:
         def __array__(self, dtype: Any = None, copy: Any = None) -> np.ndarray:

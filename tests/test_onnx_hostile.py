@@ -5,6 +5,8 @@ from __future__ import annotations
 import gzip
 import itertools
 import re
+import subprocess
+import sys
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -131,6 +133,40 @@ def test_low_memory_is_no_damage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numpy_helper, "to_array", fail)
     with pytest.raises(MemoryError):
         fastlstm.from_onnx(model([recurrent()], W))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs a limit of the address space")
+@pytest.mark.parametrize("beside", [False, True])
+def test_a_process_that_has_little_memory(beside: bool, tmp_path: Path) -> None:
+    """Protobuf ends the process where it has no room for bytes that it is given."""
+    size = 24 << 20
+    tensors = {**W, "W": np.zeros((1, 4 * H, size // 16 // H), np.float32)}
+    path, small = tmp_path / "m.onnx", tmp_path / "small.onnx"
+    options = {"save_as_external_data": beside, "size_threshold": 0}
+    onnx.save(model([recurrent()], tensors), path, location="data", **options)
+    onnx.save(model([recurrent()], W), small, location="less", **options)
+    code = f"""
+import os, resource, sys
+import fastlstm
+fastlstm.from_onnx({str(small)!r})
+for most in range(0, {7 * size}, 4 << 20):
+    child = os.fork()
+    if child == 0:
+        held = int(open("/proc/self/statm").read().split()[0]) * os.sysconf("SC_PAGESIZE")
+        resource.setrlimit(resource.RLIMIT_AS, (held + most, resource.RLIM_INFINITY))
+        try:
+            layer = fastlstm.from_onnx({str(path)!r})
+        except MemoryError:
+            os._exit(1)
+        except BaseException as error:
+            os.write(2, type(error).__name__.encode())
+            os._exit(2)
+        os._exit(0)
+    print(os.waitpid(child, 0)[1])
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not run.stderr
+    assert {*run.stdout.split()} == {"0", "256"}  # a layer, or a MemoryError
 
 
 # --- sizes ----------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ onnx = pytest.importorskip("onnx")
 pytest.importorskip("onnxruntime")
 from onnx import helper  # noqa: E402
 from onnx_models import (  # noqa: E402
+    B,
     H,
     I,
     graph,
@@ -137,6 +138,46 @@ def test_the_bodies_of_scan_and_sequence_map() -> None:
     mapped = node("SequenceMap", ["s"], ["Y"], name="map", body=body)
     source = model([node("SequenceConstruct", ["X"], ["s"]), mapped], W)
     assert_gives(fastlstm.from_onnx(source, "map/body/one"), W)
+
+
+@pytest.mark.parametrize("sparse", [False, True])
+def test_an_initializer_does_not_stand_for_the_input_of_a_body(sparse: bool) -> None:
+    """Each run is given all inputs of a body: ONNX's reference takes those."""
+    carried = node("Neg", ["W"], ["next"])
+    made = loop([carried, recurrent("X", "W", "R", "B", name="step")], "next")
+    made.input[2] = "W_0"
+    body = next(a.g for a in made.attribute if a.name == "body")
+    body.input[2].name = "W"
+    stored = onnx.numpy_helper.from_array(OTHER["W2"].reshape(-1) if sparse else OTHER["W2"], "W")
+    if sparse:
+        places = onnx.numpy_helper.from_array(np.arange(W["W"].size), "places")
+        body.sparse_initializer.append(helper.make_sparse_tensor(stored, places, W["W"].shape))
+    else:
+        body.initializer.append(stored)
+    tensors = {"W_0": W["W"], "R": W["R"], "B": W["B"], "n": np.int64(2)}
+    with pytest.raises(ValueError, match="W: expected a constant, got 'W', which the model comput"):
+        fastlstm.from_onnx(model([made], tensors))
+
+
+def test_names_that_nothing_makes() -> None:
+    """A state or bias that is nowhere is not one that was left out, or for the caller to give."""
+    cases = {"B": ("X", "W", "R", "b"), "sequence_lens": ("X", "W", "R", "", "n_x")}
+    cases["initial_h"] = ("X", "W", "R", "B", "", "h_0")
+    cases["initial_c"] = ("X", "W", "R", "B", "", "", "c_0")
+    for what, names in cases.items():
+        message = f"{what}: nothing in the model makes '{names[-1]}'"
+        with pytest.raises(ValueError, match=message):
+            fastlstm.from_onnx(model([recurrent(*names)], W), constants=True)
+        body = loop([recurrent(*names, name="step")], "Y_step")
+        with pytest.raises(ValueError, match=message):
+            fastlstm.from_onnx(model([body], {**W, "n": np.int64(1)}), constants=True)
+        inner = function([recurrent(*names, name="inner")], ["X", "W", "R", "B"])
+        # Those of the caller's are unknown in a function.
+        outside = {**W, names[-1]: np.ones((1, B, H), np.float32)}
+        with pytest.raises(ValueError, match=message):
+            fastlstm.from_onnx(
+                model([call("X", "W", "R", "B", name="f")], outside, functions=[inner])
+            )
 
 
 # --- functions ------------------------------------------------------------------------------------

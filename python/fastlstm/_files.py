@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import io
 import mmap
 import os
@@ -11,6 +12,25 @@ import numpy as np
 import numpy.typing as npt
 
 _AT_ONCE = 8 << 20  # bytes
+
+
+def map_file(descriptor: int) -> mmap.mmap:
+    """Return all of an open file, mapped into memory.
+
+    Raises
+    ------
+    MemoryError
+        There is no room, which says nothing about the file.
+    ValueError, OSError
+        It is empty, or cannot be mapped.
+    """
+    try:
+        return mmap.mmap(descriptor, 0, access=mmap.ACCESS_READ)
+    except OSError as error:
+        if error.errno != errno.ENOMEM:
+            raise
+        size = os.fstat(descriptor).st_size
+        raise MemoryError(f"no room to map a file of {size} bytes") from None
 
 
 class _QuietFile(io.FileIO):
@@ -64,4 +84,4 @@ class HeldFile:
 
     def mapped(self) -> mmap.mmap:
         """Return all of it, mapped into memory. Empty files cannot be (ValueError)."""
-        return mmap.mmap(self._descriptor, 0, access=mmap.ACCESS_READ)
+        return map_file(self._descriptor)

@@ -78,6 +78,11 @@ def _read_tensor(tensor: Any) -> npt.NDArray[Any]:
         raise RefusedError(
             f"an array, got a nested tensor: {_PAD}; see torch.nested.to_padded_tensor"
         )
+    if _is_freed(tensor):
+        raise RefusedError(
+            "an array, got a tensor whose memory was freed, as FSDP does with parameters: gather "
+            "them first"
+        )
     # Bits that say that values are another's, negated or conjugated: DLPack loses them.
     tensor = tensor.detach().resolve_conj().resolve_neg()
     if str(tensor.dtype) == "torch.bfloat16":
@@ -85,6 +90,19 @@ def _read_tensor(tensor: Any) -> npt.NDArray[Any]:
     # Not by DLPack, which takes the values of subclasses for all that they are: of masked tensors.
     values: npt.NDArray[Any] = tensor.numpy()
     return values
+
+
+def _is_freed(tensor: Any) -> bool:
+    """Whether a tensor's storage ends before its last value: NumPy would take what lies there."""
+    try:
+        held = tensor.untyped_storage().nbytes()
+    except Exception:  # of a kind that has none, which no NumPy reads, or before PyTorch 2.0
+        return False
+    if tensor.device.type != "cpu" or not tensor.numel():
+        return False
+    steps = zip(tensor.shape, tensor.stride(), strict=True)
+    last = tensor.storage_offset() + sum((size - 1) * stride for size, stride in steps)
+    return bool((last + 1) * tensor.element_size() > held)
 
 
 def _read_pandas(value: Any) -> npt.NDArray[Any]:

@@ -306,3 +306,14 @@ def test_hx_may_go_by_its_name() -> None:
     lstm = fastlstm.torch.LSTM(3, 7)
     x, hx = torch.randn(5, 3), state_of("LSTM", 1, 7, dtype=torch.float32)
     assert_alike(lstm(input=x, hx=hx), lstm(x, hx))
+
+
+def test_tensors_whose_memory_was_freed() -> None:
+    """As FSDP does with parameters: said, as nothing computes with them."""
+    for freed in ("weight", "x", "state"):
+        layer = fastlstm.torch.GRU(3, 4)
+        x, state = torch.zeros(2, 5, 3), torch.zeros(1, 5, 4)
+        tensor = {"weight": layer.weight_hh_l0, "x": x, "state": state}[freed]
+        tensor.untyped_storage().resize_(0)
+        with pytest.raises(RuntimeError, match="whose memory was freed"):
+            layer(x, state)

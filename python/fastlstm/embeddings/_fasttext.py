@@ -16,6 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from fastlstm._checks import FloatArray, IndexArray
+from fastlstm._files import map_file
 
 from ._embeddings import Embeddings, as_words, read_only
 from ._words import MOST_WORD, Encoding, check_dim
@@ -85,7 +86,7 @@ def load(file: BinaryIO, dtype: np.dtype[Any], encoding: Encoding) -> Embeddings
     """Map a model."""
     if file.read(len(MAGIC)) != MAGIC:
         raise ValueError("byte 0: no FastText model, or one of the format without a version")
-    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    data = map_file(file.fileno())
     reader = _Reader(data)
     _, version = reader.read("<2i")
     if version not in (11, 12):

@@ -189,7 +189,10 @@ class NodeReader:
         if len(node.input) > len(names if CELLS[kind] == "LSTM" else names[:6]):
             raise ValueError(f"{kind}: has {len(node.input)} inputs")
         # What the caller of a function leaves out is left out, too.
-        given = zip(names, node.input, strict=False)
+        given = [*zip(names, node.input, strict=False)]
+        for name, value in given:
+            if name != "X" and not scope.knows(value):
+                raise ValueError(f"{name}: nothing in the model makes {value!r}")
         return {name: value for name, value in given if scope.home(value)[1]}
 
     @property

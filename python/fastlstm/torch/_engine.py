@@ -46,7 +46,7 @@ set_tensor_classes(Tensor, nn.Parameter)
 share_openmp()
 
 
-class UnreadableError(Exception):
+class UnreadableError(RuntimeError):
     """The core cannot read a tensor as it lies there."""
 
 
@@ -273,7 +273,7 @@ class Call:
         finally:
             end_threads(threads)
         if tape is None:
-            raise UnreadableError
+            raise UnreadableError("expected tensors with values, got one whose memory was freed")
         return output, final, tape if taped else None
 
     def again(self, x: Tensor, states: States, weights: Sequence[Tensor]) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
-import mmap
 import os
 import re
 import zipfile
@@ -13,6 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from fastlstm._files import map_file
 from fastlstm._kinds import kind_of, what_it_is_instead
 from fastlstm.interchange._description import listed
 from fastlstm.interchange._tensors import DAMAGE
@@ -82,7 +82,7 @@ def _open(path: str) -> File:
         return _open_archive(path)
     with open(path, "rb") as file:
         head = file.read(512)
-        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) if head else b""
+        data = map_file(file.fileno()) if head else b""
     root = open_hdf5(data)
     if root is None:
         instead = what_it_is_instead(head) or _another_format(head)

@@ -62,6 +62,8 @@ def load(source: Any) -> Model:
         check_memory(data, onnx.ModelProto.DESCRIPTOR, 3 * len(data) + _SPARE)
         proto = onnx.ModelProto.FromString(data)
     except (DecodeError, *DAMAGE) as error:
+        if isinstance(error, DecodeError) and "alloc" in str(error):
+            raise MemoryError(f"{path}: {error}") from None
         if kind := _another_kind(data[:_HEAD]):
             raise ValueError(f"{path}: not an ONNX model but {kind}") from error
         raise ValueError(f"{path}: not an ONNX model that can be read: {error}") from error
@@ -91,7 +93,7 @@ class Tensors:
 
     def __init__(self, model: Model) -> None:
         self._folder = model.folder
-        self._stored = int(model.proto.ByteSize())
+        self._stored = _stored_bytes(model.proto)
         self._read: dict[int, Any] = {}
         # By file, whatever its names: bytes, and the most that a tensor of it grows.
         self._beside: dict[tuple[int, int], tuple[int, int]] = {}
@@ -114,9 +116,14 @@ class Tensors:
         count = elements(tensor.dims)
         if id(tensor) not in self._read:
             self._read[id(tensor)] = tensor  # kept, so that its identity is its own
-            self._stored += tensor.ByteSize() * (_growth(tensor) - 1)
+            growth = _growth(tensor)
+            self._stored += _byte_size(tensor) * (growth - 1) if growth > 1 else 0
         if tensor.data_location == TensorProto.EXTERNAL:
-            tensor = self._with_its_data(tensor)
+            data = self._read_beside(tensor)
+            dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
+            if dtype.isbuiltin == 1 and 8 * dtype.itemsize == _bits(tensor):
+                return np.frombuffer(data, dtype.newbyteorder("<")).reshape(tuple(tensor.dims))
+            tensor = TensorProto(dims=tensor.dims, data_type=tensor.data_type, raw_data=data)
         field = {
             TensorProto.FLOAT: tensor.float_data,
             TensorProto.DOUBLE: tensor.double_data,
@@ -130,7 +137,7 @@ class Tensors:
         dtype = helper.tensor_dtype_to_np_dtype(tensor.data_type)
         return np.fromiter(field, dtype, len(field)).reshape(tuple(tensor.dims))
 
-    def _with_its_data(self, tensor: Any) -> Any:
+    def _read_beside(self, tensor: Any) -> bytes:
         import onnx
         from onnx.external_data_helper import load_external_data_for_tensor
 
@@ -151,19 +158,47 @@ class Tensors:
                 f"{tensor.name}: expected {expected} bytes in {location!r}, which has {size}, got "
                 f"{length} from {offset}{_what_lies_there(self._folder, location)}"
             )
-        filled = onnx.TensorProto()
-        filled.CopyFrom(tensor)
+        filled = _Filled(tensor.name, [*tensor.external_data])
         try:  # onnx sees to it that the file is in the model's folder, and no link out of it
             load_external_data_for_tensor(filled, self._folder)
         except (onnx.checker.ValidationError, *DAMAGE) as error:
             raise ValueError(f"{tensor.name}: {error}") from error
-        filled.data_location = onnx.TensorProto.DEFAULT
         file = os.stat(path)
         known, growth = self._beside.get((file.st_dev, file.st_ino), (0, 1))
         growth = max(growth, _growth(tensor))
         known = min(known + length * _growth(tensor), size * growth)  # many may name the same bytes
         self._beside[file.st_dev, file.st_ino] = known, growth
-        return filled
+        return filled.raw_data
+
+
+@dataclass
+class _Filled:
+    """What onnx fills in place of a tensor: protobuf ends the process where it finds no room."""
+
+    name: str
+    external_data: list[Any]
+    raw_data: bytes = b""
+    data_location: int = 0
+
+
+def _stored_bytes(message: Any) -> int:
+    """The bytes of a model: of its parts, as protobuf copies what it measures."""
+    total = 0
+    for _, value in message.ListFields():
+        if hasattr(value, "ListFields"):
+            total += _stored_bytes(value)
+        elif not isinstance(value, (str, bytes, int, float)):
+            total += sum(_byte_size(part) for part in value if hasattr(part, "ListFields"))
+    return total
+
+
+def _byte_size(message: Any) -> int:
+    from google.protobuf.message import EncodeError
+
+    try:
+        return int(message.ByteSize())
+    except EncodeError as error:
+        raise MemoryError(f"{message.DESCRIPTOR.name}: {error}") from None
 
 
 def elements(shape: Any) -> int:

@@ -30,7 +30,7 @@ class Body:
         Initialisers, the types of inputs, and those of other values, by name.
     """
 
-    def __init__(self, graph: Any) -> None:
+    def __init__(self, graph: Any, is_inner: bool = False) -> None:
         # Kept, as the objects that protobuf shows us are known by their identity.
         self.graph = graph
         self.nodes = [node for node in graph.node if node.op_type]
@@ -50,6 +50,8 @@ class Body:
             self.inputs = {value.name: value.type for value in graph.input}
             self.tensors = {tensor.name: tensor for tensor in graph.initializer}
             self.tensors |= {tensor.values.name: tensor for tensor in graph.sparse_initializer}
+            if is_inner:  # each input is given in each run: no initialiser stands for it
+                self.tensors = {n: t for n, t in self.tensors.items() if n not in self.inputs}
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,19 +76,28 @@ class Scope:
             scope = scope.outer
 
     def home(self, name: str) -> tuple[Scope, str]:
-        """Where a name is given its value, and its name there; "" is nobody's."""
+        """Where a name is given its value, and its name there; "" is what a caller leaves out.
+
+        Where nothing gives it one, the graph or function that knows no other around it.
+        """
         scope: Scope = self
         while name:
             body = scope.body
             if name in body.makers or name in body.tensors or name in body.inputs:
                 break
-            if scope.outer is None:
+            if scope.outer is None or (body.is_function and name not in body.parameters):
                 break
             if body.is_function:
-                given, k = scope.call.input, body.parameters.get(name, len(scope.call.input))
+                given, k = scope.call.input, body.parameters[name]
                 name = given[k] if k < len(given) else ""
             scope = scope.outer
         return scope, name
+
+    def knows(self, name: str) -> bool:
+        """Whether anything gives a name its value, or a caller leaves it out."""
+        scope, name = self.home(name)
+        body = scope.body
+        return not name or name in body.makers or name in body.tensors or name in body.inputs
 
     def attributes(self, node: Any) -> dict[str, Any]:
         """The attributes of a node, those of the functions around it in their place."""
@@ -129,9 +140,9 @@ class Graphs:
         }
         self.main = Scope(self._body(proto.graph), opsets_of(proto))
 
-    def _body(self, graph: Any) -> Body:
+    def _body(self, graph: Any, is_inner: bool = False) -> Body:
         if id(graph) not in self._bodies:
-            self._bodies[id(graph)] = Body(graph)
+            self._bodies[id(graph)] = Body(graph, is_inner)
         return self._bodies[id(graph)]
 
     def function_of(self, node: Any) -> Any:
@@ -154,7 +165,7 @@ class Graphs:
         """A graph that an attribute of a node has, in its place."""
         key = scope, id(node), name
         if key not in self._inner:
-            self._inner[key] = Scope(self._body(graph), scope.opsets, scope)
+            self._inner[key] = Scope(self._body(graph, is_inner=True), scope.opsets, scope)
         return self._inner[key]
 
     def kinds(self) -> Iterator[str]:
@@ -261,7 +272,5 @@ def names_around(scope: Scope, node: Any) -> Iterator[tuple[Scope, str]]:
     for _, graph in graphs_in(node):
         for inner in nodes_within(graph):
             for name in inner.input:
-                home, known = scope.home(name)
-                body = home.body
-                if known in body.makers or known in body.tensors or known in body.inputs:
-                    yield home, known
+                if scope.knows(name):
+                    yield scope.home(name)
