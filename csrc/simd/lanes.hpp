@@ -39,6 +39,17 @@
 namespace fastlstm::FASTLSTM_TARGET {
 namespace {
 
+template <int kBytes>
+struct IntegerOf;
+template <>
+struct IntegerOf<4> {
+  using Type = int32_t;
+};
+template <>
+struct IntegerOf<8> {
+  using Type = int64_t;
+};
+
 #if !defined(FASTLSTM_PLAIN_CPP)
 
 template <class T>
@@ -93,17 +104,6 @@ template <class T>
 constexpr T kInfinity = T(INFINITY);
 template <class T>
 constexpr T kNaN = T(NAN);
-
-template <int kBytes>
-struct IntegerOf;
-template <>
-struct IntegerOf<4> {
-  using Type = int32_t;
-};
-template <>
-struct IntegerOf<8> {
-  using Type = int64_t;
-};
 
 template <class T, int kBytes>
 struct Lanes {

@@ -24,22 +24,10 @@ struct Constant {
   static constexpr int value = N;
 };
 
-/// Integers of T's size.
-template <class T>
-struct SameSize;
-template <>
-struct SameSize<float> {
-  using Integer = int32_t;
-};
-template <>
-struct SameSize<double> {
-  using Integer = int64_t;
-};
-
 template <class T>
 struct Vec {
   using Raw = Lanes<T, FASTLSTM_VECTOR_BYTES>;
-  using Int = Lanes<typename SameSize<T>::Integer, FASTLSTM_VECTOR_BYTES>;
+  using Int = Lanes<typename IntegerOf<sizeof(T)>::Type, FASTLSTM_VECTOR_BYTES>;
   static constexpr Index kLanes = FASTLSTM_VECTOR_BYTES / sizeof(T);
 
   Raw raw;
