@@ -104,7 +104,7 @@ def attention(d: Drawn) -> list[Any]:
     q = query.astype(np.float64)[None]
     d.close(y, blocks.attention(q, d.exact, d.lengths, 1.0)[0][0], "context")
     d_query, d_states = blocks.attention_backward(q, q, d.exact, d.lengths, 1.0)
-    d.close(grads.query, d_query[0], "d_query")
+    d.close(grads.query, d_query[0], "d_query", least=1.0)
     d.close(grads.states, d_states, "d_states")
     return [y, grads.query, grads.states]
 
