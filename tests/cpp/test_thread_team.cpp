@@ -262,9 +262,14 @@ TEST(a_meeting_tells_who_was_late) {
         meet_late(n, late, 1);
         continue;
       }
-      meet_late(n, late, 60);
-      const int may = threads_that_may_meet(n);
-      CHECK(may >= 1);
+      // What is told holds for a while, which may be over where all wait for CPUs.
+      int may = n;
+      for (int tries = 0; tries < 5 && may > n - late; ++tries) {
+        forget_late_threads();
+        meet_late(n, late, 60);
+        may = threads_that_may_meet(n);
+        CHECK(may >= 1);
+      }
       CHECK(may <= n - late);  // others may lack a CPU here
     }
   }
