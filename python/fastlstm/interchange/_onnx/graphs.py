@@ -53,6 +53,10 @@ class Body:
             if is_inner:  # each input is given in each run: no initialiser stands for it
                 self.tensors = {n: t for n, t in self.tensors.items() if n not in self.inputs}
 
+    def gives(self, name: str) -> bool:
+        """Whether a node, a tensor or an input gives a name its value."""
+        return name in self.makers or name in self.tensors or name in self.inputs
+
 
 @dataclass(frozen=True, eq=False)
 class Scope:
@@ -83,7 +87,7 @@ class Scope:
         scope: Scope = self
         while name:
             body = scope.body
-            if name in body.makers or name in body.tensors or name in body.inputs:
+            if body.gives(name):
                 break
             if scope.outer is None or (body.is_function and name not in body.parameters):
                 break
@@ -96,8 +100,7 @@ class Scope:
     def knows(self, name: str) -> bool:
         """Whether anything gives a name its value, or a caller leaves it out."""
         scope, name = self.home(name)
-        body = scope.body
-        return not name or name in body.makers or name in body.tensors or name in body.inputs
+        return not name or scope.body.gives(name)
 
     def attributes(self, node: Any) -> dict[str, Any]:
         """The attributes of a node, those of the functions around it in their place."""
@@ -272,5 +275,6 @@ def names_around(scope: Scope, node: Any) -> Iterator[tuple[Scope, str]]:
     for _, graph in graphs_in(node):
         for inner in nodes_within(graph):
             for name in inner.input:
-                if scope.knows(name):
-                    yield scope.home(name)
+                home, known = scope.home(name)
+                if home.body.gives(known):
+                    yield home, known
